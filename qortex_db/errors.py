@@ -1,0 +1,184 @@
+"""The error tree, and the one translation from driver errors, by SQLSTATE."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import exc as sa_exc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class QortexDbError(Exception):
+    """Anything that qortex-db reports.
+
+    Attributes:
+        sqlstate: The server's five-character code, None where no server was asked.
+    """
+
+    def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
+class InvalidInputError(QortexDbError, ValueError):
+    """An argument was refused before it reached the server; nothing was changed."""
+
+
+class DimensionMismatchError(InvalidInputError):
+    """An embedding, or a setting, has another dimension than the column.
+
+    Attributes:
+        expected: What the column holds.
+        actual: What was given.
+    """
+
+    def __init__(self, message: str, *, expected: int, actual: int) -> None:
+        super().__init__(message)
+        self.expected = expected
+        self.actual = actual
+
+
+class NotFoundError(QortexDbError, LookupError):
+    """What was asked for by name is not there."""
+
+
+class ConflictError(QortexDbError):
+    """A constraint of the database was violated; the statement changed nothing."""
+
+
+class SerializationConflictError(QortexDbError):
+    """The server aborted a transaction that met another; run the whole transaction again."""
+
+
+class UnavailableError(QortexDbError):
+    """The server can't be reached, or went away. Try again when it is back."""
+
+
+class PoolTimeoutError(UnavailableError):
+    """Every connection of the pool stayed in use for `pool_timeout_seconds`."""
+
+
+class QueryTimeoutError(QortexDbError):
+    """The statement ran longer than allowed. A write may or may not have happened."""
+
+
+class LockTimeoutError(QortexDbError):
+    """Another transaction held a lock for longer than allowed; nothing was changed."""
+
+
+class SchemaVersionError(QortexDbError):
+    """The database's schema is not the one that this version needs."""
+
+
+class OutcomeUnknownError(QortexDbError):
+    """The connection broke during COMMIT: the transaction is either whole or absent; look."""
+
+
+UPGRADE_HINT = "run `qortex-db upgrade` (or `alembic upgrade head`) on this database"
+
+_SCHEMA_STATES = {"42P01", "42703", "42704", "3F000"}
+_SERIALIZATION_STATES = {"40001", "40P01"}
+_UNAVAILABLE_STATES = {"57P01", "57P02", "57P03", "53300"}
+# asyncpg's own error for a connection that died between two protocol states.
+_LOST_MARKS = ("cannot switch to state", "connection is closed", "connection was closed")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = getattr(seen, "orig", None) or seen.__cause__
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """The SQLSTATE that an error or its cause carries, None if there is none."""
+    for cause in _causes(error):
+        state = getattr(cause, "sqlstate", None)
+        if isinstance(state, str):
+            return state
+    return None
+
+
+def _server_message(error: BaseException) -> str:
+    """The server's primary message: without DETAIL, which quotes values."""
+    for cause in _causes(error):
+        message = getattr(cause, "message", None)
+        if isinstance(message, str):
+            return message
+    return "no further message"
+
+
+def is_connection_lost(error: BaseException) -> bool:
+    """Whether an error means that the connection is gone, and with it its transaction."""
+    if isinstance(error, sa_exc.DBAPIError) and error.connection_invalidated:
+        return True
+    state = sqlstate_of(error)
+    if state is not None:
+        return state.startswith("08") or state in _UNAVAILABLE_STATES
+    return any(
+        isinstance(cause, OSError) or any(mark in str(cause) for mark in _LOST_MARKS)
+        for cause in _causes(error)
+        if not isinstance(cause, TimeoutError)
+    )
+
+
+def translate(error: BaseException) -> QortexDbError | None:
+    """The error of our tree for one of SQLAlchemy, asyncpg or the system; None if it is none."""
+    if isinstance(error, sa_exc.TimeoutError):
+        return PoolTimeoutError(
+            "No connection of the pool became free in time. Raise pool_max_size or "
+            "pool_timeout_seconds, or look for a unit of work that is held open."
+        )
+    state = sqlstate_of(error)
+    if state is not None:
+        return _by_sqlstate(state, error)
+    if any(isinstance(cause, TimeoutError) for cause in _causes(error)):
+        return QueryTimeoutError(
+            "The server did not answer in time (statement_timeout_seconds or "
+            "connect_timeout_seconds). A write may or may not have happened."
+        )
+    if is_connection_lost(error):
+        return UnavailableError(
+            "The connection to PostgreSQL could not be opened or was lost. "
+            "Check that the server runs and that host, port and network are right."
+        )
+    if isinstance(error, sa_exc.DBAPIError):
+        return QortexDbError(
+            f"The database driver failed ({type(error.orig).__name__}) before a server answered."
+        )
+    return None
+
+
+def _by_sqlstate(state: str, error: BaseException) -> QortexDbError:
+    message = _server_message(error)
+    if state in _SCHEMA_STATES:
+        return SchemaVersionError(
+            f"The schema is not there or not current ({message}): {UPGRADE_HINT}.", sqlstate=state
+        )
+    if state in _SERIALIZATION_STATES:
+        return SerializationConflictError(
+            f"The transaction met another and was rolled back ({message}): run it again.",
+            sqlstate=state,
+        )
+    if state == "57014":
+        return QueryTimeoutError(
+            f"The server cancelled the statement ({message}).", sqlstate=state
+        )
+    if state == "55P03":
+        return LockTimeoutError(
+            f"A lock was not granted in time ({message}): try again, or find its holder in "
+            "pg_stat_activity.",
+            sqlstate=state,
+        )
+    if state.startswith("23"):
+        return ConflictError(f"A constraint refused the row ({message}).", sqlstate=state)
+    if state.startswith("28") or state == "3D000":
+        return UnavailableError(
+            f"The server refused the connection ({message}): check user, password and database.",
+            sqlstate=state,
+        )
+    if state.startswith("08") or state in _UNAVAILABLE_STATES:
+        return UnavailableError(f"The server is not available ({message}).", sqlstate=state)
+    return QortexDbError(f"PostgreSQL refused the statement ({message}).", sqlstate=state)
