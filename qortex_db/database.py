@@ -1,0 +1,275 @@
+"""What a service holds: one engine, its two lanes, units of work and a status."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from sqlalchemy import bindparam, func, select, text, union_all
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+
+from qortex_db import embedded, observability
+from qortex_db import engine as engines
+from qortex_db.errors import DimensionMismatchError, SchemaVersionError, translate
+from qortex_db.models import Base, LearningArmState
+from qortex_db.settings import Settings
+from qortex_db.uow import Repositories, UnitOfWork, own_unit_of_work
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+_EXTENSION = text("""
+SELECT e.extversion, n.nspname, pg_catalog.pg_type_is_visible(t.oid)
+FROM pg_catalog.pg_extension e
+JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
+JOIN pg_catalog.pg_type t ON t.typnamespace = n.oid AND t.typname = 'vector'
+WHERE e.extname = 'vector'
+""")
+_INVALID_INDEXES = text("""
+SELECT c.relname FROM pg_catalog.pg_index i
+JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+WHERE NOT i.indisvalid AND t.relname = ANY(:tables)
+  AND n.nspname = coalesce(:schema, current_schema())
+ORDER BY c.relname
+""")
+_tables: dict[str, Any] = dict(Base.metadata.tables)
+
+
+def _sizes(schema: str | None) -> Any:
+    """Rows and bytes of each table, as one statement."""
+    prefix = "" if schema is None else '"' + schema.replace('"', '""') + '".'
+    return union_all(
+        *(
+            select(
+                bindparam(None, name).label("name"),
+                select(func.count()).select_from(table).scalar_subquery().label("rows"),
+                func.pg_total_relation_size(func.to_regclass(f'{prefix}"{name}"')).label("bytes"),
+            )
+            for name, table in sorted(_tables.items())
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A running database at a glance; the first keys are those of qortex's own status."""
+
+    status: str
+    vector_index: str
+    interoception: dict[str, Any]
+    learning: dict[str, Any]
+    server_version: str
+    pgvector_version: str
+    embedded: bool
+    dimensions: int | None
+    tables: dict[str, dict[str, int]]
+    invalid_indexes: list[str]
+    pool: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return asdict(self)
+
+
+class Database(Repositories):
+    """PostgreSQL as an AI system's memory.
+
+    `vectors`, `factors`, `edges` and `arms` run each call by itself, in its own transaction and one
+    round trip; `unit_of_work()` runs several as one transaction.
+
+    Make one with `connect` or `from_engine`, and share it: it is safe for any number of tasks of
+    one event loop.
+    """
+
+    def __init__(self, settings: Settings | None, engine: AsyncEngine | None, schema: str | None) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._schema = schema
+        self._server: embedded.EmbeddedServer | None = None
+        self._opening = asyncio.Lock()
+        if engine is not None:
+            self._bind(engine)
+
+    @classmethod
+    def connect(cls, target: Settings | str | None = None) -> Database:
+        """A database by settings, by a DSN, or by the environment. Nothing is opened yet.
+
+        Use it with `async with`, or `await open()` and `await close()`.
+        """
+        if target is None:
+            target = Settings()
+        elif isinstance(target, str):
+            target = Settings(dsn=target)
+        return cls(target, None, target.db_schema)
+
+    @classmethod
+    def from_engine(cls, engine: AsyncEngine, *, schema: str | None = None) -> Database:
+        """A database over a host's engine, which stays the host's to dispose of.
+
+        Args:
+            engine: An asyncpg engine; its connections take vectors in binary from now on.
+            schema: Where the package's tables are, if not where the connections look.
+        """
+        engines.adopt(engine)
+        return cls(None, engine, schema)
+
+    def _bind(self, engine: AsyncEngine) -> None:
+        super().__init__(engines.AutocommitExecutor(engine, self._schema))
+        self._engine = engine
+        translated = engine.execution_options(**engines.translate_map(self._schema))
+        self._sessions = async_sessionmaker(translated, expire_on_commit=False)
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only for what `_bind` would have set.
+        if name in {"executor", "_sessions"}:
+            raise RuntimeError(
+                "The Database is not open: use `async with Database.connect(…) as db`, "
+                "or `await db.open()` first."
+            )
+        raise AttributeError(name)
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The one engine.
+
+        Raises:
+            RuntimeError: The database is not open.
+        """
+        if self._engine is None:
+            raise RuntimeError("The Database is not open: `await db.open()` first.")
+        return self._engine
+
+    async def open(self) -> Self:
+        """Connect, and check what can be: idempotent, and fine on a database not yet migrated.
+
+        Raises:
+            UnavailableError: No server answers.
+            DimensionMismatchError: `QORTEX_VEC_DIMENSIONS` is not what the column holds.
+            SchemaVersionError: The role does not see the schema that pgvector is in.
+        """
+        async with self._opening:
+            if self._engine is not None or self._settings is None:
+                return self
+            target = self._settings.target()
+            if target is None:
+                path = self._settings.embedded_path
+                self._server = await asyncio.to_thread(embedded.start, path)
+                target = self._server.target()
+            engine = engines.create_engine(target, self._settings)
+            if self._settings.otel_enabled:
+                observability.instrument(engine)
+            self._bind(engine)
+            try:
+                await self._warm_up(engine, self._settings.pool_min_size)
+                await self._check(self._settings.dimensions)
+            except BaseException:
+                await self.close()
+                raise
+            observability.log.info("database_opened", server=target.display)
+            return self
+
+    async def close(self) -> None:
+        """Close the connections, unless a host owns them; a second call does nothing."""
+        engine, server = self._engine, self._server
+        if self._settings is None or engine is None:
+            return
+        self._engine = self._server = None
+        for name in ("executor", "_sessions", "vectors", "factors", "edges", "arms"):
+            self.__dict__.pop(name, None)
+        await engine.dispose()
+        if server is not None:
+            await asyncio.to_thread(server.stop)
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """One transaction over everything: the block's end commits, an exception rolls back."""
+        return own_unit_of_work(self._sessions, schema=self._schema)
+
+    async def status(self) -> Status:
+        """Versions, sizes, invalid indexes and the pool's use. It counts rows: not for each request.
+
+        Raises:
+            SchemaVersionError: The database is not migrated.
+        """
+        run = self.executor.run
+        dimensions = await self.vectors.dimensions()
+        sizes = (await run(_sizes(self._schema), {})).rows
+        tables = {row.name: {"rows": row.rows, "bytes": row.bytes} for row in sizes}
+        learners = select(func.count(LearningArmState.learner_name.distinct()))
+        params = {"tables": list(_tables), "schema": self._schema}
+        version = (await run(select(func.current_setting("server_version")), {})).rows[0][0]
+        pool: Any = self.engine.pool
+        return Status(
+            status="ok",
+            vector_index="PgVectorIndex",
+            interoception={
+                "backend": "postgres",
+                "factors": tables["interoception_factors"]["rows"],
+                "edges": tables["interoception_edge_buffer"]["rows"],
+            },
+            learning={
+                "backend": "postgres",
+                "learners": (await run(learners, {})).rows[0][0],
+                "arms": tables["learning_arm_states"]["rows"],
+            },
+            server_version=version,
+            pgvector_version=(await run(_EXTENSION, {})).rows[0][0],
+            embedded=self._server is not None,
+            dimensions=dimensions,
+            tables=tables,
+            invalid_indexes=[row[0] for row in (await run(_INVALID_INDEXES, params)).rows],
+            pool={
+                "checked_out": pool.checkedout() if hasattr(pool, "checkedout") else 0,
+                "idle": pool.checkedin() if hasattr(pool, "checkedin") else 0,
+                "max": pool.size() if hasattr(pool, "size") else 0,
+            },
+        )
+
+    async def _warm_up(self, engine: AsyncEngine, count: int) -> None:
+        try:
+            connections = await asyncio.gather(*(engine.connect() for _ in range(count)))
+        except Exception as error:
+            translated = translate(error)
+            if translated is None:
+                raise
+            raise translated from None
+        for connection in connections:
+            await connection.close()
+
+    async def _check(self, wanted: int | None) -> None:
+        extension = (await self.executor.run(_EXTENSION, {})).rows
+        if not extension:
+            return  # not migrated yet: the calls say so
+        _, schema, visible = extension[0]
+        if not visible:
+            raise SchemaVersionError(
+                f"pgvector is in the schema {schema}, which this role's search_path lacks: "
+                f"ALTER ROLE … SET search_path = …, {schema}."
+            )
+        try:
+            held = await self.vectors.dimensions()
+        except SchemaVersionError:
+            return
+        if wanted is not None and held is not None and wanted != held:
+            raise DimensionMismatchError(
+                f"QORTEX_VEC_DIMENSIONS is {wanted}, but qortex_vectors holds {held} dimensions. "
+                "Unset it, or use another database.",
+                expected=held,
+                actual=wanted,
+            )
+
+

@@ -1,0 +1,54 @@
+"""`qortex_vectors`: a row is an id, its embedding, payload and document."""
+
+from __future__ import annotations
+
+# SQLAlchemy resolves Mapped[...] at run time.
+from datetime import datetime  # noqa: TC003
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import DateTime, Index, Text, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from qortex_db.models.base import Base
+from qortex_db.types import Embedding
+
+
+class QortexVector(Base):
+    """A vector of the default collection.
+
+    The column declares no dimension: the database's own, chosen at its first upgrade, counts.
+    """
+
+    __tablename__ = "qortex_vectors"
+    __table_args__ = (
+        Index(
+            "ix_qortex_vectors_vec",
+            "vec",
+            postgresql_using="hnsw",
+            postgresql_ops={"vec": "vector_cosine_ops"},
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(
+        Text, primary_key=True, comment="The caller's key, 1 to 1,024 bytes of UTF-8"
+    )
+    embedding: Mapped[NDArray[np.float32] | None] = mapped_column(
+        "vec", Embedding(), comment="float4 components; as many as chosen at the first upgrade"
+    )
+    payload: Mapped[dict[str, Any]] = mapped_column(
+        JSONB, server_default=text("'{}'::jsonb"), comment="A JSON object to filter by"
+    )
+    document: Mapped[str | None] = mapped_column(
+        Text, comment="The text that the embedding was computed from"
+    )
+    created_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=text("now()"), comment="When the row was inserted"
+    )
+    updated_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True),
+        server_default=text("now()"),
+        comment="When the row last changed; unchanged rows are left alone",
+    )

@@ -1,0 +1,96 @@
+"""Logs, spans and metrics, and their names. All are silent until the host listens."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import structlog
+from opentelemetry import metrics, trace
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_logger = logging.getLogger("qortex_db")
+_logger.addHandler(logging.NullHandler())
+
+log: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+    _logger,
+    processors=[
+        structlog.stdlib.filter_by_level,
+        structlog.processors.KeyValueRenderer(key_order=["event"]),
+    ],
+    wrapper_class=structlog.stdlib.BoundLogger,
+)
+"""Events as `event='…' key=value` through standard logging's `qortex_db`."""
+
+_tracer = trace.get_tracer("qortex_db")
+_meter = metrics.get_meter("qortex_db")
+
+vec_add_total = _meter.create_counter(
+    "qortex_vec_add_total", unit="{vector}", description="Vectors given to be stored"
+)
+vec_add_duration = _meter.create_histogram(
+    "qortex_vec_add_duration_seconds", unit="s", description="Time of storing vectors"
+)
+vec_search_duration = _meter.create_histogram(
+    "qortex_vec_search_duration_seconds", unit="s", description="Time of a vector search"
+)
+learning_selections_total = _meter.create_counter(
+    "qortex_learning_selections_total", unit="{selection}", description="Bandit selections"
+)
+learning_observations_total = _meter.create_counter(
+    "qortex_learning_observations_total", unit="{observation}", description="Bandit observations"
+)
+factor_updates_total = _meter.create_counter(
+    "qortex_factor_updates_total", unit="{update}", description="Factor updates"
+)
+
+
+def traced(name: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
+    """Put a coroutine function into a span of this name."""
+
+    def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+        @functools.wraps(function)
+        async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+            with _tracer.start_as_current_span(name):
+                return await function(*args, **kwargs)
+
+        return wrapper
+
+    return decorate
+
+
+@contextmanager
+def timed(histogram: metrics.Histogram) -> Iterator[None]:
+    """Record the seconds that the block took, unless it raised."""
+    start = time.perf_counter()
+    yield
+    histogram.record(time.perf_counter() - start)
+
+
+def instrument(engine: AsyncEngine) -> None:
+    """Give every statement of an engine a span, by OpenTelemetry's instrumentation of SQLAlchemy."""
+    try:
+        module: Any = importlib.import_module("opentelemetry.instrumentation.sqlalchemy")
+    except ImportError:
+        log.warning("otel_extra_missing", install='pip install "qortex-db[otel]"')
+        return
+    instrumentor = module.SQLAlchemyInstrumentor()
+    # Its check of SQLAlchemy's version refuses 2.1 with no more than a log line. The second engine
+    # of a process is refused likewise, since `instrument` means "once": hence the inner call.
+    call = (
+        instrumentor._instrument  # noqa: SLF001
+        if instrumentor.is_instrumented_by_opentelemetry
+        else functools.partial(instrumentor.instrument, skip_dep_check=True)
+    )
+    call(engine=engine.sync_engine)

@@ -1,0 +1,20 @@
+"""Statements and methods, one file a table. Repositories never begin, commit or roll back."""
+
+from qortex_db.repositories.arms import ALL_CONTEXTS, ArmRepository
+from qortex_db.repositories.edges import EdgeRepository, EdgeStats
+from qortex_db.repositories.factors import FactorRepository
+from qortex_db.repositories.records import MAX_LIMIT, SearchHit, SearchHits, VectorRecord
+from qortex_db.repositories.vectors import VectorRepository
+
+__all__ = [
+    "ALL_CONTEXTS",
+    "MAX_LIMIT",
+    "ArmRepository",
+    "EdgeRepository",
+    "EdgeStats",
+    "FactorRepository",
+    "SearchHit",
+    "SearchHits",
+    "VectorRecord",
+    "VectorRepository",
+]

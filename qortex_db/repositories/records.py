@@ -1,0 +1,157 @@
+"""What goes into a vectors repository and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qortex_db import types
+from qortex_db.errors import InvalidInputError
+from qortex_db.repositories import validation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_LIMIT: Final = 10_000
+"""The most hits of one search."""
+
+EmbeddingInput: TypeAlias = Sequence[float] | NDArray[np.floating[Any]] | NDArray[np.integer[Any]]
+"""One vector: a list, a tuple or a one-dimensional numpy array of floats or integers."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VectorRecord:
+    """A vector to store, or a stored one.
+
+    Attributes:
+        id: Its key, 1 to 1,024 bytes.
+        embedding: As many numbers as the column holds; float32 when it was read.
+        payload: A JSON object. To store None leaves what is there (a new row gets `{}`).
+        document: The text behind the embedding. To store None leaves what is there.
+    """
+
+    id: str
+    embedding: EmbeddingInput
+    payload: Mapping[str, Any] | None = None
+    document: str | None = None
+
+
+RecordInput: TypeAlias = VectorRecord | Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchHit:
+    """A vector that a search found.
+
+    Attributes:
+        score: Higher is better: the cosine similarity, -1 to 1.
+        embedding: float32, only where it was asked for.
+    """
+
+    id: str
+    score: float
+    payload: Mapping[str, Any] | None = None
+    document: str | None = None
+    embedding: NDArray[np.float32] | None = None
+
+
+class SearchHits(Sequence[SearchHit]):
+    """The hits of one search, best first.
+
+    Attributes:
+        requested: The limit that was asked for.
+        complete: False only where fewer than the limit came back though more may match.
+    """
+
+    __slots__ = ("_hits", "complete", "requested")
+
+    def __init__(self, hits: Iterable[SearchHit], *, requested: int, complete: bool) -> None:
+        self._hits = tuple(hits)
+        self.requested = requested
+        self.complete = complete
+
+    @overload
+    def __getitem__(self, index: int) -> SearchHit: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[SearchHit]: ...
+    def __getitem__(self, index: int | slice) -> SearchHit | Sequence[SearchHit]:
+        return self._hits[index]
+
+    def __len__(self) -> int:
+        return len(self._hits)
+
+    def __repr__(self) -> str:
+        return (
+            f"SearchHits({[(hit.id, round(hit.score, 4)) for hit in self._hits]}, "
+            f"requested={self.requested}, complete={self.complete})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Checked records in key order, column by column; the last of a repeated id won."""
+
+    ids: list[str]
+    embeddings: list[bytes]
+    payloads: list[str | None]
+    documents: list[str | None]
+
+
+_FIELDS = frozenset({"id", "embedding", "payload", "document"})
+
+
+def _as_record(item: object, name: str) -> VectorRecord:
+    if isinstance(item, VectorRecord):
+        return item
+    if not isinstance(item, Mapping):
+        raise InvalidInputError(
+            f"{name} is a {type(item).__name__}; pass a VectorRecord or a mapping with its fields."
+        )
+    if unknown := item.keys() - _FIELDS:
+        raise InvalidInputError(f"{name} has unknown fields {sorted(map(str, unknown))}.")
+    if missing := {"id", "embedding"} - item.keys():
+        raise InvalidInputError(f"{name} lacks {sorted(missing)}.")
+    return VectorRecord(**item)
+
+
+def check_records(
+    records: Iterable[RecordInput],
+    dimensions: int | None,
+    *,
+    allow_zero: bool = False,
+    first_row: int = 0,
+) -> Batch:
+    """Check a batch whole before any of it is sent; errors name the row and its id."""
+    rows: dict[str, tuple[NDArray[np.float32], str | None, str | None]] = {}
+    for number, item in enumerate(records, first_row):
+        name = f"row {number}"
+        record = _as_record(item, name)
+        key = validation.check_id(record.id, name=f"id of {name}")
+        label = f"embedding of {name} (id {key!r:.60})"
+        vector = types.as_float32(record.embedding, name=label)
+        types.check_dimensions(vector, dimensions, name=label)
+        types.check_values(vector, name=label, allow_zero=allow_zero)
+        if dimensions is None:
+            dimensions = vector.size
+        payload = (
+            None
+            if record.payload is None
+            else validation.check_payload(record.payload, name=f"payload of {name}")
+        )
+        document = (
+            None
+            if record.document is None
+            else validation.check_text(record.document, name=f"document of {name}")
+        )
+        rows[key] = (vector, payload, document)
+    ids = sorted(rows)
+    return Batch(
+        ids=ids,
+        embeddings=types.encode_many([rows[key][0] for key in ids]),
+        payloads=[rows[key][1] for key in ids],
+        documents=[rows[key][2] for key in ids],
+    )

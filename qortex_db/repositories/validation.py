@@ -1,0 +1,131 @@
+"""What is refused before it reaches the server, each rule once."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from numbers import Integral, Real
+from typing import Any, Final
+
+from qortex_db.errors import InvalidInputError
+
+MAX_ID_BYTES: Final = 1_024
+"""The longest id, in bytes of UTF-8: three of them still fit into one B-tree entry."""
+
+MAX_INT4: Final = 2**31 - 1
+
+
+def check_text(value: object, *, name: str) -> str:
+    """Text that PostgreSQL can hold: no NUL, no lone surrogate."""
+    if not isinstance(value, str):
+        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a str.")
+    if "\x00" in value:
+        raise InvalidInputError(f"{name} contains NUL, which PostgreSQL's text can't hold.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError(
+            f"{name} contains a lone surrogate, which is no character of UTF-8."
+        ) from None
+    return value
+
+
+def check_id(value: object, *, name: str = "id") -> str:
+    """A key: text of 1 to `MAX_ID_BYTES` bytes."""
+    text = check_text(value, name=name)
+    if not text:
+        raise InvalidInputError(f"{name} is empty.")
+    if (size := len(text.encode())) > MAX_ID_BYTES:
+        raise InvalidInputError(f"{name} has {size} bytes; at most {MAX_ID_BYTES} are allowed.")
+    return text
+
+
+def check_ids(values: object, *, name: str = "ids") -> list[str]:
+    """Distinct keys in code point order, the order in which every writer locks rows."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise InvalidInputError(
+            f"{name} is a {type(values).__name__}; pass a list of ids, even for one."
+        )
+    return sorted({check_id(value, name=f"{name}[{i}]") for i, value in enumerate(values)})
+
+
+def check_limit(value: object, maximum: int, *, name: str = "limit") -> int:
+    """A whole number from 1 to a maximum."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a whole number.")
+    if not 1 <= value <= maximum:
+        raise InvalidInputError(f"{name} is {value}; pass a whole number from 1 to {maximum:,}.")
+    return int(value)
+
+
+def check_number(
+    value: object, *, name: str, low: float = -math.inf, high: float = math.inf
+) -> float:
+    """A finite number within bounds, both included."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a number.")
+    number = float(value)
+    if not math.isfinite(number) or not low <= number <= high:
+        bounds = "finite" if math.isinf(low) else f"from {low:g}" + (
+            "" if math.isinf(high) else f" to {high:g}"
+        )
+        raise InvalidInputError(f"{name} is {number}; it has to be {bounds}.")
+    return number
+
+
+def check_count(value: object, *, name: str) -> int:
+    """A count that an int4 column holds."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value <= MAX_INT4:
+        raise InvalidInputError(f"{name} has to be a whole number from 0 to {MAX_INT4:,}.")
+    return int(value)
+
+
+def check_time(value: object, *, name: str) -> datetime | None:
+    """An aware time from a datetime or its ISO 8601 form; None for "" and None."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise InvalidInputError(f"{name} is no ISO 8601 time.") from None
+    if not isinstance(value, datetime):
+        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass an ISO 8601 string.")
+    if value.utcoffset() is None:
+        raise InvalidInputError(f"{name} has no time zone; add one, such as +00:00.")
+    return value
+
+
+def check_payload(value: object, *, name: str = "payload") -> str:
+    """A JSON object as text."""
+    if not isinstance(value, Mapping):
+        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a dict.")
+    _check_json(value, name)
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidInputError(f"{name} holds something that JSON can't say.") from None
+
+
+def _check_json(value: object, path: str, depth: int = 0) -> None:
+    if depth > 100:  # noqa: PLR2004 - deeper than any real document, far from the recursion limit
+        raise InvalidInputError(f"{path[:200]} is nested more than 100 levels deep.")
+    if isinstance(value, str):
+        check_text(value, name=path)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidInputError(f"{path} is {value}, which JSON can't say.")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            check_text(key, name=f"a key of {path}")
+            _check_json(item, f"{path}.{key}", depth + 1)
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            _check_json(item, f"{path}[{i}]", depth + 1)
+    elif value is not None and not isinstance(value, (bool, int)):
+        hint = "; pass its isoformat()" if isinstance(value, datetime) else ""
+        raise InvalidInputError(
+            f"{path} is a {type(value).__name__}, which JSON can't say{hint}."
+        )

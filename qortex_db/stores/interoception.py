@@ -1,0 +1,66 @@
+"""qortex's interoception store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qortex_db.observability import traced
+from qortex_db.repositories import EdgeStats
+from qortex_db.stores.handle import DatabaseHandle
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from qortex_db.database import Database
+    from qortex_db.repositories.edges import EdgeStatsLike
+
+
+class PostgresInteroceptionStore:
+    """Factors and edges, with qortex's methods.
+
+    Args:
+        pool: A `Database`, or the DSN of one.
+    """
+
+    def __init__(self, pool: Database | str) -> None:
+        self._handle = DatabaseHandle(pool)
+
+    @traced("interoception.pg.load_factors")
+    async def load_factors(self) -> dict[str, float]:
+        """Every stored weight by node."""
+        return await (await self._handle.open()).factors.load()
+
+    @traced("interoception.pg.save_factor")
+    async def save_factor(self, node_id: str, weight: float) -> None:
+        """Store one weight."""
+        await (await self._handle.open()).factors.save({node_id: weight})
+
+    @traced("interoception.pg.save_factors")
+    async def save_factors(self, factors: Mapping[str, float]) -> None:
+        """Store weights; what is absent stays."""
+        if factors:
+            await (await self._handle.open()).factors.save(factors)
+
+    @traced("interoception.pg.load_edges")
+    async def load_edges(self) -> dict[tuple[str, str], EdgeStats]:
+        """Every buffered edge by its pair."""
+        return await (await self._handle.open()).edges.load()
+
+    @traced("interoception.pg.save_edges")
+    async def save_edges(self, buffer: Mapping[tuple[str, str], EdgeStatsLike]) -> None:
+        """Store edges, stamped now whatever their `last_seen` says; what is absent stays."""
+        if not buffer:
+            return
+        # qortex writes what is no date into last_seen.
+        stamped = {key: EdgeStats(edge.hit_count, edge.scores) for key, edge in buffer.items()}
+        await (await self._handle.open()).edges.save(stamped)
+
+    @traced("interoception.pg.remove_edges")
+    async def remove_edges(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Forget edges; unknown ones are ignored."""
+        if keys:
+            await (await self._handle.open()).edges.remove(keys)
+
+    async def close(self) -> None:
+        """Close a database of its own; a shared one stays open."""
+        await self._handle.close()

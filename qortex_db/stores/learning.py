@@ -1,0 +1,75 @@
+"""qortex's learning store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qortex_db.observability import traced
+from qortex_db.repositories import ALL_CONTEXTS
+from qortex_db.stores.handle import DatabaseHandle
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from qortex_db.database import Database
+    from qortex_db.learning import ArmState
+    from qortex_db.repositories.arms import ArmStateLike
+
+
+class PostgresLearningStore:
+    """The arms of one learner, with qortex's methods.
+
+    Args:
+        learner_name: The learner.
+        pool: A `Database`, or the DSN of one.
+    """
+
+    def __init__(self, learner_name: str, pool: Database | str) -> None:
+        self._name = learner_name
+        self._handle = DatabaseHandle(pool)
+
+    @traced("learning.pg.get")
+    async def get(self, arm_id: str, context: Mapping[str, Any] | None = None) -> ArmState:
+        """One arm's state, the prior if it is not stored."""
+        return await (await self._handle.open()).arms.get(self._name, arm_id, context=context)
+
+    @traced("learning.pg.get_all")
+    async def get_all(self, context: Mapping[str, Any] | None = None) -> dict[str, ArmState]:
+        """Every stored arm of one context."""
+        return await (await self._handle.open()).arms.get_all(self._name, context=context)
+
+    @traced("learning.pg.put")
+    async def put(
+        self, arm_id: str, state: ArmStateLike, context: Mapping[str, Any] | None = None
+    ) -> None:
+        """Overwrite one arm's state; "" as `last_updated` means now."""
+        await (await self._handle.open()).arms.put(self._name, arm_id, state, context=context)
+
+    @traced("learning.pg.get_all_contexts")
+    async def get_all_contexts(self) -> list[str]:
+        """The hashes of the contexts with stored arms."""
+        return await (await self._handle.open()).arms.contexts(self._name)
+
+    @traced("learning.pg.get_all_states")
+    async def get_all_states(self) -> dict[str, dict[str, ArmState]]:
+        """Every stored arm by context hash and arm."""
+        return await (await self._handle.open()).arms.get_all_states(self._name)
+
+    @traced("learning.pg.delete")
+    async def delete(
+        self, arm_ids: Sequence[str] | None = None, context: Mapping[str, Any] | None = None
+    ) -> int:
+        """Forget arms, by qortex's rule: without both arguments, those of every context."""
+        if arm_ids is not None and not arm_ids:
+            return 0
+        everywhere = arm_ids is None and context is None
+        return await (await self._handle.open()).arms.delete(
+            self._name, arm_ids, context=ALL_CONTEXTS if everywhere else context
+        )
+
+    async def save(self) -> None:
+        """Nothing to do: what was put is stored."""
+
+    async def close(self) -> None:
+        """Close a database of its own; a shared one stays open."""
+        await self._handle.close()

@@ -1,0 +1,204 @@
+"""The column type of embeddings, and the conversions between Python's vectors and pgvector's.
+
+pgvector's wire form is a 16-bit count, 16 zero bits, then the components as big-endian float4.
+Sending it in binary costs 1-2 µs a vector where text costs 80-180.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from pgvector import Vector as PgVector
+from sqlalchemy import Float
+from sqlalchemy.types import TypeEngine, UserDefinedType
+
+from qortex_db.errors import DimensionMismatchError, InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+    from sqlalchemy import ColumnElement, Dialect
+
+MAX_DIMENSIONS: Final = 16_000
+"""What a pgvector column holds at most."""
+
+_HEADER = struct.Struct(">HH")
+_NUMBERS = (int, float, np.integer, np.floating)
+
+
+def as_float32(value: object, *, name: str = "embedding") -> NDArray[np.float32]:
+    """One vector as contiguous float32, shape checked but not its values.
+
+    Args:
+        value: A list, tuple or one-dimensional array of floats or integers.
+        name: What an error calls it.
+
+    Raises:
+        InvalidInputError: It is no vector of real numbers.
+    """
+    if isinstance(value, (list, tuple)):
+        for kind in set(map(type, value)):
+            if kind is bool or not issubclass(kind, _NUMBERS):
+                raise InvalidInputError(
+                    f"{name} has elements of type {kind.__name__}; pass floats or integers."
+                )
+    elif isinstance(value, PgVector):
+        value = value.to_numpy()
+    elif isinstance(value, (str, bytes, bytearray)) or not hasattr(value, "__array__"):
+        raise InvalidInputError(
+            f"{name} is a {type(value).__name__}; pass a list, tuple or numpy array of numbers."
+        )
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError, TypeError):
+        raise InvalidInputError(f"{name} is not an array of numbers.") from None
+    if array.ndim != 1:
+        raise InvalidInputError(
+            f"{name} has {array.ndim} dimensions (shape {array.shape}); pass one vector."
+        )
+    if array.size == 0:
+        raise InvalidInputError(f"{name} is empty.")
+    if array.dtype.kind not in "iuf":
+        raise InvalidInputError(
+            f"{name} has elements of type {array.dtype}; pass floats or integers."
+        )
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused as such
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def check_values(array: NDArray[np.float32], *, name: str, allow_zero: bool = False) -> None:
+    """Refuse what has no direction. After the cast: 1e300 and 1e-300 are fine only before it."""
+    if not np.isfinite(array).all():
+        position = int(np.flatnonzero(~np.isfinite(array))[0])
+        kind = "NaN" if np.isnan(array[position]) else "infinity (in float32)"
+        raise InvalidInputError(f"{name} has {kind} at position {position}.")
+    if not allow_zero and not array.any():
+        raise InvalidInputError(f"{name} is a zero vector (in float32); it has no direction.")
+
+
+def check_dimensions(array: NDArray[np.float32], expected: int | None, *, name: str) -> None:
+    """Refuse a vector whose length is not the column's (None: the column takes any)."""
+    if expected is not None and array.size != expected:
+        raise DimensionMismatchError(
+            f"{name} has {array.size} dimensions, the column holds {expected}.",
+            expected=expected,
+            actual=array.size,
+        )
+
+
+def encode(array: NDArray[np.float32]) -> bytes:
+    """One checked vector in pgvector's binary form."""
+    return _HEADER.pack(array.size, 0) + array.astype(">f4").tobytes()
+
+
+def encode_many(arrays: Sequence[NDArray[np.float32]]) -> list[bytes]:
+    """Checked vectors of one length in pgvector's binary form, by one pass over all of them."""
+    if not arrays:
+        return []
+    size = 4 + 4 * arrays[0].size
+    rows = np.empty((len(arrays), size), dtype=np.uint8)
+    rows[:, :4] = np.frombuffer(_HEADER.pack(arrays[0].size, 0), dtype=np.uint8)
+    rows[:, 4:] = np.stack(arrays).astype(">f4").view(np.uint8)
+    data = rows.tobytes()
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def encode_any(value: object) -> bytes:
+    """The driver codec's encoder: tolerant, since a host's own columns send text through it."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        value = [float(part) for part in value.strip("[] ").split(",")]
+    return encode(as_float32(value))
+
+
+# pgvector's SQLAlchemy type expects what its own version decodes to; ours takes either.
+decode: Final[Callable[[bytes], Any]] = (
+    PgVector.from_binary if hasattr(PgVector, "to_numpy") and not hasattr(PgVector, "_from_db_binary")
+    else PgVector._from_db_binary  # noqa: SLF001 - the only name before pgvector 0.5
+)
+
+
+def to_numpy(value: object) -> NDArray[np.float32] | None:
+    """What the codec, or a connection without it, decoded, as float32."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return np.array(value.strip("[]").split(","), dtype=np.float32)
+    if isinstance(value, PgVector):
+        return np.array(value.to_numpy(), dtype=np.float32)
+    return np.asarray(value, dtype=np.float32)
+
+
+class Embedding(UserDefinedType[Any]):
+    """A pgvector `vector` column: numbers in, numpy float32 out, binary on asyncpg.
+
+    Args:
+        dimensions: What the column declares; None leaves it to the migration.
+    """
+
+    cache_ok = True
+
+    def __init__(self, dimensions: int | None = None) -> None:
+        self.dimensions = dimensions
+
+    def get_col_spec(self, **_: object) -> str:
+        return "vector" if self.dimensions is None else f"vector({self.dimensions})"
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
+        def process(value: object) -> object:
+            if value is None or isinstance(value, bytes):
+                return value
+            array = as_float32(value)
+            check_dimensions(array, self.dimensions, name="embedding")
+            check_values(array, name="embedding", allow_zero=True)
+            return encode(array) if dialect.driver == "asyncpg" else _text(array)
+
+        return process
+
+    def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:  # noqa: ARG002
+        return lambda value: f"'{_text(as_float32(value))}'"
+
+    def result_processor(
+        self,
+        dialect: Dialect,  # noqa: ARG002
+        coltype: object,  # noqa: ARG002
+    ) -> Callable[[Any], NDArray[np.float32] | None]:
+        return to_numpy
+
+    class Comparator(TypeEngine.Comparator[Any]):
+        """Distances, smaller is nearer, as pgvector's operators give them."""
+
+        def cosine_distance(self, other: object) -> ColumnElement[float]:
+            """1 - cosine similarity, 0 to 2; NaN where either is zero."""
+            return self.op("<=>", return_type=Float())(other)
+
+        def l2_distance(self, other: object) -> ColumnElement[float]:
+            """Euclidean distance."""
+            return self.op("<->", return_type=Float())(other)
+
+        def max_inner_product(self, other: object) -> ColumnElement[float]:
+            """The negative inner product."""
+            return self.op("<#>", return_type=Float())(other)
+
+        def l1_distance(self, other: object) -> ColumnElement[float]:
+            """Taxicab distance."""
+            return self.op("<+>", return_type=Float())(other)
+
+    comparator_factory = Comparator
+
+
+class EncodedEmbeddings(UserDefinedType[Any]):
+    """A parameter of type `vector[]` whose elements are encoded already."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        return "vector[]"
+
+
+def _text(array: NDArray[np.float32]) -> str:
+    return "[" + ",".join(map(str, array.tolist())) + "]"

@@ -1,0 +1,124 @@
+"""The unit of work: one transaction over all repositories and the host's own rows."""
+
+from __future__ import annotations
+
+import functools
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.ext.asyncio import async_scoped_session
+
+from qortex_db.engine import SessionExecutor
+from qortex_db.errors import OutcomeUnknownError, is_connection_lost, translate
+from qortex_db.models import QortexVector
+from qortex_db.repositories import (
+    ArmRepository,
+    EdgeRepository,
+    FactorRepository,
+    VectorRepository,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+    from sqlalchemy.orm import DeclarativeBase
+
+    from qortex_db.engine import Executor
+
+
+class Repositories:
+    """The repositories over one executor."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+
+    @functools.cached_property
+    def vectors(self) -> VectorRepository:
+        """The default collection, `qortex_vectors`."""
+        return self.collection(QortexVector)
+
+    @functools.cached_property
+    def factors(self) -> FactorRepository:
+        """The nodes' weights."""
+        return FactorRepository(self.executor)
+
+    @functools.cached_property
+    def edges(self) -> EdgeRepository:
+        """The buffer of observed pairs."""
+        return EdgeRepository(self.executor)
+
+    @functools.cached_property
+    def arms(self) -> ArmRepository:
+        """The bandits' posteriors."""
+        return ArmRepository(self.executor)
+
+    def collection(self, model: type[DeclarativeBase]) -> VectorRepository:
+        """The vectors of any declared collection: a model with the columns `id` and `vec`."""
+        table: Any = model.__table__
+        return VectorRepository(self.executor, table)
+
+
+class UnitOfWork(Repositories):
+    """The repositories in a session's transaction.
+
+    It neither begins, commits nor closes: whoever opened the transaction ends it. One unit of work
+    belongs to one task.
+
+    Args:
+        session: Where everything happens; add rows of your own models to it.
+        schema: Where the package's tables are, if not where the session's connection looks.
+    """
+
+    def __init__(self, session: AsyncSession, *, schema: str | None = None) -> None:
+        super().__init__(SessionExecutor(session, schema))
+        self.session = session
+
+
+@asynccontextmanager
+async def unit_of_work(
+    session: AsyncSession | async_scoped_session[AsyncSession], *, schema: str | None = None
+) -> AsyncIterator[UnitOfWork]:
+    """A unit of work inside a host's session: a savepoint, released at the end of the block.
+
+    An exception rolls back to the savepoint; the host still ends its own transaction.
+    """
+    plain = session() if isinstance(session, async_scoped_session) else session
+    async with plain.begin_nested():
+        yield UnitOfWork(plain, schema=schema)
+
+
+@asynccontextmanager
+async def own_unit_of_work(
+    sessions: async_sessionmaker[AsyncSession], *, schema: str | None = None
+) -> AsyncIterator[UnitOfWork]:
+    """A unit of work with a session of its own: the block's end commits, an exception rolls back.
+
+    Raises:
+        OutcomeUnknownError: The connection broke during COMMIT.
+    """
+    async with sessions() as session:  # closing what was not committed rolls it back
+        yield UnitOfWork(session, schema=schema)
+        try:
+            await session.flush()
+        except Exception as error:
+            translated = translate(error)
+            if translated is None:
+                raise
+            raise translated from None
+        await _commit(session)
+
+
+async def _commit(session: AsyncSession) -> None:
+    try:
+        await session.commit()
+    except Exception as error:
+        if is_connection_lost(error) or isinstance(error, TimeoutError):
+            raise OutcomeUnknownError(
+                "The connection broke during COMMIT: the unit of work is either whole or absent. "
+                "Look for one of its rows before running it again."
+            ) from None
+        translated = translate(error)
+        if translated is None:
+            raise
+        raise translated from None
