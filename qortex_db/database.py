@@ -85,7 +85,9 @@ class Database(Repositories):
     one event loop.
     """
 
-    def __init__(self, settings: Settings | None, engine: AsyncEngine | None, schema: str | None) -> None:
+    def __init__(
+        self, settings: Settings | None, engine: AsyncEngine | None, schema: str | None
+    ) -> None:
         self._settings = settings
         self._engine = engine
         self._schema = schema
@@ -200,7 +202,7 @@ class Database(Repositories):
         return own_unit_of_work(self._sessions, schema=self._schema)
 
     async def status(self) -> Status:
-        """Versions, sizes, invalid indexes and the pool's use. It counts rows: not for each request.
+        """Versions, sizes, invalid indexes and the pool's use. Counts rows, so not for each call.
 
         Raises:
             SchemaVersionError: The database is not migrated.
@@ -271,5 +273,3 @@ class Database(Repositories):
                 expected=held,
                 actual=wanted,
             )
-
-

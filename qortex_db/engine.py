@@ -22,7 +22,7 @@ from qortex_db.types import decode, encode_any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Engine, Executable, Row
+    from sqlalchemy import Engine, Executable
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import SessionTransaction
@@ -66,7 +66,7 @@ def create_engine(target: Target, settings: Settings) -> AsyncEngine:
 
 
 def adopt(engine: AsyncEngine) -> None:
-    """Have each connection of an engine, a host's too, take vectors in binary from its checkout on."""
+    """Have an engine's connections, a host's too, take vectors in binary from checkout on."""
     if not event.contains(engine.sync_engine, "checkout", _on_checkout):
         event.listen(engine.sync_engine, "checkout", _on_checkout)
 
@@ -121,7 +121,7 @@ def _watch_idle(engine: Engine, idle_ping_seconds: float) -> None:
 class Fetched:
     """What a statement gave."""
 
-    rows: Sequence[Row[Any]]
+    rows: Sequence[Any]  # Row: variadic in SQLAlchemy 2.1, not in 2.0
     rowcount: int
 
 
@@ -220,5 +220,3 @@ class SessionExecutor:
 def translate_map(schema: str | None) -> dict[str, Any]:
     """The execution option that puts the package's tables into a schema."""
     return {} if schema is None else {"schema_translate_map": {None: schema}}
-
-

@@ -107,7 +107,7 @@ def _server_message(error: BaseException) -> str:
         message = getattr(cause, "message", None)
         if isinstance(message, str):
             return message
-    return "no further message"
+    return type(list(_causes(error))[-1]).__name__
 
 
 def is_connection_lost(error: BaseException) -> bool:
@@ -163,9 +163,7 @@ def _by_sqlstate(state: str, error: BaseException) -> QortexDbError:
             sqlstate=state,
         )
     if state == "57014":
-        return QueryTimeoutError(
-            f"The server cancelled the statement ({message}).", sqlstate=state
-        )
+        return QueryTimeoutError(f"The server cancelled the statement ({message}).", sqlstate=state)
     if state == "55P03":
         return LockTimeoutError(
             f"A lock was not granted in time ({message}): try again, or find its holder in "

@@ -79,7 +79,7 @@ def timed(histogram: metrics.Histogram) -> Iterator[None]:
 
 
 def instrument(engine: AsyncEngine) -> None:
-    """Give every statement of an engine a span, by OpenTelemetry's instrumentation of SQLAlchemy."""
+    """Give every statement of an engine a span, by OpenTelemetry's instrumentation."""
     try:
         module: Any = importlib.import_module("opentelemetry.instrumentation.sqlalchemy")
     except ImportError:

@@ -7,7 +7,7 @@ Sending it in binary costs 1-2 µs a vector where text costs 80-180.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 from pgvector import Vector as PgVector
@@ -115,10 +115,10 @@ def encode_any(value: object) -> bytes:
     return encode(as_float32(value))
 
 
-# pgvector's SQLAlchemy type expects what its own version decodes to; ours takes either.
-decode: Final[Callable[[bytes], Any]] = (
-    PgVector.from_binary if hasattr(PgVector, "to_numpy") and not hasattr(PgVector, "_from_db_binary")
-    else PgVector._from_db_binary  # noqa: SLF001 - the only name before pgvector 0.5
+# pgvector's SQLAlchemy type expects what its own version decodes to: an array before 0.5, its
+# Vector since. Ours takes either.
+decode: Final[Any] = getattr(
+    PgVector, "_from_db_binary", getattr(PgVector, "from_binary", None)
 )
 
 
@@ -172,21 +172,24 @@ class Embedding(UserDefinedType[Any]):
     class Comparator(TypeEngine.Comparator[Any]):
         """Distances, smaller is nearer, as pgvector's operators give them."""
 
+        def _distance(self, operator: str, other: object) -> ColumnElement[float]:
+            return cast("ColumnElement[float]", self.op(operator, return_type=Float())(other))
+
         def cosine_distance(self, other: object) -> ColumnElement[float]:
             """1 - cosine similarity, 0 to 2; NaN where either is zero."""
-            return self.op("<=>", return_type=Float())(other)
+            return self._distance("<=>", other)
 
         def l2_distance(self, other: object) -> ColumnElement[float]:
             """Euclidean distance."""
-            return self.op("<->", return_type=Float())(other)
+            return self._distance("<->", other)
 
         def max_inner_product(self, other: object) -> ColumnElement[float]:
             """The negative inner product."""
-            return self.op("<#>", return_type=Float())(other)
+            return self._distance("<#>", other)
 
         def l1_distance(self, other: object) -> ColumnElement[float]:
             """Taxicab distance."""
-            return self.op("<+>", return_type=Float())(other)
+            return self._distance("<+>", other)
 
     comparator_factory = Comparator
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003 - SQLAlchemy resolves Mapped[...] at run time
+from datetime import datetime
 
 from sqlalchemy import DateTime, Double, Index, Integer, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -14,9 +14,7 @@ class LearningArmState(Base):
     """What a learner believes of one arm in one context."""
 
     __tablename__ = "learning_arm_states"
-    __table_args__ = (
-        Index("idx_learning_arm_states_context", "learner_name", "context_hash"),
-    )
+    __table_args__ = (Index("idx_learning_arm_states_context", "learner_name", "context_hash"),)
 
     learner_name: Mapped[str] = mapped_column(Text, primary_key=True, comment="The bandit's name")
     context_hash: Mapped[str] = mapped_column(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003 - SQLAlchemy resolves Mapped[...] at run time
+from datetime import datetime
 
 from sqlalchemy import DateTime, Integer, Text, text
 from sqlalchemy.dialects.postgresql import JSONB

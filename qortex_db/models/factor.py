@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003 - SQLAlchemy resolves Mapped[...] at run time
+from datetime import datetime
 
 from sqlalchemy import DateTime, Double, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -22,5 +22,7 @@ class InteroceptionFactor(Base):
         comment="Multiplier of a seed's share: 1.0 neutral; feedback keeps it within 0.1 to 5.0",
     )
     updated_at: Mapped[datetime | None] = mapped_column(
-        DateTime(timezone=True), server_default=text("now()"), comment="When the weight last changed"
+        DateTime(timezone=True),
+        server_default=text("now()"),
+        comment="When the weight last changed",
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-# SQLAlchemy resolves Mapped[...] at run time.
-from datetime import datetime  # noqa: TC003
+from datetime import datetime
 from typing import Any
 
 import numpy as np

@@ -363,7 +363,9 @@ class ArmRepository:
         self, statement: Any, learner: str, context: Mapping[str, Any] | None, **params: Any
     ) -> dict[str, ArmState]:
         params |= {"learner": _learner(learner), "context": _context(context)}
-        return {row[0]: _state(row[1:]) for row in (await self._executor.run(statement, params)).rows}
+        return {
+            row[0]: _state(row[1:]) for row in (await self._executor.run(statement, params)).rows
+        }
 
 
 def _state(row: Any) -> ArmState:

@@ -29,8 +29,6 @@ from qortex_db.models import InteroceptionEdge
 from qortex_db.repositories import validation
 
 if TYPE_CHECKING:
-    from sqlalchemy import Row
-
     from qortex_db.engine import Executor
 
 MAX_SCORES: Final = 100
@@ -155,9 +153,7 @@ _RECORD = _record()
 _listed = _pairs()
 _LOCKED = (
     select(_edges.c.src_id, _edges.c.tgt_id)
-    .where(
-        tuple_(_edges.c.src_id, _edges.c.tgt_id).in_(select(_listed.c.src_id, _listed.c.tgt_id))
-    )
+    .where(tuple_(_edges.c.src_id, _edges.c.tgt_id).in_(select(_listed.c.src_id, _listed.c.tgt_id)))
     .order_by(_edges.c.src_id.collate("C"), _edges.c.tgt_id.collate("C"))
     .with_for_update()
     .cte("keys")
@@ -167,7 +163,10 @@ _REMOVE = delete(_edges).where(
     _edges.c.src_id == _LOCKED.c.src_id, _edges.c.tgt_id == _LOCKED.c.tgt_id
 )
 _SUMMARY = select(
-    func.count(), func.sum(_edges.c.hit_count), func.avg(_edges.c.hit_count), func.max(_edges.c.hit_count)
+    func.count(),
+    func.sum(_edges.c.hit_count),
+    func.avg(_edges.c.hit_count),
+    func.max(_edges.c.hit_count),
 )
 
 
@@ -239,7 +238,9 @@ class EdgeRepository:
         Returns:
             The edge as it is now.
         """
-        rows = await self._write(_RECORD, {edge_key(src, tgt): [1, json.dumps([_score(score)]), None]})
+        rows = await self._write(
+            _RECORD, {edge_key(src, tgt): [1, json.dumps([_score(score)]), None]}
+        )
         return _stats(rows[0])
 
     async def record_many(self, observations: Iterable[tuple[str, str, float]]) -> int:
@@ -277,9 +278,7 @@ class EdgeRepository:
         count, total, mean, most = (await self._executor.run(_SUMMARY, {})).rows[0]
         return EdgeSummary(count, int(total or 0), float(mean or 0.0), int(most or 0))
 
-    async def _write(
-        self, statement: Any, rows: Mapping[tuple[str, str], list[Any]]
-    ) -> list[Row[Any]]:
+    async def _write(self, statement: Any, rows: Mapping[tuple[str, str], list[Any]]) -> list[Any]:
         if not rows:
             return []
         keys = sorted(rows)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ARRAY, Double, Text, bindparam, case, cast, column, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from qortex_db import observability
-from qortex_db.engine import Executor
 from qortex_db.errors import InvalidInputError
 from qortex_db.models import InteroceptionFactor
 from qortex_db.repositories import validation
+
+if TYPE_CHECKING:
+    from qortex_db.engine import Executor
 
 DELTAS: Final[Mapping[str, float]] = {"accepted": 0.1, "rejected": -0.05, "partial": 0.03}
 """What an outcome adds to a weight."""
@@ -38,7 +40,9 @@ def _upsert() -> Any:
         .table_valued(column("node_id", Text), column("weight", Double))
         .render_derived(name="rows")
     )
-    return insert(_factors).from_select(["node_id", "weight"], select(rows.c.node_id, rows.c.weight))
+    return insert(_factors).from_select(
+        ["node_id", "weight"], select(rows.c.node_id, rows.c.weight)
+    )
 
 
 def _save() -> Any:

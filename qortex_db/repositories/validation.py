@@ -6,8 +6,9 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from numbers import Integral, Real
-from typing import Any, Final
+from numbers import Real
+from operator import index
+from typing import Final, SupportsIndex, cast
 
 from qortex_db.errors import InvalidInputError
 
@@ -51,13 +52,22 @@ def check_ids(values: object, *, name: str = "ids") -> list[str]:
     return sorted({check_id(value, name=f"{name}[{i}]") for i, value in enumerate(values)})
 
 
+def _whole(value: object) -> int | None:
+    """A whole number of any type, numpy's too; None for what is none."""
+    try:
+        return None if isinstance(value, bool) else index(cast("SupportsIndex", value))
+    except TypeError:
+        return None
+
+
 def check_limit(value: object, maximum: int, *, name: str = "limit") -> int:
     """A whole number from 1 to a maximum."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    number = _whole(value)
+    if number is None:
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a whole number.")
-    if not 1 <= value <= maximum:
-        raise InvalidInputError(f"{name} is {value}; pass a whole number from 1 to {maximum:,}.")
-    return int(value)
+    if not 1 <= number <= maximum:
+        raise InvalidInputError(f"{name} is {number}; pass a whole number from 1 to {maximum:,}.")
+    return number
 
 
 def check_number(
@@ -68,8 +78,10 @@ def check_number(
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a number.")
     number = float(value)
     if not math.isfinite(number) or not low <= number <= high:
-        bounds = "finite" if math.isinf(low) else f"from {low:g}" + (
-            "" if math.isinf(high) else f" to {high:g}"
+        bounds = (
+            "finite"
+            if math.isinf(low)
+            else f"from {low:g}" + ("" if math.isinf(high) else f" to {high:g}")
         )
         raise InvalidInputError(f"{name} is {number}; it has to be {bounds}.")
     return number
@@ -77,9 +89,10 @@ def check_number(
 
 def check_count(value: object, *, name: str) -> int:
     """A count that an int4 column holds."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value <= MAX_INT4:
+    number = _whole(value)
+    if number is None or not 0 <= number <= MAX_INT4:
         raise InvalidInputError(f"{name} has to be a whole number from 0 to {MAX_INT4:,}.")
-    return int(value)
+    return number
 
 
 def check_time(value: object, *, name: str) -> datetime | None:
@@ -126,6 +139,4 @@ def _check_json(value: object, path: str, depth: int = 0) -> None:
             _check_json(item, f"{path}[{i}]", depth + 1)
     elif value is not None and not isinstance(value, (bool, int)):
         hint = "; pass its isoformat()" if isinstance(value, datetime) else ""
-        raise InvalidInputError(
-            f"{path} is a {type(value).__name__}, which JSON can't say{hint}."
-        )
+        raise InvalidInputError(f"{path} is a {type(value).__name__}, which JSON can't say{hint}.")

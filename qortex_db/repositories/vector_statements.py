@@ -95,14 +95,10 @@ class VectorStatements:
             )
             .render_derived(name="rows")
         )
-        values: list[Any] = [rows.c.id, rows.c.vec]
-        for name in used:
-            values.append(
-                func.coalesce(cast(rows.c.payload, JSONB), text("'{}'::jsonb"))
-                if name == "payload"
-                else rows.c[name]
-            )
-        statement = insert(table).from_select(["id", "vec", *used], select(*values))
+        values: dict[str, Any] = {name: rows.c[name] for name in ("id", "vec", *used)}
+        if "payload" in used:
+            values["payload"] = func.coalesce(cast(rows.c.payload, JSONB), text("'{}'::jsonb"))
+        statement = insert(table).from_select(list(values), select(*values.values()))
         new: Any = statement.excluded
         wanted: dict[str, Any] = {"vec": new.vec}
         for name in used:
@@ -111,7 +107,7 @@ class VectorStatements:
                 if modes[name] == "all"
                 else case(
                     # An object's keys are found by bisection; `= ANY` would scan for each row.
-                    (cast(bindparam(f"with_{name}"), JSONB).has_key(new.id), new[name]),
+                    (bindparam(f"with_{name}", type_=JSONB).has_key(new.id), new[name]),
                     else_=table.c[name],
                 )
             )
@@ -120,9 +116,7 @@ class VectorStatements:
         )
         changes = dict(wanted)
         # Writing back an equal vector that lies in TOAST would cost an index entry.
-        changes["vec"] = case(
-            (table.c.vec.is_distinct_from(new.vec), new.vec), else_=table.c.vec
-        )
+        changes["vec"] = case((table.c.vec.is_distinct_from(new.vec), new.vec), else_=table.c.vec)
         if "updated_at" in table.c:
             changes["updated_at"] = new.updated_at
         return statement.on_conflict_do_update(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Table, bindparam, cast, func, select
 from sqlalchemy import Text as SqlText
-from sqlalchemy.dialects.postgresql import OID, REGCLASS
+from sqlalchemy.dialects.postgresql import OID
 from sqlalchemy.sql import column, table
 
 from qortex_db import observability, types
@@ -29,8 +29,6 @@ from qortex_db.repositories.records import (
 from qortex_db.repositories.vector_statements import given, statements_for
 
 if TYPE_CHECKING:
-    from sqlalchemy import Row
-
     from qortex_db.engine import Executor
 
 MAX_EF_SEARCH = 1_000
@@ -43,7 +41,7 @@ _attributes = table("pg_attribute", column("attrelid"), column("attname"), colum
 _attributes.schema = "pg_catalog"
 _TYPMOD = select(_attributes.c.atttypmod).where(
     _attributes.c.attrelid
-    == cast(func.to_regclass(bindparam("table_name", type_=SqlText)), REGCLASS).op("::")(OID),
+    == cast(func.to_regclass(bindparam("table_name", type_=SqlText)), OID),
     _attributes.c.attname == "vec",
 )
 
@@ -258,7 +256,9 @@ class VectorRepository:
         """
         known = await self._executor.catalog()
         schema = self._table.schema or self._executor.schema
-        quoted = ['"' + part.replace('"', '""') + '"' for part in (schema, self._table.name) if part]
+        quoted = [
+            '"' + part.replace('"', '""') + '"' for part in (schema, self._table.name) if part
+        ]
         name = ".".join(quoted)
         if name not in known:
             rows = (await self._executor.run(_TYPMOD, {"table_name": name})).rows
@@ -279,13 +279,13 @@ class VectorRepository:
         return types.encode(array)
 
 
-def _record(row: Row[Any]) -> VectorRecord:
+def _record(row: Any) -> VectorRecord:
     fields = row._mapping  # noqa: SLF001 - SQLAlchemy's public way to a row's mapping
     return VectorRecord(row.id, row.vec, fields.get("payload"), fields.get("document"))
 
 
-def _hit(row: Row[Any], optional: tuple[str, ...], *, with_embedding: bool) -> SearchHit:
-    values = dict(zip(optional, row[2:], strict=False))
+def _hit(row: Any, optional: tuple[str, ...], *, with_embedding: bool) -> SearchHit:
+    values: dict[str, Any] = dict(zip(optional, row[2:], strict=False))
     return SearchHit(
         id=row[0],
         score=1.0 - row[1],
