@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from pydantic import SecretStr
 from sqlalchemy import bindparam, func, select, text, union_all
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
@@ -105,7 +106,7 @@ class Database(Repositories):
         if target is None:
             target = Settings()
         elif isinstance(target, str):
-            target = Settings(dsn=target)
+            target = Settings(dsn=SecretStr(target))
         return cls(target, None, target.db_schema)
 
     @classmethod

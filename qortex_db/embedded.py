@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import subprocess
 import warnings
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -25,11 +27,17 @@ DATABASE: Final = "qortex"
 VERSION: Final = 18
 
 
+# The wheel knows which processes use a folder, not how often one of them does.
+_users: Counter[Path] = Counter()
+
+
 class EmbeddedServer:
     """A running server; it stops with the last process that uses it, or by `stop`."""
 
     def __init__(self, server: Any) -> None:
         self._server = server
+        self._running = True
+        _users[server.pgdata] += 1
 
     def target(self, database: str = DATABASE) -> Target:
         """Where a database of it is."""
@@ -41,8 +49,16 @@ class EmbeddedServer:
         return str(self._server.get_uri(database=database))
 
     def stop(self) -> None:
-        """Leave the server; it stops if no other process uses it."""
-        self._server.cleanup()
+        """Leave the server; it stops if nothing else uses it. A second call does nothing."""
+        if not self._running:
+            return
+        self._running = False
+        folder = self._server.pgdata
+        _users[folder] -= 1
+        if _users[folder] <= 0:
+            self._server.cleanup()
+            # Where other processes go on, the wheel would give this handle out again, uncounted.
+            self._server._instances.pop(folder, None)
 
 
 def start(path: Path, *, version: int = VERSION) -> EmbeddedServer:
@@ -68,7 +84,7 @@ def start(path: Path, *, version: int = VERSION) -> EmbeddedServer:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         server = EmbeddedServer(pgserver.get_server(folder, postgres_version=version))
-    except (RuntimeError, OSError, ValueError, pgserver.pgexec.subprocess.SubprocessError) as error:
+    except (RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:
         as_root = " As root it runs as the user pgserver, who must be able to enter the folder."
         hint = as_root if hasattr(os, "geteuid") and os.geteuid() == 0 else ""
         raise UnavailableError(

@@ -117,9 +117,7 @@ def encode_any(value: object) -> bytes:
 
 # pgvector's SQLAlchemy type expects what its own version decodes to: an array before 0.5, its
 # Vector since. Ours takes either.
-decode: Final[Any] = getattr(
-    PgVector, "_from_db_binary", getattr(PgVector, "from_binary", None)
-)
+decode: Final[Any] = getattr(PgVector, "_from_db_binary", getattr(PgVector, "from_binary", None))
 
 
 def to_numpy(value: object) -> NDArray[np.float32] | None:
@@ -159,13 +157,13 @@ class Embedding(UserDefinedType[Any]):
 
         return process
 
-    def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:  # noqa: ARG002
+    def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:
         return lambda value: f"'{_text(as_float32(value))}'"
 
     def result_processor(
         self,
-        dialect: Dialect,  # noqa: ARG002
-        coltype: object,  # noqa: ARG002
+        dialect: Dialect,
+        coltype: object,
     ) -> Callable[[Any], NDArray[np.float32] | None]:
         return to_numpy
 

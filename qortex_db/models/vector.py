@@ -43,10 +43,10 @@ class QortexVector(Base):
     document: Mapped[str | None] = mapped_column(
         Text, comment="The text that the embedding was computed from"
     )
-    created_at: Mapped[datetime] = mapped_column(
+    created_at: Mapped[datetime | None] = mapped_column(
         DateTime(timezone=True), server_default=text("now()"), comment="When the row was inserted"
     )
-    updated_at: Mapped[datetime] = mapped_column(
+    updated_at: Mapped[datetime | None] = mapped_column(
         DateTime(timezone=True),
         server_default=text("now()"),
         comment="When the row last changed; unchanged rows are left alone",

@@ -40,8 +40,7 @@ MAX_PAGE_SIZE = 100_000
 _attributes = table("pg_attribute", column("attrelid"), column("attname"), column("atttypmod"))
 _attributes.schema = "pg_catalog"
 _TYPMOD = select(_attributes.c.atttypmod).where(
-    _attributes.c.attrelid
-    == cast(func.to_regclass(bindparam("table_name", type_=SqlText)), OID),
+    _attributes.c.attrelid == cast(func.to_regclass(bindparam("table_name", type_=SqlText)), OID),
     _attributes.c.attname == "vec",
 )
 
@@ -149,7 +148,7 @@ class VectorRepository:
 
     async def update(
         self,
-        id: str,  # noqa: A002 - the column's name
+        id: str,
         *,
         embedding: EmbeddingInput | None = None,
         payload: Mapping[str, Any] | None = None,
@@ -280,7 +279,7 @@ class VectorRepository:
 
 
 def _record(row: Any) -> VectorRecord:
-    fields = row._mapping  # noqa: SLF001 - SQLAlchemy's public way to a row's mapping
+    fields = row._mapping
     return VectorRecord(row.id, row.vec, fields.get("payload"), fields.get("document"))
 
 

@@ -6,12 +6,14 @@ No message quotes any part of a string that could be a password.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
 
 from sqlalchemy import URL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 DRIVER: Final = "postgresql+asyncpg"
 
@@ -57,7 +59,7 @@ def parse_dsn(dsn: str) -> Target:
     """
     if not dsn.strip():
         raise ValueError("The DSN is empty; it has the form postgresql://user:password@host/db.")
-    if any(ord(character) < 32 or ord(character) == 127 for character in dsn):  # noqa: PLR2004
+    if any(ord(character) < 32 or ord(character) == 127 for character in dsn):
         raise ValueError("The DSN contains a control character.")
     scheme, separator, rest = dsn.strip().partition("://")
     if separator and "=" not in scheme:
@@ -169,7 +171,7 @@ def _hosts(hosts: str, ports: str) -> list[tuple[str | None, int]]:
 def _port(text: str, default: int = 5432) -> int:
     if not text:
         return default
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 65_535:  # noqa: PLR2004
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 65_535:
         # What stands there may be the rest of a password with an unescaped `/` or `@`.
         raise ValueError(
             "The DSN's port is not a whole number from 1 to 65535. If the password contains "

@@ -1,0 +1,164 @@
+"""Upgrade, downgrade and check, callable from a running event loop."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+
+from qortex_db.errors import SchemaVersionError
+from qortex_db.migrations.connection import migration_engine, migration_lock
+from qortex_db.migrations.dimensions import held_dimensions
+from qortex_db.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaState:
+    """Where a database stands.
+
+    Attributes:
+        current: Its revision, None before the first upgrade.
+        head: The revision that this version of the package needs.
+        dimensions: What its embedding column holds.
+    """
+
+    current: str | None
+    head: str
+    dimensions: int | None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the package can work on it."""
+        return self.current == self.head
+
+
+def locate() -> Path:
+    """The folder of revisions: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "_alembic"
+    # In site-packages, "../alembic" would be Alembic itself.
+    return inside if (inside / "env.py").is_file() else package.parent / "alembic"
+
+
+def _config(settings: Settings, options: dict[str, Any] | None = None, **buffers: Any) -> Config:
+    config = Config(**buffers)
+    config.set_main_option("script_location", str(locate()).replace("%", "%%"))
+    config.attributes["settings"] = settings
+    config.attributes["qortex_db"] = {
+        key: value for key, value in (options or {}).items() if value is not None
+    }
+    return config
+
+
+def head_revision() -> str:
+    """The newest revision."""
+    head = ScriptDirectory.from_config(_config(Settings.model_construct())).get_current_head()
+    if head is None:
+        raise SchemaVersionError(f"There are no revisions in {locate()}; install the package anew.")
+    return head
+
+
+async def upgrade(
+    settings: Settings | None = None,
+    revision: str = "head",
+    *,
+    embedded: bool = False,
+    create_extension: bool | None = None,
+    extension_schema: str | None = None,
+) -> SchemaState:
+    """Bring a database to a revision. Any number of processes may call it at once.
+
+    Args:
+        settings: Which server, schema and dimension; by default the environment's.
+        revision: As Alembic's.
+        embedded: Use the embedded server, which is never started unasked.
+        create_extension: False leaves `CREATE EXTENSION vector` to an administrator.
+        extension_schema: Where the extension goes, or is.
+
+    Raises:
+        UnavailableError: No server is given, or it can't be reached.
+        DimensionMismatchError: The settings name another dimension than the column holds.
+        SchemaVersionError: A newer package migrated the database, or there is no such revision.
+        LockTimeoutError: Another process has been migrating for too long, or a table was busy.
+    """
+    options = {"create_extension": create_extension, "extension_schema": extension_schema}
+    return await _migrate(command.upgrade, settings, revision, embedded=embedded, options=options)
+
+
+async def downgrade(
+    settings: Settings | None = None, revision: str = "-1", *, embedded: bool = False
+) -> SchemaState:
+    """Take a database back to a revision; "base" removes the tables with all that is in them."""
+    return await _migrate(command.downgrade, settings, revision, embedded=embedded, options={})
+
+
+async def check(settings: Settings | None = None, *, embedded: bool = False) -> SchemaState:
+    """Where a database stands; it changes nothing."""
+    settings = settings or Settings()
+    async with (
+        migration_engine(settings, embedded=embedded) as engine,
+        engine.connect() as connection,
+    ):
+        return await connection.run_sync(_state, settings)
+
+
+def upgrade_sql(settings: Settings | None = None, revision: str = "head") -> str:
+    """The SQL of an upgrade from nothing, for an administrator to read and run."""
+    buffer = io.StringIO()
+    config = _config(settings or Settings(), output_buffer=buffer)
+    command.upgrade(config, revision, sql=True)
+    return buffer.getvalue()
+
+
+async def _migrate(
+    migrate: Callable[[Config, str], None],
+    settings: Settings | None,
+    revision: str,
+    *,
+    embedded: bool,
+    options: dict[str, Any],
+) -> SchemaState:
+    settings = settings or Settings()
+
+    def work(connection: Connection) -> SchemaState:
+        config = _config(settings, options)
+        config.attributes["connection"] = connection
+        try:
+            migrate(config, revision)
+        except CommandError as error:
+            raise SchemaVersionError(f"The schema can't go to {revision}: {error}.") from None
+        return _state(connection, settings)
+
+    async with (
+        migration_engine(settings, embedded=embedded) as engine,
+        migration_lock(engine),
+        engine.connect() as connection,
+    ):
+        return await connection.run_sync(work)
+
+
+def _state(connection: Connection, settings: Settings) -> SchemaState:
+    tables = {
+        "version_table": settings.version_table,
+        "version_table_schema": settings.db_schema,
+    }
+    heads = MigrationContext.configure(connection, opts=tables).get_current_heads()
+    scripts = ScriptDirectory.from_config(_config(settings))
+    known = {script.revision for script in scripts.walk_revisions()}
+    # A history shared with a host has the host's revisions too.
+    ours = [revision for revision in heads if revision in known]
+    current = ours[0] if ours else heads[0] if heads else None
+    dimensions = held_dimensions(connection, settings.db_schema)
+    return SchemaState(current, scripts.get_current_head() or "", dimensions)

@@ -1,0 +1,87 @@
+"""The connections of a migration: one that migrates, and one that holds the lock."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from qortex_db import embedded as embedded_server
+from qortex_db.errors import LockTimeoutError, UnavailableError, translate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from qortex_db.settings import Settings
+
+LOCK_TIMEOUT_SECONDS: Final = 600.0
+"""How long an upgrade waits for another one to finish."""
+_LOCK_KEY: Final = 0x71_6F_72_74_65_78_64_62  # "qortexdb"
+
+NOTHING_GIVEN: Final = (
+    "No database is given. Name one by PGVECTOR_DSN, by PGVECTOR_HOST and its kin or by "
+    "DATABASE_URL; or ask for the embedded server by --embedded (alembic: -x embedded)."
+)
+
+
+@asynccontextmanager
+async def migration_engine(settings: Settings, *, embedded: bool) -> AsyncIterator[AsyncEngine]:
+    """An engine without a pool or a statement timeout on the given server.
+
+    Raises:
+        UnavailableError: No server is given and the embedded one was not asked for, or it can't be
+            reached.
+    """
+    target, server = settings.target(), None
+    if target is None or embedded:
+        if not embedded:
+            raise UnavailableError(NOTHING_GIVEN)
+        server = await asyncio.to_thread(embedded_server.start, settings.embedded_path)
+        target = server.target()
+    arguments = {"timeout": settings.connect_timeout_seconds, **target.connect_args}
+    engine = create_async_engine(target.url, connect_args=arguments, poolclass=NullPool)
+    try:
+        yield engine
+    except Exception as error:
+        translated = translate(error)
+        if translated is None:
+            raise
+        raise translated from None
+    finally:
+        await engine.dispose()
+        if server is not None:
+            await asyncio.to_thread(server.stop)
+
+
+@asynccontextmanager
+async def migration_lock(
+    engine: AsyncEngine, *, timeout_seconds: float = LOCK_TIMEOUT_SECONDS
+) -> AsyncIterator[None]:
+    """Let one process at a time migrate a database.
+
+    On a connection of its own, since the migrating one has to be fresh for Alembic; and by trying,
+    since a session that waits inside a statement would block a concurrent index build for ever.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        take = text("SELECT pg_try_advisory_lock(:key)")
+        while not (await connection.execute(take, {"key": _LOCK_KEY})).scalar():
+            if time.monotonic() > deadline:
+                raise LockTimeoutError(
+                    f"Another process has been migrating this database for more than "
+                    f"{timeout_seconds:g} s. Wait for it, or find it in pg_locks (advisory)."
+                )
+            await asyncio.sleep(0.2)
+        try:
+            yield
+        finally:
+            give = text("SELECT pg_advisory_unlock(:key)")
+            await connection.execute(give, {"key": _LOCK_KEY})

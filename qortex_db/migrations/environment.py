@@ -1,0 +1,114 @@
+"""What `alembic/env.py` runs, online and offline, from Alembic's command line or from ours."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pgvector.sqlalchemy
+from alembic import context
+from alembic.util import CommandError
+from sqlalchemy import text
+
+from qortex_db.errors import QortexDbError
+from qortex_db.migrations.connection import migration_engine, migration_lock
+from qortex_db.migrations.dimensions import check_dimensions
+from qortex_db.models import Base
+from qortex_db.settings import Settings
+from qortex_db.types import Embedding
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_WRITING = {"upgrade", "downgrade", "stamp"}
+
+
+def run() -> None:
+    """Run the migrations that the command asked for."""
+    attributes = context.config.attributes
+    settings: Settings = attributes.get("settings") or Settings()
+    options = {"dimensions": settings.dimensions, "schema": settings.db_schema}
+    attributes["qortex_db"] = options | attributes.get("qortex_db", {})
+    if context.is_offline_mode():
+        _run_offline(settings)
+    elif (connection := attributes.get("connection")) is not None:
+        _run_online(connection, settings)
+    else:
+        try:
+            asyncio.run(_connect_and_run(settings))
+        except QortexDbError as error:  # Alembic prints this kind without a traceback
+            raise CommandError(str(error)) from None
+
+
+def _command() -> str:
+    """The name of Alembic's command, "" where it was called by a program."""
+    command = getattr(context.config.cmd_opts, "cmd", None)
+    return command[0].__name__ if command else ""
+
+
+async def _connect_and_run(settings: Settings) -> None:
+    embedded = "embedded" in context.get_x_argument(as_dictionary=True)
+    async with migration_engine(settings, embedded=embedded) as engine:
+        if _command() in _WRITING:
+            async with migration_lock(engine), engine.connect() as connection:
+                await connection.run_sync(_run_online, settings)
+        else:
+            async with engine.connect() as connection:
+                await connection.run_sync(_run_online, settings)
+
+
+def _run_online(connection: Connection, settings: Settings) -> None:
+    writing = _command() in _WRITING or not _command()
+    if writing:
+        check_dimensions(connection, settings)
+    schema = settings.db_schema
+    if schema is not None and writing:
+        # Before the version table, which Alembic creates in it.
+        connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+    elif schema is not None:
+        # The models name no schema: compare them with what the search path finds first.
+        search_path = text(
+            "SELECT set_config('search_path', quote_ident(:schema) || ', ' "
+            "|| current_setting('search_path'), false)"
+        )
+        connection.execute(search_path, {"schema": schema})
+        connection.dialect.default_schema_name = schema
+    connection.commit()  # Alembic would apply nothing inside a transaction of ours
+    _configure(settings, connection=connection)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _run_offline(settings: Settings) -> None:
+    _configure(settings, dialect_name="postgresql", literal_binds=True)
+    with context.begin_transaction():
+        if settings.db_schema is not None:
+            context.execute(f'CREATE SCHEMA IF NOT EXISTS "{settings.db_schema}"')
+        context.run_migrations()
+
+
+def _configure(settings: Settings, **where: Any) -> None:
+    context.configure(
+        **where,
+        target_metadata=Base.metadata,
+        version_table=settings.version_table,
+        version_table_schema=settings.db_schema,
+        transaction_per_migration=True,
+        include_name=_include_name,
+        compare_type=_compare_type,
+        compare_server_default=True,
+    )
+
+
+def _include_name(name: str | None, kind: str, _parents: object) -> bool:
+    """Leave alone the tables of others in the same schema."""
+    return kind != "table" or name in Base.metadata.tables
+
+
+def _compare_type(
+    _context: object, _inspected: object, _metadata: object, inspected: object, declared: object
+) -> bool | None:
+    """The model's embedding declares no dimension: the database's own counts."""
+    if isinstance(declared, Embedding) and declared.dimensions is None:
+        return not isinstance(inspected, pgvector.sqlalchemy.Vector)
+    return None
