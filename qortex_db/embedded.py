@@ -58,7 +58,7 @@ class EmbeddedServer:
         if _users[folder] <= 0:
             self._server.cleanup()
             # Where other processes go on, the wheel would give this handle out again, uncounted.
-            self._server._instances.pop(folder, None)
+            self._server._instances.pop(folder, None)  # noqa: SLF001
 
 
 def start(path: Path, *, version: int = VERSION) -> EmbeddedServer:

@@ -86,8 +86,8 @@ def _ensure_codec(connection: Any, info: dict[Any, Any]) -> None:
     if connection.run_async(_register):
         info[_CODEC] = True
         # Statements prepared before hold the old codec.
-        if connection._prepared_statement_cache is not None:
-            connection._prepared_statement_cache.clear()
+        if connection._prepared_statement_cache is not None:  # noqa: SLF001 - it has no public name
+            connection._prepared_statement_cache.clear()  # noqa: SLF001
 
 
 async def _register(driver: Any) -> bool:

@@ -89,7 +89,7 @@ def instrument(engine: AsyncEngine) -> None:
     # Its check of SQLAlchemy's version refuses 2.1 with no more than a log line. The second engine
     # of a process is refused likewise, since `instrument` means "once": hence the inner call.
     call = (
-        instrumentor._instrument
+        instrumentor._instrument  # noqa: SLF001
         if instrumentor.is_instrumented_by_opentelemetry
         else functools.partial(instrumentor.instrument, skip_dep_check=True)
     )

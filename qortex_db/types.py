@@ -157,13 +157,13 @@ class Embedding(UserDefinedType[Any]):
 
         return process
 
-    def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:
+    def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:  # noqa: ARG002
         return lambda value: f"'{_text(as_float32(value))}'"
 
     def result_processor(
         self,
-        dialect: Dialect,
-        coltype: object,
+        dialect: Dialect,  # noqa: ARG002
+        coltype: object,  # noqa: ARG002
     ) -> Callable[[Any], NDArray[np.float32] | None]:
         return to_numpy
 

@@ -256,7 +256,7 @@ class ArmRepository:
         params: dict[str, Any] = {"learner": _learner(learner), "context": _context(context)}
         sums: dict[str, tuple[int, float]] = {}
         for item in observations:
-            if isinstance(item, (str, bytes)) or len(item) != 2:
+            if isinstance(item, (str, bytes)) or len(item) != 2:  # noqa: PLR2004 - a pair
                 raise InvalidInputError("An observation is a pair (arm_id, reward).")
             key = validation.check_id(item[0], name="arm_id")
             reward = validation.check_number(item[1], name="reward", low=0, high=1)

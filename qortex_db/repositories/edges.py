@@ -182,7 +182,7 @@ def _edge_keys(keys: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         raise InvalidInputError("keys has to be a list of (src_id, tgt_id) pairs.")
     found = set()
     for key in keys:
-        if isinstance(key, (str, bytes)) or len(key) != 2:
+        if isinstance(key, (str, bytes)) or len(key) != 2:  # noqa: PLR2004 - a pair
             raise InvalidInputError("keys has to be a list of (src_id, tgt_id) pairs.")
         found.add(edge_key(*key))
     return sorted(found)
@@ -251,7 +251,7 @@ class EdgeRepository:
         """
         scores: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
         for item in observations:
-            if isinstance(item, (str, bytes)) or len(item) != 3:
+            if isinstance(item, (str, bytes)) or len(item) != 3:  # noqa: PLR2004 - a triple
                 raise InvalidInputError("An observation is a triple (src_id, tgt_id, score).")
             src, tgt, score = item
             scores[edge_key(src, tgt)].append(_score(score))

@@ -78,7 +78,7 @@ class VectorStatements:
         )
         return delete(table).where(table.c.id == keys.c.id)
 
-    @functools.cache
+    @functools.cache  # noqa: B019 - as many instances as tables, kept as long as the process
     def upsert(self, payload: Given, document: Given) -> Insert:
         """Insert or change; a row that would not change is not touched, nor is its index entry."""
         table = self.table
@@ -123,7 +123,7 @@ class VectorStatements:
             index_elements=[table.c.id], set_=changes, where=changed
         )
 
-    @functools.cache
+    @functools.cache  # noqa: B019 - as above
     def update(self, names: frozenset[str]) -> Update:
         """Change the named columns of one row."""
         table = self.table
@@ -138,7 +138,7 @@ class VectorStatements:
             values["updated_at"] = func.now()
         return update(table).where(table.c.id == bindparam("key")).values(values)
 
-    @functools.cache
+    @functools.cache  # noqa: B019 - as above
     def search(self, *, exact: bool, tuned: bool, with_embedding: bool) -> Select[Any]:
         """The nearest rows, nearest first, as id, distance, the optional columns and the embedding.
 

@@ -148,7 +148,7 @@ class VectorRepository:
 
     async def update(
         self,
-        id: str,
+        id: str,  # noqa: A002 - the column's name
         *,
         embedding: EmbeddingInput | None = None,
         payload: Mapping[str, Any] | None = None,
@@ -279,7 +279,7 @@ class VectorRepository:
 
 
 def _record(row: Any) -> VectorRecord:
-    fields = row._mapping
+    fields = row._mapping  # noqa: SLF001 - SQLAlchemy's public way to a row's mapping
     return VectorRecord(row.id, row.vec, fields.get("payload"), fields.get("document"))
 
 

@@ -59,7 +59,7 @@ def parse_dsn(dsn: str) -> Target:
     """
     if not dsn.strip():
         raise ValueError("The DSN is empty; it has the form postgresql://user:password@host/db.")
-    if any(ord(character) < 32 or ord(character) == 127 for character in dsn):
+    if any(ord(character) < 32 or ord(character) == 127 for character in dsn):  # noqa: PLR2004
         raise ValueError("The DSN contains a control character.")
     scheme, separator, rest = dsn.strip().partition("://")
     if separator and "=" not in scheme:
@@ -171,7 +171,7 @@ def _hosts(hosts: str, ports: str) -> list[tuple[str | None, int]]:
 def _port(text: str, default: int = 5432) -> int:
     if not text:
         return default
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 65_535:
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 65_535:  # noqa: PLR2004
         # What stands there may be the rest of a password with an unescaped `/` or `@`.
         raise ValueError(
             "The DSN's port is not a whole number from 1 to 65535. If the password contains "
