@@ -1,0 +1,20 @@
+"""The entry of `qortex-db`, which tells how to install the command line where it is missing."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from qortex_db import cli  # noqa: PLC0415 - its extra may not be installed
+    except ModuleNotFoundError as error:
+        if error.name not in {"rich", "typer"}:
+            raise
+        sys.exit('The command line is not installed: pip install "qortex-db[cli]"')
+    cli.app()
+
+
+if __name__ == "__main__":
+    main()

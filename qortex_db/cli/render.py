@@ -1,0 +1,89 @@
+"""What people read: tables and lines for a terminal of 80 columns, or for a pipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from qortex_db.errors import UPGRADE_HINT
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from qortex_db.migrations import SchemaState
+
+_KIB = 1024
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """The house's table; columns that begin with ">" are aligned to the right."""
+    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        right = column.startswith(">")
+        made.add_column(
+            column.removeprefix(">"),
+            justify="right" if right else "left",
+            no_wrap=right,
+            overflow="ellipsis",
+        )
+    return made
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    amount, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):  # noqa: B007 - the last one tried counts
+        if amount < _KIB:
+            break
+        amount /= _KIB
+    return f"{amount:,.0f} {unit}" if amount >= 10 or unit == "B" else f"{amount:,.1f} {unit}"  # noqa: PLR2004
+
+
+def schema_line(state: SchemaState) -> str:
+    """Where a schema stands, in one line."""
+    if state.current is None:
+        return "The schema is empty."
+    dimensions = f", {state.dimensions} dimensions" if state.dimensions else ""
+    mark = "[green]current[/]" if state.is_current else f"head is {state.head}"
+    return f"The schema is at revision [bold]{escape(state.current)}[/] ({mark}{dimensions})."
+
+
+def not_current(state: SchemaState) -> str:
+    """What is wrong with a schema, and what to do."""
+    where = "not there" if state.current is None else f"at revision {state.current}"
+    return f"The schema is {where}, this version needs {state.head}: {UPGRADE_HINT}."
+
+
+def status(report: dict[str, Any]) -> RenderableType:
+    """A status as tables."""
+    facts = Table(box=None, show_header=False, padding=(0, 2))
+    schema, pool = report["schema"], report["pool"]
+    mark = "current" if schema["is_current"] else f"needs {schema['head']}"
+    place = " (embedded)" if report["embedded"] else ""
+    rows = {
+        "server": f"PostgreSQL {report['server_version']}{place}, pgvector "
+        f"{report['pgvector_version']}",
+        "schema": f"revision {schema['current']} ({mark}), {report['dimensions']} dimensions",
+        "vector index": report["vector_index"],
+        "interoception": "{backend}: {factors:,} factors, {edges:,} edges".format_map(
+            report["interoception"]
+        ),
+        "learning": "{backend}: {learners:,} learners, {arms:,} arms".format_map(
+            report["learning"]
+        ),
+        "pool": f"{pool['checked_out']} in use, {pool['idle']} idle, at most {pool['max']}",
+        "invalid indexes": ", ".join(report["invalid_indexes"]) or "none",
+    }
+    for name, value in rows.items():
+        facts.add_row(f"[bold]{name}[/]", escape(value))
+    tables = table("table", ">rows", ">size")
+    for name, numbers in report["tables"].items():
+        tables.add_row(name, f"{numbers['rows']:,}", size(numbers["bytes"]))
+    return Group(facts, tables)
+
+
+__all__ = ["escape", "not_current", "schema_line", "size", "status", "table"]
