@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -14,11 +14,12 @@ from rich.console import Console
 from qortex_db import Database, QortexDbError, Settings, __version__, migrations
 from qortex_db.cli import demo as demonstration
 from qortex_db.cli import render
-from qortex_db.migrations import SchemaState
 from qortex_db.migrations.connection import NOTHING_GIVEN
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+    from qortex_db.migrations import SchemaState
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         _fail("Stopped.", status=130)
 
 
-def _fail(message: str, *, status: int = 1) -> Any:
+def _fail(message: str, *, status: int = 1) -> NoReturn:
     err.print(f"[bold red]error:[/] {render.escape(message)}", highlight=False, soft_wrap=True)
     raise typer.Exit(status)
 
@@ -59,7 +60,7 @@ def _settings() -> Settings:
             f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg']}"
             for problem in error.errors(include_input=False, include_url=False)
         ]
-    return _fail("; ".join(problems), status=2)  # type: ignore[no-any-return] # it raises
+    _fail("; ".join(problems), status=2)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's form
@@ -114,9 +115,8 @@ def upgrade(
 @app.command()
 def downgrade(revision: str, *, embedded: Embedded = False) -> None:
     """Take the schema back to a revision; "base" removes the tables and what is in them."""
-    out.print(
-        render.schema_line(_run(migrations.downgrade(_settings(), revision, embedded=embedded)))
-    )
+    state = _run(migrations.downgrade(_settings(), revision, embedded=embedded))
+    out.print(render.schema_line(state))
 
 
 @app.command()

@@ -40,9 +40,8 @@ async def run(console: Console, path: Path) -> None:
         # Named outright, so that no database of the environment is ever touched.
         settings = Settings(dsn=SecretStr(server.dsn()), dimensions=384, db_schema=None)
         state = await migrations.upgrade(settings)
-        console.print(
-            f"Server under [bold]{render.escape(str(path))}[/]. {render.schema_line(state)}"
-        )
+        place = render.escape(str(path))
+        console.print(f"Server under [bold]{place}[/]. {render.schema_line(state)}")
         async with Database.connect(settings) as db:
             await _tell(console, db, load_sample())
             report = (await db.status()).to_dict()
@@ -57,10 +56,8 @@ async def run(console: Console, path: Path) -> None:
 async def _tell(console: Console, db: Database, sample: Sample) -> None:
     await _load(console, db, sample)
     numbers = {question["id"]: i for i, question in enumerate(sample.questions)}
-    rounds = sum(state.pulls for state in (await db.arms.get_all(LEARNER)).values())
-    console.print(
-        Rule(f"[bold]Round {rounds // len(QUESTIONS) + 1}: questions, and what was useful")
-    )
+    rounds = (await db.arms.get(LEARNER, ARMS[0])).pulls // len(QUESTIONS)
+    console.print(Rule(f"[bold]Round {rounds + 1}: questions, and what was useful"))
     for key in QUESTIONS:
         number = numbers[key]
         hits = await db.vectors.search(sample.question_embeddings[number], limit=SHOWN)
@@ -138,8 +135,9 @@ def _show_change(
     old, new = _order(hits, before), _order(hits, after)
     changes = [
         f"{render.escape(key)} [bold]{before[key]:.2f} → {after[key]:.2f}[/]"
-        + (f", rank {old.index(key) + 1} → {new.index(key) + 1}" if old != new else "")
+        + (f", rank {ranks[0]} → {ranks[1]}" if len(set(ranks)) > 1 else "")
         for key in new
+        for ranks in [(old.index(key) + 1, new.index(key) + 1)]
         if before[key] != after[key]
     ]
     console.print("  feedback: " + "\n            ".join(changes), highlight=False)
@@ -147,9 +145,8 @@ def _show_change(
 
 async def _show_learning(console: Console, db: Database) -> None:
     console.print(Rule("[bold]What was learned"))
-    table = render.table(
-        "arm", ">mean", ">alpha", ">beta", ">pulls", title="Ways to rank, by reward"
-    )
+    columns = ("arm", ">mean", ">alpha", ">beta", ">pulls")
+    table = render.table(*columns, title="Ways to rank, by reward")
     for arm, state in await db.arms.top(LEARNER):
         numbers = (f"{state.mean:.3f}", f"{state.alpha:.2f}", f"{state.beta:.2f}", f"{state.pulls}")
         table.add_row(arm, *numbers)
