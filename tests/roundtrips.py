@@ -58,7 +58,7 @@ async def counted(dsn: str) -> AsyncIterator[RoundTrips]:
             asyncio.create_task(answer(upstream_reader, writer)),
         }
         tasks.update(pair)
-        await asyncio.wait(pair)
+        await asyncio.wait(pair, return_when=asyncio.FIRST_COMPLETED)
         for end in (writer, upstream_writer):
             end.close()
 

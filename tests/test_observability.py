@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from qortex_db import (
+    ArmState,
+    Database,
+    PgVectorIndex,
+    PostgresInteroceptionStore,
+    PostgresLearningStore,
+    Settings,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+VECTOR = [1.0] * 8
+
+
+@pytest.fixture(scope="module")
+def telemetry() -> Iterator[tuple[InMemorySpanExporter, InMemoryMetricReader]]:
+    """A process has one provider of each kind, so this module sets them for itself."""
+    spans, reader = InMemorySpanExporter(), InMemoryMetricReader()
+    tracing = TracerProvider()
+    tracing.add_span_processor(SimpleSpanProcessor(spans))
+    trace.set_tracer_provider(tracing)
+    metrics.set_meter_provider(MeterProvider(metric_readers=[reader]))
+    yield spans, reader
+    tracing.shutdown()
+
+
+async def use(db: Database) -> None:
+    index = PgVectorIndex(db, dimensions=8)
+    await index.add(["a"], [VECTOR])
+    await index.search(VECTOR)
+    store = PostgresInteroceptionStore(db)
+    await store.save_factors({"a": 1.0})
+    await store.load_factors()
+    learning = PostgresLearningStore("l", db)
+    await learning.put("a", ArmState())
+    await learning.get("a")
+    await db.arms.observe_many("l", [("a", 1.0), ("b", 0.0)])
+    await db.arms.select("l", ["a", "b"])
+
+
+async def test_stores_have_qortex_spans_with_their_statements_inside(
+    dsn: str, telemetry: tuple[InMemorySpanExporter, InMemoryMetricReader]
+) -> None:
+    spans, _ = telemetry
+    spans.clear()
+    for _ in range(2):  # the second engine of a process is traced as well
+        spans.clear()
+        async with Database.connect(Settings(dsn=dsn, otel_enabled=True)) as db:
+            await use(db)
+        finished = {span.name: span for span in spans.get_finished_spans()}
+        assert {
+            "learning.pg.get",
+            "learning.pg.put",
+            "interoception.pg.load_factors",
+            "interoception.pg.save_factors",
+            "vec.add",
+            "vec.search",
+        } <= finished.keys()
+        inside = finished["learning.pg.get"].context.span_id
+        statements = [
+            span
+            for span in spans.get_finished_spans()
+            if span.parent is not None and span.parent.span_id == inside
+        ]
+        assert any("SELECT" in str(span.attributes) for span in statements)
+
+
+async def test_the_six_metrics_are_recorded(
+    db: Database, telemetry: tuple[InMemorySpanExporter, InMemoryMetricReader]
+) -> None:
+    _, reader = telemetry
+    await use(db)
+    data: Any = reader.get_metrics_data()
+    names = {
+        metric.name
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    }
+    assert {
+        "qortex_vec_add_total",
+        "qortex_vec_add_duration_seconds",
+        "qortex_vec_search_duration_seconds",
+        "qortex_learning_selections_total",
+        "qortex_learning_observations_total",
+        "qortex_factor_updates_total",
+    } <= names
+
+
+async def test_events_go_to_the_logger_that_the_host_configures(
+    dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Database.connect(dsn):
+        assert not caplog.records
+    with caplog.at_level(logging.INFO, "qortex_db"):
+        async with Database.connect(dsn):
+            pass
+    assert "event='database_opened'" in caplog.text
+    handlers = logging.getLogger("qortex_db").handlers
+    assert [type(handler) for handler in handlers] == [logging.NullHandler]
