@@ -186,7 +186,7 @@ async def test_bad_input_is_refused_before_the_server_and_changes_nothing(
     db, trips = wire
     before = trips.count
     for name, call, match in CALLS:
-        with pytest.raises(InvalidInputError, match=match) as caught:
+        with pytest.raises(InvalidInputError, match=match or None) as caught:
             pytest.fail(f"{name} was accepted: {await call(db)}")
         assert isinstance(caught.value, ValueError)
     assert trips.count == before

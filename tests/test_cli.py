@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def run(*arguments: str, cwd: Path | None = None, **environment: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "qortex_db", *arguments],
+        cwd=cwd,
+        env=os.environ | {"COLUMNS": "80"} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+        stdin=subprocess.DEVNULL,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_upgrade_check_status_and_downgrade(empty_dsn: str) -> None:
+    given = {"PGVECTOR_DSN": empty_dsn, "QORTEX_VEC_DIMENSIONS": "8"}
+    code, _, error = run("check", **given)
+    assert code == 1
+    assert "qortex-db upgrade" in error
+    code, _, error = run("status", **given)
+    assert code == 1
+    assert "qortex-db upgrade" in error
+    assert run("upgrade", **given)[0] == 0
+    assert run("check", **given)[0] == 0
+    code, printed, _ = run("status", "--json", **given)
+    report = json.loads(printed)
+    assert code == 0
+    assert report["vector_index"] == "PgVectorIndex"
+    assert report["interoception"]["backend"] == "postgres"
+    assert report["learning"]["backend"] == "postgres"
+    assert report["schema"] == {"current": "0003", "head": "0003", "is_current": True}
+    assert (report["dimensions"], report["embedded"], report["invalid_indexes"]) == (8, False, [])
+    assert report["server_version"].startswith("18")
+    assert report["pgvector_version"].startswith("0.8")
+    assert report["tables"]["qortex_vectors"]["rows"] == 0
+    assert report["tables"]["qortex_vectors"]["bytes"] > 0
+    code, printed, _ = run("status", **given)
+    assert code == 0
+    assert "PostgreSQL 18" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    assert run("downgrade", "base", **given)[0] == 0
+    assert run("check", **given)[0] == 1
+
+
+@pytest.mark.parametrize("command", [["upgrade"], ["downgrade", "base"], ["check"], ["status"]])
+def test_nothing_given_starts_no_server_and_names_the_variables(
+    command: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "never"
+    code, _, error = run(*command, QORTEX_DB_EMBEDDED_PATH=str(path))
+    assert code == 1
+    assert "PGVECTOR_DSN" in error
+    assert "--embedded" in error
+    assert not path.exists()
+
+
+def test_errors_are_one_line_without_traceback_or_password() -> None:
+    code, _, error = run("status", PGVECTOR_DSN="postgresql://u:s3cr3t@127.0.0.1:1/db")
+    assert code == 1
+    assert error.startswith("error: The connection")
+    assert "Traceback" not in error
+    assert "s3cr3t" not in error
+    code, _, error = run("check", QORTEX_STORE="mysql")
+    assert code == 2
+    assert "QORTEX_STORE" in error
+    assert "mysql" in error
+
+
+def test_sql_is_printed_without_a_server() -> None:
+    code, printed, _ = run("upgrade", "--sql")
+    assert code == 0
+    assert "CREATE TABLE qortex_vectors" in printed
+
+
+def test_the_version_and_the_help() -> None:
+    assert run("--version")[1].startswith("qortex-db 0.")
+    assert "readiness" in run("--help")[1]
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that the server's own user can enter, under root too."""
+    path = Path(tempfile.mkdtemp(prefix="qx-demo-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+def test_the_demo_goes_on_where_it_stopped_and_touches_no_given_database(
+    open_folder: Path, empty_dsn: str
+) -> None:
+    given = {"PGVECTOR_DSN": empty_dsn, "QORTEX_DB_SCHEMA": "elsewhere"}
+    code, first, error = run("demo", cwd=open_folder, **given)
+    assert code == 0, error
+    assert "Round 1" in first
+    assert "fileinput" in first  # a real passage
+    assert "1.00 → 1.10, rank 2 → 1" in first
+    assert "What to type next" in first
+    code, second, error = run("demo", cwd=open_folder, **given)
+    assert code == 0, error
+    assert "there from before" in second
+    assert "Round 2" in second
+    assert "1.10 → 1.20" in second
+    assert max(map(len, second.splitlines())) <= 80
+    assert run("check", **given)[0] == 1  # nothing was made in the given database
