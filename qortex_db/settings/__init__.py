@@ -6,11 +6,18 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import URL
 
-from qortex_db.settings.dsn import DRIVER, Target, parse_dsn
+from qortex_db.settings.dsn import Target, parse_dsn, parts_target
 
 DEFAULT_DIMENSIONS: Final = 384
 """What a first upgrade makes the embedding column hold, unless told otherwise."""
@@ -31,7 +38,9 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="QORTEX_DB_",
+        # Every variable is an alias. A field's own name is none: Kubernetes sets QORTEX_DB_PORT for
+        # a service called qortex-db, and no variable's name has an equals sign.
+        env_prefix="=",
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -54,14 +63,27 @@ class Settings(BaseSettings):
         default=None, ge=1, le=16_000, validation_alias="QORTEX_VEC_DIMENSIONS"
     )
     db_schema: str | None = Field(default=None, validation_alias="QORTEX_DB_SCHEMA")
-    version_table: str = "qortex_db_alembic_version"
-    pool_min_size: int = Field(default=2, ge=0)
-    pool_max_size: int = Field(default=10, ge=1)
-    pool_timeout_seconds: Seconds = 30.0
-    connect_timeout_seconds: Seconds = 10.0
-    statement_timeout_seconds: float = Field(default=60.0, ge=0, allow_inf_nan=False)
-    idle_ping_seconds: Seconds = 30.0
-    embedded_path: Path = Path("~/.qortex/postgres")
+    version_table: str = Field(
+        default="qortex_db_alembic_version", validation_alias="QORTEX_DB_VERSION_TABLE"
+    )
+    pool_min_size: int = Field(default=2, ge=0, validation_alias="QORTEX_DB_POOL_MIN_SIZE")
+    pool_max_size: int = Field(default=10, ge=1, validation_alias="QORTEX_DB_POOL_MAX_SIZE")
+    pool_timeout_seconds: Seconds = Field(
+        default=30.0, validation_alias="QORTEX_DB_POOL_TIMEOUT_SECONDS"
+    )
+    connect_timeout_seconds: Seconds = Field(
+        default=10.0, validation_alias="QORTEX_DB_CONNECT_TIMEOUT_SECONDS"
+    )
+    statement_timeout_seconds: float | None = Field(  # 0 or None: as long as it takes
+        default=60.0,
+        ge=0,
+        allow_inf_nan=False,
+        validation_alias="QORTEX_DB_STATEMENT_TIMEOUT_SECONDS",
+    )
+    idle_ping_seconds: Seconds = Field(default=30.0, validation_alias="QORTEX_DB_IDLE_PING_SECONDS")
+    embedded_path: Path = Field(
+        default=Path("~/.qortex/postgres"), validation_alias="QORTEX_DB_EMBEDDED_PATH"
+    )
 
     @field_validator("store", "vec")
     @classmethod
@@ -88,6 +110,30 @@ class Settings(BaseSettings):
         self.target()  # a DSN that can't be used is refused here, not at the first query
         return self
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read(cls, values: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if isinstance(values, dict):  # pydantic-settings 2.6, 2.7: variables beat arguments
+            beaten = {f.validation_alias for name, f in cls.model_fields.items() if name in values}
+            values = {name: value for name, value in values.items() if name not in beaten}
+        # hide_input_in_errors keeps a DSN out of the message, not out of errors() and json().
+        try:
+            return handler(values)
+        except ValidationError as error:
+            problems = error.errors(include_url=False, include_input=False, include_context=False)
+        raise ValidationError.from_exception_data(
+            cls.__name__,
+            [
+                {
+                    "type": PydanticCustomError(problem["type"], problem["msg"]),
+                    "loc": problem["loc"],
+                    "input": None,
+                }
+                for problem in problems
+            ],
+            hide_input=True,
+        )
+
     @property
     def is_given(self) -> bool:
         """Whether a server was named, by an argument or by a variable."""
@@ -107,15 +153,12 @@ class Settings(BaseSettings):
         return None
 
     def _by_parts(self) -> Target:
-        return Target(
-            URL.create(
-                DRIVER,
-                username=self.user,
-                password=self.password.get_secret_value(),
-                host=self.host.strip("[]"),
-                port=self.port,
-                database=self.db,
-            )
+        return parts_target(
+            host=self.host,
+            port=self.port,
+            user=self.user,
+            password=self.password.get_secret_value(),
+            db=self.db,
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
 
@@ -20,6 +21,24 @@ DRIVER: Final = "postgresql+asyncpg"
 _SCHEMES: Final = frozenset({"postgresql", "postgres"})
 _DRIVERS: Final = frozenset({"", "asyncpg", "psycopg", "psycopg2"})
 _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_TLS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+# asyncpg would quote a wrong value, which may be anything, and only when it connects.
+_CHOICES: Final = {
+    "sslmode": _SSL_MODES,
+    "sslnegotiation": ("postgres", "direct"),
+    "ssl_min_protocol_version": _TLS,
+    "ssl_max_protocol_version": _TLS,
+    "target_session_attrs": (
+        "any", "primary", "standby", "read-write", "read-only", "prefer-standby",
+    ),
+    "gsslib": ("gssapi", "sspi"),
+}  # fmt: skip
+_INSTEAD: Final = {
+    "channel_binding": "asyncpg can't bind channels; sslmode=verify-full keeps others out",
+    "schema": "set QORTEX_DB_SCHEMA",
+    "pgbouncer": "use statement_cache_size=0&prepared_statement_cache_size=0",
+    "servicefile": "set PGSERVICEFILE",
+}
 # asyncpg itself gives these their meaning.
 _PASSED_ON: Final = frozenset({
     "sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation",
@@ -32,8 +51,10 @@ _KNOWN: Final = (
     _PASSED_ON | _CACHES | _PLACES | {"ssl", "connect_timeout", "application_name", "options"}
 )
 _QUERY = re.compile(r"\?(?=([A-Za-z_]+)=)[^?]*$")
-_OPTION = re.compile(r"(?:-c\s*|--)([A-Za-z_.]+)=((?:\\.|[^\s\\])*)\s*")
-_KEYWORD = re.compile(r"\s*([A-Za-z_]+)\s*=\s*(?:'((?:\\.|[^'\\])*)'|((?:\\.|[^\s\\'])*))(?=\s|$)")
+_OPTION = re.compile(r"(?:-c\s*|--)([A-Za-z_][\w.]*)=((?:\\.|[^\s\\])*)\s*")
+_KEYWORD = re.compile(
+    r"\s*([A-Za-z_]+)\s*=\s*(?:'((?:\\.|[^'\\])*)'|((?!')(?:\\.|[^\s\\])*))(?=\s|$)"
+)
 
 
 @dataclass(frozen=True)
@@ -59,14 +80,31 @@ def parse_dsn(dsn: str) -> Target:
     """
     if not dsn.strip():
         raise ValueError("The DSN is empty; it has the form postgresql://user:password@host/db.")
-    if any(ord(character) < 32 or ord(character) == 127 for character in dsn):  # noqa: PLR2004
-        raise ValueError("The DSN contains a control character.")
+    _check_characters(dsn)
     scheme, separator, rest = dsn.strip().partition("://")
     if separator and "=" not in scheme:
         return _target(*_from_url(scheme, rest))
     if "=" in dsn:
         return _target({}, _from_keywords(dsn))
     raise ValueError("The DSN has no scheme; it has the form postgresql://user:password@host/db.")
+
+
+def parts_target(*, host: str, port: int, user: str, password: str, db: str) -> Target:
+    """A server by its parts, checked as those of a DSN are."""
+    if not (host and user and db):
+        raise ValueError("The host, user and database must not be empty.")
+    places = {"host": host, "port": str(port), "user": user, "password": password, "dbname": db}
+    return _target(places, {})
+
+
+def _check_characters(text: str) -> None:
+    # Lone surrogates are bytes that were no UTF-8: the driver's error would carry the whole text.
+    if re.search("[\x00-\x1f\x7f\ud800-\udfff]", text):
+        raise ValueError("The DSN contains a control character, or bytes that are not UTF-8.")
+
+
+def _decode(text: str) -> str:
+    return unquote(text, errors="surrogateescape")  # _check_characters refuses what that leaves
 
 
 def _from_url(scheme: str, rest: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -78,22 +116,26 @@ def _from_url(scheme: str, rest: str) -> tuple[dict[str, str], dict[str, str]]:
     if found := _QUERY.search(rest):
         # A password may contain `?` and `=` too: then what follows has the host's `@`.
         before, key = rest[: found.start()], found.group(1)
+        if "@" in before and "@" in found.group() and key not in _KNOWN:
+            raise ValueError("The DSN can be read in two ways; write ? as %3F and @ as %40.")
         if "@" in before or "@" not in found.group() or key in _KNOWN:
             base, query = before, found.group()[1:]
     elif rest.endswith("?"):
         base = rest[:-1]
     userinfo, _, place = base.rpartition("@")  # a raw password may contain `@`: the last one counts
+    if "?" in place:  # it would become a part of the database's name
+        raise ValueError("The DSN's query is not of the form name=value&name=value.")
     user, has_password, password = userinfo.partition(":")
     hosts, _, database = place.partition("/")
-    parts = {"host": hosts, "dbname": unquote(database), "user": unquote(user)}
+    parts = {"host": _decode(hosts), "dbname": _decode(database), "user": _decode(user)}
     if has_password:
-        parts["password"] = unquote(password)
+        parts["password"] = _decode(password)
     params: dict[str, str] = {}
     for pair in filter(None, query.split("&")):
         key, equals, value = pair.partition("=")
         if not equals:
             raise ValueError("The DSN's query has a parameter without `=`.")
-        _add(params, unquote(key), unquote(value))
+        _add(params, _decode(key), _decode(value))
     return {key: value for key, value in parts.items() if value or key == "password"}, params
 
 
@@ -122,56 +164,74 @@ def _from_keywords(dsn: str) -> dict[str, str]:
 
 
 def _target(parts: dict[str, str], params: dict[str, str]) -> Target:
+    _check_characters("".join((*parts.values(), *params.values())))  # decoded by now
     if unknown := sorted(params.keys() - _KNOWN):
-        names = ", ".join(name if name.isidentifier() else "…" for name in unknown)
+        # An unescaped password may have got here: of odd names and beside `@`, none is said.
+        shown = not any("@" in text for text in (*params.keys(), *params.values()))
+        names = ", ".join(n if shown and n.isidentifier() else "…" for n in unknown)
+        instead = "".join(f" Instead of {n}: {_INSTEAD[n]}." for n in unknown if n in _INSTEAD)
         raise ValueError(
             f"The DSN has parameters that asyncpg can't honour: {names}. Remove them, or put "
-            "server settings into options=-c%20name=value."
+            f"server settings into options=-c%20name=value.{instead}"
         )
     places = parts | {key: params[key] for key in _PLACES & params.keys()}
-    hosts = _hosts(places.get("host", ""), params.get("port", ""))
+    hosts = _hosts(places.get("host", ""), places.get("port", ""))
     arguments = _connect_args(params)
     single = len(hosts) == 1
     if not single:
         arguments |= {"host": [host for host, _ in hosts], "port": [port for _, port in hosts]}
+    database = places.get("dbname")
+    if not database and "service" not in params:  # a service may name it
+        database = places.get("user")
     url = URL.create(
         DRIVER,
         username=places.get("user"),
         password=places.get("password"),
         host=hosts[0][0] if single else None,
-        port=hosts[0][1] if single and hosts[0][0] else None,
-        database=places.get("dbname"),
+        port=hosts[0][1] if single else None,
+        database=database,
     )
     return Target(url, arguments)
 
 
-def _hosts(hosts: str, ports: str) -> list[tuple[str | None, int]]:
-    numbers = [_port(port) for port in ports.split(",")]
-    found: list[tuple[str | None, int]] = []
+def _hosts(hosts: str, ports: str) -> list[tuple[str | None, int | None]]:
+    numbers = [_port(port, None) for port in ports.split(",")]
+    found: list[tuple[str | None, int | None]] = []
     names = hosts.split(",")
     if len(numbers) not in {1, len(names)}:
         raise ValueError("The DSN has as many ports as hosts, or one port for all; these differ.")
     for number, name in enumerate(names):
         port = numbers[number if len(numbers) > 1 else 0]
+        address, own = name, ""
         if name.startswith("["):  # IPv6
             address, bracket, tail = name[1:].partition("]")
-            if not bracket or (tail and not tail.startswith(":")):
+            if not (bracket and _is_ipv6(address)) or (tail and not tail.startswith(":")):
                 raise ValueError("The DSN has an IPv6 address that is not of the form [::1]:5432.")
-            found.append((address, _port(tail[1:], port)))
+            own = tail[1:]
         elif name.count(":") == 1:
-            host, _, own = name.partition(":")
-            found.append((unquote(host) or None, _port(own, port)))
-        else:
-            found.append((unquote(name) or None, port))
-    if any(host and "@" in host for host, _ in found):
-        raise ValueError("The DSN's host is not readable; percent-encode the password.")
+            address, _, own = name.partition(":")
+        port = _port(own, port)
+        if not address and len(names) == 1:  # asyncpg looks for a socket
+            found.append((None, port))
+        elif address.startswith("/") or re.fullmatch(r"[\w.-]+", address) or _is_ipv6(address):
+            found.append((address, port or 5432))
+        else:  # it may be a part of a password, and hosts are shown
+            raise ValueError("The DSN's host is not readable; percent-encode the password.")
     return found
 
 
-def _port(text: str, default: int = 5432) -> int:
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _port(text: str, default: int | None) -> int | None:
     if not text:
         return default
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 65_535:  # noqa: PLR2004
+    if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) <= 65_535:  # noqa: PLR2004
         # What stands there may be the rest of a password with an unescaped `/` or `@`.
         raise ValueError(
             "The DSN's port is not a whole number from 1 to 65535. If the password contains "
@@ -185,9 +245,14 @@ def _connect_args(params: Mapping[str, str]) -> dict[str, object]:
     passed = {key: params[key] for key in sorted(_PASSED_ON & params.keys())}
     if "ssl" in params:
         value = params["ssl"]
-        passed["sslmode"] = {"true": "require", "false": "disable"}.get(value.lower(), value)
-    if passed.get("sslmode", "prefer") not in _SSL_MODES:
-        raise ValueError(f"The DSN's sslmode is not one of {', '.join(_SSL_MODES)}.")
+        mode = {"true": "require", "false": "disable"}.get(value.lower(), value)
+        if passed.setdefault("sslmode", mode) != mode:
+            raise ValueError("The DSN's ssl and sslmode differ; keep sslmode.")
+    for key, choices in _CHOICES.items():
+        if key in passed and passed[key] not in choices:
+            raise ValueError(f"The DSN's {key} is not one of {', '.join(choices)}.")
+    if passed.get("sslrootcert") == "system":
+        raise ValueError("asyncpg doesn't know sslrootcert=system; name a file of certificates.")
     if passed:
         query = "&".join(f"{key}={quote(value, safe='')}" for key, value in passed.items())
         arguments["dsn"] = f"postgresql://?{query}"
@@ -202,7 +267,7 @@ def _connect_args(params: Mapping[str, str]) -> dict[str, object]:
 
 
 def _whole(params: Mapping[str, str], key: str) -> int:
-    if not (params[key].isascii() and params[key].isdigit()):
+    if not re.fullmatch("[0-9]{1,9}", params[key]):
         raise ValueError(f"The DSN's {key} is not a whole number.")
     return int(params[key])
 
