@@ -57,7 +57,7 @@ class VectorRepository:
         """Insert vectors, or change those whose id is there.
 
         Args:
-            records: `VectorRecord`s or mappings. Of a repeated id the last wins.
+            records: Each a `VectorRecord` or a mapping. Of a repeated id the last wins.
 
         Returns:
             How many rows were written; rows that would not change are left alone.

@@ -1,0 +1,21 @@
+"""Sphinx's configuration."""
+
+from qortex_db import __version__
+
+project = "qortex-db"
+author = "the qortex-db authors"
+copyright = "2026, the qortex-db authors"  # noqa: A001 - Sphinx's name
+release = version = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"qortex-db {release}"
+html_theme_options = {"navigation_with_keys": True}
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+napoleon_use_ivar = True
+napoleon_custom_sections = ["Source"]
+myst_heading_anchors = 3

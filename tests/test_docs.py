@@ -1,0 +1,89 @@
+"""Every example runs, and every generated page is current."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from qortex_db import Settings
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def program(*blocks: str) -> Any:
+    """The blocks of a page, in their order, as one coroutine function."""
+    body = textwrap.indent("\n".join(blocks), "    ")
+    space: dict[str, Any] = {}
+    exec(compile(f"async def main():\n{body}\n", "<docs>", "exec"), space)  # noqa: S102 - our own
+    return space["main"]
+
+
+@pytest.mark.parametrize("page", ["docs/quickstart.md", "docs/stores.md"])
+async def test_the_examples_of_a_page_run(
+    page: str, dsn384: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGVECTOR_DSN", dsn384)
+    blocks = BLOCK.findall((ROOT / page).read_text())
+    assert blocks
+    await program(*blocks)()
+
+
+async def test_the_examples_of_the_readme_run(dsn384: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGVECTOR_DSN", dsn384)
+    setup = """
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from qortex_db import InteroceptionFactor, unit_of_work
+engine = create_async_engine(Settings().target().url)
+my_own_row = InteroceptionFactor(node_id="mine", weight=2.0)
+"""
+    first, second = BLOCK.findall((ROOT / "README.md").read_text())
+    await program(first, setup, second, "await engine.dispose()")()
+    target = Settings().target()
+    assert target is not None
+    engine = create_async_engine(target.url)
+    async with engine.connect() as connection:
+        ids = await connection.exec_driver_sql("SELECT id FROM qortex_vectors ORDER BY id")
+        assert ids.scalars().all() == ["doc", "gzip", "smtp"]
+        arms = await connection.exec_driver_sql("SELECT sum(pulls) FROM learning_arm_states")
+        assert arms.scalar() == 1
+    await engine.dispose()
+
+
+def test_every_variable_is_in_the_table_with_its_default() -> None:
+    page = (ROOT / "docs/configuration.md").read_text()
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (?:`(.*?)`|unset) \|", page, re.MULTILINE))
+    expected = {}
+    for field in Settings.model_fields.values():
+        default = field.default
+        if hasattr(default, "get_secret_value"):
+            default = default.get_secret_value()
+        expected[str(field.validation_alias)] = "" if default is None else str(default)
+    assert rows == expected
+
+
+def test_the_schema_page_is_current() -> None:
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import generate_schema  # noqa: PLC0415
+    finally:
+        sys.path.pop(0)
+    assert (ROOT / "docs/schema.md").read_text() == generate_schema.render()
+
+
+def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", str(ROOT / "docs"), tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "quickstart.html").exists()
