@@ -121,6 +121,12 @@ def empty_dsn(server: EmbeddedServer) -> Iterator[str]:
     yield from _fresh(server, "template0")
 
 
+@pytest.fixture(params=["server16", "server"], ids=["16", "18"])
+def each_empty_dsn(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database without anything, on each version of PostgreSQL."""
+    yield from _fresh(request.getfixturevalue(request.param), "template0")
+
+
 @pytest.fixture
 async def db(dsn: str) -> AsyncIterator[Database]:
     async with Database.connect(dsn) as database:

@@ -45,12 +45,22 @@ def _dimensions() -> int:
     return int(text)
 
 
+def _create_schema(prefix: str) -> None:
+    # IF NOT EXISTS alone wants the right to create schemas even where this one is there.
+    if prefix:
+        name = prefix[:-1]
+        op.execute(
+            f"DO 'BEGIN IF to_regnamespace(''{name}'') IS NULL THEN "
+            f"CREATE SCHEMA IF NOT EXISTS {name}; END IF; END'"
+        )
+
+
 def upgrade() -> None:
     dimensions, schema, extension = _dimensions(), _prefix("schema"), _prefix("extension_schema")
     op.execute("SET LOCAL lock_timeout = '4s'")
-    for prefix in {schema, extension} - {""}:
-        op.execute(f"CREATE SCHEMA IF NOT EXISTS {prefix[:-1]}")
-    if str(_option("create_extension", default=True)).lower() not in ("false", "0", "no"):
+    _create_schema(schema)
+    if str(_option("create_extension", default=True)).lower() not in ("false", "0", "no", "off"):
+        _create_schema(extension)
         place = f" WITH SCHEMA {extension[:-1]}" if extension else ""
         op.execute(f"CREATE EXTENSION IF NOT EXISTS vector{place}")
     op.execute(

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import io
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
-from qortex_db.errors import SchemaVersionError
+from qortex_db.errors import InvalidInputError, QortexDbError, SchemaVersionError
 from qortex_db.migrations.connection import migration_engine, migration_lock
 from qortex_db.migrations.dimensions import held_dimensions
+from qortex_db.migrations.history import current_revision
 from qortex_db.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection
 
@@ -105,7 +106,12 @@ async def downgrade(
 
 
 async def check(settings: Settings | None = None, *, embedded: bool = False) -> SchemaState:
-    """Where a database stands; it changes nothing."""
+    """Where a database stands; it changes nothing.
+
+    Raises:
+        UnavailableError: No server is given, or it can't be reached.
+        SchemaVersionError: A newer package migrated the database.
+    """
     settings = settings or Settings()
     async with (
         migration_engine(settings, embedded=embedded) as engine,
@@ -114,12 +120,44 @@ async def check(settings: Settings | None = None, *, embedded: bool = False) -> 
         return await connection.run_sync(_state, settings)
 
 
-def upgrade_sql(settings: Settings | None = None, revision: str = "head") -> str:
-    """The SQL of an upgrade from nothing, for an administrator to read and run."""
+def upgrade_sql(
+    settings: Settings | None = None,
+    revision: str = "head",
+    *,
+    create_extension: bool | None = None,
+    extension_schema: str | None = None,
+) -> str:
+    """The SQL of an upgrade from nothing, for an administrator to read and run.
+
+    Args:
+        settings: Which schema and dimension; by default the environment's.
+        revision: As Alembic's; "0002:head" goes on from there.
+        create_extension: As of `upgrade`.
+        extension_schema: As of `upgrade`.
+
+    Raises:
+        InvalidInputError: An option can't be honoured.
+        SchemaVersionError: There is no such revision.
+    """
     buffer = io.StringIO()
-    config = _config(settings or Settings(), output_buffer=buffer)
-    command.upgrade(config, revision, sql=True)
+    options = {"create_extension": create_extension, "extension_schema": extension_schema}
+    config = _config(settings or Settings(), options, output_buffer=buffer)
+    with _refusals(revision):
+        command.upgrade(config, revision, sql=True)
     return buffer.getvalue()
+
+
+@contextmanager
+def _refusals(revision: str) -> Iterator[None]:
+    """Errors of ours for what Alembic and the revisions refuse."""
+    try:
+        yield
+    except QortexDbError:
+        raise
+    except CommandError as error:
+        raise SchemaVersionError(f"The schema can't go to {revision}: {error}.") from None
+    except ValueError as error:  # a revision knows no error of ours
+        raise InvalidInputError(f"{error}.") from None
 
 
 async def _migrate(
@@ -135,10 +173,8 @@ async def _migrate(
     def work(connection: Connection) -> SchemaState:
         config = _config(settings, options)
         config.attributes["connection"] = connection
-        try:
+        with _refusals(revision):
             migrate(config, revision)
-        except CommandError as error:
-            raise SchemaVersionError(f"The schema can't go to {revision}: {error}.") from None
         return _state(connection, settings)
 
     async with (
@@ -150,15 +186,7 @@ async def _migrate(
 
 
 def _state(connection: Connection, settings: Settings) -> SchemaState:
-    tables = {
-        "version_table": settings.version_table,
-        "version_table_schema": settings.db_schema,
-    }
-    heads = MigrationContext.configure(connection, opts=tables).get_current_heads()
     scripts = ScriptDirectory.from_config(_config(settings))
-    known = {script.revision for script in scripts.walk_revisions()}
-    # A history shared with a host has the host's revisions too.
-    ours = [revision for revision in heads if revision in known]
-    current = ours[0] if ours else heads[0] if heads else None
+    current = current_revision(connection, settings, scripts)
     dimensions = held_dimensions(connection, settings.db_schema)
     return SchemaState(current, scripts.get_current_head() or "", dimensions)

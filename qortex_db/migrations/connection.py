@@ -12,7 +12,14 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from qortex_db import embedded as embedded_server
-from qortex_db.errors import LockTimeoutError, UnavailableError, translate
+from qortex_db.errors import (
+    LockTimeoutError,
+    QortexDbError,
+    SchemaVersionError,
+    UnavailableError,
+    sqlstate_of,
+    translate,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
 
 LOCK_TIMEOUT_SECONDS: Final = 600.0
 """How long an upgrade waits for another one to finish."""
+_UNDEFINED_OBJECT: Final = "42704"
 _LOCK_KEY: Final = 0x71_6F_72_74_65_78_64_62  # "qortexdb"
 
 NOTHING_GIVEN: Final = (
@@ -50,7 +58,7 @@ async def migration_engine(settings: Settings, *, embedded: bool) -> AsyncIterat
     try:
         yield engine
     except Exception as error:
-        translated = translate(error)
+        translated = _translated(error)
         if translated is None:
             raise
         raise translated from None
@@ -58,6 +66,17 @@ async def migration_engine(settings: Settings, *, embedded: bool) -> AsyncIterat
         await engine.dispose()
         if server is not None:
             await asyncio.to_thread(server.stop)
+
+
+def _translated(error: Exception) -> QortexDbError | None:
+    if sqlstate_of(error) == _UNDEFINED_OBJECT:  # to `translate`, a schema not yet migrated
+        return SchemaVersionError(
+            "pgvector was not found. Let a role that may run CREATE EXTENSION vector; if it is in "
+            "a schema that is not on the search_path, name that by --extension-schema "
+            "(alembic: -x extension_schema=...).",
+            sqlstate=_UNDEFINED_OBJECT,
+        )
+    return translate(error)
 
 
 @asynccontextmanager

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
 
-from qortex_db.errors import DimensionMismatchError
+from qortex_db.errors import DimensionMismatchError, InvalidInputError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from qortex_db.settings import Settings
 
+MAX_HNSW_DIMENSIONS: Final = 2000
+"""What an HNSW index on a vector column holds at most."""
+
+# Without a schema, the table that the search path finds: the one that statements use.
 _HELD = text("""
-SELECT a.atttypmod FROM pg_catalog.pg_attribute a
-JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relname = 'qortex_vectors' AND a.attname = 'vec'
-  AND n.nspname = coalesce(:schema, current_schema())
+SELECT attribute.atttypmod FROM pg_catalog.pg_attribute attribute
+WHERE attribute.attname = 'vec'
+  AND attribute.attrelid
+    = to_regclass(coalesce(quote_ident(:schema) || '.', '') || 'qortex_vectors')
 """)
 
 
@@ -29,13 +32,34 @@ def held_dimensions(connection: Connection, schema: str | None) -> int | None:
 
 
 def check_dimensions(connection: Connection, settings: Settings) -> None:
-    """Refuse a setting that is not what the column holds, before anything is migrated."""
+    """Refuse a setting that is not what the column holds, before anything is migrated.
+
+    Raises:
+        DimensionMismatchError: The column holds another.
+        InvalidInputError: A new column could not hold it.
+    """
     held = held_dimensions(connection, settings.db_schema)
     wanted = settings.dimensions
+    if held is None:
+        check_indexable(wanted)
     if held is not None and wanted is not None and held != wanted:
         raise DimensionMismatchError(
             f"QORTEX_VEC_DIMENSIONS is {wanted}, but qortex_vectors holds {held} dimensions, "
             "chosen at the first upgrade. Unset it, or use another database.",
             expected=held,
             actual=wanted,
+        )
+
+
+def check_indexable(dimensions: int | None) -> None:
+    """Refuse what the baseline's index can't hold.
+
+    Raises:
+        InvalidInputError: It is more than 2,000.
+    """
+    if dimensions is not None and dimensions > MAX_HNSW_DIMENSIONS:
+        raise InvalidInputError(
+            f"QORTEX_VEC_DIMENSIONS is {dimensions}, but an HNSW index on a vector column holds at "
+            f"most {MAX_HNSW_DIMENSIONS}. Shorten the embeddings (many models can), or keep them "
+            "in a table of your own with halfvec."
         )

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pgvector.sqlalchemy
 from alembic import context
 from alembic.util import CommandError
+from pydantic import ValidationError
 from sqlalchemy import text
 
 from qortex_db.errors import QortexDbError
 from qortex_db.migrations.connection import migration_engine, migration_lock
-from qortex_db.migrations.dimensions import check_dimensions
+from qortex_db.migrations.dimensions import check_dimensions, check_indexable
+from qortex_db.migrations.history import current_revision
 from qortex_db.models import Base
 from qortex_db.settings import Settings
 from qortex_db.types import Embedding
@@ -20,24 +22,40 @@ from qortex_db.types import Embedding
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_WRITING = {"upgrade", "downgrade", "stamp"}
+_WRITING = {"upgrade", "downgrade", "stamp", "ensure_version"}
+_FOLLOWING = {"upgrade", "downgrade"}
 
 
 def run() -> None:
     """Run the migrations that the command asked for."""
     attributes = context.config.attributes
-    settings: Settings = attributes.get("settings") or Settings()
+    settings: Settings = attributes.get("settings") or _settings()
     options = {"dimensions": settings.dimensions, "schema": settings.db_schema}
     attributes["qortex_db"] = options | attributes.get("qortex_db", {})
-    if context.is_offline_mode():
-        _run_offline(settings)
-    elif (connection := attributes.get("connection")) is not None:
+    if (connection := attributes.get("connection")) is not None:
         _run_online(connection, settings)
-    else:
-        try:
+        return
+    try:
+        if context.is_offline_mode():
+            _run_offline(settings)
+        else:
             asyncio.run(_connect_and_run(settings))
-        except QortexDbError as error:  # Alembic prints this kind without a traceback
-            raise CommandError(str(error)) from None
+    except (QortexDbError, ValueError) as error:
+        if context.config.cmd_opts is None:
+            raise  # to a program
+        raise CommandError(str(error)) from None  # Alembic prints its own without a traceback
+
+
+def _settings() -> Settings:
+    """The environment's settings; what `-x` says goes before it, for the version table too."""
+    said = context.get_x_argument(as_dictionary=True)
+    names = {"schema": "db_schema", "dimensions": "dimensions"}
+    given: dict[str, Any] = {names[name]: said[name] for name in names if said.get(name)}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        lines = (": ".join([*map(str, one["loc"]), one["msg"]]) for one in error.errors())
+        raise CommandError("; ".join(lines)) from None
 
 
 def _command() -> str:
@@ -61,10 +79,12 @@ def _run_online(connection: Connection, settings: Settings) -> None:
     writing = _command() in _WRITING or not _command()
     if writing:
         check_dimensions(connection, settings)
+    if _command() in _FOLLOWING or not _command():
+        current_revision(connection, settings, context.script)  # raises if it is not ours
     schema = settings.db_schema
     if schema is not None and writing:
         # Before the version table, which Alembic creates in it.
-        connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+        connection.execute(text(_create_schema(schema)))
     elif schema is not None:
         # The models name no schema: compare them with what the search path finds first.
         search_path = text(
@@ -80,11 +100,20 @@ def _run_online(connection: Connection, settings: Settings) -> None:
 
 
 def _run_offline(settings: Settings) -> None:
+    check_indexable(settings.dimensions)
     _configure(settings, dialect_name="postgresql", literal_binds=True)
     with context.begin_transaction():
         if settings.db_schema is not None:
-            context.execute(f'CREATE SCHEMA IF NOT EXISTS "{settings.db_schema}"')
+            context.execute(_create_schema(settings.db_schema))
         context.run_migrations()
+
+
+def _create_schema(schema: str) -> str:
+    # IF NOT EXISTS alone wants the right to create schemas even where this one is there.
+    return (
+        f"DO 'BEGIN IF to_regnamespace(''\"{schema}\"'') IS NULL THEN "
+        f'CREATE SCHEMA IF NOT EXISTS "{schema}"; END IF; END\''
+    )
 
 
 def _configure(settings: Settings, **where: Any) -> None:

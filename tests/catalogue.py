@@ -1,0 +1,122 @@
+"""What a server says of its tables, and what it has to say after the migrations."""
+
+from __future__ import annotations
+
+import asyncpg
+
+VERSION_TABLE = "qortex_db_alembic_version"
+
+CATALOGUE = """
+SELECT c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
+       || CASE WHEN a.attnotnull THEN ' not null' ELSE '' END
+       || coalesce(' default ' || pg_get_expr(d.adbin, d.adrelid), '')
+       || CASE WHEN a.attgenerated <> '' OR a.attidentity <> '' THEN ' generated' ELSE '' END
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p')
+  AND c.relnamespace = $1::regnamespace AND c.relname <> 'qortex_db_alembic_version'
+UNION ALL
+SELECT pg_get_indexdef(i.indexrelid) || CASE WHEN i.indisvalid THEN '' ELSE ' INVALID' END
+FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+WHERE c.relnamespace = $1::regnamespace AND c.relname <> 'qortex_db_alembic_version'
+UNION ALL
+SELECT c.relname || ' ' || o.conname || ' ' || pg_get_constraintdef(o.oid)
+FROM pg_constraint o JOIN pg_class c ON c.oid = o.conrelid
+WHERE c.relnamespace = $1::regnamespace AND c.relname <> 'qortex_db_alembic_version'
+  AND o.contype <> 'n' -- PostgreSQL 18 lists NOT NULL here too
+"""
+COMMENTS = """
+SELECT c.relname || '.' || a.attname || ' ' || col_description(c.oid, a.attnum)
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+WHERE a.attnum > 0 AND c.relkind = 'r' AND c.relnamespace = $1::regnamespace
+  AND col_description(c.oid, a.attnum) IS NOT NULL
+"""
+BASELINE = {
+    "qortex_vectors.id text not null",
+    "qortex_vectors.vec vector(384)",
+    "interoception_factors.node_id text not null",
+    "interoception_factors.weight double precision not null default 1.0",
+    "interoception_factors.updated_at timestamp with time zone default now()",
+    "interoception_edge_buffer.src_id text not null",
+    "interoception_edge_buffer.tgt_id text not null",
+    "interoception_edge_buffer.hit_count integer not null default 0",
+    "interoception_edge_buffer.scores jsonb not null default '[]'::jsonb",
+    "interoception_edge_buffer.last_seen timestamp with time zone default now()",
+    "learning_arm_states.learner_name text not null",
+    "learning_arm_states.context_hash text not null",
+    "learning_arm_states.arm_id text not null",
+    "learning_arm_states.alpha double precision not null default 1.0",
+    "learning_arm_states.beta double precision not null default 1.0",
+    "learning_arm_states.pulls integer not null default 0",
+    "learning_arm_states.total_reward double precision not null default 0.0",
+    "learning_arm_states.last_updated timestamp with time zone default now()",
+    "qortex_vectors pk_qortex_vectors PRIMARY KEY (id)",
+    "interoception_factors pk_interoception_factors PRIMARY KEY (node_id)",
+    "interoception_edge_buffer pk_interoception_edge_buffer PRIMARY KEY (src_id, tgt_id)",
+    "learning_arm_states pk_learning_arm_states PRIMARY KEY (learner_name, context_hash, arm_id)",
+    "CREATE UNIQUE INDEX pk_qortex_vectors ON public.qortex_vectors USING btree (id)",
+    (
+        "CREATE UNIQUE INDEX pk_interoception_factors ON public.interoception_factors "
+        "USING btree (node_id)"
+    ),
+    (
+        "CREATE UNIQUE INDEX pk_interoception_edge_buffer ON public.interoception_edge_buffer "
+        "USING btree (src_id, tgt_id)"
+    ),
+    (
+        "CREATE UNIQUE INDEX pk_learning_arm_states ON public.learning_arm_states "
+        "USING btree (learner_name, context_hash, arm_id)"
+    ),
+    (
+        "CREATE INDEX ix_qortex_vectors_vec ON public.qortex_vectors "
+        "USING hnsw (vec vector_cosine_ops)"
+    ),
+    (
+        "CREATE INDEX idx_learning_arm_states_context ON public.learning_arm_states "
+        "USING btree (learner_name, context_hash)"
+    ),
+}
+PAYLOAD = {
+    "qortex_vectors.payload jsonb not null default '{}'::jsonb",
+    "qortex_vectors.document text",
+    "qortex_vectors.created_at timestamp with time zone default now()",
+    "qortex_vectors.updated_at timestamp with time zone default now()",
+}
+
+
+async def rows(dsn: str, query: str, *arguments: object) -> list[str]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return [row[0] for row in await connection.fetch(query, *arguments)]
+    finally:
+        await connection.close()
+
+
+async def execute(dsn: str, *statements: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def catalogue(dsn: str, schema: str = "public") -> set[str]:
+    """Columns, indexes and constraints, in the server's own words."""
+    return set(await rows(dsn, CATALOGUE, schema))
+
+
+async def comments(dsn: str, schema: str = "public") -> set[str]:
+    return set(await rows(dsn, COMMENTS, schema))
+
+
+async def relations(dsn: str) -> set[str]:
+    """Whatever is there beyond a fresh database and its extension."""
+    query = """
+        SELECT c.oid::regclass::text FROM pg_class c
+        WHERE c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace,
+                                     'pg_toast'::regnamespace)
+        UNION ALL SELECT 'schema ' || nspname FROM pg_namespace
+        WHERE nspname !~ '^pg_' AND nspname NOT IN ('public', 'information_schema')
+    """
+    return set(await rows(dsn, query))

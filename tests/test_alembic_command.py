@@ -1,0 +1,220 @@
+"""Alembic's own command line in the checkout, and a host whose history includes ours."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+from catalogue import BASELINE, PAYLOAD, VERSION_TABLE, catalogue, execute, relations, rows
+
+from qortex_db import Settings, embedded, migrations
+
+if TYPE_CHECKING:
+    from qortex_db.embedded import EmbeddedServer
+
+ROOT = Path(__file__).parents[1]
+HEAD = migrations.head_revision()
+
+HOST_ENV = """
+import os
+from alembic import context
+from sqlalchemy import Connection, pool
+from sqlalchemy.ext.asyncio import create_async_engine
+import asyncio
+
+OPTIONS = {options}
+context.config.attributes["qortex_db"] = OPTIONS
+
+def migrate(connection: Connection) -> None:
+    context.configure(connection=connection, target_metadata=None)
+    with context.begin_transaction():
+        context.run_migrations()
+
+async def main() -> None:
+    engine = create_async_engine(os.environ["HOST_URL"], poolclass=pool.NullPool)
+    async with engine.connect() as connection:
+        await connection.run_sync(migrate)
+
+asyncio.run(main())
+"""
+HOST_REVISION = """
+from alembic import op
+revision, down_revision, branch_labels, depends_on = "host1", None, ("host",), "0001"
+
+def upgrade() -> None:
+    op.execute("CREATE TABLE host_notes (vector_id text REFERENCES {schema}qortex_vectors)")
+
+def downgrade() -> None:
+    op.execute("DROP TABLE host_notes")
+"""
+
+
+class Result(NamedTuple):
+    code: int | None
+    out: str
+    err: str
+
+
+async def alembic(
+    *arguments: str, dsn: str | None = None, cwd: Path = ROOT, **environment: str
+) -> Result:
+    given = {} if dsn is None else {"PGVECTOR_DSN": dsn}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-W",
+        "error::DeprecationWarning:alembic",
+        "-m",
+        "alembic",
+        *arguments,
+        cwd=cwd,
+        env=os.environ | given | environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return Result(process.returncode, out.decode(), err.decode())
+
+
+async def test_upgrade_check_current_and_downgrade_work_from_the_checkout(
+    each_empty_dsn: str,
+) -> None:
+    dsn = each_empty_dsn
+    assert (await alembic("upgrade", "head", dsn=dsn)).code == 0
+    assert await catalogue(dsn) == BASELINE | PAYLOAD
+    assert (await alembic("current", dsn=dsn)).out.strip() == f"{HEAD} (head)"
+    assert (await alembic("check", dsn=dsn)).code == 0
+    assert (await alembic("downgrade", "base", dsn=dsn)).code == 0
+    assert await relations(dsn) == {VERSION_TABLE, f"{VERSION_TABLE}_pkc"}
+
+
+async def test_it_works_from_any_folder(empty_dsn: str, tmp_path: Path) -> None:
+    done = await alembic(
+        "-c", str(ROOT / "alembic.ini"), "upgrade", "head", dsn=empty_dsn, cwd=tmp_path
+    )
+    assert done.code == 0, done.err
+    assert await catalogue(empty_dsn) == BASELINE | PAYLOAD
+
+
+@pytest.mark.parametrize("command", [("upgrade", "head"), ("current",), ("downgrade", "base")])
+async def test_with_nothing_given_it_fails_in_one_line(command: tuple[str, ...]) -> None:
+    done = await alembic(*command, QORTEX_DB_EMBEDDED_PATH="/nowhere/at/all")
+    assert done.code != 0
+    assert "Traceback" not in done.err
+    for word in ("PGVECTOR_DSN", "PGVECTOR_HOST", "DATABASE_URL", "-x embedded"):
+        assert word in done.out + done.err
+
+
+async def test_a_bad_dsn_is_one_line_without_its_password() -> None:
+    done = await alembic("upgrade", "head", dsn="postgresql://u:s3cret@h/x?nope=1")
+    assert done.code != 0
+    assert "nope" in done.err
+    assert not {"Traceback", "s3cret"} & set(done.err.replace(":", " ").split())
+
+
+async def test_x_embedded_starts_the_embedded_server_and_leaves_it(folder: Path) -> None:
+    path = folder / "embedded"
+    done = await alembic("-x", "embedded", "upgrade", "head", QORTEX_DB_EMBEDDED_PATH=str(path))
+    assert done.code == 0, done.err
+    assert not (path / "postmaster.pid").exists()
+    server = await asyncio.to_thread(embedded.start, path)
+    try:
+        assert await catalogue(server.dsn()) == BASELINE | PAYLOAD
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
+async def test_x_chooses_dimension_and_schema_of_a_first_upgrade(empty_dsn: str) -> None:
+    options = ("-x", "dimensions=768", "-x", "schema=mine")
+    done = await alembic(*options, "upgrade", "head", dsn=empty_dsn)
+    assert done.code == 0, done.err
+    assert "qortex_vectors.vec vector(768)" in await catalogue(empty_dsn, "mine")
+    state = await migrations.check(Settings(dsn=empty_dsn, db_schema="mine"))
+    assert (state.is_current, state.dimensions) == (True, 768)
+    assert (await alembic(*options, "check", dsn=empty_dsn)).code == 0
+    refused = await alembic(
+        "-x", "schema=mine", "-x", "dimensions=3", "upgrade", "head", dsn=empty_dsn
+    )
+    assert refused.code != 0
+    assert "768" in refused.err
+    assert "Traceback" not in refused.err
+
+
+@pytest.mark.parametrize(
+    "option", ["dimensions=2001", "dimensions=abc", "schema=a b", "extension_schema=a;b"]
+)
+async def test_x_options_that_cannot_be_are_refused_in_one_line(
+    empty_dsn: str, option: str
+) -> None:
+    for mode in ((), ("--sql",)):
+        done = await alembic("-x", option, "upgrade", "head", *mode, dsn=empty_dsn)
+        assert done.code != 0
+        assert "Traceback" not in done.err
+    assert await relations(empty_dsn) == set()
+
+
+async def test_its_offline_sql_gives_the_same_database(empty_dsn: str) -> None:
+    done = await alembic("-x", "dimensions=384", "upgrade", "head", "--sql")
+    assert done.code == 0, done.err
+    await execute(empty_dsn, done.out)
+    assert await catalogue(empty_dsn) == BASELINE | PAYLOAD
+    assert (await migrations.check(Settings(dsn=empty_dsn))).is_current
+
+
+async def test_five_at_once_all_succeed(empty_dsn: str) -> None:
+    done = await asyncio.gather(*(alembic("upgrade", "head", dsn=empty_dsn) for _ in range(5)))
+    assert [one.code for one in done] == [0] * 5, [one.err for one in done]
+    assert await catalogue(empty_dsn) == BASELINE | PAYLOAD
+    assert await rows(empty_dsn, f"SELECT version_num FROM {VERSION_TABLE}") == [HEAD]
+
+
+async def test_check_sees_drift_but_not_the_tables_of_others(empty_dsn: str) -> None:
+    await alembic("upgrade", "head", dsn=empty_dsn)
+    await execute(empty_dsn, "CREATE TABLE host (id int PRIMARY KEY)")
+    assert (await alembic("check", dsn=empty_dsn)).code == 0
+    await execute(empty_dsn, "ALTER TABLE interoception_factors ADD COLUMN extra int")
+    done = await alembic("check", dsn=empty_dsn)
+    assert done.code != 0
+    assert "extra" in done.err
+
+
+@pytest.mark.parametrize("schema", [None, "vectors"])
+async def test_a_host_with_its_own_env_has_both_histories(
+    server: EmbeddedServer, empty_dsn: str, tmp_path: Path, schema: str | None
+) -> None:
+    scripts = tmp_path / "host"
+    (scripts / "versions").mkdir(parents=True)
+    options = {"dimensions": 5, "schema": schema}
+    (scripts / "env.py").write_text(HOST_ENV.format(options=options))
+    prefix = f"{schema}." if schema else ""
+    (scripts / "versions" / "host1.py").write_text(HOST_REVISION.format(schema=prefix))
+    (tmp_path / "alembic.ini").write_text(
+        "[alembic]\nscript_location = %(here)s/host\npath_separator = newline\n"
+        f"version_locations =\n  %(here)s/host/versions\n  {migrations.locate() / 'versions'}\n"
+    )
+    url = empty_dsn.replace("postgresql://", "postgresql+asyncpg://")
+    done = await alembic("upgrade", "heads", cwd=tmp_path, HOST_URL=url)
+    assert done.code == 0, done.err
+    expected = {
+        line.replace("public.", f"{schema or 'public'}.").replace("(384)", "(5)")
+        for line in BASELINE | PAYLOAD
+    }
+    assert expected <= await catalogue(empty_dsn, schema or "public")
+    versions = set(await rows(empty_dsn, "SELECT version_num FROM alembic_version"))
+    assert versions == {"host1", HEAD}
+    done = await alembic("downgrade", "base", cwd=tmp_path, HOST_URL=url)
+    assert done.code == 0, done.err
+    assert {name for name in await relations(empty_dsn) if "qortex" in name} == set()
+
+
+async def test_a_history_shared_with_a_host_finds_our_branch(dsn: str) -> None:
+    await execute(
+        dsn,
+        "CREATE TABLE alembic_version (version_num text)",
+        f"INSERT INTO alembic_version VALUES ('host1'), ('{HEAD}')",
+    )
+    state = await migrations.check(Settings(dsn=dsn, version_table="alembic_version"))
+    assert (state.current, state.is_current) == (HEAD, True)
