@@ -9,6 +9,9 @@ Before you write it (the schema lives on large, busy tables, and a landed revisi
 - Add a constraint NOT VALID, and validate it in the next revision.
 - Qualify tables by `_prefix()`, so that `QORTEX_DB_SCHEMA` and a host's env.py work too.
 
+Name it after the last one: alembic revision --rev-id qortex_db_0004 -m "..."; in a history shared with
+a host, a bare number would meet the host's own.
+
 Revision: ${up_revision}
 Follows: ${down_revision | comma,n}
 """

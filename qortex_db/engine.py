@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import event
+from sqlalchemy import event, inspect, select, tuple_
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.util import greenlet_spawn
 
 from qortex_db.errors import translate
 from qortex_db.types import decode, encode_any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from sqlalchemy import Engine, Executable
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -194,12 +195,16 @@ class SessionExecutor:
             result: Any = await session.execute(
                 statement, dict(params), execution_options=self._options
             )
-            return Fetched(result.fetchall() if result.returns_rows else (), result.rowcount)
+            fetched = Fetched(result.fetchall() if result.returns_rows else (), result.rowcount)
+            if isinstance(statement, UpdateBase):
+                await refresh_loaded(session, {statement.table}, self._options)
         except Exception as error:
             translated = translate(error)
             if translated is None:
                 raise
             raise translated from None
+        else:
+            return fetched
 
     async def _ensure_codec(self) -> None:
         """A host's connection may have been checked out before this package knew its engine."""
@@ -215,6 +220,29 @@ class SessionExecutor:
     async def catalog(self) -> dict[str, int | None]:
         connection = await self._session.connection()
         return _catalogs.setdefault(connection.engine.sync_engine, {})
+
+
+async def refresh_loaded(
+    session: AsyncSession, tables: Container[object], options: Mapping[str, Any]
+) -> None:
+    """Give the session's loaded objects of some tables what the database now holds.
+
+    A Core statement changes rows behind their backs, and expiring them would fail at the next
+    attribute. It costs a query a model, and only where such objects are loaded.
+    """
+    loaded: dict[type[object], list[object]] = {}
+    for instance in session.sync_session.identity_map.values():
+        if inspect(instance).mapper.local_table in tables:
+            loaded.setdefault(type(instance), []).append(instance)
+    for model, instances in loaded.items():
+        mapper = inspect(model)
+        keys = [inspect(instance).identity for instance in instances]
+        statement = select(model).where(tuple_(*mapper.primary_key).in_(keys))
+        query = session.scalars(statement, execution_options={"populate_existing": True, **options})
+        found = set(await query)
+        for instance in instances:
+            if instance not in found:
+                session.expunge(instance)
 
 
 def translate_map(schema: str | None) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import async_scoped_session
 
-from qortex_db.engine import SessionExecutor
+from qortex_db.engine import SessionExecutor, refresh_loaded, translate_map
 from qortex_db.errors import OutcomeUnknownError, is_connection_lost, translate
-from qortex_db.models import QortexVector
+from qortex_db.models import Base, QortexVector
 from qortex_db.repositories import (
     ArmRepository,
     EdgeRepository,
@@ -84,8 +84,13 @@ async def unit_of_work(
     An exception rolls back to the savepoint; the host still ends its own transaction.
     """
     plain = session() if isinstance(session, async_scoped_session) else session
-    async with plain.begin_nested():
-        yield UnitOfWork(plain, schema=schema)
+    try:
+        async with plain.begin_nested():
+            yield UnitOfWork(plain, schema=schema)
+    except Exception:
+        # What the savepoint took back, loaded objects may still show.
+        await refresh_loaded(plain, set(Base.metadata.tables.values()), translate_map(schema))
+        raise
 
 
 @asynccontextmanager

@@ -43,7 +43,7 @@ asyncio.run(main())
 """
 HOST_REVISION = """
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "host1", None, ("host",), "0001"
+revision, down_revision, branch_labels, depends_on = "host1", None, ("host",), "qortex_db_0001"
 
 def upgrade() -> None:
     op.execute("CREATE TABLE host_notes (vector_id text REFERENCES {schema}qortex_vectors)")

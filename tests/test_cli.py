@@ -45,7 +45,11 @@ def test_upgrade_check_status_and_downgrade(empty_dsn: str) -> None:
     assert report["vector_index"] == "PgVectorIndex"
     assert report["interoception"]["backend"] == "postgres"
     assert report["learning"]["backend"] == "postgres"
-    assert report["schema"] == {"current": "0003", "head": "0003", "is_current": True}
+    assert report["schema"] == {
+        "current": "qortex_db_0003",
+        "head": "qortex_db_0003",
+        "is_current": True,
+    }
     assert (report["dimensions"], report["embedded"], report["invalid_indexes"]) == (8, False, [])
     assert report["server_version"].startswith("18")
     assert report["pgvector_version"].startswith("0.8")

@@ -38,9 +38,9 @@ HEAD = migrations.head_revision()
 
 
 async def test_the_baseline_makes_the_four_documented_tables(each_empty_dsn: str) -> None:
-    state = await migrations.upgrade(Settings(dsn=each_empty_dsn), "0001")
+    state = await migrations.upgrade(Settings(dsn=each_empty_dsn), "qortex_db_0001")
     assert await catalogue(each_empty_dsn) == BASELINE
-    assert (state.current, state.dimensions, state.is_current) == ("0001", 384, False)
+    assert (state.current, state.dimensions, state.is_current) == ("qortex_db_0001", 384, False)
 
 
 async def test_the_head_adds_payload_document_and_times(each_empty_dsn: str) -> None:
@@ -96,7 +96,7 @@ async def test_each_revision_goes_down_and_up_again(empty_dsn: str) -> None:
 
 async def test_the_second_revision_keeps_rows_and_rewrites_nothing(empty_dsn: str) -> None:
     settings = Settings(dsn=empty_dsn, dimensions=2)
-    await migrations.upgrade(settings, "0001")
+    await migrations.upgrade(settings, "qortex_db_0001")
     await execute(empty_dsn, "INSERT INTO qortex_vectors VALUES ('a', '[1,2]')")
     where = "SELECT pg_relation_filenode('qortex_vectors')"
     before = await rows(empty_dsn, where)
@@ -150,7 +150,7 @@ async def test_the_dimension_of_the_first_upgrade_is_recorded(
 
 
 async def test_another_dimension_later_is_refused_before_anything_is_done(empty_dsn: str) -> None:
-    await migrations.upgrade(Settings(dsn=empty_dsn, dimensions=768), "0001")
+    await migrations.upgrade(Settings(dsn=empty_dsn, dimensions=768), "qortex_db_0001")
     with pytest.raises(DimensionMismatchError, match=r"1536.*768") as caught:
         await migrations.upgrade(Settings(dsn=empty_dsn, dimensions=1536))
     assert (caught.value.expected, caught.value.actual) == (768, 1536)
@@ -276,14 +276,14 @@ async def test_an_upgrade_waits_for_another_one_but_not_for_ever(empty_dsn: str)
 
 async def test_a_busy_table_is_not_waited_for_long(empty_dsn: str) -> None:
     settings = Settings(dsn=empty_dsn)
-    await migrations.upgrade(settings, "0001")
+    await migrations.upgrade(settings, "qortex_db_0001")
     holder = await asyncpg.connect(empty_dsn)
     transaction = holder.transaction()
     await transaction.start()
     await holder.execute("LOCK TABLE qortex_vectors IN ACCESS SHARE MODE")
     with pytest.raises(LockTimeoutError):
         await migrations.upgrade(settings)
-    assert (await migrations.check(settings)).current == "0001"
+    assert (await migrations.check(settings)).current == "qortex_db_0001"
     await transaction.rollback()
     await holder.close()
     assert (await migrations.upgrade(settings)).is_current

@@ -52,7 +52,7 @@ def test_a_wheel_installed_elsewhere_upgrades_and_works(empty_dsn: str, tmp_path
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "PGVECTOR_DSN": empty_dsn}
     options = {"cwd": tmp_path, "env": environment}
     printed = run(sys.executable, "-m", "qortex_db", "upgrade", **options)
-    assert "0003" in printed
+    assert "qortex_db_0003" in printed
     printed = run(sys.executable, "-c", PROGRAM, **options)
     assert printed.startswith(str(tmp_path / "site"))
     assert asyncio.run(migrations.check(Settings(dsn=empty_dsn))).dimensions == 384

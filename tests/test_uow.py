@@ -156,6 +156,34 @@ async def test_what_the_host_has_pending_comes_first(host: AsyncEngine) -> None:
         assert await UnitOfWork(session).factors.adjust({"n": "accepted"}) == {"n": 4.1}
 
 
+async def test_loaded_objects_show_what_statements_wrote(host: AsyncEngine) -> None:
+    async with AsyncSession(host) as session:
+        session.add_all(InteroceptionFactor(node_id=key, weight=1.0) for key in "ab")
+        await session.commit()
+        kept = await session.get(InteroceptionFactor, "a")
+        gone = await session.get(InteroceptionFactor, "b")
+        assert kept is not None
+        assert gone is not None
+        async with unit_of_work(session) as uow:
+            await uow.factors.save({"a": 2.0})
+            await uow.factors.delete(["b"])
+        assert kept.weight == 2.0
+        assert gone not in session
+        with pytest.raises(RuntimeError, match="stop"):
+            await _save_and_fail(session)
+        assert kept.weight == 2.0
+        await session.rollback()
+
+
+async def _save_and_fail(session: AsyncSession) -> None:
+    async with unit_of_work(session) as uow:
+        await uow.factors.save({"a": 9.0})
+        kept = await session.get(InteroceptionFactor, "a")
+        assert kept is not None
+        assert kept.weight == 9.0
+        raise RuntimeError("stop")
+
+
 async def test_a_scoped_session_works_too(host: AsyncEngine) -> None:
     scoped = async_scoped_session(async_sessionmaker(host), scopefunc=asyncio.current_task)
     async with unit_of_work(scoped) as uow:

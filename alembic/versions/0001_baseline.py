@@ -11,7 +11,7 @@ import re
 
 from alembic import context, op
 
-revision = "0001"
+revision = "qortex_db_0001"
 down_revision = None
 branch_labels = ("qortex_db",)
 depends_on = None

@@ -6,8 +6,8 @@ Metadata only on a table of any size: each default is a constant for the rows th
 
 from alembic import context, op
 
-revision = "0002"
-down_revision = "0001"
+revision = "qortex_db_0002"
+down_revision = "qortex_db_0001"
 branch_labels = None
 depends_on = None
 

@@ -2,8 +2,8 @@
 
 from alembic import context, op
 
-revision = "0003"
-down_revision = "0002"
+revision = "qortex_db_0003"
+down_revision = "qortex_db_0002"
 branch_labels = None
 depends_on = None
 

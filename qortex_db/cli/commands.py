@@ -98,7 +98,7 @@ def upgrade(
     """Bring the schema to a revision; any number may run it at once."""
     settings = _settings()
     if sql:
-        typer.echo(migrations.upgrade_sql(settings, revision))
+        typer.echo(_sql(settings, revision, create_extension, extension_schema))
         return
     state = _run(
         migrations.upgrade(
@@ -110,6 +110,23 @@ def upgrade(
         )
     )
     out.print(render.schema_line(state))
+
+
+def _sql(
+    settings: Settings,
+    revision: str,
+    create_extension: bool,  # noqa: FBT001 - handed on
+    extension_schema: str | None,
+) -> str:
+    try:
+        return migrations.upgrade_sql(
+            settings,
+            revision,
+            create_extension=create_extension,
+            extension_schema=extension_schema,
+        )
+    except QortexDbError as error:
+        _fail(str(error))
 
 
 @app.command()

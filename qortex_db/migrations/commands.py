@@ -131,7 +131,7 @@ def upgrade_sql(
 
     Args:
         settings: Which schema and dimension; by default the environment's.
-        revision: As Alembic's; "0002:head" goes on from there.
+        revision: As Alembic's; "qortex_db_0002:head" goes on from there.
         create_extension: As of `upgrade`.
         extension_schema: As of `upgrade`.
 
