@@ -17,13 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.util import greenlet_spawn
 
-from qortex_db.errors import translate
+from qortex_db.errors import InvalidInputError, translate
 from qortex_db.types import decode, encode_any
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
 
-    from sqlalchemy import Engine, Executable
+    from sqlalchemy import Dialect, Engine, Executable
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import SessionTransaction
@@ -68,8 +68,17 @@ def create_engine(target: Target, settings: Settings) -> AsyncEngine:
 
 def adopt(engine: AsyncEngine) -> None:
     """Have an engine's connections, a host's too, take vectors in binary from checkout on."""
+    _check_driver(engine.dialect)
     if not event.contains(engine.sync_engine, "checkout", _on_checkout):
         event.listen(engine.sync_engine, "checkout", _on_checkout)
+
+
+def _check_driver(dialect: Dialect) -> None:
+    if dialect.driver != "asyncpg":
+        raise InvalidInputError(
+            f"The engine's driver is {dialect.driver}; make it with create_async_engine and a URL "
+            "that begins with postgresql+asyncpg://."
+        )
 
 
 def _on_checkout(
@@ -212,6 +221,7 @@ class SessionExecutor:
         if transaction is not None and transaction is self._checked:
             return
         connection = await self._session.connection()
+        _check_driver(connection.dialect)
         await connection.run_sync(
             lambda sync: _ensure_codec(sync.connection.dbapi_connection, sync.connection.info)
         )

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from pgvector.sqlalchemy import Vector
-from sqlalchemy import ForeignKey, MetaData, Text, select, text
+from sqlalchemy import ForeignKey, MetaData, Text, create_engine, select, text
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -19,6 +19,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from qortex_db import (
     Database,
     InteroceptionFactor,
+    InvalidInputError,
     QortexVector,
     Settings,
     UnitOfWork,
@@ -218,6 +219,12 @@ async def test_the_models_are_ordinary_models(db: Database) -> None:
         assert row is not None
         row.embedding = np.ones(8)
     assert (await db.vectors.search([1.0] * 8, limit=1))[0].score == pytest.approx(1.0)
+
+
+def test_another_driver_is_refused_by_name() -> None:
+    engine: Any = create_engine("sqlite://")
+    with pytest.raises(InvalidInputError, match=r"pysqlite.*asyncpg"):
+        Database.from_engine(engine)
 
 
 async def test_a_database_has_to_be_open(dsn: str) -> None:
