@@ -10,9 +10,9 @@ from pydantic import SecretStr
 from sqlalchemy import bindparam, func, select, text, union_all
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
-from qortex_db import embedded, observability
+from qortex_db import embedded, observability, types
 from qortex_db import engine as engines
-from qortex_db.errors import DimensionMismatchError, SchemaVersionError, translate
+from qortex_db.errors import SchemaVersionError, translate
 from qortex_db.models import Base, LearningArmState
 from qortex_db.settings import Settings
 from qortex_db.uow import Repositories, UnitOfWork, own_unit_of_work
@@ -267,10 +267,4 @@ class Database(Repositories):
             held = await self.vectors.dimensions()
         except SchemaVersionError:
             return
-        if wanted is not None and held is not None and wanted != held:
-            raise DimensionMismatchError(
-                f"QORTEX_VEC_DIMENSIONS is {wanted}, but qortex_vectors holds {held} dimensions. "
-                "Unset it, or use another database.",
-                expected=held,
-                actual=wanted,
-            )
+        types.check_setting(wanted, held)

@@ -89,6 +89,17 @@ def check_dimensions(array: NDArray[np.float32], expected: int | None, *, name: 
         )
 
 
+def check_setting(wanted: int | None, held: int | None) -> None:
+    """Refuse `QORTEX_VEC_DIMENSIONS` where it is set and is not what the column holds."""
+    if wanted is not None and held is not None and wanted != held:
+        raise DimensionMismatchError(
+            f"QORTEX_VEC_DIMENSIONS is {wanted}, but qortex_vectors holds {held} dimensions, "
+            "chosen at the first upgrade. Unset it, or use another database.",
+            expected=held,
+            actual=wanted,
+        )
+
+
 def encode(array: NDArray[np.float32]) -> bytes:
     """One checked vector in pgvector's binary form."""
     return _HEADER.pack(array.size, 0) + array.astype(">f4").tobytes()

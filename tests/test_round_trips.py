@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from roundtrips import counted
 
-from qortex_db import Database, Settings
+from qortex_db import Database, Settings, migrations
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -59,6 +59,16 @@ async def test_a_call_by_itself_is_one_round_trip(
     await CALLS[name](db)  # prepares the statement
     async with trips.expect(1):
         await CALLS[name](db)
+
+
+async def test_every_call_works_on_each_server(each_empty_dsn: str) -> None:
+    settings = Settings(dsn=each_empty_dsn, dimensions=8)
+    await migrations.upgrade(settings)
+    async with Database.connect(settings) as db:
+        for call in CALLS.values():
+            await call(db)
+        assert await db.factors.load() == {"a": 1.0, "b": 2.0}
+        assert list(await db.edges.load()) == [("c", "d")]
 
 
 async def test_a_unit_of_work_adds_begin_and_commit(wire: tuple[Database, RoundTrips]) -> None:

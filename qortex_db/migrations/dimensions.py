@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
 
-from qortex_db.errors import DimensionMismatchError, InvalidInputError
+from qortex_db.errors import InvalidInputError
+from qortex_db.types import check_setting
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -42,13 +43,7 @@ def check_dimensions(connection: Connection, settings: Settings) -> None:
     wanted = settings.dimensions
     if held is None:
         check_indexable(wanted)
-    if held is not None and wanted is not None and held != wanted:
-        raise DimensionMismatchError(
-            f"QORTEX_VEC_DIMENSIONS is {wanted}, but qortex_vectors holds {held} dimensions, "
-            "chosen at the first upgrade. Unset it, or use another database.",
-            expected=held,
-            actual=wanted,
-        )
+    check_setting(wanted, held)
 
 
 def check_indexable(dimensions: int | None) -> None:

@@ -6,26 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from sqlalchemy import (
-    ARRAY,
-    Double,
-    Integer,
-    Text,
-    bindparam,
-    cast,
-    column,
-    delete,
-    func,
-    literal_column,
-    select,
-)
-from sqlalchemy.dialects.postgresql import insert
-
 from qortex_db import learning, observability
 from qortex_db.errors import InvalidInputError
 from qortex_db.learning import Arm, ArmState, Selection
-from qortex_db.models import LearningArmState
-from qortex_db.repositories import validation
+from qortex_db.repositories import arm_statements, validation
 from qortex_db.repositories.records import MAX_LIMIT
 
 if TYPE_CHECKING:
@@ -62,98 +46,6 @@ class ArmStateLike(Protocol):
     def last_updated(self) -> str: ...
 
 
-_arms: Any = LearningArmState.__table__
-_KEY = (_arms.c.learner_name, _arms.c.context_hash, _arms.c.arm_id)
-_STATE = (_arms.c.alpha, _arms.c.beta, _arms.c.pulls, _arms.c.total_reward, _arms.c.last_updated)
-_of_learner = _arms.c.learner_name == bindparam("learner")
-_in_context = _arms.c.context_hash == bindparam("context")
-_listed = _arms.c.arm_id == func.any(cast(bindparam("ids"), ARRAY(Text)))
-
-_GET_ALL = select(_arms.c.arm_id, *_STATE).where(_of_learner, _in_context)
-_GET = _GET_ALL.where(_listed)
-_GET_ALL_STATES = select(_arms.c.context_hash, _arms.c.arm_id, *_STATE).where(_of_learner)
-_CONTEXTS = (
-    select(_arms.c.context_hash).where(_of_learner).distinct().order_by(_arms.c.context_hash)
-)
-_TOP = _GET_ALL.order_by(
-    (_arms.c.alpha / (_arms.c.alpha + _arms.c.beta)).desc(), _arms.c.arm_id
-).limit(bindparam("k"))
-
-
-def _put() -> Any:
-    statement = insert(_arms).values(
-        {c.name: bindparam(c.name, type_=c.type) for c in (*_KEY, *_STATE)}
-    )
-    new = statement.excluded
-    return statement.on_conflict_do_update(
-        index_elements=list(_KEY), set_={c.name: new[c.name] for c in _STATE}
-    )
-
-
-def _observe() -> Any:
-    """Add rewards to posteriors.
-
-    A new row is the prior plus the sums, so that it passes any check that a row has to; an old one
-    takes the sums themselves, since subtracting the prior again would round.
-    """
-    rows = (
-        func.unnest(
-            cast(bindparam("ids"), ARRAY(Text)),
-            cast(bindparam("counts"), ARRAY(Integer)),
-            cast(bindparam("rewards"), ARRAY(Double)),
-        )
-        .table_valued(column("arm_id", Text), column("n", Integer), column("r", Double))
-        .render_derived(name="rows")
-    )
-    one = literal_column("1.0::float8", Double)
-    statement = insert(_arms).from_select(
-        ["learner_name", "context_hash", "arm_id", "alpha", "beta", "pulls", "total_reward"],
-        select(
-            bindparam("learner", type_=Text),
-            bindparam("context", type_=Text),
-            rows.c.arm_id,
-            one + rows.c.r,
-            one + (rows.c.n - rows.c.r),
-            rows.c.n,
-            rows.c.r,
-        ),
-    )
-    new = statement.excluded
-    return statement.on_conflict_do_update(
-        index_elements=list(_KEY),
-        set_={
-            "alpha": _arms.c.alpha + new.total_reward,
-            "beta": _arms.c.beta + (new.pulls - new.total_reward),
-            "pulls": _arms.c.pulls + new.pulls,
-            "total_reward": _arms.c.total_reward + new.total_reward,
-            "last_updated": new.last_updated,
-        },
-    ).returning(_arms.c.arm_id, *_STATE)
-
-
-def _delete(*conditions: Any) -> Any:
-    """Lock in key order first, as every writer does, so that none deadlocks with another."""
-    keys = (
-        select(*_KEY)
-        .where(*conditions)
-        .order_by(*(key.collate("C") for key in _KEY))
-        .with_for_update()
-        .cte("keys")
-        .prefix_with("MATERIALIZED")
-    )
-    return delete(_arms).where(*(key == keys.c[key.name] for key in _KEY))
-
-
-_PUT = _put()
-_OBSERVE = _observe()
-_DELETE = {  # by whether a context and ids are named
-    (False, False): _delete(_of_learner),
-    (True, False): _delete(_of_learner, _in_context),
-    (False, True): _delete(_of_learner, _listed),
-    (True, True): _delete(_of_learner, _in_context, _listed),
-}
-
-
 def _learner(value: object) -> str:
     return validation.check_id(value, name="learner")
 
@@ -175,17 +67,21 @@ class ArmRepository:
     ) -> ArmState:
         """One arm's state; the prior, and nothing stored, if it was never observed."""
         key = validation.check_id(arm_id, name="arm_id")
-        return (await self._states(_GET, learner, context, ids=[key])).get(key, ArmState())
+        return (await self._states(arm_statements.GET, learner, context, ids=[key])).get(
+            key, ArmState()
+        )
 
     async def get_all(
         self, learner: str, *, context: Mapping[str, Any] | None = None
     ) -> dict[str, ArmState]:
         """Every stored arm of one context."""
-        return await self._states(_GET_ALL, learner, context)
+        return await self._states(arm_statements.GET_ALL, learner, context)
 
     async def get_all_states(self, learner: str) -> dict[str, dict[str, ArmState]]:
         """Every stored arm of a learner by context hash and arm."""
-        fetched = await self._executor.run(_GET_ALL_STATES, {"learner": _learner(learner)})
+        fetched = await self._executor.run(
+            arm_statements.GET_ALL_STATES, {"learner": _learner(learner)}
+        )
         states: dict[str, dict[str, ArmState]] = {}
         for row in fetched.rows:
             states.setdefault(row[0], {})[row[1]] = _state(row[2:])
@@ -218,7 +114,7 @@ class ArmRepository:
             "last_updated": validation.check_time(state.last_updated, name="last_updated")
             or datetime.now(UTC),
         }
-        await self._executor.run(_PUT, values)
+        await self._executor.run(arm_statements.PUT, values)
 
     async def observe(
         self,
@@ -270,7 +166,7 @@ class ArmRepository:
             "counts": [sums[key][0] for key in keys],
             "rewards": [sums[key][1] for key in keys],
         }
-        fetched = await self._executor.run(_OBSERVE, params)
+        fetched = await self._executor.run(arm_statements.OBSERVE, params)
         observability.learning_observations_total.add(
             sum(count for count, _ in sums.values()), {"learner": learner}
         )
@@ -308,7 +204,7 @@ class ArmRepository:
             raise InvalidInputError("k has to be a whole number.")
         for arm in arms:
             validation.check_count(arm.token_cost, name="token_cost")
-        states = await self._states(_GET, learner, context, ids=keys) if keys else {}
+        states = await self._states(arm_statements.GET, learner, context, ids=keys) if keys else {}
         selection = learning.select(
             arms,
             states,
@@ -330,11 +226,11 @@ class ArmRepository:
     ) -> list[tuple[str, ArmState]]:
         """The arms of the highest posterior mean, highest first; ties by id."""
         count = validation.check_limit(k, MAX_LIMIT, name="k")
-        return list((await self._states(_TOP, learner, context, k=count)).items())
+        return list((await self._states(arm_statements.TOP, learner, context, k=count)).items())
 
     async def contexts(self, learner: str) -> list[str]:
         """The hashes of the contexts in which a learner has arms."""
-        fetched = await self._executor.run(_CONTEXTS, {"learner": _learner(learner)})
+        fetched = await self._executor.run(arm_statements.CONTEXTS, {"learner": _learner(learner)})
         return [row[0] for row in fetched.rows]
 
     async def delete(
@@ -356,7 +252,7 @@ class ArmRepository:
             params["ids"] = validation.check_ids(arm_ids, name="arm_ids")
             if not params["ids"]:
                 return 0
-        statement = _DELETE["context" in params, "ids" in params]
+        statement = arm_statements.DELETE["context" in params, "ids" in params]
         return (await self._executor.run(statement, params)).rowcount
 
     async def _states(
