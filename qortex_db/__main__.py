@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an ASCII terminal gets "?", no traceback
     try:
         from qortex_db import cli  # noqa: PLC0415 - its extra may not be installed
+    except KeyboardInterrupt:  # importing takes most of a second
+        sys.exit(130)
     except ModuleNotFoundError as error:
         if error.name not in {"rich", "typer"}:
             raise

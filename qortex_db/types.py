@@ -10,11 +10,15 @@ import struct
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
-from pgvector import Vector as PgVector
 from sqlalchemy import Float
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from qortex_db.errors import DimensionMismatchError, InvalidInputError
+
+try:
+    from pgvector import Vector as PgVector
+except ImportError:  # before pgvector 0.4
+    from pgvector.utils import Vector as PgVector  # type: ignore[no-redef, unused-ignore]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -2,23 +2,19 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
 
-def run(*arguments: str, cwd: Path | None = None, **environment: str) -> tuple[int, str, str]:
+def run(*arguments: str, **environment: str) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, "-m", "qortex_db", *arguments],
-        cwd=cwd,
         env=os.environ | {"COLUMNS": "80"} | environment,
         capture_output=True,
         text=True,
@@ -98,29 +94,27 @@ def test_the_version_and_the_help() -> None:
     assert "readiness" in run("--help")[1]
 
 
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that the server's own user can enter, under root too."""
-    path = Path(tempfile.mkdtemp(prefix="qx-demo-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
+def test_embedded_goes_before_a_given_server(folder: Path, empty_dsn: str) -> None:
+    given = {
+        "PGVECTOR_DSN": empty_dsn,
+        "QORTEX_DB_EMBEDDED_PATH": str(folder / "own"),
+        "QORTEX_VEC_DIMENSIONS": "8",
+    }
+    assert run("upgrade", "--embedded", **given)[0] == 0
+    code, printed, error = run("status", "--embedded", "--json", **given)
+    assert code == 0, error
+    report = json.loads(printed)
+    assert report["embedded"] is True
+    assert report["schema"]["is_current"] is True
+    assert run("check", **given)[0] == 1  # the given one is as empty as before
 
 
-def test_the_demo_goes_on_where_it_stopped_and_touches_no_given_database(
-    open_folder: Path, empty_dsn: str
-) -> None:
-    given = {"PGVECTOR_DSN": empty_dsn, "QORTEX_DB_SCHEMA": "elsewhere"}
-    code, first, error = run("demo", cwd=open_folder, **given)
-    assert code == 0, error
-    assert "Round 1" in first
-    assert "fileinput" in first  # a real passage
-    assert "1.00 → 1.10, rank 2 → 1" in first
-    assert "What to type next" in first
-    code, second, error = run("demo", cwd=open_folder, **given)
-    assert code == 0, error
-    assert "there from before" in second
-    assert "Round 2" in second
-    assert "1.10 → 1.20" in second
-    assert max(map(len, second.splitlines())) <= 80
-    assert run("check", **given)[0] == 1  # nothing was made in the given database
+def test_without_its_extra_the_command_line_says_how_to_install_it() -> None:
+    program = "import sys; sys.modules['typer'] = None; import qortex_db.__main__ as m; m.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        'The command line is not installed: pip install "qortex-db[cli]"'
+    )

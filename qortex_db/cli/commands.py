@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from rich.console import Console
 
 from qortex_db import Database, QortexDbError, Settings, __version__, migrations
+from qortex_db import embedded as embedded_server
 from qortex_db.cli import demo as demonstration
 from qortex_db.cli import render
 from qortex_db.migrations.connection import NOTHING_GIVEN
@@ -19,9 +20,8 @@ from qortex_db.migrations.connection import NOTHING_GIVEN
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from qortex_db.migrations import SchemaState
-
 T = TypeVar("T")
+_INTERRUPTED = 130  # what a shell expects after Ctrl-C
 
 app = typer.Typer(
     help="The PostgreSQL memory of an AI system.",
@@ -43,7 +43,8 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     except QortexDbError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        _fail("Stopped.", status=130)
+        err.print("[yellow]Stopped.[/]")
+        raise typer.Exit(_INTERRUPTED) from None
 
 
 def _fail(message: str, *, status: int = 1) -> NoReturn:
@@ -109,7 +110,7 @@ def upgrade(
             extension_schema=extension_schema,
         )
     )
-    out.print(render.schema_line(state))
+    out.print(render.schema_line(state), soft_wrap=True)
 
 
 def _sql(
@@ -133,7 +134,7 @@ def _sql(
 def downgrade(revision: str, *, embedded: Embedded = False) -> None:
     """Take the schema back to a revision; "base" removes the tables and what is in them."""
     state = _run(migrations.downgrade(_settings(), revision, embedded=embedded))
-    out.print(render.schema_line(state))
+    out.print(render.schema_line(state), soft_wrap=True)
 
 
 @app.command()
@@ -142,7 +143,7 @@ def check(*, embedded: Embedded = False) -> None:
     state = _run(migrations.check(_settings(), embedded=embedded))
     if not state.is_current:
         _fail(render.not_current(state))
-    out.print(render.schema_line(state))
+    out.print(render.schema_line(state), soft_wrap=True)
 
 
 @app.command()
@@ -156,23 +157,28 @@ def status(
     if settings.target() is None and not embedded:
         _fail(NOTHING_GIVEN)
 
-    async def gather() -> tuple[dict[str, Any], SchemaState]:
-        state = await migrations.check(settings, embedded=embedded)
-        if state.current is None:
-            _fail(render.not_current(state))
-        async with Database.connect(settings) as database:
-            return (await database.status()).to_dict(), state
-
-    report, state = _run(gather())
-    report["schema"] = {
-        "current": state.current,
-        "head": state.head,
-        "is_current": state.is_current,
-    }
+    report = _run(_report(settings, embedded=embedded))
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
         out.print(render.status(report))
+
+
+async def _report(settings: Settings, *, embedded: bool) -> dict[str, Any]:
+    server = None
+    if embedded:  # it goes before what is given, as in the other commands
+        server = await asyncio.to_thread(embedded_server.start, settings.embedded_path)
+        settings = settings.model_copy(update={"dsn": SecretStr(server.dsn())})
+    try:
+        state = await migrations.check(settings)
+        if state.current is None:
+            _fail(render.not_current(state))
+        async with Database.connect(settings) as database:
+            report = (await database.status()).to_dict()
+    finally:
+        if server is not None:
+            await asyncio.to_thread(server.stop)
+    return report | {"embedded": embedded, "schema": render.schema(state)}
 
 
 @app.command()

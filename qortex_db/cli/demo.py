@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from pydantic import SecretStr
@@ -17,16 +23,59 @@ from qortex_db.cli.sample import Sample, load_sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from rich.console import Console
 
     from qortex_db import SearchHit
 
-LEARNER = "demo:ranking"
-ARMS = ("ranking:similarity", "ranking:weighted")
-QUESTIONS = ("q0", "q1", "q11", "q18")
-SHOWN = 5
+LEARNER: Final = "demo:ranking"
+ARMS: Final = ("ranking:similarity", "ranking:weighted")
+SHOWN: Final = 5
+LONGEST: Final = 92  # letters of a passage: two lines
+DRAWS: Final = 20
+MARKS: Final = {"accepted": "[green]✓[/]", "partial": "[yellow]~[/]", "rejected": "[red]✗[/]"}
+
+# What a person who asked would say of the answers. No useful one is the most similar one.
+VERDICTS: Final = {
+    "q5": {
+        "tempfile.TemporaryDirectory": "accepted",
+        "tempfile.mkdtemp": "partial",
+        "tempfile._get_default_tempdir": "rejected",
+    },
+    "q6": {
+        "hashlib.file_digest": "accepted",
+        "hmac.new": "partial",
+        "hmac.HMAC._current": "rejected",
+    },
+    "q1": {
+        "asyncio.timeouts.timeout_at": "accepted",
+        "asyncio.tasks.wait": "partial",
+        "asyncio.tasks.__sleep0": "rejected",
+    },
+    "q15": {
+        "html.escape": "accepted",
+        "xml.sax.saxutils.escape": "partial",
+        "http.cookiejar.escape_path": "rejected",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The hits of one question, and what their passages weigh at that time."""
+
+    question: str
+    hits: Sequence[SearchHit]
+    weights: dict[str, float]
+
+    def ranked(self) -> list[SearchHit]:
+        """By similarity times weight."""
+        return sorted(self.hits, key=lambda hit: -hit.score * self.weights[hit.id])
+
+    def rank(self, key: str, *, weighted: bool = True) -> int:
+        """A passage's place, from 1."""
+        hits = self.ranked() if weighted else self.hits
+        return 1 + [hit.id for hit in hits].index(key)
 
 
 async def run(console: Console, path: Path) -> None:
@@ -37,34 +86,39 @@ async def run(console: Console, path: Path) -> None:
     with console.status(f"{'Making' if new else 'Starting'} a PostgreSQL of the demo's own ..."):
         server = await asyncio.to_thread(embedded.start, folder)
     try:
-        # Named outright, so that no database of the environment is ever touched.
-        settings = Settings(dsn=SecretStr(server.dsn()), dimensions=384, db_schema=None)
+        # Without validation, so without the environment: no variable leads the demo elsewhere.
+        settings = Settings.model_construct(dsn=SecretStr(server.dsn()), dimensions=384)
         state = await migrations.upgrade(settings)
-        place = render.escape(str(path))
-        console.print(f"Server under [bold]{place}[/]. {render.schema_line(state)}")
+        console.print(
+            f"A PostgreSQL of its own, under [bold]{render.escape(str(path))}[/]: no other"
+        )
+        console.print("database is touched, whatever the environment names.")
+        console.print(render.schema_line(state))
         async with Database.connect(settings) as db:
             await _tell(console, db, load_sample())
             report = (await db.status()).to_dict()
-        schema = {"current": state.current, "head": state.head, "is_current": state.is_current}
-        report |= {"embedded": True, "schema": schema}
+        report |= {"embedded": True, "schema": render.schema(state)}
         console.print(Rule("[bold]Where it stands"), render.status(report))
-        console.print(_next())
+        console.print(_next(folder))
     finally:
         await asyncio.to_thread(server.stop)
 
 
 async def _tell(console: Console, db: Database, sample: Sample) -> None:
     await _load(console, db, sample)
-    numbers = {question["id"]: i for i, question in enumerate(sample.questions)}
-    rounds = (await db.arms.get(LEARNER, ARMS[0])).pulls // len(QUESTIONS)
-    console.print(Rule(f"[bold]Round {rounds + 1}: questions, and what was useful"))
-    for key in QUESTIONS:
-        number = numbers[key]
-        hits = await db.vectors.search(sample.question_embeddings[number], limit=SHOWN)
-        weights = await db.factors.get([hit.id for hit in hits])
-        _show_hits(console, sample.questions[number]["text"], hits, weights)
-        after = await _feed_back(db, hits)
-        _show_change(console, hits, weights, after)
+    earlier = (await db.arms.get(LEARNER, ARMS[0])).pulls // len(VERDICTS)
+    console.print(Rule(f"[bold]Round {earlier + 1}: questions, and which answers were useful"))
+    first = {key: await _ask(db, sample, key) for key in VERDICTS}
+    for key, answers in first.items():
+        _show_hits(console, answers, VERDICTS[key])
+        await _feed_back(db, answers, VERDICTS[key])
+    console.print(
+        "  Judged: ✓ useful +0.10, ~ partly +0.03, ✗ misleading -0.05; stored together.\n",
+        highlight=False,
+    )
+    console.print(Rule("[bold]The same questions, asked again"))
+    again = {key: await _ask(db, sample, key) for key in VERDICTS}
+    _show_changes(console, first, again)
     await _show_learning(console, db)
 
 
@@ -88,75 +142,79 @@ async def _load(console: Console, db: Database, sample: Sample) -> None:
         )
 
 
-def _order(hits: Sequence[SearchHit], weights: dict[str, float]) -> list[str]:
-    """The hits by similarity times weight."""
-    return [hit.id for hit in sorted(hits, key=lambda hit: -hit.score * weights[hit.id])]
+async def _ask(db: Database, sample: Sample, key: str) -> Answers:
+    number = [question["id"] for question in sample.questions].index(key)
+    hits = await db.vectors.search(sample.question_embeddings[number], limit=SHOWN)
+    weights = await db.factors.get([hit.id for hit in hits])
+    return Answers(sample.questions[number]["text"], hits, weights)
 
 
-def _show_hits(
-    console: Console, question: str, hits: Sequence[SearchHit], weights: dict[str, float]
-) -> None:
-    table = render.table(">#", ">score", ">weight", "passage", title=f"“{question}”")
-    by_id = {hit.id: hit for hit in hits}
-    for rank, key in enumerate(_order(hits, weights), 1):
-        hit = by_id[key]
+def _show_hits(console: Console, answers: Answers, verdicts: dict[str, str]) -> None:
+    columns = (">#", ">score", ">weight", "", "passage")
+    table = render.table(*columns, title=f"“{answers.question}”")
+    for rank, hit in enumerate(answers.ranked(), 1):
         text = " ".join((hit.document or "").split())
-        shown = text if len(text) <= 100 else text[:99] + "…"  # noqa: PLR2004 - two lines
+        shown = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
         table.add_row(
             str(rank),
             f"{hit.score:.3f}",
-            f"{weights[key]:.2f}",
-            f"[cyan]{render.escape(key)}[/]\n[dim]{render.escape(shown)}[/]",
+            f"{answers.weights[hit.id]:.2f}",
+            MARKS.get(verdicts.get(hit.id, ""), ""),
+            f"[cyan]{render.escape(hit.id)}[/]\n[dim]{render.escape(shown)}[/]",
         )
     console.print(table)
 
 
-async def _feed_back(db: Database, hits: Sequence[SearchHit]) -> dict[str, float]:
-    """Tell, in one transaction, that the second hit was useful, the first partly, the last not."""
-    first, useful, last = hits[0], hits[1], hits[-1]
-    outcomes = {first.id: "partial", useful.id: "accepted", last.id: "rejected"}
-    before = await db.factors.get([hit.id for hit in hits])
-    kept_rank = _order(hits, before).index(useful.id)
-    async with db.unit_of_work() as uow:
-        after = await uow.factors.adjust(outcomes)
-        await uow.edges.record(first.id, useful.id, score=min(first.score, useful.score))
-        # An arm's reward is the reciprocal rank that it gave to the useful passage.
-        ranks = {ARMS[0]: 1, ARMS[1]: kept_rank}
-        await uow.arms.observe_many(LEARNER, [(arm, 1 / (1 + rank)) for arm, rank in ranks.items()])
-    return before | after
-
-
-def _show_change(
-    console: Console,
-    hits: Sequence[SearchHit],
-    before: dict[str, float],
-    after: dict[str, float],
-) -> None:
-    old, new = _order(hits, before), _order(hits, after)
-    changes = [
-        f"{render.escape(key)} [bold]{before[key]:.2f} → {after[key]:.2f}[/]"
-        + (f", rank {ranks[0]} → {ranks[1]}" if len(set(ranks)) > 1 else "")
-        for key in new
-        for ranks in [(old.index(key) + 1, new.index(key) + 1)]
-        if before[key] != after[key]
+async def _feed_back(db: Database, answers: Answers, verdicts: dict[str, str]) -> None:
+    """Tell, in one transaction, which answers were useful, and how well each ranking did."""
+    found = {hit.id: hit.score for hit in answers.hits}
+    outcomes = {key: verdict for key, verdict in verdicts.items() if key in found}
+    helped = [key for key, verdict in outcomes.items() if verdict != "rejected"]
+    pairs = [(a, b, min(found[a], found[b])) for a, b in pairwise(helped)]
+    # An arm's reward is the reciprocal of the rank that it gave to the useful passage.
+    useful = [key for key, verdict in outcomes.items() if verdict == "accepted"]
+    rewards = [
+        (arm, max((1 / answers.rank(key, weighted=arm == ARMS[1]) for key in useful), default=0.0))
+        for arm in ARMS
     ]
-    console.print("  feedback: " + "\n            ".join(changes), highlight=False)
+    async with db.unit_of_work() as uow:
+        await uow.factors.adjust(outcomes)
+        await uow.edges.record_many(pairs)
+        await uow.arms.observe_many(LEARNER, rewards)
+
+
+def _show_changes(console: Console, first: dict[str, Answers], again: dict[str, Answers]) -> None:
+    table = render.table("", "passage", ">weight", ">rank")
+    for key, before in first.items():
+        after = again[key]
+        table.add_row("", f"[bold]“{before.question}”[/]", "", "")
+        for hit in after.ranked():
+            weights = before.weights.get(hit.id), after.weights[hit.id]
+            if weights[0] is None or weights[0] == weights[1]:
+                continue
+            ranks = before.rank(hit.id), after.rank(hit.id)
+            rank = f"{ranks[0]} → {ranks[1]}" if ranks[0] != ranks[1] else f"{ranks[1]}"
+            table.add_row(
+                MARKS[VERDICTS[key][hit.id]],
+                f"[cyan]{render.escape(hit.id)}[/]",
+                f"{weights[0]:.2f} → {weights[1]:.2f}",
+                f"[bold green]{rank}[/]" if ranks[1] < ranks[0] else rank,
+            )
+    console.print(table)
 
 
 async def _show_learning(console: Console, db: Database) -> None:
     console.print(Rule("[bold]What was learned"))
-    columns = ("arm", ">mean", ">alpha", ">beta", ">pulls")
-    table = render.table(*columns, title="Ways to rank, by reward")
-    for arm, state in await db.arms.top(LEARNER):
-        numbers = (f"{state.mean:.3f}", f"{state.alpha:.2f}", f"{state.beta:.2f}", f"{state.pulls}")
-        table.add_row(arm, *numbers)
-    console.print(table)
+    columns = ("arm", ">mean", ">alpha", ">beta", ">pulls", f">chosen of {DRAWS}")
     draws = [
         (await db.arms.select(LEARNER, ARMS, rng=np.random.default_rng(seed))).selected[0]
-        for seed in range(20)
+        for seed in range(DRAWS)
     ]
-    chosen = ", ".join(f"{arm} {draws.count(arm)}" for arm in ARMS)
-    console.print(f"  Thompson sampling, asked 20 times, chose: {chosen}", highlight=False)
+    table = render.table(*columns, title="Ways to rank, by reward; Thompson sampling chooses")
+    for arm, state in await db.arms.top(LEARNER):
+        numbers = (f"{state.mean:.3f}", f"{state.alpha:.2f}", f"{state.beta:.2f}", f"{state.pulls}")
+        table.add_row(arm, *numbers, str(draws.count(arm)))
+    console.print(table)
     factors, edges = await db.factors.summary(), await db.edges.summary()
     console.print(
         f"  {factors.count} factors ({factors.boosted} boosted, {factors.penalised} penalised, "
@@ -165,15 +223,29 @@ async def _show_learning(console: Console, db: Database) -> None:
     )
 
 
-def _next() -> Panel:
+def _next(folder: Path) -> Panel:
+    program = _program()
+    where = render.escape(f"QORTEX_DB_EMBEDDED_PATH={folder}")
     lines = [
-        "Run it again: the weights go on from here, and so do the ranks.",
-        "",
-        "[bold]export[/] PGVECTOR_DSN=postgresql://…   your own server, then",
-        "[bold]qortex-db upgrade[/]                    make its tables, by Alembic",
-        "[bold]qortex-db status[/]                     see what is in it",
+        f"[bold]{program} demo[/]",
+        "    again: weights, ranks and arms go on from here",
+        f"[bold]{where} \\\n    {program} status --embedded[/]",
+        "    look into this database",
+        f"[bold]export PGVECTOR_DSN=postgresql://…\n{program} upgrade[/]",
+        "    make the tables on a server of yours, by Alembic",
         "",
         "In Python: [bold]async with Database.connect() as db: await db.vectors.search(…)[/]",
         "The README has the rest.",
     ]
     return Panel("\n".join(lines), title="What to type next", title_align="left", width=80)
+
+
+def _program() -> str:
+    """How this person calls the command line: `make demo` leaves it off the PATH."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return "python -m qortex_db"
+    found = shutil.which(called.name)
+    if found and Path(found).resolve() == called.resolve():
+        return called.name
+    return render.escape(os.path.relpath(called))

@@ -52,29 +52,37 @@ def schema_line(state: SchemaState) -> str:
     return f"The schema is at revision [bold]{escape(state.current)}[/] ({mark}{dimensions})."
 
 
+def schema(state: SchemaState) -> dict[str, Any]:
+    """Where a schema stands, for a report."""
+    return {"current": state.current, "head": state.head, "is_current": state.is_current}
+
+
 def not_current(state: SchemaState) -> str:
     """What is wrong with a schema, and what to do."""
     where = "not there" if state.current is None else f"at revision {state.current}"
     return f"The schema is {where}, this version needs {state.head}: {UPGRADE_HINT}."
 
 
+def _counts(part: dict[str, Any], *nouns: str) -> str:
+    counts = [(part[f"{noun}s"], noun) for noun in nouns]
+    return f"{part['backend']}: " + ", ".join(
+        f"{count:,} {noun}{'' if count == 1 else 's'}" for count, noun in counts
+    )
+
+
 def status(report: dict[str, Any]) -> RenderableType:
     """A status as tables."""
     facts = Table(box=None, show_header=False, padding=(0, 2))
-    schema, pool = report["schema"], report["pool"]
-    mark = "current" if schema["is_current"] else f"needs {schema['head']}"
+    stands, pool = report["schema"], report["pool"]
+    mark = "current" if stands["is_current"] else f"needs {stands['head']}"
     place = " (embedded)" if report["embedded"] else ""
     rows = {
         "server": f"PostgreSQL {report['server_version']}{place}, pgvector "
         f"{report['pgvector_version']}",
-        "schema": f"revision {schema['current']} ({mark}), {report['dimensions']} dimensions",
+        "schema": f"revision {stands['current']} ({mark}), {report['dimensions']} dimensions",
         "vector index": report["vector_index"],
-        "interoception": "{backend}: {factors:,} factors, {edges:,} edges".format_map(
-            report["interoception"]
-        ),
-        "learning": "{backend}: {learners:,} learners, {arms:,} arms".format_map(
-            report["learning"]
-        ),
+        "interoception": _counts(report["interoception"], "factor", "edge"),
+        "learning": _counts(report["learning"], "learner", "arm"),
         "pool": f"{pool['checked_out']} in use, {pool['idle']} idle, at most {pool['max']}",
         "invalid indexes": ", ".join(report["invalid_indexes"]) or "none",
     }
@@ -86,4 +94,4 @@ def status(report: dict[str, Any]) -> RenderableType:
     return Group(facts, tables)
 
 
-__all__ = ["escape", "not_current", "schema_line", "size", "status", "table"]
+__all__ = ["escape", "not_current", "schema", "schema_line", "size", "status", "table"]
