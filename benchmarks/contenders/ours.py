@@ -1,0 +1,77 @@
+"""qortex-db, on an engine of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qortex_db import Database, EdgeStats, Settings, VectorRecord
+
+
+class Contender:
+    async def open(self, dsn: str) -> None:
+        self.db = await Database.connect(Settings(dsn=dsn, dimensions=384)).open()
+
+    async def close(self) -> None:
+        await self.db.close()
+
+    async def search(self, query: Any) -> list[str]:
+        return [hit.id for hit in await self.db.vectors.search(query, limit=10)]
+
+    async def search_tuned(self, query: Any) -> list[str]:
+        return [hit.id for hit in await self.db.vectors.search(query, limit=10, ef_search=100)]
+
+    async def get(self, key: str) -> Any:
+        return (await self.db.vectors.get([key]))[key].embedding
+
+    async def upsert(self, ids: list[str], rows: Any) -> None:
+        await self.db.vectors.upsert(
+            [VectorRecord(key, row) for key, row in zip(ids, rows, strict=True)]
+        )
+
+    async def ingest(self, ids: list[str], rows: Any) -> None:
+        await self.db.vectors.ingest(
+            {"id": key, "embedding": row} for key, row in zip(ids, rows, strict=True)
+        )
+
+    async def stream(self, _: int) -> int:
+        count = 0
+        async for _record in self.db.vectors.stream():
+            count += 1
+        return count
+
+    async def ingest_generated(self, count: int, vectors: Any) -> None:
+        size = len(vectors)
+        await self.db.vectors.ingest(
+            {"id": f"made:{i:09}", "embedding": vectors[i % size]} for i in range(count)
+        )
+
+    async def stream_generated(self, count: int, _: Any) -> None:
+        seen = 0
+        async for _record in self.db.vectors.stream():
+            seen += 1
+            if seen == count:
+                break
+
+    async def observe(self, learner: str, arm: str, reward: float) -> None:
+        await self.db.arms.observe(learner, arm, reward=reward)
+
+    async def observe_many(self, learner: str, pairs: list[tuple[str, float]]) -> None:
+        await self.db.arms.observe_many(learner, pairs)
+
+    async def pulls(self, learner: str, _: list[str]) -> int:
+        return sum(state.pulls for state in (await self.db.arms.get_all(learner)).values())
+
+    async def select(self, learner: str, arms: list[str]) -> Any:
+        return await self.db.arms.select(learner, arms)
+
+    async def save_factors(self, weights: dict[str, float]) -> None:
+        await self.db.factors.save(weights)
+
+    async def load_factors(self) -> dict[str, float]:
+        return await self.db.factors.load()
+
+    async def save_edges(self, edges: dict[tuple[str, str], list[float]]) -> None:
+        await self.db.edges.save({key: EdgeStats(10, scores) for key, scores in edges.items()})
+
+    async def load_edges(self) -> Any:
+        return await self.db.edges.load()
