@@ -168,7 +168,7 @@ class House:
             columns = ["id", spec.column] + (["content"] if peer == "langchain" else [])
             rest = ("",) if peer == "langchain" else ()
             for start in range(0, len(vectors), 5_000):
-                rows = types.encode_many(list(vectors[start : start + 5_000]))
+                rows = types.encode_many(vectors[start : start + 5_000])
                 await connection.copy_records_to_table(
                     table,
                     schema_name=schema or None,

@@ -211,7 +211,7 @@ class Database(Repositories):
         run = self.executor.run
         dimensions = await self.vectors.dimensions()
         sizes = (await run(_sizes(self._schema), {})).rows
-        tables = {row.name: {"rows": row.rows, "bytes": row.bytes} for row in sizes}
+        tables = {name: {"rows": rows, "bytes": count} for name, rows, count in sizes}
         learners = select(func.count(LearningArmState.learner_name.distinct()))
         params = {"tables": list(_tables), "schema": self._schema}
         version = (await run(select(func.current_setting("server_version")), {})).rows[0][0]

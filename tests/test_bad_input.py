@@ -50,7 +50,6 @@ EMBEDDINGS: dict[str, tuple[Any, str]] = {
     "booleans": ([True] * 8, "bool"),
     "a boolean among floats": ([1.0] * 7 + [True], "bool"),
     "a boolean array": (np.ones(8, dtype=bool), "bool"),
-    "decimals": ([Decimal(1)] * 8, "Decimal"),
     "objects": (np.array([1.0] * 8, dtype=object), "object"),
     "none": (None, "NoneType"),
     "none elements": ([None] * 8, "NoneType"),

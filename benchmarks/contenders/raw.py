@@ -27,6 +27,8 @@ RETURNING arm_id, alpha, beta, pulls, total_reward, last_updated"""
 
 
 def encode(vector: Any) -> bytes:
+    if isinstance(vector, bytes):  # an array's elements have to come encoded
+        return vector
     return _HEADER.pack(len(vector), 0) + vector.astype(">f4").tobytes()
 
 
@@ -80,7 +82,7 @@ class Contender:
                     "INSERT INTO qortex_vectors (id, vec) "
                     "SELECT unnest($1::text[]), unnest($2::vector[])" + GUARD,
                     ids[start : start + 1_000],
-                    list(rows[start : start + 1_000]),
+                    [encode(row) for row in rows[start : start + 1_000]],
                 )
 
     async def copy(self, ids: list[str], rows: Any) -> None:

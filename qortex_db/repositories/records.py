@@ -9,10 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from qortex_db import types
-from qortex_db.errors import InvalidInputError
-from qortex_db.repositories import validation
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -89,69 +85,3 @@ class SearchHits(Sequence[SearchHit]):
             f"SearchHits({[(hit.id, round(hit.score, 4)) for hit in self._hits]}, "
             f"requested={self.requested}, complete={self.complete})"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Checked records in key order, column by column; the last of a repeated id won."""
-
-    ids: list[str]
-    embeddings: list[bytes]
-    payloads: list[str | None]
-    documents: list[str | None]
-
-
-_FIELDS = frozenset({"id", "embedding", "payload", "document"})
-
-
-def _as_record(item: object, name: str) -> VectorRecord:
-    if isinstance(item, VectorRecord):
-        return item
-    if not isinstance(item, Mapping):
-        raise InvalidInputError(
-            f"{name} is a {type(item).__name__}; pass a VectorRecord or a mapping with its fields."
-        )
-    if unknown := item.keys() - _FIELDS:
-        raise InvalidInputError(f"{name} has unknown fields {sorted(map(str, unknown))}.")
-    if missing := {"id", "embedding"} - item.keys():
-        raise InvalidInputError(f"{name} lacks {sorted(missing)}.")
-    return VectorRecord(**item)
-
-
-def check_records(
-    records: Iterable[RecordInput],
-    dimensions: int | None,
-    *,
-    allow_zero: bool = False,
-    first_row: int = 0,
-) -> Batch:
-    """Check a batch whole before any of it is sent; errors name the row and its id."""
-    rows: dict[str, tuple[NDArray[np.float32], str | None, str | None]] = {}
-    for number, item in enumerate(records, first_row):
-        name = f"row {number}"
-        record = _as_record(item, name)
-        key = validation.check_id(record.id, name=f"id of {name}")
-        label = f"embedding of {name} (id {key!r:.60})"
-        vector = types.as_float32(record.embedding, name=label)
-        types.check_dimensions(vector, dimensions, name=label)
-        types.check_values(vector, name=label, allow_zero=allow_zero)
-        if dimensions is None:
-            dimensions = vector.size
-        payload = (
-            None
-            if record.payload is None
-            else validation.check_payload(record.payload, name=f"payload of {name}")
-        )
-        document = (
-            None
-            if record.document is None
-            else validation.check_text(record.document, name=f"document of {name}")
-        )
-        rows[key] = (vector, payload, document)
-    ids = sorted(rows)
-    return Batch(
-        ids=ids,
-        embeddings=types.encode_many([rows[key][0] for key in ids]),
-        payloads=[rows[key][1] for key in ids],
-        documents=[rows[key][2] for key in ids],
-    )

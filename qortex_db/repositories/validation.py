@@ -17,6 +17,8 @@ MAX_ID_BYTES: Final = 1_024
 
 MAX_INT4: Final = 2**31 - 1
 
+_to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
 
 def check_text(value: object, *, name: str) -> str:
     """Text that PostgreSQL can hold: no NUL, no lone surrogate."""
@@ -24,12 +26,13 @@ def check_text(value: object, *, name: str) -> str:
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a str.")
     if "\x00" in value:
         raise InvalidInputError(f"{name} contains NUL, which PostgreSQL's text can't hold.")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InvalidInputError(
-            f"{name} contains a lone surrogate, which is no character of UTF-8."
-        ) from None
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidInputError(
+                f"{name} contains a lone surrogate, which is no character of UTF-8."
+            ) from None
     return value
 
 
@@ -38,7 +41,8 @@ def check_id(value: object, *, name: str = "id") -> str:
     text = check_text(value, name=name)
     if not text:
         raise InvalidInputError(f"{name} is empty.")
-    if (size := len(text.encode())) > MAX_ID_BYTES:
+    # A character takes four bytes at most.
+    if len(text) * 4 > MAX_ID_BYTES and (size := len(text.encode())) > MAX_ID_BYTES:
         raise InvalidInputError(f"{name} has {size} bytes; at most {MAX_ID_BYTES} are allowed.")
     return text
 
@@ -49,7 +53,25 @@ def check_ids(values: object, *, name: str = "ids") -> list[str]:
         raise InvalidInputError(
             f"{name} is a {type(values).__name__}; pass a list of ids, even for one."
         )
-    return sorted({check_id(value, name=f"{name}[{i}]") for i, value in enumerate(values)})
+    keys = list(values)
+    if not all_plain(keys):
+        for i, key in enumerate(keys):
+            check_id(key, name=f"{name}[{i}]")
+    return sorted(set(keys))
+
+
+def all_plain(keys: list[object]) -> bool:
+    """Whether all are ids beyond doubt, by a few passes: short printable ASCII."""
+    if not keys or set(map(type, keys)) != {str}:
+        return not keys
+    texts = cast("list[str]", keys)
+    joined = "".join(texts)
+    return (
+        joined.isascii()
+        and joined.isprintable()
+        and min(map(len, texts)) > 0
+        and max(map(len, texts)) <= MAX_ID_BYTES
+    )
 
 
 def _whole(value: object) -> int | None:
@@ -117,7 +139,7 @@ def check_payload(value: object, *, name: str = "payload") -> str:
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a dict.")
     _check_json(value, name)
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        return _to_json(value)
     except (TypeError, ValueError, RecursionError):
         raise InvalidInputError(f"{name} holds something that JSON can't say.") from None
 

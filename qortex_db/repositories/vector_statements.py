@@ -15,24 +15,27 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
-    column,
     delete,
     func,
     literal,
     literal_column,
+    null,
     select,
     text,
     true,
     tuple_,
+    type_coerce,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from qortex_db.types import Embedding, EncodedEmbeddings
+from qortex_db.types import Embedding, EncodedEmbeddings, JsonText, SentEmbedding
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import ColumnElement, Delete, Select, Table, Update
-    from sqlalchemy.dialects.postgresql import Insert
+    from sqlalchemy.sql.dml import ReturningInsert
 
 Given: TypeAlias = Literal["none", "all", "some"]
 """For how many rows of a batch an optional column is given."""
@@ -40,7 +43,7 @@ Given: TypeAlias = Literal["none", "all", "some"]
 _OPTIONAL = ("payload", "document")
 
 
-def given(values: list[str | None]) -> Given:
+def given(values: Sequence[object]) -> Given:
     """What a batch says of one optional column."""
     missing = values.count(None)
     return "all" if missing == 0 else "none" if missing == len(values) else "some"
@@ -57,12 +60,22 @@ class VectorStatements:
     def __init__(self, table: Table) -> None:
         self.table = table
         self.optional = tuple(name for name in _OPTIONAL if name in table.c)
-        self.columns = (table.c.id, table.c.vec, *(table.c[name] for name in self.optional))
+        self.vec = func.vector_send(table.c.vec, type_=SentEmbedding()).label("vec")
+        self.columns = (table.c.id, self.vec, *self._optional_columns())
         page = select(*self.columns).order_by(table.c.id).limit(bindparam("page_size"))
         self.first_page = page
         self.next_page = page.where(table.c.id > bindparam("after"))
         self.get = select(*self.columns).where(table.c.id == func.any(ids_array()))
         self.count = select(func.count()).select_from(table)
+
+    def _optional_columns(self) -> tuple[ColumnElement[Any], ...]:
+        """Payload and document, None where the table lacks one."""
+        payload = (
+            type_coerce(cast(self.table.c.payload, Text), JsonText()).label("payload")
+            if "payload" in self.optional
+            else null().label("payload")
+        )
+        return payload, self.table.c.get("document", null().label("document"))
 
     @functools.cached_property
     def delete(self) -> Delete:
@@ -79,21 +92,16 @@ class VectorStatements:
         return delete(table).where(table.c.id == keys.c.id)
 
     @functools.cache  # noqa: B019 - as many instances as tables, kept as long as the process
-    def upsert(self, payload: Given, document: Given) -> Insert:
+    def upsert(self, payload: Given, document: Given) -> ReturningInsert[Any]:
         """Insert or change; a row that would not change is not touched, nor is its index entry."""
         table = self.table
         modes = {"payload": payload, "document": document}
         used = [name for name in self.optional if modes[name] != "none"]
-        arrays = [ids_array(), cast(bindparam("vecs"), EncodedEmbeddings())]
-        arrays += [cast(bindparam(f"{name}s"), ARRAY(Text)) for name in used]
-        rows = (
-            func.unnest(*arrays)
-            .table_valued(
-                column("id", Text),
-                column("vec", Embedding()),
-                *(column(name, Text) for name in used),
-            )
-            .render_derived(name="rows")
+        # In a select list unnest() streams; in FROM its rows are put aside first.
+        arrays = {"id": ids_array(), "vec": cast(bindparam("vecs"), EncodedEmbeddings())}
+        arrays |= {name: cast(bindparam(f"{name}s"), ARRAY(Text)) for name in used}
+        rows = select(*(func.unnest(array).label(name) for name, array in arrays.items())).subquery(
+            "rows"
         )
         values: dict[str, Any] = {name: rows.c[name] for name in ("id", "vec", *used)}
         if "payload" in used:
@@ -121,7 +129,7 @@ class VectorStatements:
             changes["updated_at"] = new.updated_at
         return statement.on_conflict_do_update(
             index_elements=[table.c.id], set_=changes, where=changed
-        )
+        ).returning(literal_column("1"))  # to be counted
 
     @functools.cache  # noqa: B019 - as above
     def update(self, names: frozenset[str]) -> Update:
@@ -150,9 +158,9 @@ class VectorStatements:
         table = self.table
         distance = table.c.vec.cosine_distance(bindparam("query", type_=Embedding()))
         columns = [table.c.id, distance.label("distance")]
-        columns += [table.c[name] for name in self.optional]
+        columns += self._optional_columns()
         if with_embedding:
-            columns.append(table.c.vec)
+            columns.append(self.vec)
         # A sum is no expression that an index is on. Ties are broken outside: inside, it would
         # lose the index.
         order = distance + literal_column("0.0", Float) if exact else distance

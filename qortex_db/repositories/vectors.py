@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import time
@@ -17,6 +18,7 @@ from sqlalchemy.sql import column, table
 from qortex_db import observability, types
 from qortex_db.errors import UPGRADE_HINT, InvalidInputError, SchemaVersionError
 from qortex_db.repositories import validation
+from qortex_db.repositories.batches import Batch, Part
 from qortex_db.repositories.records import (
     MAX_LIMIT,
     EmbeddingInput,
@@ -24,9 +26,8 @@ from qortex_db.repositories.records import (
     SearchHit,
     SearchHits,
     VectorRecord,
-    check_records,
 )
-from qortex_db.repositories.vector_statements import given, statements_for
+from qortex_db.repositories.vector_statements import Given, given, statements_for
 
 if TYPE_CHECKING:
     from qortex_db.engine import Executor
@@ -76,28 +77,23 @@ class VectorRepository:
     ) -> int:
         if isinstance(records, (Mapping, VectorRecord, str, bytes)):
             raise InvalidInputError("Pass a list of records, even for one.")
-        batch = check_records(
-            records, await self.dimensions(), allow_zero=allow_zero, first_row=first_row
-        )
+        batch = Batch(records, await self.dimensions(), allow_zero=allow_zero, first_row=first_row)
         if not batch.ids:
             return 0
-        params: dict[str, Any] = {"ids": batch.ids, "vecs": batch.embeddings}
-        modes = {}
-        for name, values in (("payload", batch.payloads), ("document", batch.documents)):
-            modes[name] = mode = given(values)
-            if mode == "none":
-                continue
-            if name not in self._sql.optional:
+        modes = {"payload": given(batch.payloads), "document": given(batch.documents)}
+        for name, mode in modes.items():
+            if mode != "none" and name not in self._sql.optional:
                 raise InvalidInputError(f"The table {self._table.name} has no column {name}.")
-            params[f"{name}s"] = values
-            if mode == "some":
-                pairs = zip(batch.ids, values, strict=True)
-                params[f"with_{name}"] = {key: 1 for key, value in pairs if value is not None}
+        statement = self._sql.upsert(**modes)
+        params = (_params(part, modes) for part in batch.parts())
         start = time.perf_counter()
-        fetched = await self._executor.run(self._sql.upsert(**modes), params)
+        if batch.is_one_part:
+            written = (await self._executor.run(statement, next(params))).rowcount
+        else:
+            written = await self._executor.run_all(statement, params)
         observability.vec_add_total.add(len(batch.ids))
         observability.vec_add_duration.record(time.perf_counter() - start)
-        return fetched.rowcount
+        return written
 
     async def ingest(
         self,
@@ -144,7 +140,7 @@ class VectorRepository:
         if not keys:
             return {}
         fetched = await self._executor.run(self._sql.get, {"ids": keys})
-        return {row.id: _record(row) for row in fetched.rows}
+        return {row[0]: VectorRecord(*row) for row in fetched.rows}
 
     async def update(
         self,
@@ -212,13 +208,13 @@ class VectorRepository:
         statement = self._sql.search(exact=exact, tuned=tuned, with_embedding=with_embedding)
         with observability.timed(observability.vec_search_duration):
             rows = (await self._executor.run(statement, params)).rows
-        hits = [_hit(row, self._sql.optional, with_embedding=with_embedding) for row in rows]
         floor = -math.inf if min_score is None else min_score
         # A zero vector has no angle: its score is NaN, which is no hit.
-        wanted = [hit for hit in hits if hit.score >= floor]
-        return SearchHits(
-            wanted, requested=count, complete=exact or len(rows) == count or len(wanted) < len(hits)
-        )
+        hits = [
+            SearchHit(row[0], score, *row[2:]) for row in rows if (score := 1.0 - row[1]) >= floor
+        ]
+        complete = exact or len(rows) == count or len(hits) < len(rows)
+        return SearchHits(hits, requested=count, complete=complete)
 
     async def delete(self, ids: Iterable[str]) -> int:
         """Remove vectors by id.
@@ -242,10 +238,10 @@ class VectorRepository:
         while True:
             rows = (await self._executor.run(statement, params)).rows
             for row in rows:
-                yield _record(row)
+                yield VectorRecord(*row)
             if len(rows) < size:
                 return
-            statement, params = self._sql.next_page, {"page_size": size, "after": rows[-1].id}
+            statement, params = self._sql.next_page, {"page_size": size, "after": rows[-1][0]}
 
     async def dimensions(self) -> int | None:
         """What the column holds, read once for each engine; None where it declares nothing.
@@ -254,11 +250,7 @@ class VectorRepository:
             SchemaVersionError: There is no such table.
         """
         known = await self._executor.catalog()
-        schema = self._table.schema or self._executor.schema
-        quoted = [
-            '"' + part.replace('"', '""') + '"' for part in (schema, self._table.name) if part
-        ]
-        name = ".".join(quoted)
+        name = self._qualified_name
         if name not in known:
             rows = (await self._executor.run(_TYPMOD, {"table_name": name})).rows
             if not rows:
@@ -271,6 +263,11 @@ class VectorRepository:
             known[name] = None if rows[0][0] < 0 else int(rows[0][0])
         return known[name]
 
+    @functools.cached_property
+    def _qualified_name(self) -> str:
+        parts = (self._table.schema or self._executor.schema, self._table.name)
+        return ".".join('"' + part.replace('"', '""') + '"' for part in parts if part)
+
     async def _encoded(self, embedding: object, *, name: str) -> bytes:
         array = types.as_float32(embedding, name=name)
         types.check_dimensions(array, await self.dimensions(), name=name)
@@ -278,20 +275,15 @@ class VectorRepository:
         return types.encode(array)
 
 
-def _record(row: Any) -> VectorRecord:
-    fields = row._mapping  # noqa: SLF001 - SQLAlchemy's public way to a row's mapping
-    return VectorRecord(row.id, row.vec, fields.get("payload"), fields.get("document"))
-
-
-def _hit(row: Any, optional: tuple[str, ...], *, with_embedding: bool) -> SearchHit:
-    values: dict[str, Any] = dict(zip(optional, row[2:], strict=False))
-    return SearchHit(
-        id=row[0],
-        score=1.0 - row[1],
-        payload=values.get("payload"),
-        document=values.get("document"),
-        embedding=row[-1] if with_embedding else None,
-    )
+def _params(part: Part, modes: Mapping[str, Given]) -> dict[str, Any]:
+    params: dict[str, Any] = {"ids": part.ids, "vecs": part.embeddings}
+    for name, values in (("payload", part.payloads), ("document", part.documents)):
+        if modes[name] != "none":
+            params[f"{name}s"] = values
+        if modes[name] == "some":
+            pairs = zip(part.ids, values, strict=True)
+            params[f"with_{name}"] = {key: 1 for key, value in pairs if value is not None}
+    return params
 
 
 async def _batches(

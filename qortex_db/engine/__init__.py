@@ -1,0 +1,26 @@
+"""One async engine, and the two lanes that statements take over its pool.
+
+A repository call by itself is its own transaction, in one round trip; in a unit of work it runs in
+that session's transaction. Repositories see an `Executor` and don't know which.
+"""
+
+from qortex_db.engine.connections import adopt, create_engine
+from qortex_db.engine.lanes import (
+    AutocommitExecutor,
+    Executor,
+    Fetched,
+    SessionExecutor,
+    refresh_loaded,
+    translate_map,
+)
+
+__all__ = [
+    "AutocommitExecutor",
+    "Executor",
+    "Fetched",
+    "SessionExecutor",
+    "adopt",
+    "create_engine",
+    "refresh_loaded",
+    "translate_map",
+]

@@ -1,0 +1,112 @@
+"""Connections: the engine, its pool and timeouts, and the codec of vectors."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import event
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from qortex_db.errors import InvalidInputError
+from qortex_db.types import decode, encode_any
+
+if TYPE_CHECKING:
+    from sqlalchemy import Dialect, Engine
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+    from qortex_db.settings import Settings, Target
+
+_CODEC: Final = "qortex_db_codec"
+_PING_AFTER: Final = "qortex_db_ping_after"
+
+# The extension may live in any schema, and other types may be named "vector".
+_FIND_VECTOR: Final = """
+SELECT n.nspname FROM pg_catalog.pg_extension e
+JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::regclass
+ AND d.refobjid = e.oid AND d.deptype = 'e' AND d.classid = 'pg_catalog.pg_type'::regclass
+JOIN pg_catalog.pg_type t ON t.oid = d.objid AND t.typname = 'vector'
+JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+WHERE e.extname = 'vector'
+"""
+
+
+def create_engine(target: Target, settings: Settings) -> AsyncEngine:
+    """The package's engine on a server. Nothing connects yet."""
+    timeout = settings.statement_timeout_seconds or None
+    engine = create_async_engine(
+        target.url,
+        connect_args={
+            "timeout": settings.connect_timeout_seconds,
+            "command_timeout": timeout,
+            **target.connect_args,
+        },
+        pool_size=settings.pool_max_size,
+        max_overflow=0,
+        pool_timeout=settings.pool_timeout_seconds,
+        pool_use_lifo=True,  # the warm connections keep their prepared statements in use
+        hide_parameters=True,  # values, vectors and payloads stay out of messages
+    )
+    adopt(engine)
+    _watch_idle(engine.sync_engine, settings.idle_ping_seconds)
+    return engine
+
+
+def adopt(engine: AsyncEngine) -> None:
+    """Have an engine's connections, a host's too, take vectors in binary from checkout on."""
+    check_driver(engine.dialect)
+    if not event.contains(engine.sync_engine, "checkout", _on_checkout):
+        event.listen(engine.sync_engine, "checkout", _on_checkout)
+
+
+def check_driver(dialect: Dialect) -> None:
+    if dialect.driver != "asyncpg":
+        raise InvalidInputError(
+            f"The engine's driver is {dialect.driver}; make it with create_async_engine and a URL "
+            "that begins with postgresql+asyncpg://."
+        )
+
+
+def _on_checkout(
+    connection: Any, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
+) -> None:
+    if connection.driver_connection.is_closed():  # costs no round trip: a restart closed it
+        raise sa_exc.DisconnectionError("The server closed this connection.")
+    info = record.info
+    if time.monotonic() > info.get(_PING_AFTER, math.inf):
+        try:
+            connection.ping()
+        except Exception as error:
+            raise sa_exc.DisconnectionError("The idle connection is gone.") from error
+    ensure_codec(connection, info)
+
+
+def ensure_codec(connection: Any, info: dict[Any, Any]) -> None:
+    if info.get(_CODEC):
+        return
+    if connection.run_async(_register):
+        info[_CODEC] = True
+        # Statements prepared before hold the old codec.
+        if connection._prepared_statement_cache is not None:  # noqa: SLF001 - it has no public name
+            connection._prepared_statement_cache.clear()  # noqa: SLF001
+
+
+async def _register(driver: Any) -> bool:
+    schema = await driver.fetchval(_FIND_VECTOR)
+    if schema is None:  # not migrated yet: asked again at the next checkout
+        return False
+    await driver.set_type_codec(
+        "vector", schema=schema, encoder=encode_any, decoder=decode, format="binary"
+    )
+    return True
+
+
+def _watch_idle(engine: Engine, idle_ping_seconds: float) -> None:
+    """Have what was idle for long pinged: a firewall drops such connections without a word."""
+
+    @event.listens_for(engine, "checkin")
+    def _on_checkin(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+        record.info[_PING_AFTER] = time.monotonic() + idle_ping_seconds

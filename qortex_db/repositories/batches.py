@@ -1,0 +1,160 @@
+"""Records in key order, checked and encoded part by part while the parts before are on their way.
+
+A part is looked at as a whole first, by a few passes over one matrix: about 2 µs a row from numpy
+and 5 µs from lists. Only what those can't vouch for is checked row by row, where a refusal gets
+its name.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from qortex_db import types
+from qortex_db.errors import InvalidInputError
+from qortex_db.repositories import validation
+from qortex_db.repositories.records import RecordInput, VectorRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+PART_BYTES: Final = 2**18
+"""The vectors of one statement: what a socket takes while the server works on those before."""
+PART_ROWS: Final = 1_000
+
+_FIELDS: Final = frozenset({"id", "embedding", "payload", "document"})
+_PLAIN: Final = {np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16)}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Checked rows, column by column."""
+
+    ids: list[str]
+    embeddings: list[bytes]
+    payloads: list[str | None]
+    documents: list[str | None]
+
+
+class Batch:
+    """Records in key order, the last of a repeated id; their shape and ids are checked at once.
+
+    Attributes:
+        ids: Distinct, in key order.
+        payloads: As given, None where none is.
+        documents: The same.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[RecordInput],
+        dimensions: int | None,
+        *,
+        allow_zero: bool = False,
+        first_row: int = 0,
+    ) -> None:
+        rows = [_fields(item, number) for number, item in enumerate(records, first_row)]
+        ids: list[Any] = [row[0] for row in rows]
+        if not validation.all_plain(ids):
+            for number, key in enumerate(ids, first_row):
+                validation.check_id(key, name=f"id of row {number}")
+        last = dict(zip(ids, itertools.count()))
+        self.ids = sorted(last)
+        self._order = [last[key] for key in self.ids]
+        self._embeddings = [rows[i][1] for i in self._order]
+        self.payloads = [rows[i][2] for i in self._order]
+        self.documents = [rows[i][3] for i in self._order]
+        self._dimensions = dimensions or _length(self._embeddings)
+        self._allow_zero = allow_zero
+        self._first_row = first_row
+        self._size = max(1, min(PART_ROWS, PART_BYTES // (4 * self._dimensions)))
+
+    @property
+    def is_one_part(self) -> bool:
+        """Whether one statement takes it all."""
+        return len(self.ids) <= self._size
+
+    def parts(self) -> Iterator[Part]:
+        """The rows by the statement.
+
+        Raises:
+            InvalidInputError: A row was refused, named by its number and id.
+        """
+        for start in range(0, len(self.ids), self._size):
+            part = slice(start, start + self._size)
+            rows = [self._first_row + i for i in self._order[part]]
+            matrix = self._plain_matrix(self._embeddings[part])
+            if matrix is None:
+                matrix = self._checked_matrix(part, rows)
+            payloads = [
+                None
+                if payload is None
+                else validation.check_payload(payload, name=f"payload of row {row}")
+                for payload, row in zip(self.payloads[part], rows, strict=True)
+            ]
+            documents = [
+                None
+                if document is None
+                else validation.check_text(document, name=f"document of row {row}")
+                for document, row in zip(self.documents[part], rows, strict=True)
+            ]
+            yield Part(self.ids[part], types.encode_many(matrix), payloads, documents)
+
+    def _plain_matrix(self, embeddings: list[Any]) -> NDArray[np.float32] | None:
+        """Arrays or lists of one length, finite and not zero; None where in doubt."""
+        kinds = set(map(type, embeddings))
+        arrays = kinds == {np.ndarray} and all(row.ndim == 1 for row in embeddings)
+        if not (arrays or kinds <= {list, tuple}):
+            return None
+        if set(map(len, embeddings)) != {self._dimensions}:
+            return None
+        with np.errstate(all="ignore"):  # what overflows is a doubt
+            if not arrays:
+                matrix = types.from_lists(embeddings, self._dimensions)
+            elif {row.dtype for row in embeddings} <= _PLAIN:
+                flat = np.concatenate(embeddings).astype(np.float32, copy=False)
+                matrix = flat.reshape(-1, self._dimensions)
+            else:
+                matrix = None
+            if matrix is None:
+                return None
+            squares = np.einsum("ij,ij->i", matrix, matrix)
+        return matrix if np.isfinite(squares).all() and squares.all() else None
+
+    def _checked_matrix(self, part: slice, rows: list[int]) -> NDArray[np.float32]:
+        vectors = []
+        for key, embedding, row in zip(self.ids[part], self._embeddings[part], rows, strict=True):
+            name = f"embedding of row {row} (id {key!r:.60})"
+            vector = types.as_float32(embedding, name=name)
+            types.check_dimensions(vector, self._dimensions, name=name)
+            types.check_values(vector, name=name, allow_zero=self._allow_zero)
+            vectors.append(vector)
+        return np.stack(vectors)
+
+
+def _fields(item: RecordInput, number: int) -> tuple[Any, Any, Any, Any]:
+    if isinstance(item, VectorRecord):
+        return item.id, item.embedding, item.payload, item.document
+    if not isinstance(item, Mapping):
+        raise InvalidInputError(
+            f"row {number} is a {type(item).__name__}; pass a VectorRecord or a mapping with its "
+            "fields."
+        )
+    if not item.keys() <= _FIELDS:
+        unknown = sorted(map(str, item.keys() - _FIELDS))
+        raise InvalidInputError(f"row {number} has unknown fields {unknown}.")
+    try:
+        return item["id"], item["embedding"], item.get("payload"), item.get("document")
+    except KeyError as error:
+        raise InvalidInputError(f"row {number} lacks {error.args[0]!r}.") from None
+
+
+def _length(embeddings: list[Any]) -> int:
+    """What the first of them has, where the column takes any."""
+    return types.as_float32(embeddings[0], name="the first embedding").size if embeddings else 1
