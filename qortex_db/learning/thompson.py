@@ -33,7 +33,7 @@ class Selection:
 
 
 def select(
-    candidates: Sequence[Arm],
+    candidates: Sequence[Arm | str],
     states: Mapping[str, ArmState],
     *,
     k: int = 1,
@@ -45,7 +45,7 @@ def select(
     """Choose among candidates by one draw from each one's posterior.
 
     Args:
-        candidates: With distinct ids.
+        candidates: Arms or ids, all distinct.
         states: Their posteriors; who is missing has the prior.
         k: How many; 0 or less means no cap.
         token_budget: What the chosen may cost together; 0 means no budget. An arm that does not
@@ -59,33 +59,34 @@ def select(
     """
     rng = np.random.default_rng() if rng is None else rng
     prior = ArmState()
-    known = [states.get(arm.id, prior) for arm in candidates]
+    ids = [arm if isinstance(arm, str) else arm.id for arm in candidates]
+    costs = [0 if isinstance(arm, str) else arm.token_cost for arm in candidates]
+    known = [states.get(arm_id, prior) for arm_id in ids]
     is_baseline = bool(rng.random() < baseline_rate)
     if is_baseline:
-        draws = rng.random(len(candidates))
+        draws = rng.random(len(ids))
     else:
         draws = rng.beta([state.alpha for state in known], [state.beta for state in known])
 
     forced = [i for i, state in enumerate(known) if state.pulls < min_pulls]
-    cap = len(candidates) if k <= 0 else max(k - len(forced), 0)
-    ranked = [int(i) for i in np.argsort(-draws, kind="stable") if known[i].pulls >= min_pulls]
-
+    cap = len(ids) if k <= 0 else max(k - len(forced), 0)
     chosen = list(forced)
-    used = sum(candidates[i].token_cost for i in forced)
-    for i in ranked:
+    used = sum(costs[i] for i in forced)
+    for i in np.argsort(-draws, kind="stable").tolist():
         if len(chosen) - len(forced) >= cap:
             break
-        cost = candidates[i].token_cost
-        if token_budget <= 0 or used + cost <= token_budget:
+        fits = token_budget <= 0 or used + costs[i] <= token_budget
+        if fits and known[i].pulls >= min_pulls:
             chosen.append(i)
-            used += cost
+            used += costs[i]
 
     taken = set(chosen)
-    scored = chosen if is_baseline else range(len(candidates))
     return Selection(
-        selected=tuple(candidates[i].id for i in chosen),
-        excluded=tuple(arm.id for i, arm in enumerate(candidates) if i not in taken),
-        scores={candidates[i].id: 0.5 if is_baseline else float(draws[i]) for i in scored},
+        selected=tuple([ids[i] for i in chosen]),
+        excluded=tuple([arm_id for i, arm_id in enumerate(ids) if i not in taken]),
+        scores=dict.fromkeys([ids[i] for i in chosen], 0.5)
+        if is_baseline
+        else dict(zip(ids, draws.tolist(), strict=True)),
         is_baseline=is_baseline,
         used_tokens=used,
     )

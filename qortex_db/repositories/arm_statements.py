@@ -30,6 +30,9 @@ _listed = _arms.c.arm_id == func.any(cast(bindparam("ids"), ARRAY(Text)))
 
 GET_ALL = select(_arms.c.arm_id, *_STATE).where(_of_learner, _in_context)
 GET = GET_ALL.where(_listed)
+POSTERIORS = select(_arms.c.arm_id, _arms.c.alpha, _arms.c.beta, _arms.c.pulls).where(
+    _of_learner, _in_context, _listed
+)
 GET_ALL_STATES = select(_arms.c.context_hash, _arms.c.arm_id, *_STATE).where(_of_learner)
 CONTEXTS = select(_arms.c.context_hash).where(_of_learner).distinct().order_by(_arms.c.context_hash)
 TOP = GET_ALL.order_by(

@@ -196,15 +196,19 @@ class ArmRepository:
         """
         if isinstance(candidates, (str, bytes)):
             raise InvalidInputError("candidates has to be a list of arms or ids, even for one.")
-        arms = [arm if isinstance(arm, Arm) else Arm(id=arm) for arm in candidates]
-        keys = validation.check_ids([arm.id for arm in arms], name="candidates")
+        arms = list(candidates)
+        ids = [arm.id if isinstance(arm, Arm) else arm for arm in arms]
+        keys = validation.check_ids(ids, name="candidates")
         if len(keys) != len(arms):
             raise InvalidInputError("candidates has an id twice.")
         if isinstance(k, bool) or not isinstance(k, int):
             raise InvalidInputError("k has to be a whole number.")
         for arm in arms:
-            validation.check_count(arm.token_cost, name="token_cost")
-        states = await self._states(arm_statements.GET, learner, context, ids=keys) if keys else {}
+            if isinstance(arm, Arm):
+                validation.check_count(arm.token_cost, name="token_cost")
+        params = {"learner": _learner(learner), "context": _context(context), "ids": keys}
+        rows = (await self._executor.run(arm_statements.POSTERIORS, params)).rows if keys else ()
+        states = {arm_id: ArmState(alpha, beta, pulls) for arm_id, alpha, beta, pulls in rows}
         selection = learning.select(
             arms,
             states,

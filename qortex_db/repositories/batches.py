@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-PART_BYTES: Final = 2**18
-"""The vectors of one statement: what a socket takes while the server works on those before."""
+PART_BYTES: Final = 2**16
+"""The vectors of one statement: several fit into a socket's buffer, so that the next are made
+while the server works on those before."""
 PART_ROWS: Final = 1_000
 
 _FIELDS: Final = frozenset({"id", "embedding", "payload", "document"})
@@ -59,17 +60,16 @@ class Batch:
         allow_zero: bool = False,
         first_row: int = 0,
     ) -> None:
-        rows = [_fields(item, number) for number, item in enumerate(records, first_row)]
-        ids: list[Any] = [row[0] for row in rows]
+        ids, embeddings, payloads, documents = _columns(records, first_row)
         if not validation.all_plain(ids):
             for number, key in enumerate(ids, first_row):
                 validation.check_id(key, name=f"id of row {number}")
         last = dict(zip(ids, itertools.count()))
         self.ids = sorted(last)
         self._order = [last[key] for key in self.ids]
-        self._embeddings = [rows[i][1] for i in self._order]
-        self.payloads = [rows[i][2] for i in self._order]
-        self.documents = [rows[i][3] for i in self._order]
+        self._embeddings = [embeddings[i] for i in self._order]
+        self.payloads = [payloads[i] for i in self._order]
+        self.documents = [documents[i] for i in self._order]
         self._dimensions = dimensions or _length(self._embeddings)
         self._allow_zero = allow_zero
         self._first_row = first_row
@@ -138,21 +138,36 @@ class Batch:
         return np.stack(vectors)
 
 
-def _fields(item: RecordInput, number: int) -> tuple[Any, Any, Any, Any]:
-    if isinstance(item, VectorRecord):
-        return item.id, item.embedding, item.payload, item.document
+def _columns(records: Iterable[RecordInput], first_row: int) -> tuple[list[Any], ...]:
+    # No object a row: each would have the collector look through the caller's lists of floats.
+    columns: tuple[list[Any], ...] = ([], [], [], [])
+    ids, embeddings, payloads, documents = columns
+    for number, item in enumerate(records, first_row):
+        if isinstance(item, VectorRecord):
+            ids.append(item.id)
+            embeddings.append(item.embedding)
+            payloads.append(item.payload)
+            documents.append(item.document)
+        else:
+            _check_mapping(item, f"row {number}")
+            ids.append(item["id"])
+            embeddings.append(item["embedding"])
+            payloads.append(item.get("payload"))
+            documents.append(item.get("document"))
+    return columns
+
+
+def _check_mapping(item: object, name: str) -> None:
     if not isinstance(item, Mapping):
         raise InvalidInputError(
-            f"row {number} is a {type(item).__name__}; pass a VectorRecord or a mapping with its "
-            "fields."
+            f"{name} is a {type(item).__name__}; pass a VectorRecord or a mapping with its fields."
         )
     if not item.keys() <= _FIELDS:
         unknown = sorted(map(str, item.keys() - _FIELDS))
-        raise InvalidInputError(f"row {number} has unknown fields {unknown}.")
-    try:
-        return item["id"], item["embedding"], item.get("payload"), item.get("document")
-    except KeyError as error:
-        raise InvalidInputError(f"row {number} lacks {error.args[0]!r}.") from None
+        raise InvalidInputError(f"{name} has unknown fields {unknown}.")
+    for field in ("id", "embedding"):
+        if field not in item:
+            raise InvalidInputError(f"{name} lacks {field!r}.")
 
 
 def _length(embeddings: list[Any]) -> int:

@@ -21,12 +21,14 @@ from sqlalchemy import (
     literal_column,
     select,
     tuple_,
+    type_coerce,
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.models import InteroceptionEdge
 from qortex_db.repositories import validation
+from qortex_db.types import JsonText
 
 if TYPE_CHECKING:
     from qortex_db.engine import Executor
@@ -35,6 +37,11 @@ MAX_SCORES: Final = 100
 """How many scores of an edge are kept, the newest."""
 
 _edges: Any = InteroceptionEdge.__table__
+_STATS = (
+    _edges.c.hit_count,
+    type_coerce(cast(_edges.c.scores, Text), JsonText()),
+    _edges.c.last_seen,
+)
 
 
 @dataclass(slots=True)
@@ -140,10 +147,9 @@ def _record() -> Any:
             "scores": newest,
             "last_seen": new.last_seen,
         },
-    ).returning(_edges.c.hit_count, _edges.c.scores, _edges.c.last_seen)
+    ).returning(*_STATS)
 
 
-_STATS = (_edges.c.hit_count, _edges.c.scores, _edges.c.last_seen)
 _LOAD = select(_edges.c.src_id, _edges.c.tgt_id, *_STATS)
 _GET = select(*_STATS).where(
     _edges.c.src_id == bindparam("src"), _edges.c.tgt_id == bindparam("tgt")
@@ -180,12 +186,17 @@ def edge_key(src: object, tgt: object) -> tuple[str, str]:
 def _edge_keys(keys: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     if isinstance(keys, (str, bytes)):
         raise InvalidInputError("keys has to be a list of (src_id, tgt_id) pairs.")
-    found = set()
-    for key in keys:
-        if isinstance(key, (str, bytes)) or len(key) != 2:  # noqa: PLR2004 - a pair
-            raise InvalidInputError("keys has to be a list of (src_id, tgt_id) pairs.")
-        found.add(edge_key(*key))
-    return sorted(found)
+    return sorted({_edge_key(key) for key in keys})
+
+
+def _edge_key(key: tuple[str, str]) -> tuple[str, str]:
+    if isinstance(key, (str, bytes)) or len(key) != 2:  # noqa: PLR2004 - a pair
+        raise InvalidInputError("keys has to be a list of (src_id, tgt_id) pairs.")
+    return edge_key(*key)
+
+
+def _scores(values: list[float]) -> list[float]:
+    return values if validation.all_finite(values) else [_score(value) for value in values]
 
 
 def _score(value: object) -> float:
@@ -219,10 +230,9 @@ class EdgeRepository:
             raise InvalidInputError("edges has to be a mapping of pairs to EdgeStats.")
         rows: dict[tuple[str, str], list[Any]] = {}
         for key, stats in edges.items():
-            (pair,) = _edge_keys([key])
-            rows[pair] = [
+            rows[_edge_key(key)] = [
                 validation.check_count(stats.hit_count, name="hit_count"),
-                json.dumps([_score(score) for score in stats.scores][-MAX_SCORES:]),
+                json.dumps(_scores(stats.scores)[-MAX_SCORES:]),
                 validation.check_time(stats.last_seen, name="last_seen"),
             ]
         await self._write(_SAVE, rows)

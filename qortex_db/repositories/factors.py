@@ -144,16 +144,16 @@ class FactorRepository:
         """
         if not isinstance(weights, Mapping):
             raise InvalidInputError("weights has to be a mapping of node ids to numbers.")
-        rows = {
-            validation.check_id(key, name="node id"): validation.check_number(
-                weight, name=f"weight of {key!r:.60}"
-            )
-            for key, weight in weights.items()
-        }
-        if not rows:
+        keys = validation.check_ids(weights, name="node ids")
+        if not keys:
             return
-        keys = sorted(rows)
-        await self._executor.run(_SAVE, {"ids": keys, "weights": [rows[key] for key in keys]})
+        values = [weights[key] for key in keys]
+        if not validation.all_finite(values):
+            values = [
+                validation.check_number(value, name=f"weight of {key!r:.60}")
+                for key, value in zip(keys, values, strict=True)
+            ]
+        await self._executor.run(_SAVE, {"ids": keys, "weights": values})
         observability.factor_updates_total.add(len(keys), {"outcome": "saved"})
 
     async def adjust(self, outcomes: Mapping[str, str]) -> dict[str, float]:

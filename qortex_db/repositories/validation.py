@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from numbers import Real
 from operator import index
@@ -76,6 +76,8 @@ def all_plain(keys: list[object]) -> bool:
 
 def _whole(value: object) -> int | None:
     """A whole number of any type, numpy's too; None for what is none."""
+    if type(value) is int:
+        return value
     try:
         return None if isinstance(value, bool) else index(cast("SupportsIndex", value))
     except TypeError:
@@ -96,7 +98,7 @@ def check_number(
     value: object, *, name: str, low: float = -math.inf, high: float = math.inf
 ) -> float:
     """A finite number within bounds, both included."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, Real)):
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a number.")
     number = float(value)
     if not math.isfinite(number) or not low <= number <= high:
@@ -107,6 +109,11 @@ def check_number(
         )
         raise InvalidInputError(f"{name} is {number}; it has to be {bounds}.")
     return number
+
+
+def all_finite(values: Collection[object]) -> bool:
+    """Whether all are finite floats beyond doubt, by a few passes."""
+    return set(map(type, values)) <= {float} and math.isfinite(sum(cast("list[float]", values)))
 
 
 def check_count(value: object, *, name: str) -> int:
