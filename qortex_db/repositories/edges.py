@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 MAX_SCORES: Final = 100
 """How many scores of an edge are kept, the newest."""
+_PART_ROWS: Final = 250
 
 _edges: Any = InteroceptionEdge.__table__
 _STATS = (
@@ -94,23 +95,20 @@ def _pairs() -> Any:
 
 
 def _upsert() -> Any:
-    rows = (
-        func.unnest(
-            cast(bindparam("srcs"), ARRAY(Text)),
-            cast(bindparam("tgts"), ARRAY(Text)),
-            cast(bindparam("hits"), ARRAY(Integer)),
-            cast(bindparam("scores"), ARRAY(Text)),
-            cast(bindparam("times"), ARRAY(DateTime(timezone=True))),
+    # In a select list unnest() streams; in FROM its rows are put aside first.
+    arrays: dict[str, tuple[str, Any]] = {
+        "src_id": ("srcs", Text),
+        "tgt_id": ("tgts", Text),
+        "hit_count": ("hits", Integer),
+        "scores": ("scores", Text),
+        "last_seen": ("times", DateTime(timezone=True)),
+    }
+    rows = select(
+        *(
+            func.unnest(cast(bindparam(name), ARRAY(kind)), type_=kind).label(column_name)
+            for column_name, (name, kind) in arrays.items()
         )
-        .table_valued(
-            column("src_id", Text),
-            column("tgt_id", Text),
-            column("hit_count", Integer),
-            column("scores", Text),
-            column("last_seen", DateTime(timezone=True)),
-        )
-        .render_derived(name="rows")
-    )
+    ).subquery("rows")
     return insert(_edges).from_select(
         ["src_id", "tgt_id", "hit_count", "scores", "last_seen"],
         select(
@@ -232,10 +230,16 @@ class EdgeRepository:
         for key, stats in edges.items():
             rows[_edge_key(key)] = [
                 validation.check_count(stats.hit_count, name="hit_count"),
-                json.dumps(_scores(stats.scores)[-MAX_SCORES:]),
+                _scores(stats.scores)[-MAX_SCORES:],
                 validation.check_time(stats.last_seen, name="last_seen"),
             ]
-        await self._write(_SAVE, rows)
+        if rows:  # in parts, the next made while the server works on those before
+            keys = sorted(rows)
+            parts = (
+                _params(keys[start : start + _PART_ROWS], rows)
+                for start in range(0, len(keys), _PART_ROWS)
+            )
+            await self._executor.run_all(_SAVE, parts)
 
     async def record(self, src: str, tgt: str, *, score: float) -> EdgeStats:
         """Count one observation of a pair, atomically.
@@ -248,9 +252,7 @@ class EdgeRepository:
         Returns:
             The edge as it is now.
         """
-        rows = await self._write(
-            _RECORD, {edge_key(src, tgt): [1, json.dumps([_score(score)]), None]}
-        )
+        rows = await self._record({edge_key(src, tgt): [1, [_score(score)], None]})
         return _stats(rows[0])
 
     async def record_many(self, observations: Iterable[tuple[str, str, float]]) -> int:
@@ -265,11 +267,8 @@ class EdgeRepository:
                 raise InvalidInputError("An observation is a triple (src_id, tgt_id, score).")
             src, tgt, score = item
             scores[edge_key(src, tgt)].append(_score(score))
-        rows = {
-            key: [len(values), json.dumps(values[-MAX_SCORES:]), None]
-            for key, values in scores.items()
-        }
-        return len(await self._write(_RECORD, rows))
+        rows = {key: [len(values), values[-MAX_SCORES:], None] for key, values in scores.items()}
+        return len(await self._record(rows))
 
     async def remove(self, keys: Iterable[tuple[str, str]]) -> int:
         """Forget edges.
@@ -288,18 +287,22 @@ class EdgeRepository:
         count, total, mean, most = (await self._executor.run(_SUMMARY, {})).rows[0]
         return EdgeSummary(count, int(total or 0), float(mean or 0.0), int(most or 0))
 
-    async def _write(self, statement: Any, rows: Mapping[tuple[str, str], list[Any]]) -> list[Any]:
+    async def _record(self, rows: Mapping[tuple[str, str], list[Any]]) -> Sequence[Any]:
         if not rows:
-            return []
-        keys = sorted(rows)
-        params = {
-            "srcs": [key[0] for key in keys],
-            "tgts": [key[1] for key in keys],
-            "hits": [rows[key][0] for key in keys],
-            "scores": [rows[key][1] for key in keys],
-            "times": [rows[key][2] for key in keys],
-        }
-        return list((await self._executor.run(statement, params)).rows)
+            return ()
+        return (await self._executor.run(_RECORD, _params(sorted(rows), rows))).rows
+
+
+def _params(
+    keys: list[tuple[str, str]], rows: Mapping[tuple[str, str], list[Any]]
+) -> dict[str, Any]:
+    return {
+        "srcs": [key[0] for key in keys],
+        "tgts": [key[1] for key in keys],
+        "hits": [rows[key][0] for key in keys],
+        "scores": [json.dumps(rows[key][1]) for key in keys],
+        "times": [rows[key][2] for key in keys],
+    }
 
 
 def _stats(row: Any) -> EdgeStats:
