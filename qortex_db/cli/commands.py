@@ -14,6 +14,7 @@ from rich.console import Console
 from qortex_db import Database, QortexDbError, Settings, __version__, migrations
 from qortex_db import embedded as embedded_server
 from qortex_db.cli import demo as demonstration
+from qortex_db.cli import index as indexes
 from qortex_db.cli import render
 from qortex_db.migrations.connection import NOTHING_GIVEN
 
@@ -29,6 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # its tracebacks show local variables
     add_completion=False,
 )
+index = typer.Typer(help="The vector indexes.", no_args_is_help=True)
+app.add_typer(index, name="index")
 out = Console()
 err = Console(stderr=True)
 
@@ -179,6 +182,42 @@ async def _report(settings: Settings, *, embedded: bool) -> dict[str, Any]:
         if server is not None:
             await asyncio.to_thread(server.stop)
     return report | {"embedded": embedded, "schema": render.schema(state)}
+
+
+@index.command()
+def rebuild(
+    *,
+    table: Annotated[str, typer.Option(help="The table, without its schema.")] = "qortex_vectors",
+    load: Annotated[
+        str | None,
+        typer.Option(help="A command to run while there is no index; no shell reads it."),
+    ] = None,
+    maintenance_work_mem: Annotated[
+        str | None, typer.Option(help="Memory for the build, as 2GB. Default: by size, up to 1 GB.")
+    ] = None,
+    parallel_workers: Annotated[
+        int | None,
+        typer.Option(help="Processes beside the one that builds. Default: the server's."),
+    ] = None,
+    embedded: Embedded = False,
+) -> None:
+    """Build the vector indexes anew, while the table is in use; or drop, load and build them.
+
+    Run it as the table's owner. Whatever it is interrupted by, running it again restores them.
+    """
+    rebuilt = _run(
+        indexes.rebuild(
+            err,
+            _settings(),
+            table=table,
+            load=load,
+            maintenance_work_mem=maintenance_work_mem,
+            parallel_workers=parallel_workers,
+            embedded=embedded,
+        )
+    )
+    for one in rebuilt:
+        out.print(render.rebuilt(one), soft_wrap=True, highlight=False)
 
 
 @app.command()

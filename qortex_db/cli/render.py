@@ -14,7 +14,7 @@ from qortex_db.errors import UPGRADE_HINT
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from qortex_db.migrations import SchemaState
+    from qortex_db.migrations import RebuiltIndex, SchemaState
 
 _KIB = 1024
 
@@ -63,6 +63,11 @@ def not_current(state: SchemaState) -> str:
     return f"The schema is {where}, this version needs {state.head}: {UPGRADE_HINT}."
 
 
+def rebuilt(index: RebuiltIndex) -> str:
+    """An index after its build, in one line."""
+    return f"{escape(index.name)} is built: {size(index.bytes)}, in {index.seconds:.1f} s."
+
+
 def _counts(part: dict[str, Any], *nouns: str) -> str:
     counts = [(part[f"{noun}s"], noun) for noun in nouns]
     return f"{part['backend']}: " + ", ".join(
@@ -94,4 +99,4 @@ def status(report: dict[str, Any]) -> RenderableType:
     return Group(facts, tables)
 
 
-__all__ = ["escape", "not_current", "schema", "schema_line", "size", "status", "table"]
+__all__ = ["escape", "not_current", "rebuilt", "schema", "schema_line", "size", "status", "table"]

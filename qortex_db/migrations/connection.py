@@ -57,6 +57,8 @@ async def migration_engine(settings: Settings, *, embedded: bool) -> AsyncIterat
     engine = create_async_engine(target.url, connect_args=arguments, poolclass=NullPool)
     try:
         yield engine
+    except QortexDbError:
+        raise
     except Exception as error:
         translated = _translated(error)
         if translated is None:
