@@ -121,7 +121,12 @@ class Database(Repositories):
         return cls(None, engine, schema)
 
     def _bind(self, engine: AsyncEngine) -> None:
-        super().__init__(engines.AutocommitExecutor(engine, self._schema))
+        retry_seconds = (
+            engines.RETRY_SECONDS if self._settings is None else self._settings.retry_seconds
+        )
+        super().__init__(
+            engines.AutocommitExecutor(engine, self._schema, retry_seconds=retry_seconds)
+        )
         self._engine = engine
         translated = engine.execution_options(**engines.translate_map(self._schema))
         self._sessions = async_sessionmaker(translated, expire_on_commit=False)

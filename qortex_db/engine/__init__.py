@@ -6,6 +6,7 @@ that session's transaction. Repositories see an `Executor` and don't know which.
 
 from qortex_db.engine.connections import adopt, create_engine
 from qortex_db.engine.lanes import (
+    RETRY_SECONDS,
     AutocommitExecutor,
     Executor,
     Fetched,
@@ -15,6 +16,7 @@ from qortex_db.engine.lanes import (
 )
 
 __all__ = [
+    "RETRY_SECONDS",
     "AutocommitExecutor",
     "Executor",
     "Fetched",

@@ -81,6 +81,9 @@ class Settings(BaseSettings):
         validation_alias="QORTEX_DB_STATEMENT_TIMEOUT_SECONDS",
     )
     idle_ping_seconds: Seconds = Field(default=30.0, validation_alias="QORTEX_DB_IDLE_PING_SECONDS")
+    retry_seconds: float = Field(  # 0: never
+        default=5.0, ge=0, allow_inf_nan=False, validation_alias="QORTEX_DB_RETRY_SECONDS"
+    )
     embedded_path: Path = Field(
         default=Path("~/.qortex/postgres"), validation_alias="QORTEX_DB_EMBEDDED_PATH"
     )
