@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 WORKERS ?= 2
 
-.PHONY: help demo test format docs clean
+.PHONY: help demo test bench format docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,13 @@ test: $(VENV)/.dev ## Every check: format, lint, types, layers, tests on a real 
 	$(BIN)/lint-imports
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
+$(VENV)/.bench: $(VENV)/.dev
+	@$(INSTALL) --editable ".[bench]"
+	@touch $@
+
+bench: $(VENV)/.bench ## Times beside asyncpg by hand and the peers; one of them: TOPIC=search
+	$(BIN)/python benchmarks/run.py $(TOPIC)
+
 format: $(VENV)/.dev ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -45,4 +52,4 @@ docs: $(VENV)/.dev ## Build the documentation into docs/_build
 	$(BIN)/sphinx-build -W -b html docs docs/_build
 
 clean: ## Remove what was installed and built
-	rm -rf $(VENV) docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) benchmarks/.venvs docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

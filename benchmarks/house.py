@@ -15,7 +15,7 @@ from peers import PEERS, Peer, Process
 from qortex_db import Settings, migrations, types
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from roundtrips import counted  # noqa: E402 - the tests' own proxy
+from roundtrips import counted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -173,9 +173,7 @@ class House:
                     table,
                     schema_name=schema or None,
                     columns=columns,
-                    records=[
-                        (f"doc:{start + i:08}", row, *rest) for i, row in enumerate(rows)
-                    ],
+                    records=[(f"doc:{start + i:08}", row, *rest) for i, row in enumerate(rows)],
                 )
             await self._index(connection, spec.table, spec.column, index=index)
             await connection.execute(f"VACUUM ANALYZE {spec.table}")

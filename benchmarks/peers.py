@@ -46,7 +46,7 @@ PEERS = {
             "qortex",
             "qortex 0.8.1",
             column="embedding",
-            requirements=("qortex==0.8.1", "asyncpg==0.32.0", "pgvector==0.5.1"),
+            requirements=("qortex==0.8.1", "asyncpg==0.32.0", "pgvector==0.4.2"),
         ),
         Peer(
             "langchain",
@@ -72,11 +72,8 @@ def environment(peer: Peer) -> Path:
     if not stamp.is_file() or stamp.read_text() != wanted:
         print(f"Making an environment for {peer.title} ...", flush=True)
         venv.create(folder, with_pip=True, clear=True)
-        subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            + list(peer.requirements),
-            check=True,
-        )
+        options = ["--quiet", "--disable-pip-version-check"]
+        subprocess.run([python, "-m", "pip", "install", *options, *peer.requirements], check=True)
         stamp.write_text(wanted)
     return python
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import platform
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 
 mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402 - after the choice of what draws
+from matplotlib import pyplot as plt
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from house import Entry
 
 OURS = "#2c7fb8"
@@ -35,7 +34,7 @@ class Table:
         base = self.entries[0].median
         extra = list(dict.fromkeys(name for entry in self.entries for name in entry.columns))
         head = ["", "× the first", f"median, {self.unit}", "rounds from – to", *extra]
-        lines = [f"### {self.title}", "", "| " + " | ".join(head) + " |"]
+        lines = [f"## {self.title}", "", "| " + " | ".join(head) + " |"]
         lines.append("|---|" + "---:|" * (len(head) - 1))
         scale = {"µs": 1e6, "ms": 1e3, "s": 1.0}[self.unit.split()[0]]
         for entry in self.entries:
@@ -43,7 +42,8 @@ class Table:
             cells = [
                 entry.title,
                 f"{entry.median / base:.2f}",
-                f"{entry.median * scale:,.3g}" if entry.median * scale < 1000  # noqa: PLR2004
+                f"{entry.median * scale:,.3g}"
+                if entry.median * scale < 1000  # noqa: PLR2004
                 else f"{entry.median * scale:,.0f}",
                 f"{low:,.3g} – {high:,.3g}" if high < 1000 else f"{low:,.0f} – {high:,.0f}",  # noqa: PLR2004
                 *(entry.columns.get(name, "") for name in extra),
@@ -58,8 +58,8 @@ def machine(server_version: str) -> str:
     """What it ran on: ratios hold elsewhere, times don't."""
     processor = "unknown processor"
     try:
-        with open("/proc/cpuinfo") as lines:
-            processor = next(li.split(":")[1].strip() for li in lines if "model name" in li)
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line.split(":")[1].strip() for line in lines if "model name" in line)
     except (OSError, StopIteration):
         pass
     return (
@@ -68,7 +68,7 @@ def machine(server_version: str) -> str:
     )
 
 
-def write(
+def write(  # noqa: PLR0917
     folder: Path, topic: str, title: str, lead: str, tables: list[Table], where: str
 ) -> None:
     """The page and the picture of a topic."""
@@ -77,7 +77,7 @@ def write(
     page = [f"# {title}", "", lead, "", f"![{title}]({topic}.png)", ""]
     for table in tables:
         page += [table.markdown(), ""]
-    page += [f"Medians of interleaved rounds. {where}", "", f"    make bench TOPIC={topic}", ""]
+    page += [f"Medians of interleaved rounds, by `make bench TOPIC={topic}`. {where}", ""]
     (folder / f"{topic}.md").write_text("\n".join(page))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,8 +69,6 @@ async def search(house: House) -> list[Table]:
 
 
 def _pydocs() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    from pathlib import Path
-
     folder = Path(__file__).parent / "pydocs"
     return tuple(  # type: ignore[return-value]
         np.load(folder / f"{name}.npy").astype(np.float32) for name in ("passages", "queries")
@@ -163,8 +163,6 @@ async def index(house: House) -> list[Table]:
 
 
 async def _first_load(house: House, rows: int, *, indexed: bool) -> dict[str, Any]:
-    import time
-
     await house.empty("ours", index=indexed)
     process = await house.process("ours")
     start = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from langchain_core.embeddings import Embeddings
@@ -24,12 +25,10 @@ class Contender:
         self.engine = PGEngine.from_connection_string(
             dsn.replace("postgresql://", "postgresql+asyncpg://", 1)
         )
-        try:
+        with contextlib.suppress(ProgrammingError):  # made by an earlier process
             await self.engine.ainit_vectorstore_table(
                 "items", 384, id_column=Column("id", "TEXT", nullable=False)
             )
-        except ProgrammingError:
-            pass  # made by an earlier process
         self.store = await PGVectorStore.create(
             self.engine, NoEmbeddings(), "items", id_column="id"
         )

@@ -56,9 +56,7 @@ class Contender:
 
     async def upsert(self, ids: list[str], rows: Any) -> None:
         async with self.session() as session:
-            session.add_all(
-                Item(id=key, embedding=row) for key, row in zip(ids, rows, strict=True)
-            )
+            session.add_all(Item(id=key, embedding=row) for key, row in zip(ids, rows, strict=True))
             await session.commit()
 
     async def observe(self, learner: str, arm: str, reward: float) -> None:
