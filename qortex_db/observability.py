@@ -5,15 +5,13 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
-import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import structlog
 from opentelemetry import metrics, trace
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -68,14 +66,6 @@ def traced(name: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Await
         return wrapper
 
     return decorate
-
-
-@contextmanager
-def timed(histogram: metrics.Histogram) -> Iterator[None]:
-    """Record the seconds that the block took, unless it raised."""
-    start = time.perf_counter()
-    yield
-    histogram.record(time.perf_counter() - start)
 
 
 def instrument(engine: AsyncEngine) -> None:

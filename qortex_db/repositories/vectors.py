@@ -206,8 +206,9 @@ class VectorRepository:
         if tuned:
             params["ef_search"] = str(ef_search or min(MAX_EF_SEARCH, count))
         statement = self._sql.search(exact=exact, tuned=tuned, with_embedding=with_embedding)
-        with observability.timed(observability.vec_search_duration):
-            rows = (await self._executor.run(statement, params)).rows
+        start = time.perf_counter()
+        rows = (await self._executor.run(statement, params)).rows
+        observability.vec_search_duration.record(time.perf_counter() - start)
         floor = -math.inf if min_score is None else min_score
         # A zero vector has no angle: its score is NaN, which is no hit.
         hits = [
