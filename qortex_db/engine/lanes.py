@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 from weakref import WeakKeyDictionary
 
+import asyncpg
 from sqlalchemy import inspect, select, tuple_
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.selectable import SelectBase
@@ -15,18 +17,32 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from qortex_db.engine.compiled import Compiled
 from qortex_db.engine.connections import check_driver, ensure_codec
-from qortex_db.errors import is_connection_lost, translate
+from qortex_db.errors import (
+    OutcomeUnknownError,
+    QortexDbError,
+    is_connection_lost,
+    translate,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
+    from collections.abc import (
+        Callable,
+        Container,
+        Coroutine,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
-    from sqlalchemy import Executable
+    from sqlalchemy import Connection, Executable
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
     from sqlalchemy.orm import SessionTransaction
 
 RETRY_SECONDS: Final = 5.0
 """How long a statement that is safe to repeat is tried again while the server is away."""
 _RETRY_PAUSE_SECONDS: Final = 0.1
+_CLEANUP_SECONDS: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +82,16 @@ class _UnsentError(Exception):
     """No connection could be had: nothing reached the server, so anything may be repeated."""
 
 
+class _StoppedError(Exception):
+    """Its caller was cancelled: what was sent of a batch is to be rolled back."""
+
+
 class AutocommitExecutor:
     """The lane of calls by themselves: a statement is its own transaction, in one round trip.
 
     Args:
         engine: Whose pool is used.
-        schema: Of the package's tables.
+        schema: Of the package's tables, if not where the engine's own options put them.
         retry_seconds: How long to repeat, while the server is away, what is safe to repeat: reads,
             and whatever was not sent yet. 0 never repeats.
     """
@@ -84,59 +104,87 @@ class AutocommitExecutor:
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         self._engine = engine.sync_engine
-        self._transactional = self._engine.execution_options(**translate_map(schema))
-        self._autocommit = self._transactional.execution_options(isolation_level="AUTOCOMMIT")
-        self._schemas = self._autocommit.get_execution_options().get("schema_translate_map", {})
+        self._translated = self._engine.execution_options(**translate_map(schema))
+        self._schemas = self._translated.get_execution_options().get("schema_translate_map") or {}
         self._compiled: WeakKeyDictionary[Any, Compiled] = WeakKeyDictionary()
         self._retry_seconds = retry_seconds
-        self.schema = schema
+        self.schema: str | None = self._schemas.get(None)
 
     async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
-        repeatable = isinstance(statement, SelectBase)
+        if self._watched():
+            fetched: Fetched = await self._repeat(self._run_watched, statement, params)
+        else:
+            fetched = await self._repeat(self._run, statement, params)
+        return fetched
+
+    async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
+        work = self._run_all_watched if self._watched() else self._run_all
+        count: int = await self._repeat(work, statement, params)
+        return count
+
+    async def _repeat(self, work: Callable[..., Any], statement: Executable, params: Any) -> Any:
         deadline = None
         while True:
             try:
                 # One greenlet for connect, execute, fetch and close.
-                return await greenlet_spawn(self._run, statement, params)
+                if work == self._run:
+                    return await greenlet_spawn(work, statement, params)
+                return await _cancelled_once(greenlet_spawn(work, statement, params))
             except Exception as error:  # noqa: BLE001 - translated, and raised again
                 unsent = isinstance(error, _UnsentError)
                 cause: Any = error.__cause__ if unsent else error
-                if (unsent or repeatable) and is_connection_lost(cause):
+                lost = is_connection_lost(cause)
+                if lost and (unsent or isinstance(statement, SelectBase)):
                     deadline = deadline or time.monotonic() + self._retry_seconds
                     if time.monotonic() < deadline:
                         await asyncio.sleep(_RETRY_PAUSE_SECONDS)  # a restart takes its time
                         continue
-                # The driver's error quotes values.
-                raise _translated(cause) from None
-
-    async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
-        try:
-            return await greenlet_spawn(self._run_all, statement, params)
-        except Exception as error:  # noqa: BLE001 - translated, and raised again
-            cause: Any = error.__cause__ if isinstance(error, _UnsentError) else error
-            raise _translated(cause) from None
+                in_doubt = lost and not unsent and isinstance(statement, UpdateBase)
+                failure = _in_doubt() if in_doubt else _translated(cause)
+            # Out here it has no context: the driver's error quotes values.
+            raise failure
 
     def _run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
-        if self._watched():
-            with self._autocommit.connect() as connection:
-                result = connection.execute(statement, dict(params))
-                return Fetched(result.fetchall() if result.returns_rows else (), result.rowcount)
         compiled = self._compile(statement)
         arguments = compiled.arguments(params)
-        with _Lease(self._engine) as driver:
-            fetched: Fetched = await_only(_execute(driver, compiled, arguments))
+        with _Lease(self._engine) as lease:
+            fetched: Fetched = await_only(_execute(lease.driver, compiled, arguments))
+            lease.commit()
             return fetched
 
     def _run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
-        if self._watched():
-            with self._transactional.begin() as connection:
-                return sum(len(connection.execute(statement, dict(p)).all()) for p in params)
         compiled = self._compile(statement)
         # The parameters are made while the server works on those before. All are one transaction,
         # which a refusal among them rolls back, and one round trip.
         arguments = (compiled.arguments(each) for each in params)
-        with _Lease(self._engine) as driver:
-            return len(await_only(driver.fetchmany(compiled.sql, arguments)))
+        with _Lease(self._engine) as lease:
+            count: int = await_only(_pipeline(lease.driver, compiled.sql, arguments))
+            lease.commit()
+            return count
+
+    def _run_watched(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
+        with self._connect() as connection:
+            held: Any = connection.connection
+            if not held.driver_connection.is_in_transaction():  # a host's hook may have begun one
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+            fetched = _fetched(connection.execute(statement, dict(params)))
+            connection.commit()
+            return fetched
+
+    def _run_all_watched(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
+        with self._connect() as connection:
+            held: Any = connection.connection
+            if held.dbapi_connection.autocommit:  # a host's engine: each part would be committed
+                connection.execution_options(isolation_level="READ COMMITTED")
+            count = sum(len(_fetched(connection.execute(statement, dict(p))).rows) for p in params)
+            connection.commit()
+            return count
+
+    def _connect(self) -> Connection:
+        try:
+            return self._translated.connect()
+        except Exception as error:
+            raise _UnsentError from error
 
     def _compile(self, statement: Executable) -> Compiled:
         compiled = self._compiled.get(statement)
@@ -163,24 +211,33 @@ class _Lease:
     """A driver's connection, borrowed from a pool; inside a greenlet, as the pool may wait.
 
     A fresh or returned connection is in no transaction: SQLAlchemy begins one at its cursor's first
-    statement. So a statement that the driver runs by itself is its own transaction.
+    statement. So a statement that the driver runs by itself is its own transaction, unless a host's
+    hook used a cursor at connect or checkout.
     """
 
-    __slots__ = ("_engine", "_held")
+    __slots__ = ("_engine", "_held", "driver")
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         try:
             self._held = self._engine.raw_connection()
         except Exception as error:
             raise _UnsentError from error
-        return self._held.driver_connection
+        self.driver: Any = self._held.driver_connection
+        return self
+
+    def commit(self) -> None:
+        """End what a hook began: the pool would roll it back, and our write with it."""
+        if self.driver.is_in_transaction():
+            self._held.dbapi_connection.commit()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        # A cancelled connection may still be busy.
-        if error is not None and (not isinstance(error, Exception) or is_connection_lost(error)):
+        if error is not None and not isinstance(error, Exception):
+            # Cancelled, it may still be busy: closing it has the server stop.
+            await_only(_undisturbed(greenlet_spawn(self._held.invalidate, error)))
+        elif error is not None and is_connection_lost(error):
             self._held.invalidate(error)
         else:
             self._held.close()
@@ -194,8 +251,81 @@ async def _execute(driver: Any, compiled: Compiled, arguments: list[Any]) -> Fet
     return Fetched((), int(status.rpartition(" ")[2]))  # such as "INSERT 0 5"
 
 
+async def _pipeline(driver: Any, sql: str, arguments: Iterable[list[Any]]) -> int:
+    """Run a statement with many arguments as one transaction; return how many rows came back.
+
+    asyncpg swallows a cancellation that comes while the socket is full, and then waits for the
+    answer to a batch whose end it never sent. So it sends in a task that nobody cancels: it is
+    stopped by its input, on which it rolls back.
+    """
+    stopped = False
+
+    def until_stopped() -> Iterator[list[Any]]:
+        for each in arguments:
+            if stopped:
+                raise _StoppedError
+            yield each
+
+    sending = _task(driver.fetchmany(sql, until_stopped()))
+    try:
+        await asyncio.wait({sending})
+    finally:
+        stopped = True
+    return len(sending.result())
+
+
+async def _cancelled_once(work: Coroutine[Any, Any, Any]) -> Any:
+    """Await work that is cancelled no more than once, and then has time to clean up."""
+    task = _task(work)
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:
+        task.cancel()
+        await _finished(task)
+        raise
+    return task.result()
+
+
+async def _undisturbed(work: Coroutine[Any, Any, Any]) -> None:
+    await _finished(_task(work))
+
+
+async def _finished(task: asyncio.Future[Any]) -> None:
+    """Wait for a cleanup, however often the caller is cancelled meanwhile (anyio does at each turn
+    of the loop): cut short, it would leave the statement running on the server.
+    """
+    deadline = time.monotonic() + _CLEANUP_SECONDS
+    while not task.done() and (left := deadline - time.monotonic()) > 0:
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({task}, timeout=left)
+
+
+def _task(work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+    task = asyncio.ensure_future(work)
+    # Where nobody is left to hear of its error, asyncio would log it.
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task
+
+
+def _fetched(result: Any) -> Fetched:
+    return Fetched(result.fetchall() if result.returns_rows else (), result.rowcount)
+
+
 def _translated(error: Exception) -> Exception:
-    return translate(error) or error
+    translated = translate(error)
+    if translated is None and isinstance(error, asyncpg.InterfaceError):
+        # What SQLAlchemy would have wrapped, such as a value that the driver can't encode.
+        return QortexDbError(
+            f"The database driver failed ({type(error).__name__}) before a server answered."
+        )
+    return translated or error
+
+
+def _in_doubt() -> Exception:
+    return OutcomeUnknownError(
+        "The connection broke during a write that is its own transaction: it is either whole or "
+        "absent. Look for one of its rows before running it again."
+    )
 
 
 class SessionExecutor:
@@ -217,7 +347,7 @@ class SessionExecutor:
             result: Any = await session.execute(
                 statement, dict(params), execution_options=self._options
             )
-            fetched = Fetched(result.fetchall() if result.returns_rows else (), result.rowcount)
+            fetched = _fetched(result)
             if isinstance(statement, UpdateBase):
                 await refresh_loaded(session, {statement.table}, self._options)
         except Exception as error:  # noqa: BLE001 - translated, and raised again

@@ -6,6 +6,7 @@ import functools
 import re
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from sqlalchemy import Column, DateTime, MetaData, Table, Text
 
 from qortex_db import types
@@ -152,7 +153,7 @@ class PgVectorIndex:
         embeddings: list[list[float]] = []
         async for record in (await self._vectors()).stream(batch_size=batch_size):
             ids.append(record.id)
-            embeddings.append([float(number) for number in record.embedding])
+            embeddings.append(np.asarray(record.embedding).tolist())
             if len(ids) == batch_size:
                 yield ids, embeddings
                 ids, embeddings = [], []
