@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import numpy as np
 from peers import PEERS, Peer, Process
+from pydantic import SecretStr
 
 from qortex_db import Settings, migrations, types
 
@@ -120,7 +121,7 @@ class House:
             async with self.connection(peer.name) as connection:
                 await connection.execute("CREATE EXTENSION vector")
             if peer.ours_schema:
-                await migrations.upgrade(Settings(dsn=dsn, dimensions=384))
+                await migrations.upgrade(Settings(dsn=SecretStr(dsn), dimensions=384))
         return dsn
 
     async def empty(self, peer: str, *, index: bool) -> None:
@@ -131,11 +132,6 @@ class House:
             await connection.execute(f"TRUNCATE {table}")
             await self._index(connection, table, column, index=index)
             await connection.execute("CHECKPOINT")
-
-    async def index(self, peer: str) -> None:
-        """Build the index that a table lacks."""
-        async with self.connection(peer) as connection:
-            await self._index(connection, PEERS[peer].table, PEERS[peer].column, index=True)
 
     async def _index(
         self, connection: asyncpg.Connection, table: str, column: str, *, index: bool

@@ -36,7 +36,7 @@ class Table:
         head = ["", "× the first", f"median, {self.unit}", "rounds from – to", *extra]
         lines = [f"## {self.title}", "", "| " + " | ".join(head) + " |"]
         lines.append("|---|" + "---:|" * (len(head) - 1))
-        scale = {"µs": 1e6, "ms": 1e3, "s": 1.0}[self.unit.split()[0]]
+        scale = {"µs": 1e6, "ms": 1e3, "s": 1.0, "MB": 1.0}[self.unit.split()[0]]
         for entry in self.entries:
             low, high = min(entry.rounds) * scale, max(entry.rounds) * scale
             cells = [
@@ -107,6 +107,6 @@ def picture(path: Path, tables: list[Table]) -> None:
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(x=0.12)
-    axes[-1, 0].set_xlabel("time, × the first (shorter is faster)", fontsize=8)
+    axes[-1, 0].set_xlabel("× the first (shorter is better)", fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
