@@ -133,7 +133,7 @@ async def bulk(house: House) -> list[Table]:
     ]
 
 
-async def index(house: House) -> list[Table]:
+async def hnsw(house: House) -> list[Table]:
     """Writing where an HNSW index is."""
     rows = 10_000
     await house.data(clustered(rows), clustered(10, seed=5))
@@ -259,7 +259,7 @@ TOPICS = {
     "search": ("Search", search),
     "get": ("Reading by key", get),
     "bulk": ("Writing in bulk", bulk),
-    "index": ("Writing with an index", index),
+    "hnsw": ("Writing with an index", hnsw),
     "learning": ("Bandits", learning),
     "interoception": ("Factors and edges", interoception),
     "stream": ("Reading everything", stream),
