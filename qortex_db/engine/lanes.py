@@ -124,6 +124,7 @@ class AutocommitExecutor:
 
     async def _repeat(self, work: Callable[..., Any], statement: Executable, params: Any) -> Any:
         deadline = None
+        replanned = False
         while True:
             try:
                 # One greenlet for connect, execute, fetch and close.
@@ -133,6 +134,9 @@ class AutocommitExecutor:
             except Exception as error:  # noqa: BLE001 - translated, and raised again
                 unsent = isinstance(error, _UnsentError)
                 cause: Any = error.__cause__ if unsent else error
+                if work == self._run_watched and not replanned and self._is_outdated(cause):
+                    replanned = True  # as asyncpg does by itself: the server refused the old plan
+                    continue
                 lost = is_connection_lost(cause)
                 if lost and (unsent or isinstance(statement, SelectBase)):
                     deadline = deadline or time.monotonic() + self._retry_seconds
@@ -179,6 +183,11 @@ class AutocommitExecutor:
             count = sum(len(_fetched(connection.execute(statement, dict(p))).rows) for p in params)
             connection.commit()
             return count
+
+    def _is_outdated(self, error: object) -> bool:
+        """Whether a migration changed what a prepared statement returns; SQLAlchemy forgot it."""
+        dialect: Any = self._engine.dialect
+        return isinstance(getattr(error, "orig", None), dialect.dbapi.InvalidCachedStatementError)
 
     def _connect(self) -> Connection:
         try:
@@ -291,8 +300,9 @@ async def _undisturbed(work: Coroutine[Any, Any, Any]) -> None:
 
 
 async def _finished(task: asyncio.Future[Any]) -> None:
-    """Wait for a cleanup, however often the caller is cancelled meanwhile (anyio does at each turn
-    of the loop): cut short, it would leave the statement running on the server.
+    """Wait for a cleanup, however often the caller is cancelled meanwhile.
+
+    anyio does so at each turn of the loop. Cut short, it would leave the server working.
     """
     deadline = time.monotonic() + _CLEANUP_SECONDS
     while not task.done() and (left := deadline - time.monotonic()) > 0:
@@ -313,7 +323,9 @@ def _fetched(result: Any) -> Fetched:
 
 def _translated(error: Exception) -> Exception:
     translated = translate(error)
-    if translated is None and isinstance(error, asyncpg.InterfaceError):
+    if translated is None and isinstance(
+        error, (asyncpg.InterfaceError, asyncpg.InternalClientError)
+    ):
         # What SQLAlchemy would have wrapped, such as a value that the driver can't encode.
         return QortexDbError(
             f"The database driver failed ({type(error).__name__}) before a server answered."
@@ -335,7 +347,16 @@ class SessionExecutor:
         self._session = session
         self._options = translate_map(schema)
         self._checked: SessionTransaction | None = None
-        self.schema = schema
+        self._schema = schema
+
+    @property
+    def schema(self) -> str | None:
+        bind = self._session.sync_session.bind
+        if self._schema is not None or bind is None:
+            return self._schema
+        schemas = bind.get_execution_options().get("schema_translate_map") or {}
+        schema: str | None = schemas.get(None)
+        return schema
 
     async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
         session = self._session

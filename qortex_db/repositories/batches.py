@@ -70,10 +70,11 @@ class Batch:
         self._embeddings = [embeddings[i] for i in self._order]
         self.payloads = [payloads[i] for i in self._order]
         self.documents = [documents[i] for i in self._order]
-        self._dimensions = dimensions or _length(self._embeddings)
+        self._dimensions = dimensions
         self._allow_zero = allow_zero
         self._first_row = first_row
-        self._size = max(1, min(PART_ROWS, PART_BYTES // (4 * self._dimensions)))
+        bytes_a_row = 4 * (dimensions or _length(self._embeddings))
+        self._size = max(1, min(PART_ROWS, PART_BYTES // bytes_a_row))
 
     @property
     def is_one_part(self) -> bool:
@@ -90,8 +91,7 @@ class Batch:
             part = slice(start, start + self._size)
             rows = [self._first_row + i for i in self._order[part]]
             matrix = self._plain_matrix(self._embeddings[part])
-            if matrix is None:
-                matrix = self._checked_matrix(part, rows)
+            embeddings = self._checked(part, rows) if matrix is None else types.encode_many(matrix)
             payloads = [
                 None
                 if payload is None
@@ -104,7 +104,7 @@ class Batch:
                 else validation.check_text(document, name=f"document of row {row}")
                 for document, row in zip(self.documents[part], rows, strict=True)
             ]
-            yield Part(self.ids[part], types.encode_many(matrix), payloads, documents)
+            yield Part(self.ids[part], embeddings, payloads, documents)
 
     def _plain_matrix(self, embeddings: list[Any]) -> NDArray[np.float32] | None:
         """Arrays or lists of one length, finite and not zero; None where in doubt."""
@@ -112,14 +112,18 @@ class Batch:
         arrays = kinds == {np.ndarray} and all(row.ndim == 1 for row in embeddings)
         if not (arrays or kinds <= {list, tuple}):
             return None
-        if set(map(len, embeddings)) != {self._dimensions}:
+        lengths = set(map(len, embeddings))
+        dimensions = lengths.pop()
+        if lengths or not 0 < dimensions <= types.MAX_DIMENSIONS:
+            return None
+        if dimensions != (self._dimensions or dimensions):
             return None
         with np.errstate(all="ignore"):  # what overflows is a doubt
             if not arrays:
-                matrix = types.from_lists(embeddings, self._dimensions)
+                matrix = types.from_lists(embeddings, dimensions)
             elif {row.dtype for row in embeddings} <= _PLAIN:
                 flat = np.concatenate(embeddings).astype(np.float32, copy=False)
-                matrix = flat.reshape(-1, self._dimensions)
+                matrix = flat.reshape(-1, dimensions)
             else:
                 matrix = None
             if matrix is None:
@@ -127,15 +131,20 @@ class Batch:
             squares = np.einsum("ij,ij->i", matrix, matrix)
         return matrix if np.isfinite(squares).all() and squares.all() else None
 
-    def _checked_matrix(self, part: slice, rows: list[int]) -> NDArray[np.float32]:
-        vectors = []
+    def _checked(self, part: slice, rows: list[int]) -> list[bytes]:
+        """One by one, since a column that declares no dimension holds any."""
+        encoded = []
         for key, embedding, row in zip(self.ids[part], self._embeddings[part], rows, strict=True):
             name = f"embedding of row {row} (id {key!r:.60})"
             vector = types.as_float32(embedding, name=name)
             types.check_dimensions(vector, self._dimensions, name=name)
             types.check_values(vector, name=name, allow_zero=self._allow_zero)
-            vectors.append(vector)
-        return np.stack(vectors)
+            if vector.size > types.MAX_DIMENSIONS:
+                raise InvalidInputError(
+                    f"{name} has {vector.size} dimensions; at most {types.MAX_DIMENSIONS:,} fit."
+                )
+            encoded.append(types.encode(vector))
+        return encoded
 
 
 def _columns(records: Iterable[RecordInput], first_row: int) -> tuple[list[Any], ...]:
@@ -171,5 +180,8 @@ def _check_mapping(item: object, name: str) -> None:
 
 
 def _length(embeddings: list[Any]) -> int:
-    """What the first of them has, where the column takes any."""
-    return types.as_float32(embeddings[0], name="the first embedding").size if embeddings else 1
+    """About how long they are, where the column takes any; what is no vector is refused later."""
+    try:
+        return max(1, len(embeddings[0]))
+    except (IndexError, TypeError):
+        return 1
