@@ -84,6 +84,7 @@ class Process:
     def __init__(self, peer: Peer, process: asyncio.subprocess.Process) -> None:
         self.peer = peer
         self._process = process
+        self.pid = process.pid
 
     @classmethod
     async def start(cls, peer: Peer, dsn: str, folder: Path) -> Self:

@@ -30,7 +30,7 @@ async def _searches(
     for peer in peers:
         await house.load(peer)
     entries = [Entry(peer, "search", {"count": 200}) for peer in peers]
-    await house.run(entries, rounds=9)
+    await house.run(entries, rounds=9, apart=True)
     truth = nearest(vectors, queries)
     for entry in entries:
         process = await house.process(entry.peer)
@@ -48,7 +48,7 @@ async def search(house: House) -> list[Table]:
         trips = await house.round_trips(entry.peer, "search")
         entry.columns["round trips"] = str(trips)
     tuned = Entry("ours", "search_tuned", {"count": 200}, "ef_search=100")
-    await house.run([tuned], rounds=3)
+    await house.run([tuned], rounds=9, apart=True)
     tuned.columns["round trips"] = str(await house.round_trips("ours", "search_tuned"))
     one.entries.append(tuned)
     at_once = [
@@ -85,7 +85,7 @@ async def get(house: House) -> list[Table]:
     for peer in peers:
         await house.load(peer, index=False)
     entries = [Entry(peer, "get", {"count": 400}) for peer in peers]
-    await house.run(entries, rounds=9)
+    await house.run(entries, rounds=9, apart=True)
     for entry in entries:
         entry.columns["round trips"] = str(await house.round_trips(entry.peer, "get"))
     return [Table("One row by its key, with its vector", entries, unit="µs")]
@@ -186,18 +186,18 @@ async def learning(house: House) -> list[Table]:
         ("observe, 16 tasks on 100 arms", {"count": 480, "tasks": 16, "arms": 100}),
     ):
         entries = [Entry(peer, "observe", arguments) for peer in ("raw", "ours", "qortex", "orm")]
-        await house.run(entries, rounds=9)
+        await house.run(entries, rounds=9, apart=arguments["tasks"] == 1)
         for entry in entries:
             lost = float(np.median([answer["lost"] for answer in entry.answers]))
             entry.columns["lost"] = f"{lost:.0%}"
             entry.columns["a second"] = f"{1 / entry.median:,.0f}"
         tables.append(Table(title, entries, unit="µs a reward"))
     many = [Entry(peer, "observe_many", {"count": 800}) for peer in ("raw", "ours", "qortex")]
-    await house.run(many, rounds=7)
+    await house.run(many, rounds=9, apart=True)
     for entry in many:
         entry.columns["a second"] = f"{1 / entry.median:,.0f}"
     select = [Entry(peer, "select", {"count": 50}) for peer in ("raw", "ours", "qortex")]
-    await house.run(select, rounds=7)
+    await house.run(select, rounds=9, apart=True)
     for entry in select:
         entry.columns["round trips"] = str(await house.round_trips(entry.peer, "select"))
     return [

@@ -28,6 +28,7 @@ class Works:
         self.contender = contender
         self.vectors = np.load(folder / "vectors.npy", mmap_mode="r")
         self.queries = np.load(folder / "queries.npy")
+        self.has_arms = False
         self.ids = [f"doc:{i:08}" for i in range(len(self.vectors))]
 
     async def _each(self, operation: Any, arguments: list[Any]) -> list[float]:
@@ -131,7 +132,9 @@ class Works:
         """One of a hundred candidates."""
         name = "learner-select"
         arms = [f"arm:{i}" for i in range(100)]
-        await self.contender.observe_many(name, [(arm, 0.5) for arm in arms])
+        if not self.has_arms:
+            await self.contender.observe_many(name, [(arm, 0.5) for arm in arms])
+            self.has_arms = True
         return {
             "seconds": await self._each(lambda _: self.contender.select(name, arms), [0] * count)
         }

@@ -60,7 +60,6 @@ def select(
     rng = np.random.default_rng() if rng is None else rng
     prior = ArmState()
     ids = [arm if isinstance(arm, str) else arm.id for arm in candidates]
-    costs = [0 if isinstance(arm, str) else arm.token_cost for arm in candidates]
     known = [states.get(arm_id, prior) for arm_id in ids]
     is_baseline = bool(rng.random() < baseline_rate)
     if is_baseline:
@@ -68,17 +67,17 @@ def select(
     else:
         draws = rng.beta([state.alpha for state in known], [state.beta for state in known])
 
-    forced = [i for i, state in enumerate(known) if state.pulls < min_pulls]
-    cap = len(ids) if k <= 0 else max(k - len(forced), 0)
-    chosen = list(forced)
-    used = sum(costs[i] for i in forced)
+    chosen = [i for i, state in enumerate(known) if state.pulls < min_pulls] if min_pulls else []
+    forced = frozenset(chosen)
+    cap = len(ids) if k <= 0 else max(k, len(forced))
+    used = sum(_cost(candidates[i]) for i in chosen)
     for i in np.argsort(-draws, kind="stable").tolist():
-        if len(chosen) - len(forced) >= cap:
+        if len(chosen) >= cap:
             break
-        fits = token_budget <= 0 or used + costs[i] <= token_budget
-        if fits and known[i].pulls >= min_pulls:
+        cost = _cost(candidates[i])
+        if i not in forced and (token_budget <= 0 or used + cost <= token_budget):
             chosen.append(i)
-            used += costs[i]
+            used += cost
 
     taken = set(chosen)
     return Selection(
@@ -90,3 +89,7 @@ def select(
         is_baseline=is_baseline,
         used_tokens=used,
     )
+
+
+def _cost(candidate: Arm | str) -> int:
+    return 0 if isinstance(candidate, str) else candidate.token_cost

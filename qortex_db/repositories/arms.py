@@ -198,16 +198,16 @@ class ArmRepository:
             raise InvalidInputError("candidates has to be a list of arms or ids, even for one.")
         arms = list(candidates)
         ids = [arm.id if isinstance(arm, Arm) else arm for arm in arms]
-        keys = validation.check_ids(ids, name="candidates")
-        if len(keys) != len(arms):
+        validation.check_each_id(ids, name="candidates")
+        if len(set(ids)) != len(ids):
             raise InvalidInputError("candidates has an id twice.")
         if isinstance(k, bool) or not isinstance(k, int):
             raise InvalidInputError("k has to be a whole number.")
         for arm in arms:
             if isinstance(arm, Arm):
                 validation.check_count(arm.token_cost, name="token_cost")
-        params = {"learner": _learner(learner), "context": _context(context), "ids": keys}
-        rows = (await self._executor.run(arm_statements.POSTERIORS, params)).rows if keys else ()
+        params = {"learner": _learner(learner), "context": _context(context), "ids": ids}
+        rows = (await self._executor.run(arm_statements.POSTERIORS, params)).rows if ids else ()
         states = {arm_id: ArmState(alpha, beta, pulls) for arm_id, alpha, beta, pulls in rows}
         selection = learning.select(
             arms,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from numbers import Real
 from operator import index
@@ -54,17 +54,22 @@ def check_ids(values: object, *, name: str = "ids") -> list[str]:
             f"{name} is a {type(values).__name__}; pass a list of ids, even for one."
         )
     keys = list(values)
-    if not all_plain(keys):
-        for i, key in enumerate(keys):
-            check_id(key, name=f"{name}[{i}]")
+    check_each_id(keys, name=name)
     return sorted(set(keys))
 
 
-def all_plain(keys: list[object]) -> bool:
+def check_each_id(keys: list[str], *, name: str) -> None:
+    """A list of keys, in any order; the first that is refused is named by its place."""
+    if not all_plain(keys):
+        for i, key in enumerate(keys):
+            check_id(key, name=f"{name}[{i}]")
+
+
+def all_plain(keys: Sequence[object]) -> bool:
     """Whether all are ids beyond doubt, by a few passes: short printable ASCII."""
     if not keys or set(map(type, keys)) != {str}:
         return not keys
-    texts = cast("list[str]", keys)
+    texts = cast("Sequence[str]", keys)
     joined = "".join(texts)
     return (
         joined.isascii()
