@@ -73,7 +73,7 @@ class SchemaVersionError(QortexDbError):
 
 
 class OutcomeUnknownError(QortexDbError):
-    """The connection broke during COMMIT: the transaction is either whole or absent; look."""
+    """The connection broke during a COMMIT, or a write by itself: it is whole or absent; look."""
 
 
 UPGRADE_HINT = "run `qortex-db upgrade` (or `alembic upgrade head`) on this database"

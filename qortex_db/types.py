@@ -52,10 +52,8 @@ def as_float32(value: object, *, name: str = "embedding") -> NDArray[np.float32]
         _check_elements(value, name)
     elif isinstance(value, PgVector):
         value = value.to_numpy()
-    elif isinstance(value, (str, bytes, bytearray)) or not hasattr(value, "__array__"):
-        raise InvalidInputError(
-            f"{name} is a {type(value).__name__}; pass a list, tuple or numpy array of numbers."
-        )
+    else:
+        _check_kind(value, name)
     try:
         array = np.asarray(value)
     except (ValueError, OverflowError, TypeError):
@@ -90,6 +88,15 @@ def from_lists(rows: Sequence[Sequence[float]], dimensions: int) -> NDArray[np.f
     if any(_BOOLS & set(map(type, rows[int(i)])) for i in doubtful):
         return None
     return matrix
+
+
+def _check_kind(value: object, name: str) -> None:
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvalidInputError(f"{name} is a masked array; pass what its filled() gives.")
+    if isinstance(value, (str, bytes, bytearray)) or not hasattr(value, "__array__"):
+        raise InvalidInputError(
+            f"{name} is a {type(value).__name__}; pass a list, tuple or numpy array of numbers."
+        )
 
 
 def _check_elements(value: Sequence[object], name: str) -> None:

@@ -43,6 +43,7 @@ EMBEDDINGS: dict[str, tuple[Any, str]] = {
     "a scalar": (1.0, "float"),
     "a numpy scalar": (np.float32(1), "0 dimensions"),
     "complex": (np.ones(8, dtype=complex), "complex"),
+    "a masked array": (np.ma.masked_equal(np.arange(8.0), 3), "masked"),
     "complex elements": ([1j] * 8, "complex"),
     "strings": (["1.0"] * 8, "str"),
     "a string": ("[1,2,3,4,5,6,7,8]", "str"),

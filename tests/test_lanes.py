@@ -872,3 +872,15 @@ async def test_nothing_is_kept_of_a_statement_that_is_gone(db: Database) -> None
         gc.collect()
         sizes.add(len(executor._compiled))
     assert len(sizes) == 1
+
+
+async def test_a_unit_of_work_refuses_an_engine_in_autocommit(dsn: str) -> None:
+    engine = create_async_engine(Settings(dsn=dsn).target().url, isolation_level="AUTOCOMMIT")
+    async with Database.from_engine(engine) as db:
+        with pytest.raises(InvalidInputError, match="AUTOCOMMIT"):
+            async with db.unit_of_work() as uow:
+                await uow.factors.save({"a": 2.0})
+        assert await db.factors.load() == {}
+        await db.factors.save({"a": 3.0})
+        assert await db.factors.load() == {"a": 3.0}
+    await engine.dispose()

@@ -4,16 +4,10 @@ A repository call by itself is its own transaction, in one round trip; in a unit
 that session's transaction. Repositories see an `Executor` and don't know which.
 """
 
+from qortex_db.engine.autocommit import RETRY_SECONDS, AutocommitExecutor
 from qortex_db.engine.connections import adopt, create_engine
-from qortex_db.engine.lanes import (
-    RETRY_SECONDS,
-    AutocommitExecutor,
-    Executor,
-    Fetched,
-    SessionExecutor,
-    refresh_loaded,
-    translate_map,
-)
+from qortex_db.engine.lanes import Executor, Fetched, translate_map
+from qortex_db.engine.session import SessionExecutor, refresh_loaded
 
 __all__ = [
     "RETRY_SECONDS",

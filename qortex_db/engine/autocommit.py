@@ -1,0 +1,166 @@
+"""The lane of calls by themselves: a statement is its own transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import TextClause
+from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.selectable import SelectBase
+from sqlalchemy.util import await_only, greenlet_spawn
+
+from qortex_db.engine.compiled import Compiled
+from qortex_db.engine.lanes import Fetched, catalogs, fetched, translate_map, translated
+from qortex_db.engine.lease import Lease, UnsentError, cancelled_once, execute, pipeline
+from qortex_db.errors import OutcomeUnknownError, is_connection_lost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from sqlalchemy import Connection, Executable
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+RETRY_SECONDS: Final = 5.0
+"""How long a statement that is safe to repeat is tried again while the server is away."""
+_RETRY_PAUSE_SECONDS: Final = 0.1
+_READS: Final = (SelectBase, TextClause)  # no text() of ours writes
+
+
+class AutocommitExecutor:
+    """The lane of calls by themselves: a statement is its own transaction, in one round trip.
+
+    Args:
+        engine: Whose pool is used.
+        schema: Of the package's tables, if not where the engine's own options put them.
+        retry_seconds: How long to repeat, while the server is away, what is safe to repeat: reads,
+            and whatever was not sent yet. 0 never repeats.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        schema: str | None = None,
+        *,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
+        self._engine = engine.sync_engine
+        self._translated = self._engine.execution_options(**translate_map(schema))
+        self._schemas = self._translated.get_execution_options().get("schema_translate_map") or {}
+        self._compiled: WeakKeyDictionary[Any, Compiled] = WeakKeyDictionary()
+        self._retry_seconds = retry_seconds
+        self.schema: str | None = self._schemas.get(None)
+
+    async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
+        if self._watched():
+            given: Fetched = await self._repeat(self._run_watched, statement, params)
+        else:
+            given = await self._repeat(self._run, statement, params)
+        return given
+
+    async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
+        work = self._run_all_watched if self._watched() else self._run_all
+        count: int = await self._repeat(work, statement, params)
+        return count
+
+    async def _repeat(self, work: Callable[..., Any], statement: Executable, params: Any) -> Any:
+        deadline = None
+        replanned = False
+        while True:
+            try:
+                # One greenlet for connect, execute, fetch and close.
+                if work == self._run:
+                    return await greenlet_spawn(work, statement, params)
+                return await cancelled_once(greenlet_spawn(work, statement, params))
+            except Exception as error:  # noqa: BLE001 - translated, and raised again
+                unsent = isinstance(error, UnsentError)
+                cause: Any = error.__cause__ if unsent else error
+                if work == self._run_watched and not replanned and self._is_outdated(cause):
+                    replanned = True  # as asyncpg does by itself: the server refused the old plan
+                    continue
+                lost = is_connection_lost(cause)
+                if lost and (unsent or isinstance(statement, _READS)):
+                    deadline = deadline or time.monotonic() + self._retry_seconds
+                    if time.monotonic() < deadline:
+                        await asyncio.sleep(_RETRY_PAUSE_SECONDS)  # a restart takes its time
+                        continue
+                in_doubt = lost and not unsent and isinstance(statement, UpdateBase)
+                failure = _in_doubt() if in_doubt else translated(cause)
+            # Out here it has no context: the driver's error quotes values.
+            raise failure
+
+    def _run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
+        compiled = self._compile(statement)
+        arguments = compiled.arguments(params)
+        with Lease(self._engine) as lease:
+            given: Fetched = await_only(execute(lease.driver, compiled, arguments))
+            lease.commit()
+            return given
+
+    def _run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
+        compiled = self._compile(statement)
+        # The parameters are made while the server works on those before. All are one transaction,
+        # which a refusal among them rolls back, and one round trip.
+        arguments = (compiled.arguments(each) for each in params)
+        with Lease(self._engine) as lease:
+            count: int = await_only(pipeline(lease.driver, compiled.sql, arguments))
+            lease.commit()
+            return count
+
+    def _run_watched(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
+        with self._connect() as connection:
+            held: Any = connection.connection
+            if not held.driver_connection.is_in_transaction():  # a host's hook may have begun one
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+            given = fetched(connection.execute(statement, dict(params)))
+            connection.commit()
+            return given
+
+    def _run_all_watched(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
+        with self._connect() as connection:
+            held: Any = connection.connection
+            if held.dbapi_connection.autocommit:  # a host's engine: each part would be committed
+                connection.execution_options(isolation_level="READ COMMITTED")
+            count = sum(len(fetched(connection.execute(statement, dict(p))).rows) for p in params)
+            connection.commit()
+            return count
+
+    def _is_outdated(self, error: object) -> bool:
+        """Whether a migration changed what a prepared statement returns; SQLAlchemy forgot it."""
+        dialect: Any = self._engine.dialect
+        return isinstance(getattr(error, "orig", None), dialect.dbapi.InvalidCachedStatementError)
+
+    def _connect(self) -> Connection:
+        try:
+            return self._translated.connect()
+        except Exception as error:
+            raise UnsentError from error
+
+    def _compile(self, statement: Executable) -> Compiled:
+        compiled = self._compiled.get(statement)
+        if compiled is None:
+            compiled = Compiled(statement, self._engine.dialect, self._schemas)
+            self._compiled[statement] = compiled
+        return compiled
+
+    def _watched(self) -> bool:
+        """Whether someone listens to statements (tracing, echo): those go SQLAlchemy's whole way.
+
+        It is the test by which SQLAlchemy itself decides; it has no public name.
+        """
+        engine: Any = self._engine
+        return bool(
+            engine._has_events or engine.dialect._has_events or engine._should_log_info()  # noqa: SLF001
+        )
+
+    async def catalog(self) -> dict[str, int | None]:
+        return catalogs.setdefault(self._engine, {})
+
+
+def _in_doubt() -> Exception:
+    return OutcomeUnknownError(
+        "The connection broke during a write that is its own transaction: it is either whole or "
+        "absent. Look for one of its rows before running it again."
+    )

@@ -1,0 +1,107 @@
+"""The lane of a unit of work: statements in a session's transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import inspect, select, tuple_
+from sqlalchemy.sql.dml import UpdateBase
+
+from qortex_db.engine.connections import check_driver, ensure_codec
+from qortex_db.engine.lanes import catalogs, fetched, translate_map, translated
+from qortex_db.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Mapping
+
+    from sqlalchemy import Executable
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import SessionTransaction
+
+    from qortex_db.engine.lanes import Fetched
+
+
+class SessionExecutor:
+    """The lane of a unit of work: the session's transaction, which is the session's to end."""
+
+    def __init__(self, session: AsyncSession, schema: str | None = None) -> None:
+        self._session = session
+        self._options = translate_map(schema)
+        self._checked: SessionTransaction | None = None
+        self._schema = schema
+
+    @property
+    def schema(self) -> str | None:
+        bind = self._session.sync_session.bind
+        if self._schema is not None or bind is None:
+            return self._schema
+        schemas = bind.get_execution_options().get("schema_translate_map") or {}
+        schema: str | None = schemas.get(None)
+        return schema
+
+    async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
+        session = self._session
+        try:
+            # Core statements don't autoflush: what the host has pending comes first.
+            if session.new or session.dirty or session.deleted:
+                await session.flush()
+            await self._ensure_codec()
+            result: Any = await session.execute(
+                statement, dict(params), execution_options=self._options
+            )
+            given = fetched(result)
+            if isinstance(statement, UpdateBase):
+                await refresh_loaded(session, {statement.table}, self._options)
+        except Exception as error:  # noqa: BLE001 - translated, and raised again
+            raise translated(error) from None
+        else:
+            return given
+
+    async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
+        # What is refused must not leave a part of it in the host's transaction: hence the list.
+        return sum([len((await self.run(statement, each)).rows) for each in list(params)])
+
+    async def _ensure_codec(self) -> None:
+        """A host's connection may have been checked out before this package knew its engine."""
+        transaction = self._session.sync_session.get_transaction()
+        if transaction is not None and transaction is self._checked:
+            return
+        connection = await self._session.connection()
+        check_driver(connection.dialect)
+        held: Any = (await connection.get_raw_connection()).dbapi_connection
+        if held.autocommit:
+            raise InvalidInputError(
+                "The engine is in AUTOCOMMIT, so this would be no unit of work: nothing could be "
+                'rolled back. Use engine.execution_options(isolation_level="READ COMMITTED").'
+            )
+        await connection.run_sync(
+            lambda sync: ensure_codec(sync.connection.dbapi_connection, sync.connection.info)
+        )
+        self._checked = self._session.sync_session.get_transaction()
+
+    async def catalog(self) -> dict[str, int | None]:
+        connection = await self._session.connection()
+        return catalogs.setdefault(connection.engine.sync_engine, {})
+
+
+async def refresh_loaded(
+    session: AsyncSession, tables: Container[object], options: Mapping[str, Any]
+) -> None:
+    """Give the session's loaded objects of some tables what the database now holds.
+
+    A Core statement changes rows behind their backs, and expiring them would fail at the next
+    attribute. It costs a query a model, and only where such objects are loaded.
+    """
+    loaded: dict[type[object], list[object]] = {}
+    for instance in session.sync_session.identity_map.values():
+        if inspect(instance).mapper.local_table in tables:
+            loaded.setdefault(type(instance), []).append(instance)
+    for model, instances in loaded.items():
+        mapper = inspect(model)
+        keys = [inspect(instance).identity for instance in instances]
+        statement = select(model).where(tuple_(*mapper.primary_key).in_(keys))
+        query = session.scalars(statement, execution_options={"populate_existing": True, **options})
+        found = set(await query)
+        for instance in instances:
+            if instance not in found:
+                session.expunge(instance)
