@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 WORKERS ?= 2
 
-.PHONY: help demo test bench format docs clean
+.PHONY: help demo test test-lowest bench format docs clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -37,6 +37,12 @@ test: $(VENV)/.dev ## Every check: format, lint, types, layers, tests on a real 
 	$(BIN)/lint-imports
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
+test-lowest: ## The tests at the oldest versions that the package works with
+	@$(PYTHON) -m venv $(VENV)-lowest
+	@$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints-lowest.txt --editable ".[dev]"
+	$(VENV)-lowest/bin/pytest --numprocesses $(WORKERS) --dist loadfile
+
 $(VENV)/.bench: $(VENV)/.dev
 	@$(INSTALL) --editable ".[bench]"
 	@touch $@
@@ -52,4 +58,4 @@ docs: $(VENV)/.dev ## Build the documentation into docs/_build
 	$(BIN)/sphinx-build -W -b html docs docs/_build
 
 clean: ## Remove what was installed and built
-	rm -rf $(VENV) benchmarks/.venvs docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest benchmarks/.venvs docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
