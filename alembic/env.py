@@ -6,7 +6,8 @@ from alembic import context
 
 from qortex_db.migrations import environment
 
-if context.config.config_file_name is not None:
-    fileConfig(context.config.config_file_name, disable_existing_loggers=False)
+file = context.config.config_file_name
+if file is not None and context.config.file_config.has_section("loggers"):
+    fileConfig(file, disable_existing_loggers=False)
 
 environment.run()

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 from catalogue import BASELINE, PAYLOAD, VERSION_TABLE, catalogue, execute, relations, rows
+from commands import ROOT, alembic
 
 from qortex_db import Settings, embedded, migrations
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from qortex_db.embedded import EmbeddedServer
 
-ROOT = Path(__file__).parents[1]
 HEAD = migrations.head_revision()
 
 HOST_ENV = """
@@ -51,32 +50,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("DROP TABLE host_notes")
 """
-
-
-class Result(NamedTuple):
-    code: int | None
-    out: str
-    err: str
-
-
-async def alembic(
-    *arguments: str, dsn: str | None = None, cwd: Path = ROOT, **environment: str
-) -> Result:
-    given = {} if dsn is None else {"PGVECTOR_DSN": dsn}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-W",
-        "error::DeprecationWarning:alembic",
-        "-m",
-        "alembic",
-        *arguments,
-        cwd=cwd,
-        env=os.environ | given | environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    return Result(process.returncode, out.decode(), err.decode())
 
 
 async def test_upgrade_check_current_and_downgrade_work_from_the_checkout(

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from catalogue import BASELINE, PAYLOAD, catalogue
+from commands import ROOT, program
 
 from qortex_db import Settings, migrations
 
-ROOT = Path(__file__).parents[1]
+if TYPE_CHECKING:
+    from pathlib import Path
 
+INI = "[alembic]\nscript_location = qortex_db:_alembic\n"
+BUILD = "from hatchling.build import build_wheel; build_wheel(__import__('sys').argv[1])"
 PROGRAM = """
 import asyncio
 import qortex_db
@@ -28,31 +34,47 @@ asyncio.run(main())
 """
 
 
-def run(*command: str, **options: object) -> str:
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=100, **options
-    )  # type: ignore[call-overload]
-    assert done.returncode == 0, done.stdout + done.stderr
-    return str(done.stdout)
-
-
-def test_a_wheel_installed_elsewhere_upgrades_and_works(empty_dsn: str, tmp_path: Path) -> None:
-    build = "from hatchling.build import build_wheel; build_wheel(__import__('sys').argv[1])"
-    run(sys.executable, "-c", build, str(tmp_path), cwd=ROOT)
-    (wheel,) = tmp_path.glob("*.whl")
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of installed packages with ours in it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run([sys.executable, "-c", BUILD, str(folder)], cwd=ROOT, check=True, timeout=100)
+    (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        archive.extractall(tmp_path / "site")
+        archive.extractall(folder / "site")
+    assert len(names) == len(set(names))
     assert "qortex_db/_alembic/versions/0001_baseline.py" in names
     assert "qortex_db/py.typed" in names
     assert "qortex_db/cli/sample/LICENSE.txt" in names
     assert not [name for name in names if name.startswith(("alembic/", "tests/"))]
+    return folder / "site"
 
+
+async def test_a_wheel_installed_elsewhere_upgrades_and_works(
+    empty_dsn: str, site: Path, tmp_path: Path
+) -> None:
     # Its own folder comes before the checkout that this environment has installed.
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "PGVECTOR_DSN": empty_dsn}
-    options = {"cwd": tmp_path, "env": environment}
-    printed = run(sys.executable, "-m", "qortex_db", "upgrade", **options)
-    assert "qortex_db_0003" in printed
-    printed = run(sys.executable, "-c", PROGRAM, **options)
-    assert printed.startswith(str(tmp_path / "site"))
-    assert asyncio.run(migrations.check(Settings(dsn=empty_dsn))).dimensions == 384
+    environment = {"PYTHONPATH": str(site), "PGVECTOR_DSN": empty_dsn}
+    command = (sys.executable, "-m", "qortex_db", "upgrade")
+    done = await program(*command, cwd=tmp_path, **environment)
+    assert "qortex_db_0003" in done.out
+    done = await program(sys.executable, "-c", PROGRAM, cwd=tmp_path, **environment)
+    assert done.out.startswith(str(site)), done.err
+    assert (await migrations.check(Settings(dsn=empty_dsn))).dimensions == 384
+
+
+async def test_five_upgraders_from_the_wheel_all_succeed(
+    empty_dsn: str, site: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "alembic.ini").write_text(INI)
+    ours = (sys.executable, "-m", "qortex_db", "upgrade")
+    alembic = (sys.executable, "-m", "alembic", "upgrade", "head")
+    environment = {"PYTHONPATH": str(site), "PGVECTOR_DSN": empty_dsn}
+    starts = (
+        program(*command, cwd=tmp_path, **environment)
+        for command in (ours, alembic, ours, alembic, ours)
+    )
+    done = await asyncio.gather(*starts)
+    assert [one.code for one in done] == [0] * 5, [one.err for one in done]
+    assert await catalogue(empty_dsn) == BASELINE | PAYLOAD

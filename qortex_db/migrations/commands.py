@@ -117,7 +117,7 @@ async def check(settings: Settings | None = None, *, embedded: bool = False) -> 
         migration_engine(settings, embedded=embedded) as engine,
         engine.connect() as connection,
     ):
-        return await connection.run_sync(_state, settings)
+        return await connection.run_sync(schema_state, settings)
 
 
 def upgrade_sql(
@@ -169,23 +169,31 @@ async def _migrate(
     options: dict[str, Any],
 ) -> SchemaState:
     settings = settings or Settings()
-
-    def work(connection: Connection) -> SchemaState:
-        config = _config(settings, options)
-        config.attributes["connection"] = connection
-        with _refusals(revision):
-            migrate(config, revision)
-        return _state(connection, settings)
-
     async with (
         migration_engine(settings, embedded=embedded) as engine,
-        migration_lock(engine),
+        migration_lock(engine, timeout_seconds=settings.migration_timeout_seconds),
         engine.connect() as connection,
     ):
-        return await connection.run_sync(work)
+        return await connection.run_sync(migrate_on, settings, migrate, revision, options)
 
 
-def _state(connection: Connection, settings: Settings) -> SchemaState:
+def migrate_on(
+    connection: Connection,
+    settings: Settings,
+    migrate: Callable[[Config, str], None],
+    revision: str,
+    options: dict[str, Any],
+) -> SchemaState:
+    """Run a command of Alembic's on a fresh connection, under the migration lock."""
+    config = _config(settings, options)
+    config.attributes["connection"] = connection
+    with _refusals(revision):
+        migrate(config, revision)
+    return schema_state(connection, settings)
+
+
+def schema_state(connection: Connection, settings: Settings) -> SchemaState:
+    """Where a database stands, by a connection to it."""
     scripts = ScriptDirectory.from_config(_config(settings))
     current = current_revision(connection, settings, scripts)
     dimensions = held_dimensions(connection, settings.db_schema)

@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 
     from qortex_db.settings import Settings
 
-LOCK_TIMEOUT_SECONDS: Final = 600.0
-"""How long an upgrade waits for another one to finish."""
+NO_TIMEOUTS: Final = text("""
+SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings
+WHERE name IN
+    ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_session_timeout')
+""")
+"""A role or a database may have set them; PostgreSQL 16 does not know them all."""
 _UNDEFINED_OBJECT: Final = "42704"
 _LOCK_KEY: Final = 0x71_6F_72_74_65_78_64_62  # "qortexdb"
 
@@ -40,21 +44,30 @@ NOTHING_GIVEN: Final = (
 
 
 @asynccontextmanager
-async def migration_engine(settings: Settings, *, embedded: bool) -> AsyncIterator[AsyncEngine]:
+async def migration_engine(
+    settings: Settings, *, embedded: bool, host: AsyncEngine | None = None
+) -> AsyncIterator[AsyncEngine]:
     """An engine without a pool or a statement timeout on the given server.
+
+    Args:
+        host: An engine to connect as; its own pool stays as it is.
 
     Raises:
         UnavailableError: No server is given and the embedded one was not asked for, or it can't be
             reached.
     """
-    target, server = settings.target(), None
-    if target is None or embedded:
-        if not embedded:
-            raise UnavailableError(NOTHING_GIVEN)
-        server = await asyncio.to_thread(embedded_server.start, settings.embedded_path)
-        target = server.target()
-    arguments = {"timeout": settings.connect_timeout_seconds, **target.connect_args}
-    engine = create_async_engine(target.url, connect_args=arguments, poolclass=NullPool)
+    server = None
+    if host is not None:
+        engine = _beside(host)
+    else:
+        target = settings.target()
+        if target is None or embedded:
+            if not embedded:
+                raise UnavailableError(NOTHING_GIVEN)
+            server = await asyncio.to_thread(embedded_server.start, settings.embedded_path)
+            target = server.target()
+        arguments = {"timeout": settings.connect_timeout_seconds, **target.connect_args}
+        engine = create_async_engine(target.url, connect_args=arguments, poolclass=NullPool)
     try:
         yield engine
     except QortexDbError:
@@ -70,6 +83,14 @@ async def migration_engine(settings: Settings, *, embedded: bool) -> AsyncIterat
             await asyncio.to_thread(server.stop)
 
 
+def _beside(host: AsyncEngine) -> AsyncEngine:
+    """An engine that connects as a host's does, listeners too, and leaves nothing in its pool."""
+    theirs = host.sync_engine.pool
+    # What a pool's own `recreate` does, which keeps its class and its size.
+    ours = NullPool(theirs._creator, _dispatch=theirs.dispatch)  # noqa: SLF001
+    return create_async_engine(host.url, pool=ours)
+
+
 def _translated(error: Exception) -> QortexDbError | None:
     if sqlstate_of(error) == _UNDEFINED_OBJECT:  # to `translate`, a schema not yet migrated
         return SchemaVersionError(
@@ -82,9 +103,7 @@ def _translated(error: Exception) -> QortexDbError | None:
 
 
 @asynccontextmanager
-async def migration_lock(
-    engine: AsyncEngine, *, timeout_seconds: float = LOCK_TIMEOUT_SECONDS
-) -> AsyncIterator[None]:
+async def migration_lock(engine: AsyncEngine, *, timeout_seconds: float) -> AsyncIterator[None]:
     """Let one process at a time migrate a database.
 
     On a connection of its own, since the migrating one has to be fresh for Alembic; and by trying,
@@ -93,12 +112,14 @@ async def migration_lock(
     deadline = time.monotonic() + timeout_seconds
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(NO_TIMEOUTS)
         take = text("SELECT pg_try_advisory_lock(:key)")
         while not (await connection.execute(take, {"key": _LOCK_KEY})).scalar():
             if time.monotonic() > deadline:
                 raise LockTimeoutError(
                     f"Another process has been migrating this database for more than "
-                    f"{timeout_seconds:g} s. Wait for it, or find it in pg_locks (advisory)."
+                    f"{timeout_seconds:g} s. Wait for it, find it in pg_locks (advisory), or give "
+                    "it more time by QORTEX_DB_MIGRATION_TIMEOUT_SECONDS."
                 )
             await asyncio.sleep(0.2)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
 import pgvector.sqlalchemy
@@ -11,19 +12,22 @@ from alembic.util import CommandError
 from pydantic import ValidationError
 from sqlalchemy import text
 
-from qortex_db.errors import QortexDbError
+from qortex_db.errors import LockTimeoutError, QortexDbError
 from qortex_db.migrations.connection import migration_engine, migration_lock
 from qortex_db.migrations.dimensions import check_dimensions, check_indexable
 from qortex_db.migrations.history import current_revision
+from qortex_db.migrations.patience import WAIT_MS, try_until
 from qortex_db.models import Base
 from qortex_db.settings import Settings
 from qortex_db.types import Embedding
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from alembic.runtime.migration import MigrationContext
+    from sqlalchemy import Connection, TextClause
 
 _WRITING = {"upgrade", "downgrade", "stamp", "ensure_version"}
 _FOLLOWING = {"upgrade", "downgrade"}
+_RELATIVE = re.compile(r"^([^@]+@)?[+-]\d+$")  # to where the schema stands
 
 
 def run() -> None:
@@ -68,7 +72,11 @@ async def _connect_and_run(settings: Settings) -> None:
     embedded = "embedded" in context.get_x_argument(as_dictionary=True)
     async with migration_engine(settings, embedded=embedded) as engine:
         if _command() in _WRITING:
-            async with migration_lock(engine), engine.connect() as connection:
+            seconds = settings.migration_timeout_seconds
+            async with (
+                migration_lock(engine, timeout_seconds=seconds),
+                engine.connect() as connection,
+            ):
                 await connection.run_sync(_run_online, settings)
         else:
             async with engine.connect() as connection:
@@ -94,18 +102,45 @@ def _run_online(connection: Connection, settings: Settings) -> None:
         connection.execute(search_path, {"schema": schema})
         connection.dialect.default_schema_name = schema
     connection.commit()  # Alembic would apply nothing inside a transaction of ours
-    _configure(settings, connection=connection)
-    with context.begin_transaction():
-        context.run_migrations()
+    if not writing:
+        _configure(settings, connection=connection)
+        with context.begin_transaction():
+            context.run_migrations()
+        return
+    first = None
+
+    def attempt(wait_ms: int) -> None:
+        nonlocal first
+        _configure(settings, connection=connection, wait_ms=wait_ms)
+        heads = context.get_context().get_current_heads()
+        first = heads if first is None else first
+        destination = context.get_context().opts.get("destination_rev")
+        if heads != first and _RELATIVE.search(str(destination)):
+            raise LockTimeoutError(
+                f"A part of {destination} is done, then a table was too busy. See where the schema "
+                "stands, and go on to a revision by its name."
+            )
+        # Before the baseline nothing of ours is in use, and an extension may take its time.
+        connection.execute(_limit(wait_ms if heads else 0))
+        connection.commit()
+        with context.begin_transaction():
+            context.run_migrations()
+
+    try_until(connection, settings, attempt)
 
 
 def _run_offline(settings: Settings) -> None:
     check_indexable(settings.dimensions)
     _configure(settings, dialect_name="postgresql", literal_binds=True)
     with context.begin_transaction():
+        context.execute(_limit(WAIT_MS if context.get_starting_revision_argument() else 0))
         if settings.db_schema is not None:
             context.execute(_create_schema(settings.db_schema))
         context.run_migrations()
+
+
+def _limit(milliseconds: int) -> TextClause:
+    return text(f"SET statement_timeout = {milliseconds}")
 
 
 def _create_schema(schema: str) -> str:
@@ -116,13 +151,19 @@ def _create_schema(schema: str) -> str:
     )
 
 
-def _configure(settings: Settings, **where: Any) -> None:
+def _configure(settings: Settings, *, wait_ms: int = WAIT_MS, **where: Any) -> None:
+    context.config.attributes["qortex_db"]["lock_timeout"] = f"{wait_ms}ms"
+
+    def after_a_revision(ctx: MigrationContext, *_: object, **__: object) -> None:
+        ctx.execute(_limit(wait_ms))  # for the next one; a build of an index turns it off
+
     context.configure(
         **where,
         target_metadata=Base.metadata,
         version_table=settings.version_table,
         version_table_schema=settings.db_schema,
         transaction_per_migration=True,
+        on_version_apply=after_a_revision,
         include_name=_include_name,
         compare_type=_compare_type,
         compare_server_default=True,

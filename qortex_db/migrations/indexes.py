@@ -132,7 +132,10 @@ async def rebuild_index(
     settings = settings or Settings()
     options = _options(maintenance_work_mem, parallel_workers)
     failure: BaseException | None = None
-    async with migration_engine(settings, embedded=embedded) as engine, migration_lock(engine):
+    async with (
+        migration_engine(settings, embedded=embedded) as engine,
+        migration_lock(engine, timeout_seconds=settings.migration_timeout_seconds),
+    ):
         try:
             found = await find_table(engine, settings.db_schema, table)
             rebuilt = await _Rebuild(found, options, on_progress).run(load)
@@ -141,6 +144,13 @@ async def rebuild_index(
     if failure is not None:
         raise failure
     return rebuilt
+
+
+async def restore_pending(
+    table: OwnedTable, on_progress: Callable[[IndexProgress], object] | None = None
+) -> list[RebuiltIndex]:
+    """Build only what waits to be restored on a table, under the migration lock."""
+    return await _Rebuild(table, {}, on_progress).restore()
 
 
 def _options(memory: str | None, workers: int | None) -> dict[str, str]:
@@ -182,7 +192,7 @@ class _Rebuild:
                 f"There is no vector index on {self.table.name}, and none waits to be restored."
             )
         if load is None:
-            restored = await self._restore()
+            restored = await self.restore()
             done = {index.name for index in restored}
             others = [index for name, index in there.items() if name not in done]
             return restored + [await self._build(index, create=False) for index in others]
@@ -193,7 +203,7 @@ class _Rebuild:
             log.warning("index_load_failed", table=self.table.name, error=type(error).__name__)
             raise
         finally:
-            rebuilt = await self._restore()
+            rebuilt = await self.restore()
         return rebuilt
 
     async def _indexes(self) -> dict[str, _Found]:
@@ -221,7 +231,7 @@ class _Rebuild:
         for name in there:
             await self._drop_one(name, DROP_TIMEOUT)
 
-    async def _restore(self) -> list[RebuiltIndex]:
+    async def restore(self) -> list[RebuiltIndex]:
         """Build what is pending, or let what is there already count, and forget it."""
         rebuilt = []
         pending = await read_pending(self.table)

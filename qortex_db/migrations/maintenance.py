@@ -11,6 +11,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from qortex_db.errors import NotFoundError, QortexDbError, sqlstate_of, translate
+from qortex_db.migrations.connection import NO_TIMEOUTS
 from qortex_db.observability import log
 
 if TYPE_CHECKING:
@@ -30,12 +31,6 @@ WHERE t.relkind = 'r'
   AND t.oid = to_regclass(coalesce(quote_ident(:schema) || '.', '') || quote_ident(:name))
 """)
 _SET = text("SELECT set_config(:name, :value, false)")
-# A role or a database may have set them; PostgreSQL 16 does not know them all.
-_NO_TIMEOUTS = text("""
-SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings
-WHERE name IN
-    ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_session_timeout')
-""")
 _CANCEL = text("SELECT pg_cancel_backend(:pid)")
 
 
@@ -57,7 +52,7 @@ class OwnedTable:
             with self._translated(Exception):
                 connection = await opened.start()
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
-                await connection.execute(_NO_TIMEOUTS)
+                await connection.execute(NO_TIMEOUTS)
                 for name, value in ({"role": self.owner} | settings).items():
                     await connection.execute(_SET, {"name": name, "value": value})
             with self._translated(SQLAlchemyError):  # what else the body raises is its own

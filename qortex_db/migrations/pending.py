@@ -12,12 +12,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import TableClause, Text, column, select, text
+from sqlalchemy import TableClause, Text, column, func, select, text
 
 from qortex_db.errors import QortexDbError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
     from qortex_db.migrations.maintenance import OwnedTable
 
@@ -49,13 +51,23 @@ async def read_pending(table: OwnedTable) -> list[Index]:
     return [Index(*row[1:]) for row in await _read(table) if row[0] == table.name]
 
 
-async def write_pending(table: OwnedTable, indexes: Iterable[Index]) -> None:
-    """Write down which indexes of a table wait, instead of what was written before."""
+async def write_pending(
+    table: OwnedTable, indexes: Iterable[Index], *, connection: AsyncConnection | None = None
+) -> None:
+    """Write down which indexes of a table wait, instead of what was written before.
+
+    Args:
+        connection: One whose transaction it shall be part of, in the owner's role.
+    """
     rows = [tuple(row) for row in await _read(table) if row[0] != table.name]
     rows += [(table.name, i.name, i.definition, i.tablespace, i.comment) for i in indexes]
     if rows:
         noted = json.dumps([dict(zip(_COLUMNS, row, strict=True)) for row in rows])
-        await table.run(_CREATE, table.schema, VIEW, noted)
+        if connection is None:
+            await table.run(_CREATE, table.schema, VIEW, noted)
+        else:
+            create = select(func.format(_CREATE, table.schema, VIEW, noted))
+            await connection.exec_driver_sql((await connection.execute(create)).scalar_one())
     else:
         await table.run("DROP VIEW IF EXISTS %I.%I", table.schema, VIEW)
 

@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     retry_seconds: float = Field(  # 0: never
         default=5.0, ge=0, allow_inf_nan=False, validation_alias="QORTEX_DB_RETRY_SECONDS"
     )
+    migration_timeout_seconds: Seconds = Field(
+        default=600.0, validation_alias="QORTEX_DB_MIGRATION_TIMEOUT_SECONDS"
+    )
     embedded_path: Path = Field(
         default=Path("~/.qortex/postgres"), validation_alias="QORTEX_DB_EMBEDDED_PATH"
     )
