@@ -9,7 +9,7 @@ import pytest
 from catalogue import BASELINE, PAYLOAD, VERSION_TABLE, catalogue, execute, relations, rows
 from commands import ROOT, alembic
 
-from qortex_db import Settings, embedded, migrations
+from qortex_db import SchemaVersionError, Settings, embedded, migrations
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,6 +154,15 @@ async def test_check_sees_drift_but_not_the_tables_of_others(empty_dsn: str) -> 
     assert "extra" in done.err
 
 
+async def test_check_sees_what_alembic_alone_would_miss(empty_dsn: str) -> None:
+    await alembic("upgrade", "head", dsn=empty_dsn)
+    await execute(empty_dsn, "ALTER INDEX ix_qortex_vectors_vec SET (m = 32)")
+    done = await alembic("check", dsn=empty_dsn)
+    assert done.code != 0
+    assert "index ix_qortex_vectors_vec: expected" in done.err
+    assert "Traceback" not in done.err
+
+
 @pytest.mark.parametrize("schema", [None, "vectors"])
 async def test_a_host_with_its_own_env_has_both_histories(
     server: EmbeddedServer, empty_dsn: str, tmp_path: Path, schema: str | None
@@ -191,3 +200,13 @@ async def test_a_history_shared_with_a_host_finds_our_branch(dsn: str) -> None:
     )
     state = await migrations.check(Settings(dsn=dsn, version_table="alembic_version"))
     assert (state.current, state.is_current) == (HEAD, True)
+
+
+async def test_our_upgrade_leaves_a_shared_history_to_the_host(dsn: str) -> None:
+    await execute(
+        dsn,
+        "CREATE TABLE alembic_version (version_num text)",
+        f"INSERT INTO alembic_version VALUES ('host1'), ('{HEAD}')",
+    )
+    with pytest.raises(SchemaVersionError, match="its own Alembic upgrades both"):
+        await migrations.upgrade(Settings(dsn=dsn, version_table="alembic_version"))

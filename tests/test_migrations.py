@@ -10,12 +10,10 @@ from catalogue import (
     PAYLOAD,
     VERSION_TABLE,
     catalogue,
-    comments,
     execute,
     relations,
     rows,
 )
-from sqlalchemy import MetaData
 
 from qortex_db import (
     DimensionMismatchError,
@@ -27,8 +25,6 @@ from qortex_db import (
     migrations,
 )
 from qortex_db.migrations.connection import migration_engine, migration_lock
-from qortex_db.models import Base
-from qortex_db.types import Embedding
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -107,22 +103,6 @@ async def test_the_second_revision_keeps_rows_and_rewrites_nothing(empty_dsn: st
         "FROM qortex_vectors WHERE created_at <= now() AND updated_at <= now()",
     )
     assert kept == ["a|[1,2]|{}"]
-
-
-async def test_the_migrated_database_is_what_the_models_say(empty_dsn: str) -> None:
-    settings = Settings(dsn=empty_dsn)
-    await migrations.upgrade(settings)
-    models = MetaData()
-    for table in Base.metadata.sorted_tables:
-        table.to_metadata(models, schema="made")
-    models.tables["made.qortex_vectors"].c.vec.type = Embedding(384)  # as chosen by the upgrade
-    await execute(empty_dsn, "CREATE SCHEMA made")
-    async with migration_engine(settings, embedded=False) as engine, engine.begin() as connection:
-        await connection.run_sync(models.create_all)
-    made = {line.replace(" made.", " public.") for line in await catalogue(empty_dsn, "made")}
-    assert made == await catalogue(empty_dsn)
-    assert await comments(empty_dsn, "made") == await comments(empty_dsn)
-    assert len(await comments(empty_dsn)) == sum(len(t.columns) for t in models.tables.values())
 
 
 def test_there_is_one_history_with_one_head_under_our_label() -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from qortex_db import Database, QortexDbError, Settings, __version__, migrations
 from qortex_db import embedded as embedded_server
+from qortex_db.cli import adopt as adoption
 from qortex_db.cli import demo as demonstration
 from qortex_db.cli import index as indexes
 from qortex_db.cli import render
@@ -141,12 +142,45 @@ def downgrade(revision: str, *, embedded: Embedded = False) -> None:
 
 
 @app.command()
-def check(*, embedded: Embedded = False) -> None:
+def check(
+    *,
+    drift: Annotated[
+        bool,
+        typer.Option("--drift", help="Compare tables, columns, indexes and all else with it too."),
+    ] = False,
+    embedded: Embedded = False,
+) -> None:
     """Exit with 0 if the schema is current, else with 1: for a readiness probe."""
-    state = _run(migrations.check(_settings(), embedded=embedded))
+    settings = _settings()
+    state = _run(migrations.check(settings, embedded=embedded))
     if not state.is_current:
         _fail(render.not_current(state))
-    out.print(render.schema_line(state), soft_wrap=True)
+    if not drift:
+        out.print(render.schema_line(state), soft_wrap=True)
+        return
+    found = _run(migrations.drift(settings, embedded=embedded))
+    for one in found:
+        out.print(render.drift(one), soft_wrap=True, highlight=False)
+    if found:
+        _fail(render.drifted(len(found)))
+    out.print("The database is what the models say.")
+
+
+@app.command()
+def adopt(
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; touch nothing.")
+    ] = False,
+    embedded: Embedded = False,
+) -> None:
+    """Bring a database that qortex 0.8 filled under Alembic, with nothing lost.
+
+    Stop qortex first. Whatever it is interrupted by, running it again goes on.
+    """
+    done = _run(adoption.adopt(out, err, _settings(), dry_run=dry_run, embedded=embedded))
+    if done.failure is not None:
+        _fail(f"{done.failure} {done.pending_index} is pending: `qortex-db adopt` builds it.")
 
 
 @app.command()
@@ -178,6 +212,7 @@ async def _report(settings: Settings, *, embedded: bool) -> dict[str, Any]:
             _fail(render.not_current(state))
         async with Database.connect(settings) as database:
             report = (await database.status()).to_dict()
+        report["pending_indexes"] = await migrations.pending_indexes(settings)
     finally:
         if server is not None:
             await asyncio.to_thread(server.stop)

@@ -98,6 +98,7 @@ async def run(console: Console, path: Path) -> None:
             await _tell(console, db, load_sample())
             report = (await db.status()).to_dict()
         report |= {"embedded": True, "schema": render.schema(state)}
+        report["pending_indexes"] = await migrations.pending_indexes(settings)
         console.print(Rule("[bold]Where it stands"), render.status(report))
         console.print(_next(folder))
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import shutil
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -13,7 +14,7 @@ from qortex_db.errors import InvalidInputError, QortexDbError
 from qortex_db.migrations import rebuild_index
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from rich.console import Console
     from rich.progress import TaskID
@@ -27,8 +28,16 @@ async def rebuild(
 ) -> list[RebuiltIndex]:
     """Rebuild with a bar on a terminal, and with a program as the load."""
     program = None if load is None else _program(load)
+    with progress_bar(console) as show:
+        return await rebuild_index(settings, load=program, on_progress=show, **options)
+
+
+@contextmanager
+def progress_bar(console: Console) -> Iterator[Callable[[IndexProgress], None] | None]:
+    """What shows the progress of builds on a terminal; None elsewhere."""
     if not console.is_terminal:
-        return await rebuild_index(settings, load=program, **options)
+        yield None
+        return
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -51,7 +60,7 @@ async def rebuild(
         )
 
     try:
-        return await rebuild_index(settings, load=program, on_progress=show, **options)
+        yield show
     finally:
         bar.stop()
 

@@ -14,7 +14,7 @@ from qortex_db.errors import UPGRADE_HINT
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from qortex_db.migrations import RebuiltIndex, SchemaState
+    from qortex_db.migrations import Drift, RebuiltIndex, SchemaState
 
 _KIB = 1024
 
@@ -63,6 +63,21 @@ def not_current(state: SchemaState) -> str:
     return f"The schema is {where}, this version needs {state.head}: {UPGRADE_HINT}."
 
 
+def drift(one: Drift) -> str:
+    """A difference between a database and the models, in one line."""
+    place = f"{one.table}, {one.object}:"
+    return f"[bold]{escape(place)}[/]{escape(str(one).removeprefix(place))}"
+
+
+def drifted(count: int) -> str:
+    """How much differs, and what to do."""
+    things = "1 thing" if count == 1 else f"{count} things"
+    return (
+        f"The database differs from the models in {things}. Undo what was changed by hand, or "
+        "carry it into the models and a revision."
+    )
+
+
 def rebuilt(index: RebuiltIndex) -> str:
     """An index after its build, in one line."""
     return f"{escape(index.name)} is built: {size(index.bytes)}, in {index.seconds:.1f} s."
@@ -90,6 +105,7 @@ def status(report: dict[str, Any]) -> RenderableType:
         "learning": _counts(report["learning"], "learner", "arm"),
         "pool": f"{pool['checked_out']} in use, {pool['idle']} idle, at most {pool['max']}",
         "invalid indexes": ", ".join(report["invalid_indexes"]) or "none",
+        "pending indexes": ", ".join(report["pending_indexes"]) or "none",
     }
     for name, value in rows.items():
         facts.add_row(f"[bold]{name}[/]", escape(value))
@@ -99,4 +115,15 @@ def status(report: dict[str, Any]) -> RenderableType:
     return Group(facts, tables)
 
 
-__all__ = ["escape", "not_current", "rebuilt", "schema", "schema_line", "size", "status", "table"]
+__all__ = [
+    "drift",
+    "drifted",
+    "escape",
+    "not_current",
+    "rebuilt",
+    "schema",
+    "schema_line",
+    "size",
+    "status",
+    "table",
+]

@@ -28,16 +28,7 @@ class SessionExecutor:
         self._session = session
         self._options = translate_map(schema)
         self._checked: SessionTransaction | None = None
-        self._schema = schema
-
-    @property
-    def schema(self) -> str | None:
-        bind = self._session.sync_session.bind
-        if self._schema is not None or bind is None:
-            return self._schema
-        schemas = bind.get_execution_options().get("schema_translate_map") or {}
-        schema: str | None = schemas.get(None)
-        return schema
+        self.schema = schema
 
     async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
         session = self._session
@@ -81,6 +72,10 @@ class SessionExecutor:
 
     async def catalog(self) -> dict[str, int | None]:
         connection = await self._session.connection()
+        if self.schema is None:  # a host's engine may name one, or its connection
+            translating: Any = connection.sync_connection
+            schemas = translating.get_execution_options().get("schema_translate_map") or {}
+            self.schema = schemas.get(None)
         return catalogs.setdefault(connection.engine.sync_engine, {})
 
 

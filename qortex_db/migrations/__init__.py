@@ -1,5 +1,6 @@
-"""The schema's history: upgrade, downgrade, check, rebuild indexes. Alone in knowing Alembic."""
+"""The schema's history: upgrade, downgrade, check, adopt, rebuild. Alone in knowing Alembic."""
 
+from qortex_db.migrations.adoption import adopt
 from qortex_db.migrations.commands import (
     SchemaState,
     check,
@@ -9,16 +10,29 @@ from qortex_db.migrations.commands import (
     upgrade,
     upgrade_sql,
 )
+from qortex_db.migrations.drift import Drift, drift
+from qortex_db.migrations.host import include_name, include_object
 from qortex_db.migrations.indexes import IndexProgress, RebuiltIndex, rebuild_index
+from qortex_db.migrations.pending import pending_indexes
+from qortex_db.migrations.report import AdoptedTable, Adoption, AdoptionRefusedError
 
 __all__ = [
+    "AdoptedTable",
+    "Adoption",
+    "AdoptionRefusedError",
+    "Drift",
     "IndexProgress",
     "RebuiltIndex",
     "SchemaState",
+    "adopt",
     "check",
     "downgrade",
+    "drift",
     "head_revision",
+    "include_name",
+    "include_object",
     "locate",
+    "pending_indexes",
     "rebuild_index",
     "upgrade",
     "upgrade_sql",

@@ -16,7 +16,7 @@ from alembic.util import CommandError
 from qortex_db.errors import InvalidInputError, QortexDbError, SchemaVersionError
 from qortex_db.migrations.connection import migration_engine, migration_lock
 from qortex_db.migrations.dimensions import held_dimensions
-from qortex_db.migrations.history import current_revision
+from qortex_db.migrations.history import current_revision, is_shared
 from qortex_db.settings import Settings
 
 if TYPE_CHECKING:
@@ -141,21 +141,27 @@ def upgrade_sql(
     """
     buffer = io.StringIO()
     options = {"create_extension": create_extension, "extension_schema": extension_schema}
-    config = _config(settings or Settings(), options, output_buffer=buffer)
-    with _refusals(revision):
+    settings = settings or Settings()
+    config = _config(settings, options, output_buffer=buffer)
+    with _refusals(revision, settings):
         command.upgrade(config, revision, sql=True)
     return buffer.getvalue()
 
 
 @contextmanager
-def _refusals(revision: str) -> Iterator[None]:
+def _refusals(revision: str, settings: Settings) -> Iterator[None]:
     """Errors of ours for what Alembic and the revisions refuse."""
     try:
         yield
     except QortexDbError:
         raise
     except CommandError as error:
-        raise SchemaVersionError(f"The schema can't go to {revision}: {error}.") from None
+        hint = (
+            f" {settings.version_table} holds a host's revisions too: its own Alembic upgrades both."
+            if is_shared(settings)
+            else ""
+        )
+        raise SchemaVersionError(f"The schema can't go to {revision}: {error}.{hint}") from None
     except ValueError as error:  # a revision knows no error of ours
         raise InvalidInputError(f"{error}.") from None
 
@@ -187,7 +193,7 @@ def migrate_on(
     """Run a command of Alembic's on a fresh connection, under the migration lock."""
     config = _config(settings, options)
     config.attributes["connection"] = connection
-    with _refusals(revision):
+    with _refusals(revision, settings):
         migrate(config, revision)
     return schema_state(connection, settings)
 

@@ -15,6 +15,7 @@ from sqlalchemy import text
 from qortex_db.errors import LockTimeoutError, QortexDbError
 from qortex_db.migrations.connection import migration_engine, migration_lock
 from qortex_db.migrations.dimensions import check_dimensions, check_indexable
+from qortex_db.migrations.drift import drift_of
 from qortex_db.migrations.history import current_revision
 from qortex_db.migrations.patience import WAIT_MS, try_until
 from qortex_db.models import Base
@@ -106,6 +107,10 @@ def _run_online(connection: Connection, settings: Settings) -> None:
         _configure(settings, connection=connection)
         with context.begin_transaction():
             context.run_migrations()
+        if _command() == "check" and (found := drift_of(connection, settings)):
+            raise CommandError(
+                "\n".join(["The database is not what the models say:", *map(str, found)])
+            )
         return
     first = None
 

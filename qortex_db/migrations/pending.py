@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import TableClause, Text, column, func, select, text
 
 from qortex_db.errors import QortexDbError
+from qortex_db.migrations.connection import migration_engine
+from qortex_db.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,6 +35,12 @@ _OWNER = text("""
 SELECT pg_get_userbyid(c.relowner) FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = :schema AND c.relname = :view
+""")
+_VISIBLE = text("""
+SELECT n.nspname FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass(coalesce(quote_ident(:schema) || '.', '') || quote_ident(:view))
+  AND has_table_privilege(c.oid, 'SELECT')
 """)
 
 
@@ -70,6 +78,21 @@ async def write_pending(
             await connection.exec_driver_sql((await connection.execute(create)).scalar_one())
     else:
         await table.run("DROP VIEW IF EXISTS %I.%I", table.schema, VIEW)
+
+
+async def pending_indexes(settings: Settings | None = None, *, embedded: bool = False) -> list[str]:
+    """The names of the indexes that wait to be built, as far as the role may see them."""
+    settings = settings or Settings()
+    async with (
+        migration_engine(settings, embedded=embedded) as engine,
+        engine.connect() as connection,
+    ):
+        found = await connection.execute(_VISIBLE, {"schema": settings.db_schema, "view": VIEW})
+        schema = found.scalar_one_or_none()
+        if schema is None:
+            return []
+        view = TableClause(VIEW, column("name", Text), schema=schema)
+        return list((await connection.execute(select(view.c.name).order_by(view.c.name))).scalars())
 
 
 async def _read(table: OwnedTable) -> Iterable[Any]:
