@@ -1,0 +1,237 @@
+"""Where a payload keeps its values: paths, and the expressions that filters and indexes share.
+
+An expression index serves a filter only where both say exactly the same, path included, so a path
+is a quoted literal of the statement; every value is bound.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from json.encoder import encode_basestring
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import ARRAY, Boolean, Integer, Numeric, Text, func
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.elements import Case, ColumnElement, Grouping, quoted_name
+from sqlalchemy.sql.visitors import InternalTraversal
+
+from qortex_db.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from sqlalchemy import FromClause
+    from sqlalchemy.sql.compiler import SQLCompiler
+    from sqlalchemy.types import TypeEngine
+
+MAX_PATH_CHARS: Final = 256
+"""The longest path, dots included."""
+MAX_INDEXED_CHARS: Final = 200
+"""How much of a string the keyword index holds: an entry of a B-tree has to stay below 2,704 bytes,
+or the row could not be inserted. Comparing with a shorter value needs no more than that."""
+MAX_SEARCHED_CHARS: Final = 100_000
+"""How much of a string $text looks at: a tsvector has to stay below 1 MB."""
+# fmt: off
+LANGUAGES: Final = frozenset((
+    "simple", "arabic", "armenian", "basque", "catalan", "danish", "dutch", "english", "finnish",
+    "french", "german", "greek", "hindi", "hungarian", "indonesian", "irish", "italian",
+    "lithuanian", "nepali", "norwegian", "portuguese", "romanian", "russian", "serbian", "spanish",
+    "swedish", "tamil", "turkish", "yiddish",
+))
+# fmt: on
+"""PostgreSQL's own text search configurations."""
+
+# Python's own reading of a step has to be strtol's, by which the server tells a position.
+_POSITION = re.compile(r"[ \t\n\v\f\r]*[+-]?[0-9]+")
+_STEP = re.compile(r"(?:\\[.$\\]|[^.\\])+")
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_SPECIAL = re.compile(r"[\x01-\x1f!-,./:-@[-^`{-\x7f]")
+# What a cast calls: the server shows a call as it was written.
+_NUMERIC: Any = getattr(func, quoted_name("numeric", quote=True))
+_BOOL: Any = func.bool
+
+
+def check_text(value: str, at: str) -> str:
+    """Text that PostgreSQL can hold: no NUL, no lone surrogate."""
+    if "\x00" in value:
+        raise InvalidInputError(f"{at} contains NUL, which PostgreSQL's text can't hold.")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidInputError(
+                f"{at} contains a lone surrogate, which is no character of UTF-8."
+            ) from None
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The steps from a payload to a value.
+
+    Attributes:
+        steps: Keys; one that reads as a whole number is a position where it meets an array.
+        positional: Whether a step may be a position, which containment can't say.
+        before: The JSON that leads from a payload to the value.
+        after: What closes it.
+    """
+
+    steps: tuple[str, ...]
+    positional: bool
+    before: str
+    after: str
+
+    def around(self, value: str) -> str:
+        """A payload, as JSON, that holds nothing but this value."""
+        return f"{self.before}{value}{self.after}"
+
+
+@functools.lru_cache(maxsize=4096)
+def read_path(text: str) -> Path:
+    r"""The path that a string names: keys with dots between them, `\.` for a dot in a key.
+
+    Raises:
+        InvalidInputError: It is empty, too long, or has an empty key or a stray backslash.
+    """
+    at = f"The path {text[:MAX_PATH_CHARS]!r}"
+    if len(text) > MAX_PATH_CHARS:
+        raise InvalidInputError(
+            f"{at}… has {len(text)} characters; at most {MAX_PATH_CHARS} are allowed."
+        )
+    check_text(text, at)
+    steps = []
+    end = -1
+    while end < len(text):
+        found = _STEP.match(text, end + 1)
+        if found is None or text[found.end() : found.end() + 1] not in ("", "."):
+            raise InvalidInputError(
+                f"{at} has an empty key or a stray backslash; keys are joined by single dots, and "
+                r"a key's own dot, backslash or first dollar is written \., \\ or \$."
+            )
+        steps.append(_ESCAPE.sub(r"\1", found[0]))
+        end = found.end()
+    return Path(
+        tuple(steps),
+        any(_POSITION.fullmatch(step) for step in steps),
+        "".join(f"{{{encode_basestring(step)}:" for step in steps),
+        "}" * len(steps),
+    )
+
+
+class Constant(ColumnElement[Any]):
+    """A constant of the statement: an index on an expression is no use to one with a parameter."""
+
+    inherit_cache = True
+    _traverse_internals = [("value", InternalTraversal.dp_plain_obj)]  # noqa: RUF012 - SQLAlchemy's
+
+    def __init__(self, value: str | int | tuple[str, ...]) -> None:
+        self.value = value
+        self.type = _CONSTANTS[type(value)]
+
+
+_CONSTANTS: Final[dict[type, TypeEngine[Any]]] = {
+    str: Text(),
+    int: Integer(),
+    tuple: ARRAY(Text()),
+}
+
+
+@compiles(Constant)
+def _compile_constant(element: Constant, _: SQLCompiler, **__: object) -> str:
+    value = element.value
+    if isinstance(value, tuple):
+        return f"ARRAY[{', '.join(map(_quoted, value))}]"
+    return _quoted(value) if isinstance(value, str) else str(value)
+
+
+def _quoted(text: str) -> str:
+    """A literal that is one whatever the server's settings, and that SQLAlchemy leaves alone.
+
+    It replaces what looks like `%(name)s` or `__[POSTCOMPILE_name]` in its finished statements.
+    """
+    escaped = _SPECIAL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return f"'{text}'" if escaped == text else f"E'{escaped}'"
+
+
+class _Case(Case[Any]):
+    """A CASE written as the server shows it, line breaks included.
+
+    Alembic compares the indexes of a database and of the models as texts.
+    """
+
+    inherit_cache = True
+
+
+@compiles(_Case)
+def _compile_case(element: _Case, compiler: SQLCompiler, **options: Any) -> str:
+    condition, value = (
+        compiler.process(part.element if isinstance(part, Grouping) else part, **options)
+        for part in element.whens[0]
+    )
+    return f"\nCASE\n    WHEN {condition} THEN {value}\n    ELSE NULL\nEND"
+
+
+class Field:
+    """The value at a path of a table's payload, as SQL. What is of another type is NULL."""
+
+    def __init__(self, table: FromClause, steps: tuple[str, ...]) -> None:
+        self.table = table
+        self.payload = table.c.payload
+        self.steps = steps
+        self._path = Constant(steps)
+
+    def child(self, key: str) -> Field:
+        return Field(self.table, (*self.steps, key))
+
+    @property
+    def json(self) -> ColumnElement[Any]:
+        """Whatever it is; NULL where the key is missing, JSON's null where it is null."""
+        return self.payload.op("#>", return_type=JSONB())(self._path)
+
+    @property
+    def kind(self) -> ColumnElement[str]:
+        return func.jsonb_typeof(self.json)
+
+    # Every cast is behind a CASE, which is never reordered: mixed data can't make one fail.
+    def _where(self, kind: str, value: ColumnElement[Any]) -> ColumnElement[Any]:
+        return _Case((self.kind == Constant(kind), value))
+
+    @property
+    def string(self) -> ColumnElement[str]:
+        text = self.payload.op("#>>", return_type=Text())(self._path)
+        return self._where("string", text)
+
+    @property
+    def keyword(self) -> ColumnElement[str]:
+        """The beginning of a string, by code point."""
+        return func.left(self.string.collate("C"), Constant(MAX_INDEXED_CHARS), type_=Text())
+
+    @property
+    def number(self) -> ColumnElement[Any]:
+        """Exact: a float8 or bigint could overflow."""
+        return self._where("number", _NUMERIC(self.json, type_=Numeric()))
+
+    @property
+    def boolean(self) -> ColumnElement[bool]:
+        return self._where("boolean", _BOOL(self.json, type_=Boolean()))
+
+    @property
+    def elements(self) -> ColumnElement[Any]:
+        """The elements of an array."""
+        return self._where("array", self.json)
+
+
+def words(text: ColumnElement[Any], language: str) -> ColumnElement[Any]:
+    """The tsvector of a text in one of `LANGUAGES`: what $text searches and its index holds."""
+    beginning = func.left(text, Constant(MAX_SEARCHED_CHARS))
+    return func.to_tsvector(Constant(language), beginning)
+
+
+def check_language(language: object, at: str) -> str:
+    if not isinstance(language, str) or language not in LANGUAGES:
+        raise InvalidInputError(
+            f"{at} is no text search configuration of PostgreSQL's own; pass one of: "
+            f"{', '.join(sorted(LANGUAGES))}."
+        )
+    return language

@@ -1,0 +1,271 @@
+"""What docs/filters.md says of each operator, in Python, and documents and filters to try it on."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from decimal import Decimal
+from typing import Any
+
+from hypothesis import strategies as st
+
+MISSING = object()
+
+
+def steps(path: str) -> list[str]:
+    return [re.sub(r"\\(.)", r"\1", step) for step in re.findall(r"(?:\\.|[^.\\])+", path)]
+
+
+def lookup(document: Any, path: str) -> Any:
+    value = document
+    for step in steps(path):
+        if isinstance(value, dict):
+            value = value.get(step, MISSING)
+        elif isinstance(value, list) and re.fullmatch(r"[+-]?\d+", step):
+            place = int(step)
+            value = value[place] if -len(value) <= place < len(value) else MISSING
+        else:
+            return MISSING
+    return value
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def exact(value: float) -> Decimal:
+    return Decimal(repr(value))
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal as JSON: by type and value."""
+    if is_number(a) and is_number(b):
+        return exact(a) == exact(b)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    return type(a) is type(b) and a == b
+
+
+def equal(value: Any, wanted: Any) -> bool:
+    if wanted is None:
+        return value is None or value is MISSING
+    return value is not MISSING and same(value, wanted)
+
+
+def compared(value: Any, bound: Any) -> int | None:
+    """Below, at or above; None for what has no order."""
+    if is_number(value) and is_number(bound):
+        left, right = exact(value), exact(bound)
+        return (left > right) - (left < right)
+    if isinstance(value, str) and isinstance(bound, str):  # Python compares by code point
+        return (value > bound) - (value < bound)
+    return None
+
+
+def has(value: Any, wanted: Any) -> bool:
+    return isinstance(value, list) and any(same(element, wanted) for element in value)
+
+
+def like(value: Any, pattern: str, *, fold: bool = False) -> bool:
+    if not isinstance(value, str):
+        return False
+    marks = {"%": ".*", "_": "."}
+    parts = re.findall(r"\\.|[^\\]", pattern, re.DOTALL)
+    regex = "".join(marks.get(part) or re.escape(part[-1]) for part in parts)
+    if fold:
+        value, regex = value.lower(), regex.lower()
+    return re.fullmatch(regex, value, re.DOTALL) is not None
+
+
+def distance(a: tuple[float, float], b: tuple[float, float]) -> float:
+    lat1, lon1, lat2, lon2 = map(math.radians, (*a, *b))
+    h = math.sin((lat2 - lat1) / 2) ** 2
+    h += math.cos(lat1) * math.cos(lat2) * math.sin((lon2 - lon1) / 2) ** 2
+    return 2 * 6_371_008.8 * math.asin(math.sqrt(min(1.0, h)))
+
+
+def near(value: Any, place: dict[str, float]) -> bool:
+    if not isinstance(value, dict):
+        return False
+    lat, lon = value.get("lat"), value.get("lon")
+    if not (is_number(lat) and is_number(lon)) or not (-90 <= lat <= 90 and -180 <= lon <= 180):
+        return False
+    return distance((lat, lon), (place["lat"], place["lon"])) <= place["radius_m"]
+
+
+def found(value: Any, query: str) -> bool:
+    """Words that all have to be there, or with "-" not."""
+    if not isinstance(value, str):
+        return False
+    words = set(value.lower().split())
+    return all(
+        (word[1:].lower() not in words) if word.startswith("-") else word.lower() in words
+        for word in query.split()
+    )
+
+
+def contains(value: Any, wanted: Any) -> bool:
+    substring = isinstance(value, str) and isinstance(wanted, str) and wanted in value
+    return has(value, wanted) or substring
+
+
+ORACLE: dict[str, Any] = {
+    "$eq": equal,
+    "$ne": lambda value, wanted: not equal(value, wanted),
+    "$in": lambda value, wanted: any(equal(value, item) for item in wanted),
+    "$nin": lambda value, wanted: not any(equal(value, item) for item in wanted),
+    "$gt": lambda value, bound: compared(value, bound) == 1,
+    "$gte": lambda value, bound: compared(value, bound) in (0, 1),
+    "$lt": lambda value, bound: compared(value, bound) == -1,
+    "$lte": lambda value, bound: compared(value, bound) in (-1, 0),
+    "$between": lambda value, bounds: (
+        compared(value, bounds[0]) in (0, 1) and compared(value, bounds[1]) in (-1, 0)
+    ),
+    "$exists": lambda value, wanted: (value is not MISSING) is wanted,
+    "$contains": contains,
+    "$any": lambda value, wanted: any(has(value, item) for item in wanted),
+    "$all": lambda value, wanted: (
+        isinstance(value, list) and all(has(value, item) for item in wanted)
+    ),
+    "$like": like,
+    "$ilike": lambda value, pattern: like(value, pattern, fold=True),
+    "$text": found,
+    "$geo": near,
+}
+
+
+def holds(document: Any, where: dict[str, Any]) -> bool:
+    return all(_holds(document, key, value) for key, value in where.items())
+
+
+def _holds(document: Any, key: str, value: Any) -> bool:
+    if key == "$and":
+        return all(holds(document, part) for part in value)
+    if key == "$or":
+        return any(holds(document, part) for part in value)
+    if key == "$not":
+        return not holds(document, value)
+    if not isinstance(value, dict):
+        return equal(lookup(document, key), value)
+    return all(
+        not _holds(document, key, wanted)
+        if name == "$not"
+        else ORACLE[name](lookup(document, key), wanted)
+        for name, wanted in value.items()
+    )
+
+
+# Few keys and values, so that documents and filters meet.
+PATHS = st.sampled_from(["a", "b", "é", "a.b", "a.0", "a.-1", "a.0.b", "b.a.é", r"x\.y", "0"])
+KEYS = st.sampled_from(["a", "b", "é", "x.y", "0"])
+ALPHABET = st.characters(codec="utf-8", exclude_characters="\x00")
+LETTERS = st.text(st.sampled_from("aAbé%_\\É𝄞"), max_size=4)
+STRINGS = st.one_of(
+    LETTERS,
+    st.sampled_from(["", "1", "true", "null", "x" * 199, "x" * 200, "x" * 200 + "y", "x" * 201]),
+    st.dates().map(str),
+    st.text(ALPHABET, max_size=6),
+)
+NUMBERS = st.one_of(
+    st.integers(-2, 2),
+    st.sampled_from([1.0, 0.1, -0.0, 1e23, 10**23, 2**53 + 1, 2.0**53, 1e308, 5e-324]),
+    st.integers(-(10**30), 10**30),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+SCALARS = st.one_of(st.none(), st.booleans(), NUMBERS, STRINGS)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=6,
+)
+SENTENCES = st.lists(st.sampled_from(["red", "Green", "blue", "été"]), max_size=3).map(" ".join)
+LATITUDES = st.sampled_from([-90, -89.9, 0, 52.5, 89.95, 90]) | st.floats(-90, 90)
+LONGITUDES = st.sampled_from([-180, -179.99, 0, 13.4, 179.99, 180]) | st.floats(-180, 180)
+PLACES = st.fixed_dictionaries({"lat": LATITUDES, "lon": LONGITUDES})
+NO_PLACES = st.fixed_dictionaries({"lat": VALUES}, optional={"lon": VALUES | LONGITUDES})
+RADII = st.sampled_from([0, 10, 25_000, 1e6, 1.1e7, 2.1e7]) | st.floats(0, 2.1e7)
+
+
+def documents(values: st.SearchStrategy[Any]) -> st.SearchStrategy[list[dict[str, Any]]]:
+    return st.lists(st.dictionaries(KEYS, values, max_size=4), min_size=1, max_size=12)
+
+
+def _patterns(texts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return texts.filter(lambda text: (len(text) - len(text.rstrip("\\"))) % 2 == 0)
+
+
+ORDERED = NUMBERS | STRINGS
+LISTS = st.lists(VALUES, max_size=4)
+ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
+    **dict.fromkeys(("$eq", "$ne", "$contains"), VALUES),
+    **dict.fromkeys(("$in", "$nin"), LISTS | st.lists(STRINGS) | st.lists(NUMBERS)),
+    **dict.fromkeys(("$any", "$all"), LISTS),
+    **dict.fromkeys(("$gt", "$gte", "$lt", "$lte"), ORDERED),
+    "$between": st.lists(NUMBERS, min_size=2, max_size=2)
+    | st.lists(STRINGS, min_size=2, max_size=2),
+    "$exists": st.booleans(),
+    "$like": _patterns(STRINGS) | LETTERS.map(lambda text: text.replace("\\", "") + "%"),
+    "$ilike": _patterns(LETTERS),
+    "$text": st.lists(
+        st.sampled_from(["red", "green", "-blue", "ÉTÉ"]), min_size=1, max_size=2
+    ).map(" ".join),
+    "$geo": st.builds(lambda place, radius: place | {"radius_m": radius}, PLACES, RADII),
+}
+DOCUMENTS = {
+    "$text": documents(SENTENCES | VALUES),
+    "$geo": documents(PLACES | NO_PLACES | SCALARS),
+    "$ilike": documents(LETTERS | st.none() | NUMBERS),
+}
+
+
+def _taken(document_list: list[dict[str, Any]], path: str, argument: Any, kind: str) -> Any:
+    """What a document has at the path, where the operator takes such a value."""
+    values = [value for doc in document_list if (value := lookup(doc, path)) is not MISSING]
+    if not values:
+        return argument
+    value = values[0]
+    if kind in ("$eq", "$ne"):
+        return value
+    if kind in ("$in", "$nin"):
+        return [*argument, value]
+    if kind in ("$any", "$all"):
+        return value[:2] if isinstance(value, list) else argument
+    if kind == "$contains" and isinstance(value, list) and value:
+        return value[-1]
+    if kind in ("$gt", "$gte", "$lt", "$lte"):
+        return value if is_number(value) or isinstance(value, str) else argument
+    return argument
+
+
+@st.composite
+def cases(draw: st.DrawFn, kind: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Documents, and a filter by one operator that often meets them."""
+    stored = draw(DOCUMENTS.get(kind, documents(VALUES)))
+    stored = json.loads(json.dumps(stored))
+    path = draw(PATHS)
+    argument = draw(ARGUMENTS[kind])
+    if draw(st.booleans()):
+        argument = _taken(stored, path, argument, kind)
+    return stored, {path: {kind: argument}}
+
+
+CONDITIONS = st.sampled_from(
+    [k for k in ARGUMENTS if k not in ("$text", "$geo", "$ilike")]
+).flatmap(
+    lambda kind: st.builds(lambda path, argument: {path: {kind: argument}}, PATHS, ARGUMENTS[kind])
+)
+TREES = st.recursive(
+    CONDITIONS | st.dictionaries(PATHS, SCALARS, max_size=2),
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"$and": parts}),
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"$or": parts}),
+        inner.map(lambda part: {"$not": part}),
+        st.builds(
+            lambda path, low: {path: {"$not": {"$gt": low}, "$exists": True}}, PATHS, ORDERED
+        ),
+    ),
+    max_leaves=5,
+)
