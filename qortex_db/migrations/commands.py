@@ -157,7 +157,7 @@ def _refusals(revision: str, settings: Settings) -> Iterator[None]:
         raise
     except CommandError as error:
         hint = (
-            f" {settings.version_table} holds a host's revisions too: its own Alembic upgrades both."
+            f" {settings.version_table} has a host's revisions too: its own Alembic upgrades both."
             if is_shared(settings)
             else ""
         )
