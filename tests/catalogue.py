@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import asyncpg
 
 VERSION_TABLE = "qortex_db_alembic_version"
@@ -81,6 +83,14 @@ PAYLOAD = {
     "qortex_vectors.document text",
     "qortex_vectors.created_at timestamp with time zone default now()",
     "qortex_vectors.updated_at timestamp with time zone default now()",
+    (
+        "CREATE INDEX ix_qortex_vectors_payload ON public.qortex_vectors "
+        "USING gin (payload jsonb_path_ops)"
+    ),
+    (
+        "CREATE INDEX ix_qortex_vectors_document ON public.qortex_vectors "
+        "USING gin (to_tsvector('english'::regconfig, \"left\"(document, 100000)))"
+    ),
 }
 
 
@@ -99,6 +109,11 @@ async def execute(dsn: str, *statements: str) -> None:
             await connection.execute(statement)
     finally:
         await connection.close()
+
+
+async def run_script(dsn: str, sql: str) -> None:
+    """As psql does: each statement by itself, since an index built concurrently wants that."""
+    await execute(dsn, *filter(str.strip, re.split(r";\s*\n", sql)))
 
 
 async def catalogue(dsn: str, schema: str = "public") -> set[str]:

@@ -45,6 +45,7 @@ from qortex_db import (
     migrations,
 )
 from qortex_db.migrations import AdoptionRefusedError, adopt, adoption, maintenance
+from qortex_db.migrations.indexes import restore_pending
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -906,13 +907,19 @@ async def test_a_table_that_stays_in_use_is_not_waited_for_for_ever(
 @pytest.mark.parametrize("how", ["kill", "cancel"])
 @pytest.mark.parametrize("again", ["adopt", "rebuild"])
 async def test_an_interrupted_build_stays_pending_until_it_is_done_again(
-    empty_dsn: str, how: str, again: str
+    empty_dsn: str, how: str, again: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dsn = await make(empty_dsn, index=False)
     settings = Settings(dsn=dsn)
-    async with held(dsn, "SELECT 1"):  # its snapshot is older than the index
+
+    async def behind_an_older_snapshot(*arguments: Any) -> Any:
+        async with held(dsn, "SELECT 1"):
+            return await restore_pending(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(adoption, "restore_pending", behind_an_older_snapshot)
         task = asyncio.create_task(adopt(settings))
-        pid = await backend(dsn, "CREATE INDEX CONCURRENTLY%")
+        pid = await backend(dsn, "CREATE INDEX CONCURRENTLY%hnsw%")
         if how == "kill":
             await execute(dsn, f"SELECT pg_terminate_backend({pid})")
             done = await task

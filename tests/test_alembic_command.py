@@ -6,7 +6,16 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from catalogue import BASELINE, PAYLOAD, VERSION_TABLE, catalogue, execute, relations, rows
+from catalogue import (
+    BASELINE,
+    PAYLOAD,
+    VERSION_TABLE,
+    catalogue,
+    execute,
+    relations,
+    rows,
+    run_script,
+)
 from commands import ROOT, alembic
 
 from qortex_db import SchemaVersionError, Settings, embedded, migrations
@@ -132,7 +141,7 @@ async def test_x_options_that_cannot_be_are_refused_in_one_line(
 async def test_its_offline_sql_gives_the_same_database(empty_dsn: str) -> None:
     done = await alembic("-x", "dimensions=384", "upgrade", "head", "--sql")
     assert done.code == 0, done.err
-    await execute(empty_dsn, done.out)
+    await run_script(empty_dsn, done.out)
     assert await catalogue(empty_dsn) == BASELINE | PAYLOAD
     assert (await migrations.check(Settings(dsn=empty_dsn))).is_current
 

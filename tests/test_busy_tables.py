@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from catalogue import catalogue, execute, rows
 from commands import BIN, ROOT, Result, alembic, program
 
-from qortex_db import LockTimeoutError, Settings, migrations
+from qortex_db import LockTimeoutError, Settings, UnavailableError, migrations
 from qortex_db.migrations import patience
 
 if TYPE_CHECKING:
@@ -283,3 +283,30 @@ async def test_a_linter_of_migrations_would_find_what_is_unsafe(tmp_path: Path) 
 
 def test_a_statement_waits_for_less_than_a_second() -> None:
     assert patience.WAIT_MS < 1000
+
+
+@pytest.mark.parametrize("how", ["kill", "cancel"])
+async def test_an_upgrade_that_ends_while_it_builds_an_index_goes_on_from_there(
+    filled_dsn: str, how: str
+) -> None:
+    settings = Settings(dsn=filled_dsn)
+    building = (
+        "SELECT pid::text FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' "
+        "AND state = 'active' AND datname = current_database()"
+    )
+    await migrations.upgrade(settings, "qortex_db_0003")
+    async with holding(filled_dsn, "DELETE FROM qortex_vectors WHERE id = 'v1'"):
+        task = asyncio.create_task(migrations.upgrade(settings))
+        await until(lambda: rows(filled_dsn, building))
+        if how == "kill":
+            (pid,) = await rows(filled_dsn, building)
+            await execute(filled_dsn, f"SELECT pg_terminate_backend({pid})")
+            with pytest.raises(UnavailableError):
+                await task
+        else:
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    assert (await migrations.upgrade(settings)).is_current
+    invalid = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
+    assert await rows(filled_dsn, invalid) == []

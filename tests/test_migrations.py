@@ -13,6 +13,7 @@ from catalogue import (
     execute,
     relations,
     rows,
+    run_script,
 )
 
 from qortex_db import (
@@ -257,7 +258,7 @@ async def test_an_upgrade_waits_for_another_one_but_not_for_ever(empty_dsn: str)
 
 
 async def test_the_offline_sql_gives_the_same_database(empty_dsn: str) -> None:
-    await execute(empty_dsn, migrations.upgrade_sql(Settings()))
+    await run_script(empty_dsn, migrations.upgrade_sql(Settings()))
     assert await catalogue(empty_dsn) == BASELINE | PAYLOAD
     assert (await migrations.check(Settings(dsn=empty_dsn))).is_current
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.util import await_only
 
 from qortex_db.errors import LockTimeoutError, sqlstate_of
@@ -78,6 +78,8 @@ def try_until(connection: Connection, settings: Settings, attempt: Callable[[int
     while True:
         try:
             attempt(wait_ms)
+        except PendingRollbackError as error:  # what ended an autocommit_block is behind it
+            raise _behind(error) from None
         except DBAPIError as error:
             if sqlstate_of(error) not in _BUSY:
                 raise
@@ -91,6 +93,12 @@ def try_until(connection: Connection, settings: Settings, attempt: Callable[[int
         wait_ms = max([WAIT_MS, *(h.yields_after_ms + 100 for h in holders if h.yields_after_ms)])
         await_only(asyncio.sleep(pause))
         pause = min(pause * 2, MAX_PAUSE_SECONDS)
+
+
+def _behind(error: BaseException) -> BaseException:
+    while isinstance(error, PendingRollbackError) and error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def _holders(connection: Connection) -> list[_Holder]:

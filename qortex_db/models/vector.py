@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from qortex_db.models.base import Base
+from qortex_db.search import payload_index
 from qortex_db.types import Embedding
 
 
@@ -51,3 +52,8 @@ class QortexVector(Base):
         server_default=text("now()"),
         comment="When the row last changed; unchanged rows are left alone",
     )
+
+
+_TABLE: Any = QortexVector.__table__
+payload_index(_TABLE, "", "containment", name="ix_qortex_vectors_payload")
+payload_index(_TABLE, "", "document", language="english", name="ix_qortex_vectors_document")

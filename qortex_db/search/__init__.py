@@ -1,6 +1,18 @@
-"""What a search is narrowed by: filters over payloads, and the indexes that serve them."""
+"""What a search is narrowed by, the indexes that serve it, and how hits are chosen: no I/O."""
 
+from qortex_db.search.diversity import most_diverse
+from qortex_db.search.fields import read_path
 from qortex_db.search.filters import Filter, Where, read_filter
 from qortex_db.search.indexes import Kind, payload_index
+from qortex_db.search.operators import check_query
 
-__all__ = ["Filter", "Kind", "Where", "payload_index", "read_filter"]
+__all__ = [
+    "Filter",
+    "Kind",
+    "Where",
+    "check_query",
+    "most_diverse",
+    "payload_index",
+    "read_filter",
+    "read_path",
+]

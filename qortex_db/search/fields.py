@@ -21,7 +21,7 @@ from sqlalchemy.sql.visitors import InternalTraversal
 from qortex_db.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from sqlalchemy import FromClause
+    from sqlalchemy import FromClause, Table
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.types import TypeEngine
 
@@ -30,6 +30,8 @@ MAX_PATH_CHARS: Final = 256
 MAX_INDEXED_CHARS: Final = 200
 """How much of a string the keyword index holds: an entry of a B-tree has to stay below 2,704 bytes,
 or the row could not be inserted. Comparing with a shorter value needs no more than that."""
+TEXT_LANGUAGE: Final = "qortex_db_text_language"
+"""The key of `Table.info` under which a table says it."""
 MAX_SEARCHED_CHARS: Final = 100_000
 """How much of a string $text looks at: a tsvector has to stay below 1 MB."""
 # fmt: off
@@ -226,6 +228,12 @@ def words(text: ColumnElement[Any], language: str) -> ColumnElement[Any]:
     """The tsvector of a text in one of `LANGUAGES`: what $text searches and its index holds."""
     beginning = func.left(text, Constant(MAX_SEARCHED_CHARS))
     return func.to_tsvector(Constant(language), beginning)
+
+
+def text_language(table: Table) -> str:
+    """The configuration that a table's documents are read by."""
+    language: str = table.info.get(TEXT_LANGUAGE, "simple")
+    return language
 
 
 def check_language(language: object, at: str) -> str:

@@ -10,7 +10,14 @@ from sqlalchemy import Index
 from sqlalchemy.sql.elements import Grouping
 
 from qortex_db.errors import InvalidInputError
-from qortex_db.search.fields import Field, Path, check_language, read_path, words
+from qortex_db.search.fields import (
+    TEXT_LANGUAGE,
+    Field,
+    Path,
+    check_language,
+    read_path,
+    words,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -57,6 +64,7 @@ def payload_index(
             postgresql_ops={table.c.payload.key: "jsonb_path_ops"},
         )
     if kind == "document":
+        table.info[TEXT_LANGUAGE] = language
         vector = words(table.c.document, language)
         return Index(name, Grouping(vector), postgresql_using="gin")
     field = Field(table, read_path(path).steps)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.search import forms
-from qortex_db.search.fields import MAX_INDEXED_CHARS, Path, check_language
+from qortex_db.search.fields import MAX_INDEXED_CHARS, Path, check_language, text_language
 from qortex_db.search.indexes import is_declared
 from qortex_db.search.values import (
     BOOLEAN,
@@ -222,20 +222,21 @@ def ilike(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape
     return forms.ilike, path
 
 
-def _query(value: object, at: str) -> str:
+def check_query(value: object, at: str) -> str:
+    """A text that `websearch_to_tsquery` can read."""
     query = as_string(value, at)
     if any(gap.count("-") > _MAX_DASHES for gap in _GAPS.findall(query)):
         raise InvalidInputError(f"{at} has more than {_MAX_DASHES} dashes between two words.")
     return query
 
 
-def _search(value: object, at: str) -> tuple[str, str]:
+def _search(value: object, at: str, language: str = "simple") -> tuple[str, str]:
     if not isinstance(value, Mapping):
-        return _query(value, at), "simple"
+        return check_query(value, at), language
     if not {"$search"} <= value.keys() <= {"$search", "$language"}:
         raise InvalidInputError(f"{at} takes a string, or a dict of $search and $language.")
-    language = check_language(value.get("$language", "simple"), f"{at}['$language']")
-    return _query(value["$search"], f"{at}['$search']"), language
+    language = check_language(value.get("$language", language), f"{at}['$language']")
+    return check_query(value["$search"], f"{at}['$search']"), language
 
 
 def text(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
@@ -249,7 +250,7 @@ def document_text(table: Table, value: Any, at: str, values: list[Any]) -> Shape
     """The same of the row's document."""
     if "document" not in table.c:
         raise InvalidInputError(f"{at} needs a column document, which the table lacks.")
-    query, language = _search(value, at)
+    query, language = _search(value, at, text_language(table))
     values.append(query)
     return forms.document_matches, None, language
 
