@@ -27,10 +27,15 @@ from qortex_db.repositories import (
     ALL_CONTEXTS,
     MAX_LIMIT,
     EdgeStats,
+    FacetCount,
+    ScrollPage,
+    SearchGroup,
+    SearchGroups,
     SearchHit,
     SearchHits,
     VectorRecord,
 )
+from qortex_db.search import payload_index
 from qortex_db.settings import Settings
 from qortex_db.stores import PgVectorIndex, PostgresInteroceptionStore, PostgresLearningStore
 from qortex_db.uow import UnitOfWork, unit_of_work
@@ -44,6 +49,7 @@ __all__ = [
     "Database",
     "DimensionMismatchError",
     "EdgeStats",
+    "FacetCount",
     "InteroceptionEdge",
     "InteroceptionFactor",
     "InvalidInputError",
@@ -59,6 +65,9 @@ __all__ = [
     "QortexVector",
     "QueryTimeoutError",
     "SchemaVersionError",
+    "ScrollPage",
+    "SearchGroup",
+    "SearchGroups",
     "SearchHit",
     "SearchHits",
     "Selection",
@@ -69,5 +78,6 @@ __all__ = [
     "VectorRecord",
     "__version__",
     "context_hash",
+    "payload_index",
     "unit_of_work",
 ]

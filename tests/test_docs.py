@@ -26,7 +26,7 @@ def program(*blocks: str) -> Any:
     return space["main"]
 
 
-@pytest.mark.parametrize("page", ["docs/quickstart.md", "docs/stores.md"])
+@pytest.mark.parametrize("page", ["docs/quickstart.md", "docs/search.md", "docs/stores.md"])
 async def test_the_examples_of_a_page_run(
     page: str, dsn384: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

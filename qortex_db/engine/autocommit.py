@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Executable
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from qortex_db.engine.lanes import TableFacts
+
 RETRY_SECONDS: Final = 5.0
 """How long a statement that is safe to repeat is tried again while the server is away."""
 _RETRY_PAUSE_SECONDS: Final = 0.1
@@ -155,7 +157,7 @@ class AutocommitExecutor:
             engine._has_events or engine.dialect._has_events or engine._should_log_info()  # noqa: SLF001
         )
 
-    async def catalog(self) -> dict[str, int | None]:
+    async def catalog(self) -> dict[str, TableFacts]:
         return catalogs.setdefault(self._engine, {})
 
 

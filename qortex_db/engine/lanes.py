@@ -24,6 +24,19 @@ class Fetched:
     rowcount: int
 
 
+@dataclass(slots=True)
+class TableFacts:
+    """What is known of a table.
+
+    Attributes:
+        dimensions: What its embedding column declares.
+        plentiful: Whether an index has answered searches in full; None before the first one.
+    """
+
+    dimensions: int | None
+    plentiful: bool | None = None
+
+
 class Executor(Protocol):
     """Runs statements; what it raises is of our error tree."""
 
@@ -35,8 +48,8 @@ class Executor(Protocol):
         """Execute with each of the parameters, all or none; return how many rows came back."""
         ...
 
-    async def catalog(self) -> dict[str, int | None]:
-        """What is known of this database's columns: dimensions by qualified table."""
+    async def catalog(self) -> dict[str, TableFacts]:
+        """What is known of this database's tables, by their qualified names."""
         ...
 
     @property
@@ -46,7 +59,7 @@ class Executor(Protocol):
 
 
 # Dimensions don't change under a running service; one look for each engine and table is enough.
-catalogs: WeakKeyDictionary[Any, dict[str, int | None]] = WeakKeyDictionary()
+catalogs: WeakKeyDictionary[Any, dict[str, TableFacts]] = WeakKeyDictionary()
 
 
 def fetched(result: Any) -> Fetched:

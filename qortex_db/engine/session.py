@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import SessionTransaction
 
-    from qortex_db.engine.lanes import Fetched
+    from qortex_db.engine.lanes import Fetched, TableFacts
 
 
 class SessionExecutor:
@@ -70,7 +70,7 @@ class SessionExecutor:
         )
         self._checked = self._session.sync_session.get_transaction()
 
-    async def catalog(self) -> dict[str, int | None]:
+    async def catalog(self) -> dict[str, TableFacts]:
         connection = await self._session.connection()
         if self.schema is None:  # a host's engine may name one, or its connection
             translating: Any = connection.sync_connection

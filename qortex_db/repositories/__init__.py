@@ -3,7 +3,17 @@
 from qortex_db.repositories.arms import ALL_CONTEXTS, ArmRepository
 from qortex_db.repositories.edges import EdgeRepository, EdgeStats
 from qortex_db.repositories.factors import FactorRepository
-from qortex_db.repositories.records import MAX_LIMIT, SearchHit, SearchHits, VectorRecord
+from qortex_db.repositories.records import (
+    MAX_LIMIT,
+    FacetCount,
+    ScrollPage,
+    SearchGroup,
+    SearchGroups,
+    SearchHit,
+    SearchHits,
+    VectorRecord,
+)
+from qortex_db.repositories.searches import VectorSearches
 from qortex_db.repositories.vectors import VectorRepository
 
 __all__ = [
@@ -12,9 +22,14 @@ __all__ = [
     "ArmRepository",
     "EdgeRepository",
     "EdgeStats",
+    "FacetCount",
     "FactorRepository",
+    "ScrollPage",
+    "SearchGroup",
+    "SearchGroups",
     "SearchHit",
     "SearchHits",
     "VectorRecord",
     "VectorRepository",
+    "VectorSearches",
 ]

@@ -85,3 +85,57 @@ class SearchHits(Sequence[SearchHit]):
             f"SearchHits({[(hit.id, round(hit.score, 4)) for hit in self._hits]}, "
             f"requested={self.requested}, complete={self.complete})"
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchGroup:
+    """The hits that share a value."""
+
+    value: Any
+    hits: list[SearchHit]
+
+
+class SearchGroups(Sequence[SearchGroup]):
+    """The groups of one search, the one with the best hit first.
+
+    Attributes:
+        requested: The most groups that were asked for.
+        complete: False only where groups or hits may be missing.
+    """
+
+    __slots__ = ("_groups", "complete", "requested")
+
+    def __init__(self, groups: Iterable[SearchGroup], *, requested: int, complete: bool) -> None:
+        self._groups = tuple(groups)
+        self.requested = requested
+        self.complete = complete
+
+    @overload
+    def __getitem__(self, index: int) -> SearchGroup: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[SearchGroup]: ...
+    def __getitem__(self, index: int | slice) -> SearchGroup | Sequence[SearchGroup]:
+        return self._groups[index]
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+
+@dataclass(frozen=True, slots=True)
+class FacetCount:
+    """A payload's value, and how many rows have it."""
+
+    value: Any
+    count: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScrollPage:
+    """A page of vectors.
+
+    Attributes:
+        next: What the next page begins after; None on the last one.
+    """
+
+    records: list[VectorRecord]
+    next: str | None

@@ -10,37 +10,35 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from sqlalchemy import (
     ARRAY,
-    Float,
     Text,
     bindparam,
     case,
     cast,
-    delete,
     func,
-    literal,
     literal_column,
-    null,
     select,
     text,
-    true,
     tuple_,
-    type_coerce,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from qortex_db.types import Embedding, EncodedEmbeddings, JsonText, SentEmbedding
+from qortex_db.repositories.rows import (
+    OPTIONAL,
+    delete_in_key_order,
+    optional_columns,
+    sent_embedding,
+)
+from qortex_db.types import Embedding, EncodedEmbeddings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import ColumnElement, Delete, Select, Table, Update
+    from sqlalchemy import ColumnElement, Delete, Table, Update
     from sqlalchemy.sql.dml import ReturningInsert
 
 Given: TypeAlias = Literal["none", "all", "some"]
 """For how many rows of a batch an optional column is given."""
-
-_OPTIONAL = ("payload", "document")
 
 
 def given(values: Sequence[object]) -> Given:
@@ -59,37 +57,18 @@ class VectorStatements:
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        self.optional = tuple(name for name in _OPTIONAL if name in table.c)
-        self.vec = func.vector_send(table.c.vec, type_=SentEmbedding()).label("vec")
-        self.columns = (table.c.id, self.vec, *self._optional_columns())
+        self.optional = tuple(name for name in OPTIONAL if name in table.c)
+        vec, extra = sent_embedding(table), optional_columns(table)
+        self.columns = (table.c.id, vec, *extra)
         page = select(*self.columns).order_by(table.c.id).limit(bindparam("page_size"))
         self.first_page = page
         self.next_page = page.where(table.c.id > bindparam("after"))
         self.get = select(*self.columns).where(table.c.id == func.any(ids_array()))
-        self.count = select(func.count()).select_from(table)
-
-    def _optional_columns(self) -> tuple[ColumnElement[Any], ...]:
-        """Payload and document, None where the table lacks one."""
-        payload = (
-            type_coerce(cast(self.table.c.payload, Text), JsonText()).label("payload")
-            if "payload" in self.optional
-            else null().label("payload")
-        )
-        return payload, self.table.c.get("document", null().label("document"))
 
     @functools.cached_property
     def delete(self) -> Delete:
-        """Lock in key order first: two deletes, or a delete and an upsert, then never deadlock."""
-        table = self.table
-        keys = (
-            select(table.c.id)
-            .where(table.c.id == func.any(ids_array()))
-            .order_by(table.c.id.collate("C"))
-            .with_for_update()
-            .cte("keys")
-            .prefix_with("MATERIALIZED")
-        )
-        return delete(table).where(table.c.id == keys.c.id)
+        """Remove rows by their keys."""
+        return delete_in_key_order(self.table, self.table.c.id == func.any(ids_array()))
 
     @functools.cache  # noqa: B019 - as many instances as tables, kept as long as the process
     def upsert(self, payload: Given, document: Given) -> ReturningInsert[Any]:
@@ -145,75 +124,6 @@ class VectorStatements:
         if "updated_at" in table.c:
             values["updated_at"] = func.now()
         return update(table).where(table.c.id == bindparam("key")).values(values)
-
-    @functools.cache  # noqa: B019 - as above
-    def search(self, *, exact: bool, tuned: bool, with_embedding: bool) -> Select[Any]:
-        """The nearest rows, nearest first, as id, distance, the optional columns and the embedding.
-
-        Args:
-            exact: Compare with every row instead of walking the index.
-            tuned: Take `ef_search` as a parameter, in the same statement.
-            with_embedding: Return the embedding too.
-        """
-        table = self.table
-        distance = table.c.vec.cosine_distance(bindparam("query", type_=Embedding()))
-        columns = [table.c.id, distance.label("distance")]
-        columns += self._optional_columns()
-        if with_embedding:
-            columns.append(self.vec)
-        # A sum is no expression that an index is on. Ties are broken outside: inside, it would
-        # lose the index.
-        order = distance + literal_column("0.0", Float) if exact else distance
-        nearest = select(*columns).order_by(order).limit(bindparam("hits"))
-        if not tuned:
-            hits = nearest.subquery("hits")
-            return select(*hits.c).order_by(hits.c.distance, hits.c.id)
-        return _with_settings(nearest)
-
-
-def _with_settings(nearest: Select[Any]) -> Select[Any]:
-    """Run a search under hnsw settings of its own, and put the old ones back, in one statement.
-
-    The search has to refer to the settings' CTE, or the planner runs it first. The old values are
-    put back because in a unit of work they would stay for the rest of its transaction.
-    """
-    names = ("hnsw.ef_search", "hnsw.iterative_scan")
-    old = [func.current_setting(name, true()).label(f"old_{i}") for i, name in enumerate(names)]
-    before = select(*old).cte("before").prefix_with("MATERIALIZED")
-    settings = (
-        select(
-            before.c.old_0,
-            before.c.old_1,
-            func.set_config(names[0], cast(bindparam("ef_search"), Text), true()).label("ef"),
-            func.set_config(names[1], literal("strict_order"), true()).label("scan"),
-        )
-        .select_from(before)
-        .cte("settings")
-        .prefix_with("MATERIALIZED")
-    )
-    inner = nearest.where(settings.c.ef.is_not(None)).correlate(settings).lateral("nearest")
-    hits = (
-        select(*inner.c)
-        .select_from(settings.join(inner, true()))
-        .cte("hits")
-        .prefix_with("MATERIALIZED")
-    )
-    found = select(func.count()).select_from(hits).scalar_subquery()
-    restored = (
-        select(
-            func.set_config(names[0], settings.c.old_0, true()).label("ef"),
-            func.set_config(names[1], settings.c.old_1, true()).label("scan"),
-        )
-        .where(found >= 0)
-        .cte("restored")
-        .prefix_with("MATERIALIZED")
-    )
-    return (
-        select(*hits.c)
-        .select_from(restored.outerjoin(hits, true()))
-        .where(hits.c.id.is_not(None))
-        .order_by(hits.c.distance, hits.c.id)
-    )
 
 
 @functools.cache

@@ -2,57 +2,54 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import math
+import json
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Table, bindparam, cast, func, select
-from sqlalchemy import Text as SqlText
-from sqlalchemy.dialects.postgresql import OID
-from sqlalchemy.sql import column, table
-
-from qortex_db import observability, types
-from qortex_db.errors import UPGRADE_HINT, InvalidInputError, SchemaVersionError
+from qortex_db import observability
+from qortex_db.errors import InvalidInputError
 from qortex_db.repositories import validation
 from qortex_db.repositories.batches import Batch, Part
+from qortex_db.repositories.nearest import SearchForm
 from qortex_db.repositories.records import (
     MAX_LIMIT,
     EmbeddingInput,
+    FacetCount,
     RecordInput,
-    SearchHit,
-    SearchHits,
+    ScrollPage,
     VectorRecord,
 )
+from qortex_db.repositories.searches import VectorSearches
 from qortex_db.repositories.vector_statements import Given, given, statements_for
 
 if TYPE_CHECKING:
-    from qortex_db.engine import Executor
+    from sqlalchemy import Table
 
-MAX_EF_SEARCH = 1_000
-"""pgvector's own limit of `hnsw.ef_search`; beyond it an iterative scan goes on."""
-_DEFAULT_EF_SEARCH = 40
+    from qortex_db.engine import Executor
+    from qortex_db.repositories.search_statements import Begin
+    from qortex_db.search import Where
+
 MAX_PAGE_SIZE = 100_000
 """The most rows of one batch of `ingest` and one page of `stream`."""
 
-_attributes = table("pg_attribute", column("attrelid"), column("attname"), column("atttypmod"))
-_attributes.schema = "pg_catalog"
-_TYPMOD = select(_attributes.c.atttypmod).where(
-    _attributes.c.attrelid == cast(func.to_regclass(bindparam("table_name", type_=SqlText)), OID),
-    _attributes.c.attname == "vec",
-)
 
-
-class VectorRepository:
-    """The vectors of one table, by cosine similarity."""
+class VectorRepository(VectorSearches):
+    """The vectors of one table: stored, changed, read and searched."""
 
     def __init__(self, executor: Executor, table: Table) -> None:
-        self._executor = executor
-        self._table = table
+        super().__init__(executor, table)
         self._sql = statements_for(table)
+
+    async def dimensions(self) -> int | None:
+        """What the column holds, read once for each engine; None where it declares nothing.
+
+        Raises:
+            SchemaVersionError: There is no such table.
+        """
+        return (await self._vectors.facts()).dimensions
 
     async def upsert(self, records: Iterable[RecordInput]) -> int:
         """Insert vectors, or change those whose id is there.
@@ -83,14 +80,16 @@ class VectorRepository:
         modes = {"payload": given(batch.payloads), "document": given(batch.documents)}
         for name, mode in modes.items():
             if mode != "none" and name not in self._sql.optional:
-                raise InvalidInputError(f"The table {self._table.name} has no column {name}.")
+                raise InvalidInputError(
+                    f"The table {self._vectors.table.name} has no column {name}."
+                )
         statement = self._sql.upsert(**modes)
         params = (_params(part, modes) for part in batch.parts())
         start = time.perf_counter()
         if batch.is_one_part:
-            written = (await self._executor.run(statement, next(params))).rowcount
+            written = (await self._vectors.executor.run(statement, next(params))).rowcount
         else:
-            written = await self._executor.run_all(statement, params)
+            written = await self._vectors.executor.run_all(statement, params)
         observability.vec_add_total.add(len(batch.ids))
         observability.vec_add_duration.record(time.perf_counter() - start)
         return written
@@ -139,7 +138,7 @@ class VectorRepository:
         keys = validation.check_ids(ids)
         if not keys:
             return {}
-        fetched = await self._executor.run(self._sql.get, {"ids": keys})
+        fetched = await self._vectors.executor.run(self._sql.get, {"ids": keys})
         return {row[0]: VectorRecord(*row) for row in fetched.rows}
 
     async def update(
@@ -157,7 +156,7 @@ class VectorRepository:
         """
         params: dict[str, Any] = {"key": validation.check_id(id)}
         if embedding is not None:
-            params["new_vec"] = await self._encoded(embedding, name="embedding")
+            params["new_vec"] = self._vectors.encode(embedding, await self._vectors.facts())
         if payload is not None:
             params["new_payload"] = validation.check_payload(payload)
         if document is not None:
@@ -165,57 +164,8 @@ class VectorRepository:
         names = frozenset(name.removeprefix("new_") for name in params.keys() - {"key"})
         if not names:
             raise InvalidInputError("Nothing to change: pass embedding, payload or document.")
-        fetched = await self._executor.run(self._sql.update(names), params)
+        fetched = await self._vectors.executor.run(self._sql.update(names), params)
         return fetched.rowcount > 0
-
-    async def search(
-        self,
-        embedding: EmbeddingInput,
-        *,
-        limit: int = 10,
-        min_score: float | None = None,
-        ef_search: int | None = None,
-        exact: bool = False,
-        with_embedding: bool = False,
-    ) -> SearchHits:
-        """The most similar vectors, best first; ties by id.
-
-        Args:
-            embedding: As many numbers as the column holds.
-            limit: 1 to `MAX_LIMIT`.
-            min_score: Leave out hits below this cosine similarity, -1 to 1.
-            ef_search: Candidates that the HNSW index keeps, 1 to 1,000; more find more and take
-                longer. By default the larger of 40 and the limit.
-            exact: Compare with every row: slow, and right.
-            with_embedding: Return the hits' embeddings too.
-
-        Raises:
-            InvalidInputError: An argument was refused.
-        """
-        count = validation.check_limit(limit, MAX_LIMIT)
-        if min_score is not None:
-            min_score = validation.check_number(min_score, name="min_score", low=-1, high=1)
-        if ef_search is not None:
-            ef_search = validation.check_limit(ef_search, MAX_EF_SEARCH, name="ef_search")
-        params: dict[str, Any] = {
-            "query": await self._encoded(embedding, name="embedding"),
-            "hits": count,
-        }
-        # LIMIT above ef_search would silently return ef_search rows.
-        tuned = not exact and (ef_search is not None or count > _DEFAULT_EF_SEARCH)
-        if tuned:
-            params["ef_search"] = str(ef_search or min(MAX_EF_SEARCH, count))
-        statement = self._sql.search(exact=exact, tuned=tuned, with_embedding=with_embedding)
-        start = time.perf_counter()
-        rows = (await self._executor.run(statement, params)).rows
-        observability.vec_search_duration.record(time.perf_counter() - start)
-        floor = -math.inf if min_score is None else min_score
-        # A zero vector has no angle: its score is NaN, which is no hit.
-        hits = [
-            SearchHit(row[0], score, *row[2:]) for row in rows if (score := 1.0 - row[1]) >= floor
-        ]
-        complete = exact or len(rows) == count or len(hits) < len(rows)
-        return SearchHits(hits, requested=count, complete=complete)
 
     async def delete(self, ids: Iterable[str]) -> int:
         """Remove vectors by id.
@@ -226,54 +176,100 @@ class VectorRepository:
         keys = validation.check_ids(ids)
         if not keys:
             return 0
-        return (await self._executor.run(self._sql.delete, {"ids": keys})).rowcount
+        return (await self._vectors.executor.run(self._sql.delete, {"ids": keys})).rowcount
 
-    async def count(self) -> int:
+    async def delete_where(self, where: Where) -> int:
+        """Remove the vectors that a filter matches.
+
+        Args:
+            where: As of `search`; an empty dictionary, which matches every row, is refused.
+
+        Returns:
+            How many they were.
+        """
+        if isinstance(where, Mapping) and not where:
+            raise InvalidInputError("where is empty, which would remove every vector.")
+        params: dict[str, Any] = {}
+        statement = self._vectors.searches.delete(self._vectors.narrow(where, params))
+        return (await self._vectors.executor.run(statement, params)).rowcount
+
+    async def facet(
+        self, path: str, *, where: Where | None = None, limit: int = 10
+    ) -> list[FacetCount]:
+        """How many rows have each value at a path of the payload, the most frequent first.
+
+        Args:
+            path: As in a filter. Of an array each element counts, once for each row.
+            where: Count only these rows.
+            limit: The most values, 1 to `MAX_LIMIT`.
+        """
+        params: dict[str, Any] = {"hits": validation.check_limit(limit, MAX_LIMIT)}
+        narrowed = self._vectors.narrow(where, params)
+        statement = self._vectors.searches.facet(narrowed, self._vectors.steps(path, "path"))
+        return [FacetCount(*row) for row in await self._vectors.rows(statement, params)]
+
+    async def count(self, *, where: Where | None = None) -> int:
         """How many vectors there are: a scan, so not for every request."""
-        return int((await self._executor.run(self._sql.count, {})).rows[0][0])
+        params: dict[str, Any] = {}
+        narrowed = self._vectors.narrow(where, params)
+        return int((await self._vectors.rows(self._vectors.searches.count(narrowed), params))[0][0])
+
+    async def scroll(
+        self,
+        *,
+        limit: int = 100,
+        after: str | None = None,
+        order_by: str | None = None,
+        where: Where | None = None,
+        with_embedding: bool = False,
+    ) -> ScrollPage:
+        """A page of vectors in the order of their ids, or of a payload's field and then of ids.
+
+        Args:
+            limit: 1 to `MAX_LIMIT`.
+            after: The `next` of the page before; only with the same `order_by`.
+            order_by: A path into the payload, as in a filter; rows without it are left out. An
+                index of kind containment does not help here: the page costs a scan.
+            where: As of `search`.
+            with_embedding: Return embeddings too; without, they are empty.
+        """
+        count = validation.check_limit(limit, MAX_LIMIT)
+        steps = () if order_by is None else self._vectors.steps(order_by, "order_by")
+        params: dict[str, Any] = {"hits": count}
+        if after is not None:
+            params |= _read_cursor(after, has_value=bool(steps))
+        narrowed = self._vectors.narrow(where, params)
+        form = SearchForm(with_embedding=with_embedding)
+        begin: Begin = "start" if after is None else "after"
+        rows = await self._vectors.rows(
+            self._vectors.searches.page(narrowed, form, steps, begin), params
+        )
+        last = json.dumps([rows[-1][0], rows[-1][-1]]) if len(rows) == count else None
+        return ScrollPage([VectorRecord(*row[:-1]) for row in rows], last)
 
     async def stream(self, *, batch_size: int = 500) -> AsyncIterator[VectorRecord]:
         """All vectors in the order of their ids, page by page by the last id seen."""
         size = validation.check_limit(batch_size, MAX_PAGE_SIZE, name="batch_size")
         statement, params = self._sql.first_page, {"page_size": size}
         while True:
-            rows = (await self._executor.run(statement, params)).rows
+            rows = (await self._vectors.executor.run(statement, params)).rows
             for row in rows:
                 yield VectorRecord(*row)
             if len(rows) < size:
                 return
             statement, params = self._sql.next_page, {"page_size": size, "after": rows[-1][0]}
 
-    async def dimensions(self) -> int | None:
-        """What the column holds, read once for each engine; None where it declares nothing.
 
-        Raises:
-            SchemaVersionError: There is no such table.
-        """
-        known = await self._executor.catalog()
-        name = self._qualified_name
-        if name not in known:
-            rows = (await self._executor.run(_TYPMOD, {"table_name": name})).rows
-            if not rows:
-                raise SchemaVersionError(
-                    f"There is no table {name} with a column vec here: {UPGRADE_HINT}, or write a "
-                    f"migration that creates it: CREATE TABLE {name} (id text PRIMARY KEY, "
-                    f"vec vector(384)).",
-                    sqlstate="42P01",
-                )
-            known[name] = None if rows[0][0] < 0 else int(rows[0][0])
-        return known[name]
-
-    @functools.cached_property
-    def _qualified_name(self) -> str:
-        parts = (self._table.schema or self._executor.schema, self._table.name)
-        return ".".join('"' + part.replace('"', '""') + '"' for part in parts if part)
-
-    async def _encoded(self, embedding: object, *, name: str) -> bytes:
-        array = types.as_float32(embedding, name=name)
-        types.check_dimensions(array, await self.dimensions(), name=name)
-        types.check_values(array, name=name)
-        return types.encode(array)
+def _read_cursor(cursor: object, *, has_value: bool) -> dict[str, str]:
+    try:
+        key, value = json.loads(cursor)  # type: ignore[arg-type]
+        params = {"after": validation.check_id(key)}
+        if has_value:
+            json.loads(value)
+            params["after_value"] = validation.check_text(value, name="after")
+    except (TypeError, ValueError):
+        raise InvalidInputError("after is no `next` of a page in this order.") from None
+    return params
 
 
 def _params(part: Part, modes: Mapping[str, Given]) -> dict[str, Any]:
