@@ -43,6 +43,9 @@ vec_add_duration = _meter.create_histogram(
 vec_search_duration = _meter.create_histogram(
     "qortex_vec_search_duration_seconds", unit="s", description="Time of a vector search"
 )
+vec_recall = _meter.create_gauge(
+    "qortex_vec_recall", unit="1", description="Share of the true neighbours that an index finds"
+)
 learning_selections_total = _meter.create_counter(
     "qortex_learning_selections_total", unit="{selection}", description="Bandit selections"
 )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from qortex_db import SearchHits
+    from qortex_db import SearchHit, SearchHits
     from qortex_db.embedded import EmbeddedServer
 
 SAMPLE = load_sample()
@@ -444,3 +444,129 @@ async def test_no_search_prepares_a_statement_for_each_list_of_values(loaded: st
 async def test_bad_searches_are_refused_before_they_are_sent(pydocs: Database, call: Any) -> None:
     with pytest.raises(InvalidInputError):
         await call(pydocs.vectors)
+
+
+async def test_a_plan_says_which_index_was_read_and_quotes_no_value(pydocs: Database) -> None:
+    plan = await pydocs.vectors.explain(QUERIES[0])
+    assert plan.indexes == ("ix_qortex_vectors_vec",)
+    assert not plan.compared_every_row
+    assert "ix_qortex_vectors_vec" in plan.text
+    filtered = await pydocs.vectors.explain(QUERIES[0], where={"thousandth": True})
+    assert "ix_qortex_vectors_payload" in filtered.indexes
+    assert filtered.rows_visited < 100
+    assert "thousandth" not in filtered.text
+    assert "[" not in plan.text + filtered.text
+    every = await pydocs.vectors.explain(QUERIES[0], exact=True)
+    assert every.compared_every_row
+    assert every.rows_visited == len(PASSAGES)
+
+
+async def test_documents_are_filtered_by_substrings(pydocs: Database) -> None:
+    def matching(*, having: str, lacking: str) -> set[str]:
+        texts = TEXTS + [None] * (len(PASSAGES) - len(TEXTS))
+        return {
+            f"p{i:04}"
+            for i, one in enumerate(texts)
+            if one is not None and having in one and lacking not in one
+        }
+
+    where_document = {"$and": [{"$contains": "file"}, {"$not_contains": "the"}]}
+    found = await pydocs.vectors.search(QUERIES[0], where_document=where_document, limit=1000)
+    assert {hit.id for hit in found} == matching(having="file", lacking="the")
+    with_payload = await pydocs.vectors.search(
+        QUERIES[0], where={"half": True}, where_document={"$contains": "file"}, limit=1000
+    )
+    assert {hit.id for hit in with_payload} == {
+        key for key in matching(having="file", lacking="\x00") if PAYLOADS[int(key[1:])]["half"]
+    }
+    hybrid = await pydocs.vectors.hybrid_search(
+        QUERIES[0], "read", where_document={"$contains": "file"}
+    )
+    assert all("file" in (hit.document or "") for hit in hybrid)
+    lacking = await pydocs.vectors.count(where={"$document": {"$not_contains": "file"}})
+    assert lacking == len(PASSAGES) - len(matching(having="file", lacking="\x00"))
+
+
+@pytest.mark.parametrize(
+    "where_document",
+    [
+        {},
+        {"$like": "a"},
+        {"$contains": 3},
+        {"$and": []},
+        {"$or": "a"},
+        "a",
+        {"$contains": "a", "$or": []},
+    ],
+)
+async def test_a_bad_document_filter_is_refused(pydocs: Database, where_document: Any) -> None:
+    with pytest.raises(InvalidInputError, match="document"):
+        await pydocs.vectors.search(QUERIES[0], where_document=where_document)
+
+
+async def test_hits_are_ranked_anew_by_any_scorer(pydocs: Database) -> None:
+    hits = await pydocs.vectors.search(QUERIES[0], limit=20)
+
+    def shortest(query: str, candidates: Sequence[SearchHit]) -> list[float]:
+        assert query == "short"
+        return [-len(hit.document or "") for hit in candidates]
+
+    async def later(query: str, candidates: Sequence[SearchHit]) -> NDArray[np.float64]:
+        return np.array(shortest(query, candidates), dtype=np.float64)
+
+    lengths = sorted(len(hit.document or "") for hit in hits)[:5]
+    for scorer in (shortest, later):
+        best = await hits.rerank("short", scorer, limit=5)
+        assert [len(hit.document or "") for hit in best] == lengths
+        assert [hit.score for hit in best] == [-float(length) for length in lengths]
+        assert best.requested == 5
+    assert len(await hits.rerank("short", shortest)) == 20
+
+
+@pytest.mark.parametrize(
+    "scorer",
+    [lambda _q, _h: [1.0], lambda _q, h: [float("nan")] * len(h), lambda _q, h: "a" * len(h)],
+)
+async def test_a_scorer_that_scores_wrongly_is_refused(pydocs: Database, scorer: Any) -> None:
+    hits = await pydocs.vectors.search(QUERIES[0])
+    with pytest.raises(InvalidInputError, match="scorer"):
+        await hits.rerank("q", scorer)
+
+
+async def test_the_recall_of_the_index_is_measured_against_exact_answers(pydocs: Database) -> None:
+    probe = await pydocs.vectors.recall_probe(sample=20, ef_search=10)
+    wide = await pydocs.vectors.recall_probe(sample=20, ef_search=400)
+    assert 0.5 < probe.recall <= wide.recall == pytest.approx(1.0, abs=0.02)
+    assert (probe.sample, probe.limit, probe.ef_search) == (20, 10, 10)
+
+
+async def test_tuning_finds_the_smallest_ef_search_that_reaches_the_recall(
+    pydocs: Database,
+) -> None:
+    tuning = await pydocs.vectors.tune(target_recall=0.97, sample=30)
+    assert tuning.recall >= 0.97
+    assert tuning.tried[tuning.ef_search] == tuning.recall
+    below = [recall for ef, recall in tuning.tried.items() if ef < tuning.ef_search]
+    assert all(recall < 0.97 for recall in below)
+    with pytest.raises(NotFoundError, match="no ef_search"):
+        await pydocs.vectors.tune(target_recall=1.0, sample=30, max_ef_search=10)
+
+
+async def test_advice_names_an_index_its_size_and_reasons(pydocs: Database, dsn: str) -> None:
+    advice = await pydocs.vectors.recommend_index()
+    assert (advice.method, advice.storage) == ("none", "full")
+    assert advice.reasons
+    large = await pydocs.vectors.recommend_index(rows=5_000_000, memory_bytes=4 * 2**30)
+    assert (large.method, large.storage) == ("hnsw", "binary")
+    middle = await pydocs.vectors.recommend_index(rows=1_000_000, memory_bytes=64 * 2**30)
+    assert (middle.method, middle.storage) == ("hnsw", "full")
+    assert 1_000_000 * 384 * 4 < middle.index_bytes < 1_000_000 * 384 * 12
+    async with Database.connect(dsn) as empty:
+        assert (await empty.vectors.recommend_index()).method == "none"
+
+
+async def test_the_estimate_of_an_index_is_near_its_real_size(pydocs: Database) -> None:
+    advice = await pydocs.vectors.recommend_index(rows=len(PASSAGES))
+    async with pydocs.engine.connect() as connection:
+        size = await connection.exec_driver_sql("SELECT pg_relation_size('ix_qortex_vectors_vec')")
+        assert advice.index_bytes == pytest.approx(size.scalar_one(), rel=0.35)

@@ -1,8 +1,10 @@
 """Statements and methods, one file a table. Repositories never begin, commit or roll back."""
 
+from qortex_db.repositories.advice import IndexAdvice, RecallProbe, Tuning
 from qortex_db.repositories.arms import ALL_CONTEXTS, ArmRepository
 from qortex_db.repositories.edges import EdgeRepository, EdgeStats
 from qortex_db.repositories.factors import FactorRepository
+from qortex_db.repositories.plans import SearchPlan
 from qortex_db.repositories.records import (
     MAX_LIMIT,
     FacetCount,
@@ -24,11 +26,15 @@ __all__ = [
     "EdgeStats",
     "FacetCount",
     "FactorRepository",
+    "IndexAdvice",
+    "RecallProbe",
     "ScrollPage",
     "SearchGroup",
     "SearchGroups",
     "SearchHit",
     "SearchHits",
+    "SearchPlan",
+    "Tuning",
     "VectorRecord",
     "VectorRepository",
     "VectorSearches",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+from qortex_db.errors import InvalidInputError
+from qortex_db.repositories import validation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,6 +60,20 @@ class SearchHit:
     embedding: NDArray[np.float32] | None = None
 
 
+Scorer: TypeAlias = Callable[[str, Sequence[SearchHit]], Any]
+"""A model that scores hits: it gives, or is awaited to give, a number for each of them."""
+
+
+def _checked_scores(given: object, count: int) -> list[float]:
+    try:
+        scores = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        scores = np.empty(0)
+    if scores.shape != (count,) or not np.isfinite(scores).all():
+        raise InvalidInputError(f"The scorer has to give {count} finite numbers, one for each hit.")
+    return [float(score) for score in scores]
+
+
 class SearchHits(Sequence[SearchHit]):
     """The hits of one search, best first.
 
@@ -79,6 +98,29 @@ class SearchHits(Sequence[SearchHit]):
 
     def __len__(self) -> int:
         return len(self._hits)
+
+    async def rerank(self, query: str, scorer: Scorer, *, limit: int | None = None) -> SearchHits:
+        """The same hits in the order that another model gives them, by its scores.
+
+        Args:
+            query: Handed to the scorer.
+            scorer: Called once with the query and the hits; gives a score for each, higher is
+                better. What is no coroutine function runs in a thread, as models block the loop.
+            limit: Keep so many.
+
+        Raises:
+            InvalidInputError: It gave something else.
+        """
+        count = len(self) if limit is None else validation.check_limit(limit, MAX_LIMIT)
+        if inspect.iscoroutinefunction(scorer):
+            given = await scorer(query, self)
+        else:
+            given = await asyncio.to_thread(scorer, query, self)
+            given = await given if inspect.isawaitable(given) else given
+        scores = _checked_scores(given, len(self))
+        order = sorted(range(len(self)), key=lambda i: -scores[i])[:count]
+        hits = [replace(self._hits[i], score=scores[i]) for i in order]
+        return SearchHits(hits, requested=count, complete=self.complete)
 
     def __repr__(self) -> str:
         return (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from qortex_db.errors import InvalidInputError, NotFoundError
 from qortex_db.repositories import validation
 from qortex_db.repositories.nearest import SearchForm
+from qortex_db.repositories.plans import Explain, SearchPlan, read_plan
 from qortex_db.repositories.records import (
     MAX_LIMIT,
     EmbeddingInput,
@@ -19,13 +20,13 @@ from qortex_db.repositories.records import (
     SearchHits,
 )
 from qortex_db.repositories.vector_table import VectorTable
-from qortex_db.search import check_query, most_diverse
+from qortex_db.search import check_query, most_diverse, with_document
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
     from qortex_db.engine import Executor
-    from qortex_db.search import Where
+    from qortex_db.search import Filter, Where
 
 MAX_EF_SEARCH: Final = 1_000
 """pgvector's own limit of `hnsw.ef_search`; beyond it an iterative scan goes on."""
@@ -61,6 +62,7 @@ class VectorSearches:
         *,
         limit: int = 10,
         where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
         min_score: float | None = None,
         ef_search: int | None = None,
         probes: int | None = None,
@@ -75,6 +77,7 @@ class VectorSearches:
             embedding: As many numbers as the column holds.
             limit: 1 to `MAX_LIMIT`.
             where: A filter over the payload, or an expression over the table's columns.
+            where_document: `$contains` and `$not_contains` of the document, `$and` and `$or`.
             min_score: Leave out hits below this cosine similarity, -1 to 1.
             ef_search: Candidates that an HNSW index keeps, 1 to 1,000; more find more and take
                 longer. By default the larger of 40 (200 with a filter) and the limit.
@@ -91,32 +94,66 @@ class VectorSearches:
         count = validation.check_limit(limit, MAX_LIMIT)
         if min_score is not None:
             min_score = validation.check_number(min_score, name="min_score", low=-1, high=1)
+        where = with_document(where, where_document)
+        knobs = (ef_search, probes, iterative_scan)
+        narrowed, params, form = await self._prepare(embedding, count, where, knobs, exact=exact)
+        form = replace(form, with_payload=with_payload, with_embedding=with_embedding)
         facts = await self._vectors.facts()
-        params: dict[str, Any] = {
-            "query": self._vectors.encode(embedding, facts),
-            "candidates": count,
-        }
-        narrowed = self._vectors.narrow(where, params)
-        settings = {}
-        if not exact:
-            settings = _settings(
-                count, ef_search, probes, iterative_scan, filtered=where is not None
-            )
-        form = _form(settings, with_payload, with_embedding)
         # A table that has answered in full will do so again: the second half can stay away.
-        lean = narrowed is None and not settings and facts.plentiful is True
-        form = replace(form, exact=exact, guarded=not (exact or lean))
-        rows = await self._vectors.rows(
-            self._vectors.searches.search(narrowed, form), params | settings
+        lean = form.guarded and not (narrowed or form.settings) and facts.plentiful is True
+        statement = self._vectors.searches.search(
+            narrowed, replace(form, guarded=False) if lean else form
         )
+        rows = await self._vectors.rows(statement, params)
         if lean and len(rows) < count:
             facts.plentiful = False
-            statement = self._vectors.searches.search(None, replace(form, guarded=True))
-            rows = await self._vectors.rows(statement, params)
+            rows = await self._vectors.rows(self._vectors.searches.search(None, form), params)
         elif narrowed is None and facts.plentiful is None and len(rows) == count:
             facts.plentiful = True
         floor = -math.inf if min_score is None else min_score
         return SearchHits(_hits(rows, floor), requested=count, complete=True)
+
+    async def explain(
+        self,
+        embedding: EmbeddingInput,
+        *,
+        limit: int = 10,
+        where: Where | None = None,
+        ef_search: int | None = None,
+        probes: int | None = None,
+        iterative_scan: IterativeScan | None = None,
+        exact: bool = False,
+    ) -> SearchPlan:
+        """How the server runs a search: it is run, and its plan is returned; no value is in it.
+
+        Args:
+            embedding: As of `search`, like all the others.
+        """
+        count = validation.check_limit(limit, MAX_LIMIT)
+        knobs = (ef_search, probes, iterative_scan)
+        narrowed, params, form = await self._prepare(embedding, count, where, knobs, exact=exact)
+        statement = Explain(self._vectors.searches.search(narrowed, form))
+        rows = (await self._vectors.executor.run(statement, params)).rows
+        return read_plan(rows[0][0])
+
+    async def _prepare(
+        self,
+        embedding: EmbeddingInput,
+        count: int,
+        where: Where | None,
+        knobs: tuple[int | None, int | None, IterativeScan | None],
+        *,
+        exact: bool,
+    ) -> tuple[Filter | None, dict[str, Any], SearchForm]:
+        """The filter, the parameters and the form of a search."""
+        params: dict[str, Any] = {
+            "query": self._vectors.encode(embedding, await self._vectors.facts()),
+            "candidates": count,
+        }
+        narrowed = self._vectors.narrow(where, params)
+        settings = {} if exact else _settings(count, *knobs, filtered=narrowed is not None)
+        form = replace(_form(settings), exact=exact, guarded=not exact)
+        return narrowed, params | settings, form
 
     async def range_search(
         self,
@@ -146,7 +183,7 @@ class VectorSearches:
             "max_distance": 1.0 - least,
         }
         narrowed = self._vectors.narrow(where, params)
-        form = _form({}, with_payload, with_embedding)
+        form = _form({}, with_payload=with_payload, with_embedding=with_embedding)
         rows = await self._vectors.rows(self._vectors.searches.within(narrowed, form), params)
         return SearchHits(_hits(rows[:count]), requested=count, complete=len(rows) <= count)
 
@@ -157,6 +194,7 @@ class VectorSearches:
         *,
         limit: int = 10,
         where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
         alpha: float | None = None,
         k: int = 60,
         branch_limit: int | None = None,
@@ -172,6 +210,7 @@ class VectorSearches:
                 most 1,000 characters.
             limit: 1 to `MAX_LIMIT`.
             where: As of `search`.
+            where_document: As of `search`.
             alpha: None fuses by reciprocal rank, and a score is the sum of 1 / (k + rank). A number
                 from 0 (words alone) to 1 (meaning alone) is the weight of the branches' scores,
                 each scaled from 0 to 1.
@@ -187,6 +226,7 @@ class VectorSearches:
         count = validation.check_limit(limit, MAX_LIMIT)
         if "document" not in self._vectors.table.c:
             raise InvalidInputError(f"The table {self._vectors.table.name} has no column document.")
+        where = with_document(where, where_document)
         branch = max(_BRANCH, count)
         if branch_limit is not None:
             branch = validation.check_limit(branch_limit, MAX_LIMIT, name="branch_limit")
@@ -203,7 +243,9 @@ class VectorSearches:
             params |= {"dense_weight": weight, "text_weight": 1 - weight}
         narrowed = self._vectors.narrow(where, params)
         settings = {} if exact else _settings(branch, filtered=where is not None)
-        form = replace(_form(settings, with_payload, with_embedding), exact=exact)
+        form = replace(
+            _form(settings, with_payload=with_payload, with_embedding=with_embedding), exact=exact
+        )
         form = replace(form, guarded=not exact)
         fusion: Literal["ranks", "scores"] = "ranks" if alpha is None else "scores"
         statement = self._vectors.searches.hybrid(narrowed, form, fusion)
@@ -282,7 +324,9 @@ class VectorSearches:
             params[f"query_{number}"] = self._vectors.encode(query, facts, f"embeddings[{number}]")
         narrowed = self._vectors.narrow(where, params)
         settings = {} if exact else _settings(count, filtered=where is not None)
-        form = replace(_form(settings, with_payload, with_embedding), exact=exact)
+        form = replace(
+            _form(settings, with_payload=with_payload, with_embedding=with_embedding), exact=exact
+        )
         form = replace(form, guarded=not exact)
         statement = self._vectors.searches.multi(narrowed, form, len(queries))
         rows = await self._vectors.rows(statement, params | settings)
@@ -336,7 +380,9 @@ class VectorSearches:
         validation.check_limit(wanted, MAX_EXAMPLES, name="the number of examples")
         narrowed = self._vectors.narrow(where, params)
         settings = {} if exact else _settings(count, filtered=True)  # by the examples at least
-        form = replace(_form(settings, with_payload, with_embedding), exact=exact)
+        form = replace(
+            _form(settings, with_payload=with_payload, with_embedding=with_embedding), exact=exact
+        )
         form = replace(form, guarded=not exact)
         rows = await self._vectors.rows(
             self._vectors.searches.recommend(narrowed, form), params | settings
@@ -389,7 +435,9 @@ class VectorSearches:
         }
         narrowed = self._vectors.narrow(where, params)
         settings = {} if exact else _settings(fetch, filtered=where is not None)
-        form = replace(_form(settings, with_payload, with_embedding), exact=exact)
+        form = replace(
+            _form(settings, with_payload=with_payload, with_embedding=with_embedding), exact=exact
+        )
         form = replace(form, guarded=not exact)
         statement = self._vectors.searches.groups(
             narrowed, form, self._vectors.steps(group_by, "group_by")
@@ -435,7 +483,9 @@ def _settings(
     return found
 
 
-def _form(settings: Mapping[str, str], with_payload: bool, with_embedding: bool) -> SearchForm:  # noqa: FBT001 - handed on
+def _form(
+    settings: Mapping[str, str], *, with_payload: bool = True, with_embedding: bool = False
+) -> SearchForm:
     return SearchForm(
         settings=tuple(f"{_LIBRARIES[name]}.{name}" for name in settings),
         with_payload=with_payload,

@@ -67,7 +67,7 @@ class VectorTable:
             SchemaVersionError: There is no such table.
         """
         known = await self.executor.catalog()
-        name = self._qualified_name
+        name = self.qualified_name
         if name not in known:
             rows = (await self.executor.run(_TYPMOD, {"table_name": name})).rows
             if not rows:
@@ -81,7 +81,8 @@ class VectorTable:
         return known[name]
 
     @functools.cached_property
-    def _qualified_name(self) -> str:
+    def qualified_name(self) -> str:
+        """As `to_regclass` takes it."""
         parts = (self.table.schema or self.executor.schema, self.table.name)
         return ".".join('"' + part.replace('"', '""') + '"' for part in parts if part)
 

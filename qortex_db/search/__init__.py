@@ -2,7 +2,7 @@
 
 from qortex_db.search.diversity import most_diverse
 from qortex_db.search.fields import read_path
-from qortex_db.search.filters import Filter, Where, read_filter
+from qortex_db.search.filters import Filter, Where, read_filter, with_document
 from qortex_db.search.indexes import Kind, payload_index
 from qortex_db.search.operators import check_query
 
@@ -15,4 +15,5 @@ __all__ = [
     "payload_index",
     "read_filter",
     "read_path",
+    "with_document",
 ]

@@ -16,7 +16,13 @@ from sqlalchemy import ColumnElement, and_, bindparam, or_, true
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.search.fields import Field, read_path
-from qortex_db.search.operators import NEGATED, OPERATORS, Shape, document_text
+from qortex_db.search.operators import (
+    NEGATED,
+    OPERATORS,
+    Shape,
+    document_contains,
+    document_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,6 +83,14 @@ def read_filter(where: Where, table: Table) -> Filter:
     return Filter(shape if reader.is_plain else None, params, shape, table)
 
 
+def with_document(where: Where | None, document: Mapping[str, Any] | None) -> Where | None:
+    """A filter, and one over the row's document beside it."""
+    if document is None:
+        return where
+    of_document = {"$document": document}
+    return of_document if where is None else {"$and": [where, of_document]}
+
+
 class _Reader:
     """Reads one filter: shapes come back, values are collected."""
 
@@ -117,17 +131,43 @@ class _Reader:
             self._count(at)
             return document_text(self.table, value, at, self.values)
         self._check_depth(at, depth)
+        if key == "$document":
+            return self._document(value, at, depth)
         if key == "$not":
             return "not", self.read(value, at, depth + 1)
         if key not in ("$and", "$or"):
             raise InvalidInputError(
-                f"{at} is no operator of a whole filter; pass $and, $or, $not, $text or a path "
-                r"(a key that begins with a dollar is written \$)."
+                f"{at} is no operator of a whole filter; pass $and, $or, $not, $text, $document or "
+                r"a path (a key that begins with a dollar is written \$)."
             )
         if not isinstance(value, (list, tuple)) or not value:
             raise InvalidInputError(f"{at} takes a list of at least one filter.")
         parts = [self.read(part, f"{at}[{i}]", depth + 1) for i, part in enumerate(value)]
         return (key[1:], *parts)
+
+    def _document(self, where: object, at: str, depth: int) -> Shape:
+        """Substrings of the document, as Chroma's users write them."""
+        if not isinstance(where, Mapping) or len(where) != 1:
+            raise InvalidInputError(
+                f"{at} takes a dict of one of $contains, $not_contains, $and and $or."
+            )
+        ((key, value),) = where.items()
+        place = f"{at}[{key[:100]!r}]" if isinstance(key, str) else at
+        if key in ("$and", "$or"):
+            self._check_depth(place, depth)
+            if not isinstance(value, (list, tuple)) or not value:
+                raise InvalidInputError(f"{place} takes a list of at least one filter.")
+            parts = [
+                self._document(part, f"{place}[{i}]", depth + 1) for i, part in enumerate(value)
+            ]
+            return (key[1:], *parts)
+        if key not in ("$contains", "$not_contains"):
+            raise InvalidInputError(
+                f"{place} is no operator of a document; pass $contains, $not_contains, $and or $or."
+            )
+        self._count(place)
+        shape = document_contains(self.table, value, place, self.values)
+        return shape if key == "$contains" else ("not", shape)
 
     def _field(self, key: str, value: Any, at: str, depth: int) -> Shape:
         path = read_path(key)

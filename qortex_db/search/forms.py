@@ -128,6 +128,10 @@ def document_matches(table: Table, bind: Bind, language: str) -> ColumnElement[b
     return words(table.c.document, language).op("@@", is_comparison=True)(query)
 
 
+def document_contains(table: Table, bind: Bind) -> ColumnElement[bool]:
+    return func.strpos(table.c.document, bind(Text())) > Constant(0)
+
+
 def within(field: Field, bind: Bind) -> ColumnElement[bool]:
     """By haversine. The band of latitudes around it is what an index on the latitude serves."""
     lat, lon = field.child("lat"), field.child("lon")

@@ -255,6 +255,14 @@ def document_text(table: Table, value: Any, at: str, values: list[Any]) -> Shape
     return forms.document_matches, None, language
 
 
+def document_contains(table: Table, value: Any, at: str, values: list[Any]) -> Shape:
+    """A substring of the row's document."""
+    if "document" not in table.c:
+        raise InvalidInputError(f"{at} needs a column document, which the table lacks.")
+    values.append(as_string(value, at))
+    return forms.document_contains, None
+
+
 def geo(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
     """A place within a radius, by haversine."""
     if not isinstance(value, Mapping) or value.keys() != {"lat", "lon", "radius_m"}:

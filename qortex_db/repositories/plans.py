@@ -1,0 +1,100 @@
+"""A search's plan, read from the server's EXPLAIN."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ClauseElement, Executable, Select
+from sqlalchemy.ext.compiler import compiles
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+_LITERAL = re.compile(r"'(?:[^']|'')*'")
+
+
+class Explain(Executable, ClauseElement):
+    """EXPLAIN (ANALYZE) of a statement, which is run for it."""
+
+    inherit_cache = False
+
+    def __init__(self, statement: Select[Any]) -> None:
+        self.statement = statement
+
+
+@compiles(Explain)
+def _compile_explain(element: Explain, compiler: SQLCompiler, **options: Any) -> str:
+    return (
+        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {compiler.process(element.statement, **options)}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPlan:
+    """How a search was run.
+
+    Attributes:
+        indexes: The indexes that were read, in the order of the plan.
+        rows_visited: How many rows the table's scans gave or threw away.
+        compared_every_row: Whether the part that compares with every row had to run.
+        milliseconds: What the server took for it.
+        text: The plan, a line a node; constants are left out.
+    """
+
+    indexes: tuple[str, ...]
+    rows_visited: int
+    compared_every_row: bool
+    milliseconds: float
+    text: str
+
+
+def read_plan(found: Any) -> SearchPlan:
+    """What EXPLAIN gave, as JSON or its text."""
+    plan = (json.loads(found) if isinstance(found, str) else found)[0]
+    nodes = list(_nodes(plan["Plan"], 0))
+    ran = [node for _, node in nodes if node.get("Actual Loops", 0)]
+    scans = [node for node in ran if "Relation Name" in node]
+    indexes = [node["Index Name"] for node in ran if "Index Name" in node]
+    return SearchPlan(
+        tuple(dict.fromkeys(indexes)),
+        sum(map(_visited, scans)),
+        any(_is_exact(node) for node in ran),
+        plan["Execution Time"],
+        "\n".join(_line(depth, node) for depth, node in nodes),
+    )
+
+
+def _nodes(node: dict[str, Any], depth: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    yield depth, node
+    for part in node.get("Plans", ()):
+        yield from _nodes(part, depth + 1)
+
+
+def _visited(scan: dict[str, Any]) -> int:
+    left_out = sum(value for key, value in scan.items() if key.startswith("Rows Removed by"))
+    return int((scan["Actual Rows"] + left_out) * scan["Actual Loops"])
+
+
+def _is_exact(node: dict[str, Any]) -> bool:
+    """A sort by distance: an index gives its rows in that order."""
+    keys = node.get("Sort Key", ())
+    return any(" + " in key and "<" in key for key in keys) and node["Actual Rows"] > 0
+
+
+def _line(depth: int, node: dict[str, Any]) -> str:
+    names = [node[key] for key in ("Index Name", "Relation Name", "CTE Name") if key in node]
+    time = "not run"
+    if node.get("Actual Loops", 0):
+        rows = node["Actual Rows"] * node["Actual Loops"]
+        time = f"rows={rows:g}, {node.get('Actual Total Time', 0):.2f} ms"
+    conditions = [
+        f"{key}: {_LITERAL.sub('…', node[key])}"
+        for key in ("Index Cond", "Recheck Cond", "Filter")
+        if key in node
+    ]
+    return "  " * depth + ", ".join([node["Node Type"], *names, time, *conditions])
