@@ -459,6 +459,14 @@ REFUSALS = {
         "ALTER TABLE learning_arm_states ALTER last_updated TYPE timestamp",
         "learning_arm_states.last_updated is timestamp without time zone",
     ),
+    "a collation": (
+        'ALTER TABLE qortex_vectors ALTER id TYPE text COLLATE "C"',
+        'qortex_vectors.id is text COLLATE "C", not text',
+    ),
+    "an unlogged table": (
+        "ALTER TABLE learning_arm_states SET UNLOGGED",
+        "learning_arm_states is unlogged",
+    ),
     "halves": (
         (
             "DROP INDEX idx_qortex_vectors_embedding; "

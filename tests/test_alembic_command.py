@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,9 +17,10 @@ from catalogue import (
     rows,
     run_script,
 )
-from commands import ROOT, alembic
+from commands import ROOT, Result, alembic, program
 
 from qortex_db import SchemaVersionError, Settings, embedded, migrations
+from qortex_db.migrations.connection import migration_engine, migration_lock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +61,20 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("DROP TABLE host_notes")
 """
+
+CALL = """
+import sys
+from alembic import command
+from alembic.config import Config
+
+getattr(command, sys.argv[1])(Config("alembic.ini"), *sys.argv[2:])
+"""
+
+
+async def called(*arguments: str, dsn: str, **environment: str) -> Result:
+    """A command of Alembic's, called by a program."""
+    command = (sys.executable, "-c", CALL, *arguments)
+    return await program(*command, PGVECTOR_DSN=dsn, **environment)
 
 
 async def test_upgrade_check_current_and_downgrade_work_from_the_checkout(
@@ -151,6 +167,22 @@ async def test_five_at_once_all_succeed(empty_dsn: str) -> None:
     assert [one.code for one in done] == [0] * 5, [one.err for one in done]
     assert await catalogue(empty_dsn) == BASELINE | PAYLOAD
     assert await rows(empty_dsn, f"SELECT version_num FROM {VERSION_TABLE}") == [HEAD]
+
+
+async def test_a_program_that_calls_alembic_waits_for_its_turn_too(empty_dsn: str) -> None:
+    settings = Settings(dsn=empty_dsn)
+    async with (
+        migration_engine(settings, embedded=False) as engine,
+        migration_lock(engine, timeout_seconds=1),
+    ):
+        seconds = {"QORTEX_DB_MIGRATION_TIMEOUT_SECONDS": "0.1"}
+        waited = await called("upgrade", "head", dsn=empty_dsn, **seconds)
+        looked = await called("current", dsn=empty_dsn, **seconds)
+    assert "LockTimeoutError: Another process" in waited.err
+    assert (looked.code, await relations(empty_dsn)) == (0, set())
+    assert (await called("upgrade", "head", dsn=empty_dsn)).code == 0
+    assert (await called("check", dsn=empty_dsn)).code == 0
+    assert (await migrations.check(settings)).is_current
 
 
 async def test_check_sees_drift_but_not_the_tables_of_others(empty_dsn: str) -> None:

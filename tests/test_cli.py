@@ -55,6 +55,9 @@ def test_upgrade_check_status_and_downgrade(empty_dsn: str) -> None:
     assert code == 0
     assert "PostgreSQL 18" in printed
     assert max(map(len, printed.splitlines())) <= 80
+    assert run("downgrade", "-1", **given)[0] == 0
+    assert run("check", **given)[0] == 1
+    assert run("upgrade", "+1", **given)[0] == 0
     assert run("downgrade", "base", **given)[0] == 0
     assert run("check", **given)[0] == 1
 

@@ -119,7 +119,7 @@ async def test_a_hosts_vector_columns_are_the_same_before_and_after_us(host: Asy
             assert note.id == key
             order = select(Note.id).order_by(Note.short.cosine_distance([0.5, 0.25, 0]))
             assert key in (await session.scalars(order)).all()
-            return [type(note.title), list(np.asarray(note.title)), note.short]
+            return [type(note.title), list(np.asarray(note.title)), repr(note.short)]
 
     before = await add_and_read(1)
     async with Database.from_engine(host) as db:

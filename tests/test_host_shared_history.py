@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import alembic
 import asyncpg
 import pytest
 from alembic.config import Config
@@ -14,9 +15,6 @@ from catalogue import VERSION_TABLE, execute, relations, rows
 from hosting import HEAD, Page, Project, declare, ours_is_current
 
 from qortex_db import Settings, migrations
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -42,6 +40,8 @@ async def shared(project: Project, template: str = "async") -> None:
 
 @pytest.mark.parametrize("template", ["async", "pyproject_async"])
 async def test_in_a_shared_history_the_pages_commands_work(project: Project, template: str) -> None:
+    if not (Path(alembic.__file__).parent / "templates" / template).is_dir():
+        pytest.skip("this Alembic has no such template")
     await shared(project, template)
     project.edit("alembic/env.py", '"dimensions": 384', '"dimensions": 5')
     await project.run_page()

@@ -184,6 +184,15 @@ async def test_an_extension_in_a_schema_off_the_search_path_is_found(empty_dsn: 
     assert any("hnsw (vec extensions.vector_cosine_ops)" in str(line) for line in found)
 
 
+async def test_a_search_path_that_leads_nowhere_is_told(empty_dsn: str) -> None:
+    (database,) = await rows(empty_dsn, "SELECT current_database()")
+    await execute(empty_dsn, f'ALTER DATABASE "{database}" SET search_path = nowhere')
+    with pytest.raises(SchemaVersionError, match=r"search_path.*QORTEX_DB_SCHEMA"):
+        await migrations.upgrade(Settings(dsn=empty_dsn))
+    settings = Settings(dsn=empty_dsn, db_schema="here")
+    assert (await migrations.upgrade(settings, extension_schema="here")).is_current
+
+
 async def test_the_extension_can_be_left_to_an_administrator(empty_dsn: str) -> None:
     settings = Settings(dsn=empty_dsn)
     with pytest.raises(SchemaVersionError, match="CREATE EXTENSION vector"):
@@ -214,6 +223,15 @@ async def test_a_database_of_a_newer_package_is_left_alone(empty_dsn: str) -> No
         with pytest.raises(SchemaVersionError, match=r"9999.*newer qortex-db"):
             await call
     assert await catalogue(empty_dsn) >= BASELINE
+
+
+async def test_tables_that_no_migration_made_are_left_alone_and_adoption_is_named(
+    empty_dsn: str,
+) -> None:
+    await execute(empty_dsn, "CREATE TABLE interoception_factors (node_id text)")
+    with pytest.raises(SchemaVersionError, match=r"interoception_factors.*qortex-db adopt"):
+        await migrations.upgrade(Settings(dsn=empty_dsn))
+    assert "qortex_vectors" not in await relations(empty_dsn)
 
 
 async def test_a_revision_that_is_not_there_is_named(empty_dsn: str) -> None:

@@ -36,6 +36,7 @@ app.add_typer(index, name="index")
 out = Console()
 err = Console(stderr=True)
 
+Revision = Annotated[str, typer.Argument(help="As Alembic's: a name, head, base, +1, -1.")]
 Embedded = Annotated[
     bool, typer.Option("--embedded", help="Use the embedded server, and start it if need be.")
 ]
@@ -89,7 +90,7 @@ def main(
 
 @app.command()
 def upgrade(
-    revision: str = "head",
+    revision: Revision = "head",
     *,
     embedded: Embedded = False,
     sql: Annotated[bool, typer.Option("--sql", help="Print the SQL; touch nothing.")] = False,
@@ -134,8 +135,8 @@ def _sql(
         _fail(str(error))
 
 
-@app.command()
-def downgrade(revision: str, *, embedded: Embedded = False) -> None:
+@app.command(context_settings={"ignore_unknown_options": True})  # -1 is no option
+def downgrade(revision: Revision, *, embedded: Embedded = False) -> None:
     """Take the schema back to a revision; "base" removes the tables and what is in them."""
     state = _run(migrations.downgrade(_settings(), revision, embedded=embedded))
     out.print(render.schema_line(state), soft_wrap=True)

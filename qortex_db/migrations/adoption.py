@@ -26,6 +26,7 @@ from qortex_db.migrations.dimensions import check_indexable
 from qortex_db.migrations.indexes import restore_pending
 from qortex_db.migrations.inspection import Inspection, inspect
 from qortex_db.migrations.maintenance import OwnedTable
+from qortex_db.migrations.patience import OUTWAIT, UNOBTRUSIVE, WAIT_MS
 from qortex_db.migrations.pending import VIEW, Index, read_pending, write_pending
 from qortex_db.migrations.report import AdoptedTable, Adoption, AdoptionRefusedError
 from qortex_db.observability import log
@@ -44,16 +45,9 @@ LOCK_SECONDS: Final = 30.0
 PAUSE_SECONDS: Final = 0.5
 """Between two tries, for those who queue."""
 
-_SHARED: Final = "SHARE ROW EXCLUSIVE"
 _BUSY: Final = {"55P03", "40P01"}
 _INDEX: Final = "ix_qortex_vectors_vec"
-# An autovacuum yields to whom it has kept waiting for deadlock_timeout. Once it is out, a wait that
-# readers queue behind is shorter than that, so that nobody is rolled back as a deadlock.
-_LOCK_TIMEOUT = text("""
-SELECT set_config('lock_timeout', CAST(CASE WHEN :shared THEN CAST(setting AS integer) + 500
-                                            ELSE 500 END AS text), true)
-FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'
-""")
+_WAIT_BRIEFLY = text(f"SET LOCAL lock_timeout = '{WAIT_MS}ms'")
 _ROLE = text("SELECT set_config('role', :role, true)")
 
 _QUIET = text("""
@@ -137,8 +131,11 @@ class _Work:
                 self.on_plan(plan)
                 return plan
             found = await self._inspect(connection)
+            await connection.execute(OUTWAIT)
+            await _lock(connection, found, UNOBTRUSIVE)
+            await connection.execute(_WAIT_BRIEFLY)
             # Writers out, readers in: what is counted from here on stays as it is.
-            await _lock(connection, found, _SHARED)
+            await _lock(connection, found, "SHARE ROW EXCLUSIVE")
             found = await self._inspect(connection)
             plan = await self._plan(connection, found, state, dry_run=False)
             self.on_plan(plan)
@@ -164,7 +161,7 @@ class _Work:
     ) -> Adoption:
         """What can't be part of the transaction, and can be repeated: revisions and the index."""
         async with self.engine.connect() as connection:
-            shared = await connection.run_sync(stamping.is_shared, self.settings)
+            shared = await connection.run_sync(stamping.is_in_host_table, self.settings)
             state = await connection.run_sync(schema_state, self.settings)
         if not shared:  # else the host's own Alembic goes on
             async with self.engine.connect() as connection:
@@ -292,7 +289,6 @@ def _waiting(found: Inspection) -> Index:
 async def _lock(connection: AsyncConnection, found: Inspection, mode: str) -> None:
     """Lock the tables in their order, by short tries: everybody else queues behind one."""
     deadline = time.monotonic() + LOCK_SECONDS
-    await connection.execute(_LOCK_TIMEOUT, {"shared": mode == _SHARED})
     statement = f"LOCK TABLE {transformation.names(found)} IN {mode} MODE"
     while True:
         try:

@@ -34,7 +34,18 @@ WHERE name IN
     ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_session_timeout')
 """)
 """A role or a database may have set them; PostgreSQL 16 does not know them all."""
-_UNDEFINED_OBJECT: Final = "42704"
+# To `translate`, a schema not yet migrated; here that is why they came.
+_MISSING: Final = {
+    "42704": (
+        "pgvector was not found. Let a role that may run CREATE EXTENSION vector; if it is in "
+        "a schema that is not on the search_path, name that by --extension-schema "
+        "(alembic: -x extension_schema=...)."
+    ),
+    "3F000": (
+        "No schema of the search_path is there. Create one, or name one by QORTEX_DB_SCHEMA "
+        "(alembic: -x schema=...), and where pgvector goes by --extension-schema."
+    ),
+}
 _LOCK_KEY: Final = 0x71_6F_72_74_65_78_64_62  # "qortexdb"
 
 NOTHING_GIVEN: Final = (
@@ -92,13 +103,9 @@ def _beside(host: AsyncEngine) -> AsyncEngine:
 
 
 def _translated(error: Exception) -> QortexDbError | None:
-    if sqlstate_of(error) == _UNDEFINED_OBJECT:  # to `translate`, a schema not yet migrated
-        return SchemaVersionError(
-            "pgvector was not found. Let a role that may run CREATE EXTENSION vector; if it is in "
-            "a schema that is not on the search_path, name that by --extension-schema "
-            "(alembic: -x extension_schema=...).",
-            sqlstate=_UNDEFINED_OBJECT,
-        )
+    state = sqlstate_of(error)
+    if state in _MISSING:
+        return SchemaVersionError(_MISSING[state], sqlstate=state)
     return translate(error)
 
 

@@ -11,8 +11,15 @@ from alembic import context
 from alembic.util import CommandError
 from pydantic import ValidationError
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
-from qortex_db.errors import LockTimeoutError, QortexDbError
+from qortex_db.errors import (
+    LockTimeoutError,
+    QortexDbError,
+    SchemaVersionError,
+    sqlstate_of,
+    translate,
+)
 from qortex_db.migrations.connection import migration_engine, migration_lock
 from qortex_db.migrations.dimensions import check_dimensions, check_indexable
 from qortex_db.migrations.drift import drift_of
@@ -26,8 +33,8 @@ if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import Connection, TextClause
 
-_WRITING = {"upgrade", "downgrade", "stamp", "ensure_version"}
 _FOLLOWING = {"upgrade", "downgrade"}
+_DUPLICATE_TABLE = "42P07"
 _RELATIVE = re.compile(r"^([^@]+@)?[+-]\d+$")  # to where the schema stands
 
 
@@ -69,10 +76,19 @@ def _command() -> str:
     return command[0].__name__ if command else ""
 
 
+def _is_writing() -> bool:
+    """Whether the command writes; of one called by a program, only its arguments are known."""
+    try:
+        context.get_revision_argument()  # upgrade, downgrade and stamp have one
+    except KeyError:
+        return _command() == "ensure_version"
+    return True
+
+
 async def _connect_and_run(settings: Settings) -> None:
     embedded = "embedded" in context.get_x_argument(as_dictionary=True)
     async with migration_engine(settings, embedded=embedded) as engine:
-        if _command() in _WRITING:
+        if _is_writing():
             seconds = settings.migration_timeout_seconds
             async with (
                 migration_lock(engine, timeout_seconds=seconds),
@@ -85,10 +101,10 @@ async def _connect_and_run(settings: Settings) -> None:
 
 
 def _run_online(connection: Connection, settings: Settings) -> None:
-    writing = _command() in _WRITING or not _command()
+    writing = _is_writing()
     if writing:
         check_dimensions(connection, settings)
-    if _command() in _FOLLOWING or not _command():
+    if _command() in _FOLLOWING or (writing and not _command()):
         current_revision(connection, settings, context.script)  # raises if it is not ours
     schema = settings.db_schema
     if schema is not None and writing:
@@ -103,20 +119,28 @@ def _run_online(connection: Connection, settings: Settings) -> None:
         connection.execute(search_path, {"schema": schema})
         connection.dialect.default_schema_name = schema
     connection.commit()  # Alembic would apply nothing inside a transaction of ours
-    if not writing:
-        _configure(settings, connection=connection)
-        with context.begin_transaction():
-            context.run_migrations()
-        if _command() == "check" and (found := drift_of(connection, settings)):
-            raise CommandError(
-                "\n".join(["The database is not what the models say:", *map(str, found)])
-            )
-        return
+    if writing:
+        _write(connection, settings)
+    else:
+        _read(connection, settings)
+
+
+def _read(connection: Connection, settings: Settings) -> None:
+    _configure(settings, connection=connection)
+    with context.begin_transaction():
+        context.run_migrations()
+    if _command() == "check" and (found := drift_of(connection, settings)):
+        raise CommandError(
+            "\n".join(["The database is not what the models say:", *map(str, found)])
+        )
+
+
+def _write(connection: Connection, settings: Settings) -> None:
     first = None
 
-    def attempt(wait_ms: int) -> None:
+    def attempt() -> None:
         nonlocal first
-        _configure(settings, connection=connection, wait_ms=wait_ms)
+        _configure(settings, connection=connection)
         heads = context.get_context().get_current_heads()
         first = heads if first is None else first
         destination = context.get_context().opts.get("destination_rev")
@@ -126,10 +150,19 @@ def _run_online(connection: Connection, settings: Settings) -> None:
                 "stands, and go on to a revision by its name."
             )
         # Before the baseline nothing of ours is in use, and an extension may take its time.
-        connection.execute(_limit(wait_ms if heads else 0))
+        connection.execute(_limit(WAIT_MS if heads else 0))
         connection.commit()
-        with context.begin_transaction():
-            context.run_migrations()
+        try:
+            with context.begin_transaction():
+                context.run_migrations()
+        except DBAPIError as error:
+            if heads or sqlstate_of(error) != _DUPLICATE_TABLE:
+                raise
+            raise SchemaVersionError(
+                f"{translate(error)} If qortex made it, `qortex-db adopt` brings its tables under "
+                "Alembic, with all that is in them.",
+                sqlstate=_DUPLICATE_TABLE,
+            ) from None
 
     try_until(connection, settings, attempt)
 
@@ -156,23 +189,23 @@ def _create_schema(schema: str) -> str:
     )
 
 
-def _configure(settings: Settings, *, wait_ms: int = WAIT_MS, **where: Any) -> None:
-    context.config.attributes["qortex_db"]["lock_timeout"] = f"{wait_ms}ms"
-
-    def after_a_revision(ctx: MigrationContext, *_: object, **__: object) -> None:
-        ctx.execute(_limit(wait_ms))  # for the next one; a build of an index turns it off
-
+def _configure(settings: Settings, **where: Any) -> None:
+    context.config.attributes["qortex_db"]["lock_timeout"] = f"{WAIT_MS}ms"
     context.configure(
         **where,
         target_metadata=Base.metadata,
         version_table=settings.version_table,
         version_table_schema=settings.db_schema,
         transaction_per_migration=True,
-        on_version_apply=after_a_revision,
+        on_version_apply=_after_a_revision,
         include_name=_include_name,
         compare_type=_compare_type,
         compare_server_default=True,
     )
+
+
+def _after_a_revision(ctx: MigrationContext, *_: object, **__: object) -> None:
+    ctx.execute(_limit(WAIT_MS))  # for the next one; a build of an index turns it off
 
 
 def _include_name(name: str | None, kind: str, _parents: object) -> bool:

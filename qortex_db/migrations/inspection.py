@@ -46,6 +46,7 @@ SELECT c.relname AS name, c.oid, CAST(c.relkind AS text) AS kind,
        pg_get_userbyid(c.relowner) AS owner, pg_has_role(c.relowner, 'USAGE') AS owned,
        has_schema_privilege(c.relowner, n.oid, 'CREATE') AS may_create,
        pg_table_size(c.oid) AS bytes, c.relforcerowsecurity AS forced,
+       c.relpersistence <> 'p' AS unlogged,
        EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid) AS ruled,
        EXISTS (SELECT FROM pg_catalog.pg_inherits h
                WHERE c.oid IN (h.inhrelid, h.inhparent)) AS inherits
@@ -55,7 +56,10 @@ WHERE n.nspname = :schema AND c.relname = ANY(:names)
 _COLUMNS = text("""
 SELECT a.attname AS name, a.attnotnull AS not_null, a.atttypmod AS typmod,
        CASE WHEN t.typname = 'vector' THEN 'vector'
-            ELSE format_type(a.atttypid, a.atttypmod) END AS type,
+            ELSE format_type(a.atttypid, a.atttypmod) END
+       || CASE WHEN a.attcollation <> t.typcollation
+               THEN ' COLLATE ' || CAST(CAST(a.attcollation AS regcollation) AS text)
+               ELSE '' END AS type,
        pg_get_expr(d.adbin, d.adrelid) AS "default",
        a.attgenerated <> '' OR a.attidentity <> '' AS generated,
        col_description(a.attrelid, a.attnum) AS comment
@@ -232,30 +236,36 @@ async def _table(connection: AsyncConnection, expected: BaselineTable, row: Any)
 
 
 def _differences(table: FoundTable) -> Iterator[str]:
-    name, row, expected = table.name, table.row, table.expected
+    yield from _table_differences(table.name, table.row)
+    for column in table.expected.columns:
+        yield from _column_differences(table, column)
+    known = {column.name for column in table.expected.columns}
+    columns = ", ".join(table.expected.key)
+    for extra in [column for column in table.columns if column not in known]:
+        yield (
+            f"{table.name}.{extra} is not qortex's: move it to a table of your own that refers to "
+            f"{columns}"
+        )
+    key = f"PRIMARY KEY ({columns})"
+    if table.key is None:
+        yield f"{table.name} has no primary key, not {key}"
+    elif table.key.definition != key:
+        yield f"{table.name} has {table.key.definition}, not {key}"
+
+
+def _table_differences(name: str, row: Any) -> Iterator[str]:
     if not row.owned:
         yield f"{name} belongs to {row.owner}: connect as that role, or as a member of it"
     if not row.may_create:
         yield f"{name}'s owner {row.owner} may not create in its schema: GRANT CREATE ON SCHEMA"
     if row.inherits:
         yield f"{name} is part of an inheritance or a partition"
+    if row.unlogged:
+        yield f"{name} is unlogged, which a crash empties: ALTER TABLE … SET LOGGED"
     if row.ruled:
         yield f"{name} has rules, which upserts can't go through"
     if row.forced:
         yield f"{name} forces row level security on its owner, which hides rows"
-    for column in expected.columns:
-        yield from _column_differences(table, column)
-    known = {column.name for column in expected.columns}
-    for extra in [column for column in table.columns if column not in known]:
-        yield (
-            f"{name}.{extra} is not qortex's: move it to a table of your own that refers to "
-            f"{', '.join(expected.key)}"
-        )
-    key = f"PRIMARY KEY ({', '.join(expected.key)})"
-    if table.key is None:
-        yield f"{name} has no primary key, not {key}"
-    elif table.key.definition != key:
-        yield f"{name} has {table.key.definition}, not {key}"
 
 
 def _column_differences(table: FoundTable, column: Column) -> Iterator[str]:

@@ -2,6 +2,9 @@
 
 Whoever waits for an exclusive lock makes everybody behind it wait too. So a statement of a revision
 gives up soon, lets the others pass, and the revision, a transaction of its own, is tried again.
+
+An autovacuum gives way only to whom it has kept waiting for deadlock_timeout, a second by default.
+It is outwaited before a revision, by a lock that stands in nobody else's way.
 """
 
 from __future__ import annotations
@@ -34,39 +37,47 @@ MAX_PAUSE_SECONDS: Final = 5.0
 
 _BUSY: Final = {"55P03", "57014", "40P01"}  # no lock in time, no end in time, a deadlock
 # To an ordinary role the activity of others shows no more than who they are; an autovacuum is
-# nobody, and yields to a lock that waits for longer than deadlock_timeout.
+# nobody.
 _HOLDERS = text("""
-SELECT lock.pid, class.relname, state, round(extract(epoch FROM now() - xact_start)),
-       CASE WHEN mode = 'ShareUpdateExclusiveLock' AND usesysid IS NULL
-            THEN (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout')::int
-       END
-FROM pg_catalog.pg_locks lock
-JOIN pg_catalog.pg_class class ON class.oid = lock.relation
+SELECT lock.pid, CAST(CAST(lock.relation AS regclass) AS text), state,
+       round(extract(epoch FROM now() - xact_start)),
+       mode = 'ShareUpdateExclusiveLock' AND usesysid IS NULL
+FROM unnest(CAST(:tables AS text[])) AS ours (name)
+JOIN pg_catalog.pg_locks lock
+  ON lock.relation = to_regclass(coalesce(quote_ident(:schema) || '.', '') || quote_ident(name))
 JOIN pg_catalog.pg_stat_activity activity ON activity.pid = lock.pid
-WHERE granted AND class.relname = ANY(:tables) AND lock.pid <> pg_backend_pid()
+WHERE granted AND lock.pid <> pg_backend_pid()
   AND lock.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
 ORDER BY xact_start NULLS LAST, lock.pid
 """)
+OUTWAIT: Final = text("""
+SELECT set_config('statement_timeout', '0', true),
+       set_config('lock_timeout', CAST(CAST(setting AS integer) + 500 AS text), true)
+FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'
+""")
+"""For the rest of a transaction: wait for longer than an autovacuum does."""
+UNOBTRUSIVE: Final = "SHARE UPDATE EXCLUSIVE"
+"""A lock that an autovacuum is in the way of; none who read or write are, nor wait behind it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Holder:
-    """A process with a lock on a table of ours; a number of milliseconds if it yields after it."""
+    """A process with a lock on a table of ours."""
 
     pid: int
-    table: str
+    table: str  # quoted, and with its schema where the search path does not find it
     state: str | None
     seconds: int | None
-    yields_after_ms: int | None
+    is_autovacuum: bool
 
     def __str__(self) -> str:
-        what = "an autovacuum" if self.yields_after_ms is not None else self.state or "not shown"
+        what = "an autovacuum" if self.is_autovacuum else self.state or "not shown"
         since = "" if self.seconds is None else f" for {self.seconds} s"
         return f"process {self.pid} on {self.table} ({what}{since})"
 
 
-def try_until(connection: Connection, settings: Settings, attempt: Callable[[int], None]) -> None:
-    """Call what migrates, with the milliseconds that a statement may take, until tables let it.
+def try_until(connection: Connection, settings: Settings, attempt: Callable[[], None]) -> None:
+    """Call what migrates until the tables let it.
 
     Raises:
         LockTimeoutError: The deadline has passed; it names who holds the tables.
@@ -74,23 +85,23 @@ def try_until(connection: Connection, settings: Settings, attempt: Callable[[int
     connection.execute(NO_TIMEOUTS)
     connection.commit()
     seconds = settings.migration_timeout_seconds
-    deadline, pause, wait_ms = time.monotonic() + seconds, WAIT_MS / 1000, WAIT_MS
+    deadline, pause = time.monotonic() + seconds, WAIT_MS / 1000
     while True:
+        _outwait_autovacuums(connection, settings)
         try:
-            attempt(wait_ms)
+            attempt()
         except PendingRollbackError as error:  # what ended an autocommit_block is behind it
             raise _behind(error) from None
         except DBAPIError as error:
             if sqlstate_of(error) not in _BUSY:
                 raise
             connection.rollback()
-            holders = _holders(connection)
+            holders = _holders(connection, settings)
             if time.monotonic() + pause > deadline:
                 raise LockTimeoutError(_refusal(seconds, holders)) from None
         else:
             return
         log.info("migration_waits", holders=[str(holder) for holder in holders], pause=pause)
-        wait_ms = max([WAIT_MS, *(h.yields_after_ms + 100 for h in holders if h.yields_after_ms)])
         await_only(asyncio.sleep(pause))
         pause = min(pause * 2, MAX_PAUSE_SECONDS)
 
@@ -101,8 +112,22 @@ def _behind(error: BaseException) -> BaseException:
     return error
 
 
-def _holders(connection: Connection) -> list[_Holder]:
-    rows = connection.execute(_HOLDERS, {"tables": list(Base.metadata.tables)}).all()
+def _outwait_autovacuums(connection: Connection, settings: Settings) -> None:
+    for holder in _holders(connection, settings):
+        if not holder.is_autovacuum:
+            continue
+        try:
+            connection.execute(OUTWAIT)
+            connection.exec_driver_sql(f"LOCK TABLE {holder.table} IN {UNOBTRUSIVE} MODE")
+        except DBAPIError as error:  # one that prevents a wraparound gives way to nobody
+            if sqlstate_of(error) not in _BUSY:
+                raise
+        connection.rollback()
+
+
+def _holders(connection: Connection, settings: Settings) -> list[_Holder]:
+    tables = {"tables": list(Base.metadata.tables), "schema": settings.db_schema}
+    rows = connection.execute(_HOLDERS, tables).all()
     connection.rollback()
     return list({row[0]: _Holder(*row) for row in reversed(rows)}.values())[::-1]
 

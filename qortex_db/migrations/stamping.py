@@ -32,7 +32,7 @@ def stamp_beside_host(connection: Connection, settings: Settings) -> bool:
     return True
 
 
-def is_shared(connection: Connection, settings: Settings) -> bool:
+def is_in_host_table(connection: Connection, settings: Settings) -> bool:
     """Whether the version table has revisions that our folder does not know."""
     return _host_schema(connection, settings) is not None
 
