@@ -18,10 +18,17 @@ from qortex_db.errors import (
 )
 from qortex_db.learning import Arm, ArmState, Selection, context_hash
 from qortex_db.models import (
+    HNSW,
+    Collection,
     InteroceptionEdge,
     InteroceptionFactor,
+    IVFFlat,
     LearningArmState,
     QortexVector,
+    VectorMixin,
+    VectorSpec,
+    vector_column,
+    vector_index,
 )
 from qortex_db.repositories import (
     ALL_CONTEXTS,
@@ -38,18 +45,24 @@ from qortex_db.repositories import (
 from qortex_db.search import payload_index
 from qortex_db.settings import Settings
 from qortex_db.stores import PgVectorIndex, PostgresInteroceptionStore, PostgresLearningStore
+from qortex_db.types import Embedding, HalfEmbedding, SparseEmbedding
 from qortex_db.uow import UnitOfWork, unit_of_work
 
 __all__ = [
     "ALL_CONTEXTS",
+    "HNSW",
     "MAX_LIMIT",
     "Arm",
     "ArmState",
+    "Collection",
     "ConflictError",
     "Database",
     "DimensionMismatchError",
     "EdgeStats",
+    "Embedding",
     "FacetCount",
+    "HalfEmbedding",
+    "IVFFlat",
     "InteroceptionEdge",
     "InteroceptionFactor",
     "InvalidInputError",
@@ -73,11 +86,16 @@ __all__ = [
     "Selection",
     "SerializationConflictError",
     "Settings",
+    "SparseEmbedding",
     "UnavailableError",
     "UnitOfWork",
+    "VectorMixin",
     "VectorRecord",
+    "VectorSpec",
     "__version__",
     "context_hash",
     "payload_index",
     "unit_of_work",
+    "vector_column",
+    "vector_index",
 ]

@@ -22,11 +22,14 @@ def program(*blocks: str) -> Any:
     """The blocks of a page, in their order, as one coroutine function."""
     body = textwrap.indent("\n".join(blocks), "    ")
     space: dict[str, Any] = {}
-    exec(compile(f"async def main():\n{body}\n", "<docs>", "exec"), space)  # noqa: S102 - our own
+    code = f"async def main():\n{body}\n"
+    exec(compile(code, "<docs>", "exec", dont_inherit=True), space)  # noqa: S102 - our own
     return space["main"]
 
 
-@pytest.mark.parametrize("page", ["docs/quickstart.md", "docs/search.md", "docs/stores.md"])
+@pytest.mark.parametrize(
+    "page", ["docs/collections.md", "docs/quickstart.md", "docs/search.md", "docs/stores.md"]
+)
 async def test_the_examples_of_a_page_run(
     page: str, dsn384: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

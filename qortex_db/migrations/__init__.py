@@ -1,5 +1,6 @@
 """The schema's history: upgrade, downgrade, check, adopt, rebuild. Alone in knowing Alembic."""
 
+import qortex_db.migrations.autogenerate  # noqa: F401 - registers comparisons and operations
 from qortex_db.migrations.adoption import adopt
 from qortex_db.migrations.commands import (
     SchemaState,

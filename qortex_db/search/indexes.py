@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from sqlalchemy import Index
 from sqlalchemy.sql.elements import Grouping
@@ -30,6 +30,8 @@ JSON has one kind of number, and dates in it are strings."""
 
 _MAX_NAME: Final = 63  # bytes of an identifier
 _DECLARED: Final = "qortex_db_payload"
+DECLARATION: Final = "qortex_db_payload_index"
+"""The key, in an index's info, of the path, kind and language that it was declared with."""
 
 
 def payload_index(
@@ -56,22 +58,26 @@ def payload_index(
             f"{'an empty path' if path else 'one'}."
         )
     name = name or _index_name(f"ix_{table.name}_payload", path, kind, language)
+    info: dict[str, Any] = {DECLARATION: (path, kind, language)}
     if kind == "containment":
         return Index(
             name,
             table.c.payload,
             postgresql_using="gin",
             postgresql_ops={table.c.payload.key: "jsonb_path_ops"},
+            info=info,
         )
     if kind == "document":
         table.info[TEXT_LANGUAGE] = language
         vector = words(table.c.document, language)
-        return Index(name, Grouping(vector), postgresql_using="gin")
+        return Index(name, Grouping(vector), postgresql_using="gin", info=info)
     field = Field(table, read_path(path).steps)
     if kind == "text":
-        return Index(name, Grouping(words(field.string, language)), postgresql_using="gin")
+        vector = words(field.string, language)
+        return Index(name, Grouping(vector), postgresql_using="gin", info=info)
     column = _COLUMNS[kind]
-    return Index(name, Grouping(getattr(field, column)), info={_DECLARED: (field.steps, column)})
+    info[_DECLARED] = (field.steps, column)
+    return Index(name, Grouping(getattr(field, column)), info=info)
 
 
 _COLUMNS = {

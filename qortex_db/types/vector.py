@@ -1,4 +1,4 @@
-"""The column type of embeddings, and the conversions between Python's vectors and pgvector's.
+"""`vector`: its column type, and the conversions between Python's vectors and pgvector's.
 
 pgvector's wire form is a 16-bit count, 16 zero bits, then the components as big-endian float4.
 Sending it in binary costs 1-2 µs a vector where text costs 80-180.
@@ -6,7 +6,6 @@ Sending it in binary costs 1-2 µs a vector where text costs 80-180.
 
 from __future__ import annotations
 
-import json
 import struct
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -181,6 +180,29 @@ def to_numpy(value: object) -> NDArray[np.float32] | None:
     return np.asarray(value, dtype=np.float32)
 
 
+class DistanceComparator(TypeEngine.Comparator[Any]):
+    """Distances, smaller is nearer, as pgvector's operators give them."""
+
+    def _distance(self, operator: str, other: object) -> ColumnElement[float]:
+        return cast("ColumnElement[float]", self.op(operator, return_type=Float())(other))
+
+    def cosine_distance(self, other: object) -> ColumnElement[float]:
+        """1 - cosine similarity, 0 to 2; NaN where either is zero."""
+        return self._distance("<=>", other)
+
+    def l2_distance(self, other: object) -> ColumnElement[float]:
+        """Euclidean distance."""
+        return self._distance("<->", other)
+
+    def max_inner_product(self, other: object) -> ColumnElement[float]:
+        """The negative inner product."""
+        return self._distance("<#>", other)
+
+    def l1_distance(self, other: object) -> ColumnElement[float]:
+        """Taxicab distance."""
+        return self._distance("<+>", other)
+
+
 class Embedding(UserDefinedType[Any]):
     """A pgvector `vector` column: numbers in, numpy float32 out, binary on asyncpg.
 
@@ -189,9 +211,13 @@ class Embedding(UserDefinedType[Any]):
     """
 
     cache_ok = True
+    __module__ = "qortex_db.types"  # what migrations name it by
 
     def __init__(self, dimensions: int | None = None) -> None:
         self.dimensions = dimensions
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.dimensions or ''})"
 
     def get_col_spec(self, **_: object) -> str:
         return "vector" if self.dimensions is None else f"vector({self.dimensions})"
@@ -203,12 +229,12 @@ class Embedding(UserDefinedType[Any]):
             array = as_float32(value)
             check_dimensions(array, self.dimensions, name="embedding")
             check_values(array, name="embedding", allow_zero=True)
-            return encode(array) if dialect.driver == "asyncpg" else _text(array)
+            return encode(array) if dialect.driver == "asyncpg" else to_text(array)
 
         return process
 
     def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:  # noqa: ARG002
-        return lambda value: f"'{_text(as_float32(value))}'"
+        return lambda value: f"'{to_text(as_float32(value))}'"
 
     def result_processor(
         self,
@@ -217,29 +243,7 @@ class Embedding(UserDefinedType[Any]):
     ) -> Callable[[Any], NDArray[np.float32] | None]:
         return to_numpy
 
-    class Comparator(TypeEngine.Comparator[Any]):
-        """Distances, smaller is nearer, as pgvector's operators give them."""
-
-        def _distance(self, operator: str, other: object) -> ColumnElement[float]:
-            return cast("ColumnElement[float]", self.op(operator, return_type=Float())(other))
-
-        def cosine_distance(self, other: object) -> ColumnElement[float]:
-            """1 - cosine similarity, 0 to 2; NaN where either is zero."""
-            return self._distance("<=>", other)
-
-        def l2_distance(self, other: object) -> ColumnElement[float]:
-            """Euclidean distance."""
-            return self._distance("<->", other)
-
-        def max_inner_product(self, other: object) -> ColumnElement[float]:
-            """The negative inner product."""
-            return self._distance("<#>", other)
-
-        def l1_distance(self, other: object) -> ColumnElement[float]:
-            """Taxicab distance."""
-            return self._distance("<+>", other)
-
-    comparator_factory = Comparator
+    comparator_factory = DistanceComparator
 
 
 class EncodedEmbeddings(UserDefinedType[Any]):
@@ -249,23 +253,6 @@ class EncodedEmbeddings(UserDefinedType[Any]):
 
     def get_col_spec(self, **_: object) -> str:
         return "vector[]"
-
-
-class JsonText(UserDefinedType[Any]):
-    """JSON that was cast to text, which the driver reads in C, before it is parsed."""
-
-    cache_ok = True
-
-    def result_processor(
-        self,
-        dialect: Dialect,  # noqa: ARG002
-        coltype: object,  # noqa: ARG002
-    ) -> Callable[[Any], Any]:
-        return _from_json
-
-
-def _from_json(text: str | None) -> Any:
-    return {} if text == "{}" else None if text is None else json.loads(text)
 
 
 class SentEmbedding(UserDefinedType[Any]):
@@ -290,5 +277,5 @@ def from_binary(data: bytes | None) -> NDArray[np.float32] | None:
     return None if data is None else np.frombuffer(data, ">f4", offset=4).astype(np.float32)
 
 
-def _text(array: NDArray[np.float32]) -> str:
+def to_text(array: NDArray[np.float32]) -> str:
     return "[" + ",".join(map(str, array.tolist())) + "]"

@@ -1,0 +1,175 @@
+"""What a collection is: its vectors with their metrics and indexes, and its other columns' parts.
+
+A statement asks `collection_of(table)`; Alembic and `create_all` see ordinary indexes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import KW_ONLY, dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Index, Table, text
+from sqlalchemy.orm import MappedColumn, mapped_column
+from sqlalchemy.sql.elements import Grouping
+
+from qortex_db.errors import InvalidInputError
+from qortex_db.models.vector_spec import DEFAULT_VECTOR, HNSW, IndexSpec, VectorSpec
+from qortex_db.search import payload_index
+from qortex_db.search.fields import TEXT_LANGUAGE, check_language
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import ColumnElement, FromClause
+
+COLLECTION: Final = "qortex_db_collection"
+"""The key of a table's info where its model's collection is, and of a column's with its vector."""
+_MAX_NAME: Final = 63  # bytes of an identifier
+_OWN: Final = frozenset((DEFAULT_VECTOR, "id", "payload", "document", "created_at", "updated_at"))
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A table of vectors: what a model says of itself in `__collection__`.
+
+    Args:
+        vector: The vector of each row, in the column `vec`. None where the table says no more.
+        language: Of the full text in `document`, a text search configuration; None for no index.
+        payload_index: Whether one index serves filters on any key of the payload.
+        namespace: The column that tells tenants apart; it is added unless the model has it.
+        namespace_in_key: Whether an id may come again in another namespace.
+        vectors: By their names, the default one as "vec". Filled in by the model.
+        attributes: The host's own columns. Filled in by the model.
+    """
+
+    vector: VectorSpec
+    _: KW_ONLY
+    language: str | None = "simple"
+    payload_index: bool = True
+    namespace: str | None = None
+    namespace_in_key: bool = False
+    vectors: Mapping[str, VectorSpec] = field(default_factory=dict)
+    attributes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.vector, VectorSpec) or self.vector.storage == "sparse":
+            raise InvalidInputError(
+                "A collection's own vector is a VectorSpec with full or half storage; declare a "
+                "sparse one beside it, by vector_column."
+            )
+        if self.language is not None:
+            check_language(self.language, "language")
+        if self.namespace in _OWN:
+            raise InvalidInputError(f"namespace can't be the column {self.namespace}.")
+        if self.namespace_in_key and self.namespace is None:
+            raise InvalidInputError("namespace_in_key needs namespace, the name of a column.")
+
+
+def vector_column(spec: VectorSpec, name: str | None = None) -> MappedColumn[Any]:
+    """A further vector of a collection, called by the name of its column.
+
+    Args:
+        spec: Its dimensions, metric, storage and index.
+        name: Of the column, unless the attribute's.
+    """
+    info = {COLLECTION: spec}
+    if name is None:
+        return mapped_column(spec.type, info=info)
+    return mapped_column(name, spec.type, info=info)
+
+
+def vector_index(
+    table: FromClause,
+    vector: str = DEFAULT_VECTOR,
+    *,
+    index: IndexSpec | None = None,
+    name: str | None = None,
+) -> Index:
+    """An index on a vector of a declared collection, beside the one that its model declares.
+
+    Args:
+        table: As `Note.__table__`.
+        vector: Its name.
+        index: By default as the model's. One with `where`, for a large tenant, keeps the searches
+            of this tenant apart from everybody else's rows.
+        name: Made of the table and the column unless given; give one to a second index.
+    """
+    if not isinstance(table, Table):
+        raise InvalidInputError("table must be a Table, as Note.__table__ is.")
+    spec = collection_of(table).vectors.get(vector)
+    if spec is None:
+        raise InvalidInputError(f"{table.name} has no vector {vector!r}.")
+    shape = replace(spec, index=index or spec.index or HNSW())
+    return _declare_index(table, shape, name or _index_name(table, spec.column))
+
+
+def collection_of(table: Table) -> Collection:
+    """What a table's model declared; of another table, what its columns say."""
+    declared = table.info.get(COLLECTION)
+    if isinstance(declared, Collection):
+        return declared
+    column = table.c.get(DEFAULT_VECTOR)
+    spec = VectorSpec(getattr(getattr(column, "type", None), "dimensions", None))
+    language = table.info.get(TEXT_LANGUAGE, "simple")
+    return _resolved(table, Collection(spec, language=language))
+
+
+def declare(table: Table, collection: Collection) -> None:
+    """Give a table of a model its indexes, and keep what it is with it."""
+    resolved = _resolved(table, collection)
+    table.info[COLLECTION] = resolved
+    for spec in resolved.vectors.values():
+        if spec.index is not None:
+            _declare_index(table, spec, _index_name(table, spec.column))
+    if collection.payload_index:
+        payload_index(table, "", "containment")
+    if collection.language is not None:
+        payload_index(table, "", "document", language=collection.language)
+    if collection.namespace is not None and not collection.namespace_in_key:
+        name = _index_name(table, collection.namespace)
+        Index(name, table.c[collection.namespace])
+
+
+def _resolved(table: Table, collection: Collection) -> Collection:
+    vectors = {DEFAULT_VECTOR: collection.vector}
+    for column in table.columns:
+        spec = column.info.get(COLLECTION)
+        if isinstance(spec, VectorSpec) and column.name != DEFAULT_VECTOR:
+            vectors[column.name] = replace(spec, column=column.name)
+    own = _OWN | vectors.keys() | {collection.namespace}
+    return replace(
+        collection,
+        vectors=MappingProxyType(vectors),
+        attributes=tuple(column.name for column in table.columns if column.name not in own),
+    )
+
+
+def _declare_index(table: Table, spec: VectorSpec, name: str) -> Index:
+    index = spec.index
+    if index is None or spec.dimensions is None:
+        raise InvalidInputError(
+            f"{table.name}.{spec.column} declares no dimensions, which an index needs: say how "
+            "many, or index=None."
+        )
+    column = table.c[spec.column]
+    part: ColumnElement[Any] = column
+    if spec.quantization is not None:
+        part = Grouping(spec.indexed(column)).label(spec.column)
+    return Index(
+        name,
+        part,
+        postgresql_using=index.method,
+        postgresql_ops={spec.column: spec.operator_class},
+        postgresql_with=index.options,
+        postgresql_where=None if index.where is None else text(index.where.replace(":", r"\:")),
+    )
+
+
+def _index_name(table: Table, column: str) -> str:
+    name = f"ix_{table.name}_{column}"
+    if len(name.encode()) <= _MAX_NAME:
+        return name
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name.encode()[: _MAX_NAME - 9].decode(errors='ignore')}_{mark}"

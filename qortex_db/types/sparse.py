@@ -1,0 +1,158 @@
+"""`sparsevec`: the non-zero components of a vector, with their positions.
+
+Values travel as text, which needs no codec: a sparse vector is short, and pgvector's text is exact.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Text, cast
+from sqlalchemy.types import UserDefinedType
+
+from qortex_db.errors import DimensionMismatchError, InvalidInputError
+from qortex_db.types.vector import DistanceComparator
+
+try:
+    from pgvector import SparseVector as SparseVector  # noqa: PLC0414 - ours to export
+except ImportError:  # before pgvector 0.4
+    from pgvector.utils import SparseVector  # type: ignore[no-redef, unused-ignore]
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import BindParameter, ColumnElement, Dialect
+
+MAX_SPARSE_DIMENSIONS: Final = 1_000_000_000
+"""What a sparsevec column declares at most."""
+MAX_NONZEROS: Final = 16_000
+"""The non-zero components that a sparsevec holds at most."""
+MAX_INDEXED_NONZEROS: Final = 1_000
+"""Those that an index takes at most."""
+
+_FLOAT = struct.Struct("f")
+
+
+class SparseEmbedding(UserDefinedType[Any]):
+    """A pgvector `sparsevec` column: `pgvector.SparseVector` in and out.
+
+    Args:
+        dimensions: What the column declares; None leaves it open.
+        max_nonzeros: How many components may be non-zero; an index takes 1,000.
+    """
+
+    cache_ok = True
+    comparator_factory = DistanceComparator
+    __module__ = "qortex_db.types"  # what migrations name it by
+
+    def __init__(self, dimensions: int | None = None, *, max_nonzeros: int = MAX_NONZEROS) -> None:
+        self.dimensions = dimensions
+        self.max_nonzeros = max_nonzeros
+
+    def __repr__(self) -> str:
+        return f"SparseEmbedding({self.dimensions or ''})"
+
+    def get_col_spec(self, **_: object) -> str:
+        return "sparsevec" if self.dimensions is None else f"sparsevec({self.dimensions})"
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], str | None]:  # noqa: ARG002
+        return lambda value: None if value is None else self._text(value)
+
+    def bind_expression(self, bindvalue: BindParameter[Any]) -> ColumnElement[Any]:
+        return cast(cast(bindvalue, Text()), SparseEmbedding())
+
+    def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:  # noqa: ARG002
+        return lambda value: f"'{self._text(value)}'"
+
+    def column_expression(self, colexpr: ColumnElement[Any]) -> ColumnElement[Any]:
+        return cast(colexpr, _SparseText())
+
+    def _text(self, value: object) -> str:
+        parts, dimensions = _read(value, self.dimensions)
+        if self.dimensions is not None and dimensions != self.dimensions:
+            raise DimensionMismatchError(
+                f"The sparse embedding has {dimensions:,} dimensions, the column holds "
+                f"{self.dimensions:,}.",
+                expected=self.dimensions,
+                actual=dimensions,
+            )
+        if len(parts) > self.max_nonzeros:
+            raise InvalidInputError(
+                f"The sparse embedding has {len(parts):,} non-zero components; this column takes "
+                f"{self.max_nonzeros:,}. Keep the largest."
+            )
+        return f"{{{','.join(f'{at + 1}:{number!r}' for at, number in parts)}}}/{dimensions}"
+
+
+class _SparseText(UserDefinedType[Any]):
+    """The text that a sparse vector is read as."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        return "text"
+
+    def result_processor(
+        self,
+        dialect: Dialect,  # noqa: ARG002
+        coltype: object,  # noqa: ARG002
+    ) -> Callable[[Any], SparseVector | None]:
+        return from_text
+
+
+def from_text(text: str | None) -> SparseVector | None:
+    """What pgvector writes of a sparse vector; its positions count from 1."""
+    if text is None:
+        return None
+    parts, _, dimensions = text[1:].partition("}/")
+    pairs = (part.split(":") for part in parts.split(",") if part)
+    return SparseVector({int(at) - 1: float(number) for at, number in pairs}, int(dimensions))
+
+
+def _read(value: object, dimensions: int | None) -> tuple[list[tuple[int, float]], int]:
+    """Positions and components by position, without the zeros, and the dimensions."""
+    if isinstance(value, SparseVector):
+        pairs: list[tuple[Any, Any]] = list(zip(value.indices(), value.values(), strict=True))
+        dimensions = value.dimensions()
+    elif isinstance(value, Mapping):
+        pairs = list(value.items())
+    else:
+        raise InvalidInputError(
+            f"The sparse embedding is a {type(value).__name__}; pass a pgvector.SparseVector, or "
+            "a mapping from positions, counted from 0, to components."
+        )
+    if dimensions is None:
+        raise InvalidInputError(
+            "The column declares no dimensions: pass a pgvector.SparseVector, which has its own."
+        )
+    parts = []
+    for at, number in pairs:
+        if isinstance(at, bool) or not hasattr(at, "__index__") or not 0 <= at < dimensions:
+            raise InvalidInputError(
+                f"The sparse embedding has a position that is no whole number from 0 to "
+                f"{dimensions - 1:,}."
+            )
+        single = _single(number)
+        if single:
+            parts.append((int(at), single))
+    return sorted(parts), dimensions
+
+
+def _single(number: object) -> float:
+    """A component as float4 holds it."""
+    if isinstance(number, bool) or not hasattr(number, "__float__"):
+        raise InvalidInputError(
+            f"The sparse embedding has a component of type {type(number).__name__}; pass numbers."
+        )
+    try:
+        single: float = _FLOAT.unpack(_FLOAT.pack(number))[0]
+    except (OverflowError, struct.error):
+        single = math.inf
+    if not math.isfinite(single):
+        raise InvalidInputError(
+            "The sparse embedding has NaN or infinity (in float32) for a component."
+        )
+    return single
