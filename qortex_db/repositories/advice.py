@@ -90,7 +90,7 @@ class IndexAdvice:
 def sampled(table: Table) -> Select[Any]:
     """Random rows; it reads every id, as the exact answers read every row."""
     return (
-        select(table.c.id, sent_embedding(table))
+        select(table.c.id, sent_embedding(table.c.vec))
         .where(table.c.vec.is_not(None))
         .order_by(func.random())
         .limit(bindparam("sample", type_=Integer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,17 +21,19 @@ from sqlalchemy import (
 )
 
 from qortex_db.repositories.rows import OPTIONAL, optional_columns, sent_embedding
-from qortex_db.types import Embedding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import CTE, ColumnElement, Select, Subquery, Table
 
+    from qortex_db.models import VectorSpec
     from qortex_db.search import Filter
 
 CANDIDATES: Final = bindparam("candidates", type_=Integer)
 """How many rows a branch of a search brings in."""
+OVERSAMPLED: Final = bindparam("oversampled", type_=Integer)
+"""How many a quantized index brings in, to be compared anew by the full vectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +54,13 @@ class SearchForm:
 
 
 class Nearest:
-    """The nearest rows of one table, as id, distance, payload, document and embedding."""
+    """The nearest rows of one vector, as id, distance, payload, document and embedding."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, vector: VectorSpec) -> None:
         self.table = table
+        self.vector = vector
+        self.column = table.c[vector.column]
+        self.query = bindparam("query", type_=vector.type)
 
     def nearest(
         self,
@@ -62,28 +68,47 @@ class Nearest:
         where: Filter | None,
         *,
         query: ColumnElement[Any] | None = None,
+        besides: Sequence[ColumnElement[bool]] = (),
         exact: bool = False,
+        after: CTE | None = None,
     ) -> Select[Any]:
-        distance = self.distance(query)
+        """The candidates of a query.
+
+        Args:
+            besides: What else has to hold of a row.
+            exact: Compare with every row, whatever the form says.
+            after: What has to be run before.
+        """
+        query = self.query if query is None else query
+        exact = exact or form.exact
+        rescored = self.vector.quantization is not None and not exact
+        distance = self.vector.distance(self.column, query)
         columns = [self.table.c.id, distance.label("distance"), *self.columns(form)]
         # A sum is no expression that an index is on.
-        exact = exact or form.exact
         order = distance + literal_column("0.0", Float) if exact else distance
-        statement = select(*columns).order_by(order).limit(CANDIDATES)
-        return statement if where is None else statement.where(where.clause)
-
-    def distance(self, query: ColumnElement[Any] | None = None) -> ColumnElement[float]:
-        query = bindparam("query", type_=Embedding()) if query is None else query
-        distance: ColumnElement[float] = self.table.c.vec.cosine_distance(query)
-        return distance
+        if rescored:
+            order = self.vector.index_distance(self.column, query)
+        statement = select(*columns).where(*besides).order_by(order)
+        statement = statement.limit(OVERSAMPLED if rescored else CANDIDATES)
+        if where is not None:
+            statement = statement.where(where.clause)
+        if after is not None:
+            statement = statement.where(after.c.new_0.is_not(None)).correlate(after)
+        if not rescored:
+            return statement
+        # The index has found candidates by less than the full vectors; those have the last word.
+        found = statement.subquery() if after is None else statement.lateral()
+        best = select(*found.c).order_by(found.c.distance).limit(CANDIDATES)
+        return best if after is None else best.correlate(after)
 
     def columns(self, form: SearchForm) -> list[ColumnElement[Any]]:
+        """What a hit has beside its id and distance."""
         columns: list[ColumnElement[Any]] = (
             [*optional_columns(self.table)]
             if form.with_payload
             else [null().label(name) for name in OPTIONAL]
         )
-        return [*columns, sent_embedding(self.table)] if form.with_embedding else columns
+        return [*columns, sent_embedding(self.column)] if form.with_embedding else columns
 
     def found(
         self,
@@ -93,12 +118,13 @@ class Nearest:
         besides: Sequence[ColumnElement[bool]] = (),
     ) -> list[Subquery]:
         """The candidates of each query: under settings, and from all rows where they fall short."""
-        nearest = [self.nearest(form, where, query=query).where(*besides) for query in queries]
+        part = functools.partial(self.nearest, form, where, besides=besides)
         if form.settings:
-            branches = _with_settings(nearest, form.settings)
+            branches = _with_settings(part, queries, form.settings)
         else:
             ctes = [
-                one.cte(f"hits_{i}").prefix_with("MATERIALIZED") for i, one in enumerate(nearest)
+                part(query=query).cte(f"hits_{number}").prefix_with("MATERIALIZED")
+                for number, query in enumerate(queries)
             ]
             branches = [(hits, select(*hits.c)) for hits in ctes]
         if not form.guarded:
@@ -106,8 +132,8 @@ class Nearest:
         found = []
         for number, ((hits, source), query) in enumerate(zip(branches, queries, strict=True)):
             count = _count(hits)
-            rest = self.nearest(form, where, query=query, exact=True).where(*besides)
-            short = select(*rest.where(count < CANDIDATES).subquery(f"rest_{number}").c)
+            rest = part(query=query, exact=True).where(count < CANDIDATES)
+            short = select(*rest.subquery(f"rest_{number}").c)
             whole = union_all(source.where(count >= CANDIDATES), short)
             found.append(whole.subquery(f"found_{number}"))
         return found
@@ -118,7 +144,9 @@ def _count(hits: CTE) -> ColumnElement[int]:
 
 
 def _with_settings(
-    branches: Sequence[Select[Any]], names: tuple[str, ...]
+    part: Callable[..., Select[Any]],
+    queries: Sequence[ColumnElement[Any] | None],
+    names: tuple[str, ...],
 ) -> list[tuple[CTE, Select[Any]]]:
     """Run searches under settings of their own, and put the old ones back, in one statement.
 
@@ -137,9 +165,8 @@ def _with_settings(
         .prefix_with("MATERIALIZED")
     )
     all_hits = []
-    for number, branch in enumerate(branches):
-        inner = branch.where(settings.c.new_0.is_not(None)).correlate(settings)
-        nearest = inner.lateral(f"nearest_{number}")
+    for number, query in enumerate(queries):
+        nearest = part(query=query, after=settings).lateral(f"nearest_{number}")
         hits = select(*nearest.c).select_from(settings.join(nearest, true()))
         all_hits.append(hits.cte(f"hits_{number}").prefix_with("MATERIALIZED"))
     done = [_count(hits) >= 0 for hits in all_hits]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Text, cast, delete, func, null, select, type_coerce
 
-from qortex_db.types import JsonText, SentEmbedding
+from qortex_db.types import Embedding, HalfEmbedding, JsonText, SentEmbedding, SparseEmbedding
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Delete, Table
@@ -15,9 +15,12 @@ OPTIONAL: Final = ("payload", "document")
 """What a table of vectors may lack."""
 
 
-def sent_embedding(table: Table) -> ColumnElement[Any]:
-    """The embedding in binary, past the driver's codec."""
-    return func.vector_send(table.c.vec, type_=SentEmbedding()).label("vec")
+def sent_embedding(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The embedding in binary, past the driver's codec; a sparse one as it is."""
+    if isinstance(column.type, SparseEmbedding):
+        return column.label("vec")
+    full = cast(column, Embedding()) if isinstance(column.type, HalfEmbedding) else column
+    return func.vector_send(full, type_=SentEmbedding()).label("vec")
 
 
 def optional_columns(table: Table) -> tuple[ColumnElement[Any], ColumnElement[Any]]:

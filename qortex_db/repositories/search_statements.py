@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Delete, Select, Table
 
+    from qortex_db.models import VectorSpec
     from qortex_db.search import Filter
 
 MAX_STATEMENTS: Final = 1_024
@@ -78,10 +79,11 @@ def _built_once(build: Build) -> Build:
 class SearchStatements:
     """The searches of one table; rows are id, distance or score, payload, document, embedding."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, vector: VectorSpec) -> None:
         self.table = table
+        self.vector = vector
         self.language = text_language(table)
-        self._rows = Nearest(table)
+        self._rows = Nearest(table, vector)
 
     @_built_once
     def search(self, where: Filter | None, form: SearchForm) -> Select[Any]:
@@ -130,7 +132,7 @@ class SearchStatements:
     @_built_once
     def multi(self, where: Filter | None, form: SearchForm, count: int) -> Select[Any]:
         """The rows nearest to any of several queries, each once, by its least distance."""
-        queries = [bindparam(f"query_{i}", type_=Embedding()) for i in range(count)]
+        queries = [bindparam(f"query_{i}", type_=self.vector.type) for i in range(count)]
         branches = self._rows.found(form, where, queries)
         every = union_all(*(select(*branch.c) for branch in branches)).subquery("every")
         place = func.row_number().over(partition_by=every.c.id, order_by=every.c.distance)
@@ -148,10 +150,14 @@ class SearchStatements:
         sides = []
         for side in ("positive", "negative"):
             ids = cast(bindparam(f"{side}_ids"), ARRAY(Text))
-            stored = select(self.table.c.vec.label("vec")).where(self.table.c.id == func.any(ids))
+            full = cast(self._rows.column, Embedding()).label("vec")
+            stored = select(full).where(self.table.c.id == func.any(ids))
             given = select(func.unnest(cast(bindparam(f"{side}_vecs"), EncodedEmbeddings())))
             examples = union_all(stored, given).subquery(f"{side}_examples")
-            mean = func.avg(func.l2_normalize(examples.c.vec)).label("mean")
+            one: ColumnElement[Any] = examples.c.vec
+            if self.vector.metric == "cosine":  # then each example counts by its direction alone
+                one = func.l2_normalize(one)
+            mean = func.avg(one).label("mean")
             sides.append(select(mean, func.count().label("count")).select_from(examples).cte(side))
         liked, disliked = sides
         towards = liked.c.mean.op("+")(liked.c.mean.op("-")(disliked.c.mean))
@@ -163,7 +169,7 @@ class SearchStatements:
             .cte("target")
             .prefix_with("MATERIALIZED")
         )
-        query = select(target.c.aim).correlate(None).scalar_subquery()
+        query = cast(select(target.c.aim).correlate(None).scalar_subquery(), self.vector.type)
         keys = [cast(bindparam(f"{side}_ids"), ARRAY(Text)) for side in ("positive", "negative")]
         others = [self.table.c.id != func.all(ids) for ids in keys]
         (found,) = self._rows.found(form, where, [query], others)
@@ -217,8 +223,8 @@ class SearchStatements:
     def within(self, where: Filter | None, form: SearchForm) -> Select[Any]:
         """All rows within a distance, nearest first."""
         distance = bindparam("max_distance", type_=Float)
-        nearest = self._rows.nearest(form, where, exact=True)
-        found = nearest.where(self._rows.distance() <= distance).subquery("hits")
+        near = self.vector.distance(self._rows.column, self._rows.query) <= distance
+        found = self._rows.nearest(form, where, besides=[near], exact=True).subquery("hits")
         return select(*found.c).order_by(found.c.distance, found.c.id)
 
     @_built_once
@@ -249,7 +255,7 @@ class SearchStatements:
         """Rows in the order of their value at a path, then of their keys; the value at the end."""
         table = self.table
         value = Field(table, steps).json if steps else null()
-        embedding = sent_embedding(table) if form.with_embedding else null().label("vec")
+        embedding = sent_embedding(table.c.vec) if form.with_embedding else null().label("vec")
         columns = (table.c.id, embedding, *optional_columns(table))
         keys = (value, table.c.id) if steps else (table.c.id,)
         statement = select(*columns, cast(value, Text).label("value")).order_by(*keys).limit(_HITS)

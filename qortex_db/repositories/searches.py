@@ -67,6 +67,8 @@ class VectorSearches:
         ef_search: int | None = None,
         probes: int | None = None,
         iterative_scan: IterativeScan | None = None,
+        oversampling: float | None = None,
+        using: str | None = None,
         exact: bool = False,
         with_payload: bool = True,
         with_embedding: bool = False,
@@ -84,6 +86,9 @@ class VectorSearches:
             probes: Lists that an IVFFlat index looks into, 1 to 32,768.
             iterative_scan: How an index goes on where a filter took its candidates away: relaxed
                 (the default with a filter), strict, or off.
+            oversampling: How many times the limit a quantized index brings in, to be compared anew
+                by the full vectors: 1 to 100; by default 2 for half precision, 20 for single bits.
+            using: Which vector of the collection; by default its own, `vec`.
             exact: Compare with every row: slow, and right.
             with_payload: Return the hits' payloads and documents.
             with_embedding: Return the hits' embeddings too.
@@ -91,27 +96,30 @@ class VectorSearches:
         Raises:
             InvalidInputError: An argument was refused.
         """
+        vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
         if min_score is not None:
-            min_score = validation.check_number(min_score, name="min_score", low=-1, high=1)
+            min_score = vectors.check_score(min_score)
         where = with_document(where, where_document)
         knobs = (ef_search, probes, iterative_scan)
-        narrowed, params, form = await self._prepare(embedding, count, where, knobs, exact=exact)
+        narrowed, params, form = await self._prepare(
+            vectors, embedding, count, where, knobs, oversampling=oversampling, exact=exact
+        )
         form = replace(form, with_payload=with_payload, with_embedding=with_embedding)
-        facts = await self._vectors.facts()
+        facts = await vectors.facts()
         # A table that has answered in full will do so again: the second half can stay away.
         lean = form.guarded and not (narrowed or form.settings) and facts.plentiful is True
-        statement = self._vectors.searches.search(
+        statement = vectors.searches.search(
             narrowed, replace(form, guarded=False) if lean else form
         )
-        rows = await self._vectors.rows(statement, params)
+        rows = await vectors.rows(statement, params)
         if lean and len(rows) < count:
             facts.plentiful = False
-            rows = await self._vectors.rows(self._vectors.searches.search(None, form), params)
+            rows = await vectors.rows(vectors.searches.search(None, form), params)
         elif narrowed is None and facts.plentiful is None and len(rows) == count:
             facts.plentiful = True
         floor = -math.inf if min_score is None else min_score
-        return SearchHits(_hits(rows, floor), requested=count, complete=True)
+        return SearchHits(vectors.hits(rows, floor), requested=count, complete=True)
 
     async def explain(
         self,
@@ -122,6 +130,8 @@ class VectorSearches:
         ef_search: int | None = None,
         probes: int | None = None,
         iterative_scan: IterativeScan | None = None,
+        oversampling: float | None = None,
+        using: str | None = None,
         exact: bool = False,
     ) -> SearchPlan:
         """How the server runs a search: it is run, and its plan is returned; no value is in it.
@@ -129,29 +139,35 @@ class VectorSearches:
         Args:
             embedding: As of `search`, like all the others.
         """
+        vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
         knobs = (ef_search, probes, iterative_scan)
-        narrowed, params, form = await self._prepare(embedding, count, where, knobs, exact=exact)
-        statement = Explain(self._vectors.searches.search(narrowed, form))
-        rows = (await self._vectors.executor.run(statement, params)).rows
+        narrowed, params, form = await self._prepare(
+            vectors, embedding, count, where, knobs, oversampling=oversampling, exact=exact
+        )
+        statement = Explain(vectors.searches.search(narrowed, form))
+        rows = (await vectors.executor.run(statement, params)).rows
         return read_plan(rows[0][0])
 
     async def _prepare(
         self,
+        vectors: VectorTable,
         embedding: EmbeddingInput,
         count: int,
         where: Where | None,
         knobs: tuple[int | None, int | None, IterativeScan | None],
         *,
+        oversampling: float | None,
         exact: bool,
     ) -> tuple[Filter | None, dict[str, Any], SearchForm]:
         """The filter, the parameters and the form of a search."""
         params: dict[str, Any] = {
-            "query": self._vectors.encode(embedding, await self._vectors.facts()),
+            "query": vectors.encode(embedding, await vectors.facts()),
             "candidates": count,
         }
-        narrowed = self._vectors.narrow(where, params)
-        settings = {} if exact else _settings(count, *knobs, filtered=narrowed is not None)
+        narrowed = vectors.narrow(where, params)
+        reach = params["oversampled"] = vectors.reach(count, oversampling)
+        settings = {} if exact else _settings(reach, *knobs, filtered=narrowed is not None)
         form = replace(_form(settings), exact=exact, guarded=not exact)
         return narrowed, params | settings, form
 
@@ -162,6 +178,7 @@ class VectorSearches:
         min_score: float,
         limit: int = MAX_LIMIT,
         where: Where | None = None,
+        using: str | None = None,
         with_payload: bool = True,
         with_embedding: bool = False,
     ) -> SearchHits:
@@ -175,17 +192,18 @@ class VectorSearches:
             with_payload: As of `search`.
             with_embedding: As of `search`.
         """
+        vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
-        least = validation.check_number(min_score, name="min_score", low=-1, high=1)
+        least = vectors.check_score(min_score)
         params: dict[str, Any] = {
-            "query": self._vectors.encode(embedding, await self._vectors.facts()),
+            "query": vectors.encode(embedding, await vectors.facts()),
             "candidates": count + 1,
-            "max_distance": 1.0 - least,
+            "max_distance": (1.0 if vectors.vector.metric == "cosine" else 0.0) - least,
         }
-        narrowed = self._vectors.narrow(where, params)
+        narrowed = vectors.narrow(where, params)
         form = _form({}, with_payload=with_payload, with_embedding=with_embedding)
-        rows = await self._vectors.rows(self._vectors.searches.within(narrowed, form), params)
-        return SearchHits(_hits(rows[:count]), requested=count, complete=len(rows) <= count)
+        rows = await vectors.rows(vectors.searches.within(narrowed, form), params)
+        return SearchHits(vectors.hits(rows[:count]), requested=count, complete=len(rows) <= count)
 
     async def hybrid_search(
         self,
@@ -198,6 +216,7 @@ class VectorSearches:
         alpha: float | None = None,
         k: int = 60,
         branch_limit: int | None = None,
+        using: str | None = None,
         exact: bool = False,
         with_payload: bool = True,
         with_embedding: bool = False,
@@ -223,15 +242,16 @@ class VectorSearches:
         Raises:
             InvalidInputError: An argument was refused, or the table has no column `document`.
         """
+        vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
-        if "document" not in self._vectors.table.c:
-            raise InvalidInputError(f"The table {self._vectors.table.name} has no column document.")
+        if "document" not in vectors.table.c:
+            raise InvalidInputError(f"The table {vectors.table.name} has no column document.")
         where = with_document(where, where_document)
         branch = max(_BRANCH, count)
         if branch_limit is not None:
             branch = validation.check_limit(branch_limit, MAX_LIMIT, name="branch_limit")
         params: dict[str, Any] = {
-            "query": self._vectors.encode(embedding, await self._vectors.facts()),
+            "query": vectors.encode(embedding, await vectors.facts()),
             "text": check_query(text, "text"),
             "candidates": branch,
             "hits": count,
@@ -241,15 +261,16 @@ class VectorSearches:
         else:
             weight = validation.check_number(alpha, name="alpha", low=0, high=1)
             params |= {"dense_weight": weight, "text_weight": 1 - weight}
-        narrowed = self._vectors.narrow(where, params)
-        settings = {} if exact else _settings(branch, filtered=where is not None)
+        narrowed = vectors.narrow(where, params)
+        reach = params["oversampled"] = vectors.reach(branch)
+        settings = {} if exact else _settings(reach, filtered=where is not None)
         form = replace(
             _form(settings, with_payload=with_payload, with_embedding=with_embedding), exact=exact
         )
         form = replace(form, guarded=not exact)
         fusion: Literal["ranks", "scores"] = "ranks" if alpha is None else "scores"
-        statement = self._vectors.searches.hybrid(narrowed, form, fusion)
-        rows = await self._vectors.rows(statement, params | settings)
+        statement = vectors.searches.hybrid(narrowed, form, fusion)
+        rows = await vectors.rows(statement, params | settings)
         return SearchHits((SearchHit(*row) for row in rows), requested=count, complete=True)
 
     async def mmr_search(
@@ -260,6 +281,7 @@ class VectorSearches:
         fetch_limit: int = 50,
         lambda_: float = 0.5,
         where: Where | None = None,
+        using: str | None = None,
         exact: bool = False,
         with_payload: bool = True,
         with_embedding: bool = False,
@@ -272,6 +294,7 @@ class VectorSearches:
             fetch_limit: How many of the most similar are chosen from, up to `MAX_LIMIT`.
             lambda_: 1.0 looks at similarity alone, 0.0 at difference alone.
             where: As of `search`.
+            using: As of `search`.
             exact: As of `search`.
             with_payload: As of `search`.
             with_embedding: As of `search`.
@@ -286,6 +309,7 @@ class VectorSearches:
             embedding,
             limit=fetch,
             where=where,
+            using=using,
             exact=exact,
             with_payload=with_payload,
             with_embedding=True,
@@ -301,6 +325,7 @@ class VectorSearches:
         *,
         limit: int = 10,
         where: Where | None = None,
+        using: str | None = None,
         exact: bool = False,
         with_payload: bool = True,
         with_embedding: bool = False,
@@ -311,26 +336,29 @@ class VectorSearches:
             embeddings: 1 to `MAX_QUERIES`.
             limit: 1 to `MAX_LIMIT`, over all of them together.
             where: As of `search`.
+            using: As of `search`.
             exact: As of `search`.
             with_payload: As of `search`.
             with_embedding: As of `search`.
         """
+        vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
-        facts = await self._vectors.facts()
+        facts = await vectors.facts()
         queries = _listed(embeddings, "embeddings")
         validation.check_limit(len(queries), MAX_QUERIES, name="the number of embeddings")
         params: dict[str, Any] = {"candidates": count, "hits": count}
         for number, query in enumerate(queries):
-            params[f"query_{number}"] = self._vectors.encode(query, facts, f"embeddings[{number}]")
-        narrowed = self._vectors.narrow(where, params)
-        settings = {} if exact else _settings(count, filtered=where is not None)
+            params[f"query_{number}"] = vectors.encode(query, facts, f"embeddings[{number}]")
+        narrowed = vectors.narrow(where, params)
+        reach = params["oversampled"] = vectors.reach(count)
+        settings = {} if exact else _settings(reach, filtered=where is not None)
         form = replace(
             _form(settings, with_payload=with_payload, with_embedding=with_embedding), exact=exact
         )
         form = replace(form, guarded=not exact)
-        statement = self._vectors.searches.multi(narrowed, form, len(queries))
-        rows = await self._vectors.rows(statement, params | settings)
-        return SearchHits(_hits(rows), requested=count, complete=True)
+        statement = vectors.searches.multi(narrowed, form, len(queries))
+        rows = await vectors.rows(statement, params | settings)
+        return SearchHits(vectors.hits(rows), requested=count, complete=True)
 
     async def recommend(
         self,
@@ -339,6 +367,7 @@ class VectorSearches:
         *,
         limit: int = 10,
         where: Where | None = None,
+        using: str | None = None,
         exact: bool = False,
         with_payload: bool = True,
         with_embedding: bool = False,
@@ -353,6 +382,7 @@ class VectorSearches:
             negative: The same; may be empty.
             limit: 1 to `MAX_LIMIT`.
             where: As of `search`.
+            using: As of `search`.
             exact: As of `search`.
             with_payload: As of `search`.
             with_embedding: As of `search`.
@@ -360,15 +390,16 @@ class VectorSearches:
         Raises:
             NotFoundError: An id is not there.
         """
+        vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
-        facts = await self._vectors.facts()
+        facts = await vectors.facts()
         params: dict[str, Any] = {"candidates": count}
         wanted = 0
         for side, examples in (("positive", positive), ("negative", negative)):
             listed = _listed(examples, side)
             ids = [one for one in listed if isinstance(one, str)]
             vecs = [
-                self._vectors.encode(one, facts, f"{side}[{i}]")
+                vectors.encode(one, facts, f"{side}[{i}]")
                 for i, one in enumerate(listed)
                 if not isinstance(one, str)
             ]
@@ -378,19 +409,18 @@ class VectorSearches:
             if side == "positive" and not listed:
                 raise InvalidInputError("positive is empty; pass at least one example.")
         validation.check_limit(wanted, MAX_EXAMPLES, name="the number of examples")
-        narrowed = self._vectors.narrow(where, params)
-        settings = {} if exact else _settings(count, filtered=True)  # by the examples at least
+        narrowed = vectors.narrow(where, params)
+        reach = params["oversampled"] = vectors.reach(count)
+        settings = {} if exact else _settings(reach, filtered=True)  # by the examples at least
         form = replace(
             _form(settings, with_payload=with_payload, with_embedding=with_embedding), exact=exact
         )
         form = replace(form, guarded=not exact)
-        rows = await self._vectors.rows(
-            self._vectors.searches.recommend(narrowed, form), params | settings
-        )
+        rows = await vectors.rows(vectors.searches.recommend(narrowed, form), params | settings)
         if rows[0][-1] < wanted:
             raise NotFoundError(f"{wanted - rows[0][-1]} of the examples' ids are not there.")
         found = [row[:-1] for row in rows if row[0] is not None]
-        return SearchHits(_hits(found), requested=count, complete=True)
+        return SearchHits(vectors.hits(found), requested=count, complete=True)
 
     async def search_groups(
         self,
@@ -401,6 +431,7 @@ class VectorSearches:
         group_size: int = 3,
         fetch_limit: int | None = None,
         where: Where | None = None,
+        using: str | None = None,
         exact: bool = False,
         with_payload: bool = True,
         with_embedding: bool = False,
@@ -415,6 +446,7 @@ class VectorSearches:
             fetch_limit: How many of the most similar are grouped, up to `MAX_LIMIT`; by default ten
                 times what could be returned.
             where: As of `search`.
+            using: As of `search`.
             exact: As of `search`.
             with_payload: As of `search`.
             with_embedding: As of `search`.
@@ -422,32 +454,32 @@ class VectorSearches:
         Returns:
             Not `complete` where groups or hits may be missing since `fetch_limit` was reached.
         """
+        vectors = self._vectors.using(using)
         count = validation.check_limit(limit, 1_000)
         size = validation.check_limit(group_size, 100, name="group_size")
         fetch = min(MAX_LIMIT, 10 * count * size)
         if fetch_limit is not None:
             fetch = validation.check_limit(fetch_limit, MAX_LIMIT, name="fetch_limit")
         params: dict[str, Any] = {
-            "query": self._vectors.encode(embedding, await self._vectors.facts()),
+            "query": vectors.encode(embedding, await vectors.facts()),
             "candidates": fetch,
             "hits": count,
             "group_size": size,
         }
-        narrowed = self._vectors.narrow(where, params)
-        settings = {} if exact else _settings(fetch, filtered=where is not None)
+        narrowed = vectors.narrow(where, params)
+        reach = params["oversampled"] = vectors.reach(fetch)
+        settings = {} if exact else _settings(reach, filtered=where is not None)
         form = replace(
             _form(settings, with_payload=with_payload, with_embedding=with_embedding), exact=exact
         )
         form = replace(form, guarded=not exact)
-        statement = self._vectors.searches.groups(
-            narrowed, form, self._vectors.steps(group_by, "group_by")
-        )
-        rows = await self._vectors.rows(statement, params | settings)
+        statement = vectors.searches.groups(narrowed, form, vectors.steps(group_by, "group_by"))
+        rows = await vectors.rows(statement, params | settings)
         groups: dict[str, SearchGroup] = {}
         for *hit, value, _ in rows:
             if hit[0] is not None:
                 group = groups.setdefault(repr(value), SearchGroup(value, []))
-                group.hits.extend(_hits([hit]))
+                group.hits.extend(vectors.hits([hit]))
         full = len(groups) == count and all(len(group.hits) == size for group in groups.values())
         everything = rows[0][-1] < fetch
         return SearchGroups(groups.values(), requested=count, complete=full or everything)
@@ -491,11 +523,6 @@ def _form(
         with_payload=with_payload,
         with_embedding=with_embedding,
     )
-
-
-def _hits(rows: Iterable[Sequence[Any]], floor: float = -math.inf) -> list[SearchHit]:
-    # A zero vector has no angle: its score is NaN, which is no hit.
-    return [SearchHit(row[0], score, *row[2:]) for row in rows if (score := 1.0 - row[1]) >= floor]
 
 
 def _listed(values: object, name: str) -> list[Any]:

@@ -58,7 +58,7 @@ class VectorStatements:
     def __init__(self, table: Table) -> None:
         self.table = table
         self.optional = tuple(name for name in OPTIONAL if name in table.c)
-        vec, extra = sent_embedding(table), optional_columns(table)
+        vec, extra = sent_embedding(table.c.vec), optional_columns(table)
         self.columns = (table.c.id, vec, *extra)
         page = select(*self.columns).order_by(table.c.id).limit(bindparam("page_size"))
         self.first_page = page

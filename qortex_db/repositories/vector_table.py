@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Text as SqlText
 from sqlalchemy import bindparam, cast, func, select
@@ -14,12 +15,15 @@ from sqlalchemy.sql import column, table
 from qortex_db import observability, types
 from qortex_db.engine import TableFacts
 from qortex_db.errors import UPGRADE_HINT, InvalidInputError, SchemaVersionError
+from qortex_db.models.collection import collection_of
+from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories import validation
+from qortex_db.repositories.records import SearchHit
 from qortex_db.repositories.search_statements import SearchStatements
 from qortex_db.search import Filter, Where, read_filter, read_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy import Select, Table
 
@@ -29,17 +33,56 @@ _attributes = table("pg_attribute", column("attrelid"), column("attname"), colum
 _attributes.schema = "pg_catalog"
 _TYPMOD = select(_attributes.c.atttypmod).where(
     _attributes.c.attrelid == cast(func.to_regclass(bindparam("table_name", type_=SqlText)), OID),
-    _attributes.c.attname == "vec",
+    _attributes.c.attname == bindparam("column_name", type_=SqlText),
 )
+_OVERSAMPLING: Final = {None: 1.0, "half": 2.0, "binary": 20.0}
 
 
 class VectorTable:
-    """One table, by one executor."""
+    """One vector of one table, by one executor."""
 
-    def __init__(self, executor: Executor, table: Table) -> None:
+    def __init__(self, executor: Executor, table: Table, name: str = DEFAULT_VECTOR) -> None:
         self.executor = executor
         self.table = table
-        self.searches = searches_for(table)
+        self.searches = searches_for(table, name)
+        self.vector = self.searches.vector
+
+    def using(self, name: str | None) -> VectorTable:
+        """Another vector of the same table.
+
+        Raises:
+            InvalidInputError: There is none of this name.
+        """
+        if name is None:
+            return self
+        names = collection_of(self.table).vectors
+        if name not in names:
+            raise InvalidInputError(
+                f"{self.table.name} has no vector of that name; it has {', '.join(names)}."
+            )
+        return VectorTable(self.executor, self.table, name)
+
+    def hits(self, rows: Iterable[Sequence[Any]], floor: float = -math.inf) -> list[SearchHit]:
+        """Rows as hits: a score is 1 - distance by cosine, -distance by every other metric."""
+        start = 1.0 if self.vector.metric == "cosine" else 0.0
+        # A zero vector has no angle: its score is NaN, which is no hit.
+        return [
+            SearchHit(row[0], score, *row[2:]) for row in rows if (score := start - row[1]) >= floor
+        ]
+
+    def check_score(self, score: object) -> float:
+        """A least score that can be had."""
+        if self.vector.metric == "cosine":
+            return validation.check_number(score, name="min_score", low=-1, high=1)
+        return validation.check_number(score, name="min_score")
+
+    def reach(self, count: int, oversampling: float | None = None) -> int:
+        """How many candidates an index has to bring in for so many hits."""
+        default = _OVERSAMPLING[self.vector.quantization]
+        factor = default
+        if oversampling is not None:
+            factor = validation.check_number(oversampling, name="oversampling", low=1, high=100)
+        return math.ceil(count * factor) if self.vector.quantization else count
 
     def narrow(self, where: Where | None, params: dict[str, Any]) -> Filter | None:
         """A filter, its values put among the parameters; None where there is none."""
@@ -67,18 +110,20 @@ class VectorTable:
             SchemaVersionError: There is no such table.
         """
         known = await self.executor.catalog()
-        name = self.qualified_name
-        if name not in known:
-            rows = (await self.executor.run(_TYPMOD, {"table_name": name})).rows
+        name, column = self.qualified_name, self.vector.column
+        key = f"{name}.{column}"
+        if key not in known:
+            params = {"table_name": name, "column_name": column}
+            rows = (await self.executor.run(_TYPMOD, params)).rows
             if not rows:
                 raise SchemaVersionError(
-                    f"There is no table {name} with a column vec here: {UPGRADE_HINT}, or write a "
-                    f"migration that creates it: CREATE TABLE {name} (id text PRIMARY KEY, "
-                    f"vec vector(384)).",
+                    f"There is no table {name} with a column {column} here: {UPGRADE_HINT}, or "
+                    f"write a migration that creates it: CREATE TABLE {name} (id text PRIMARY KEY, "
+                    f"{column} vector(384)).",
                     sqlstate="42P01",
                 )
-            known[name] = TableFacts(None if rows[0][0] < 0 else int(rows[0][0]))
-        return known[name]
+            known[key] = TableFacts(None if rows[0][0] < 0 else int(rows[0][0]))
+        return known[key]
 
     @functools.cached_property
     def qualified_name(self) -> str:
@@ -86,14 +131,17 @@ class VectorTable:
         parts = (self.table.schema or self.executor.schema, self.table.name)
         return ".".join('"' + part.replace('"', '""') + '"' for part in parts if part)
 
-    def encode(self, embedding: object, facts: TableFacts, name: str = "embedding") -> bytes:
+    def encode(self, embedding: object, facts: TableFacts, name: str = "embedding") -> Any:
+        """A query's embedding, checked; a sparse one is checked by its type."""
+        if self.vector.storage == "sparse":
+            return embedding
         array = types.as_float32(embedding, name=name)
         types.check_dimensions(array, facts.dimensions, name=name)
-        types.check_values(array, name=name)
+        types.check_values(array, name=name, allow_zero=self.vector.metric != "cosine")
         return types.encode(array)
 
 
 @functools.cache
-def searches_for(table: Table) -> SearchStatements:
-    """The searches of a table, the same object at every call."""
-    return SearchStatements(table)
+def searches_for(table: Table, name: str) -> SearchStatements:
+    """The searches of a table by one of its vectors, the same object at every call."""
+    return SearchStatements(table, collection_of(table).vectors[name])

@@ -85,6 +85,7 @@ class VectorRepository(VectorSearches):
     ) -> int:
         if isinstance(records, (Mapping, VectorRecord, str, bytes)):
             raise InvalidInputError("Pass a list of records, even for one.")
+        allow_zero = allow_zero or self._vectors.vector.metric != "cosine"
         batch = Batch(records, await self.dimensions(), allow_zero=allow_zero, first_row=first_row)
         if not batch.ids:
             return 0
