@@ -73,7 +73,7 @@ class Several(VectorMixin, Host):
 
     year: Mapped[int | None] = mapped_column()
     title: Mapped[NDArray[np.float32] | None] = vector_column(VectorSpec(2, "l2"))
-    words: Mapped[Any] = vector_column(VectorSpec(50, "inner_product", storage="sparse"))
+    words: Mapped[Any | None] = vector_column(VectorSpec(50, "inner_product", storage="sparse"))
 
 
 UNIT = PASSAGES / np.linalg.norm(PASSAGES, axis=1, keepdims=True)
@@ -208,6 +208,11 @@ async def test_further_vectors_are_searched_by_their_names(db: Database) -> None
     assert [(hit.id, hit.score) for hit in by_title] == [("a", -1.0), ("b", -np.sqrt(34))]
     by_words = await vectors.search(SparseVector({3: 2.0, 7: 1.0}, 50), using="words")
     assert [(hit.id, hit.score) for hit in by_words] == [("b", 3.0), ("a", 2.0)]
+    async with db.unit_of_work() as uow:
+        await uow.collection(Several).upsert([{"id": "c", "embedding": [1, 1, 1]}])
+        assert len(await uow.collection(Several).search([0, 2], using="title")) == 2
+        assert len(await uow.collection(Several).search([0, 2, 2])) == 3
+        await uow.collection(Several).delete(["c"])
     recent = await vectors.search([0, 2], using="title", where=Several.year > 2000)
     assert [hit.id for hit in recent] == ["b"]
     with pytest.raises(InvalidInputError, match="vec, title, words"):

@@ -438,6 +438,9 @@ async def test_no_search_prepares_a_statement_for_each_list_of_values(loaded: st
         lambda v: v.facet("a..b"),
         lambda v: v.facet(3),
         lambda v: v.delete_where("x"),
+        lambda v: v.delete_where(None),
+        lambda v: v.search(QUERIES[0], with_payload=["a"]),
+        lambda v: v.hybrid_search(QUERIES[0], "a", with_embedding="yes"),
         lambda v: v.count(where=[]),
     ],
 )
@@ -570,3 +573,27 @@ async def test_the_estimate_of_an_index_is_near_its_real_size(pydocs: Database) 
     async with pydocs.engine.connect() as connection:
         size = await connection.exec_driver_sql("SELECT pg_relation_size('ix_qortex_vectors_vec')")
         assert advice.index_bytes == pytest.approx(size.scalar_one(), rel=0.35)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        QortexVector.id == "v1",
+        QortexVector.id.in_(["v1", "x"]),
+        ~QortexVector.id.in_(["v0", "v2"]),
+        {"$and": [{"n": 1}, QortexVector.id.in_(["v1", "v2"])]},
+    ],
+    ids=["equality", "list", "negated list", "list and dictionary"],
+)
+async def test_an_expression_over_a_model_narrows_in_both_lanes(dsn: str, where: Any) -> None:
+    async with Database.connect(dsn) as db, db.unit_of_work() as uow:
+        await db.vectors.upsert(
+            [{"id": f"v{i}", "embedding": [1.0] * 8, "payload": {"n": i}} for i in range(3)]
+        )
+        for vectors in (db.vectors, uow.vectors):
+            assert [hit.id for hit in await vectors.search([1.0] * 8, where=where)] == ["v1"]
+            assert await vectors.count(where=where) == 1
+            page = await vectors.scroll(where=where, with_embedding=True)
+            assert list(page.records[0].embedding) == [1.0] * 8
+        assert await uow.vectors.delete_where(where) == 1
+        assert await uow.vectors.count() == 2

@@ -56,7 +56,7 @@ class AutocommitExecutor:
         self.schema: str | None = self._schemas.get(None)
 
     async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
-        if self._watched():
+        if self._watched() or self._compile(statement).expands:
             given: Fetched = await self._repeat(self._run_watched, statement, params)
         else:
             given = await self._repeat(self._run, statement, params)

@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 
 
 class Compiled:
-    """SQL, what makes its arguments from parameters, and what reads its rows."""
+    """SQL, what makes its arguments from parameters, and what reads its rows.
 
-    __slots__ = ("_arguments", "_readers", "returns_rows", "sql")
+    Attributes:
+        expands: It has an IN over a list, whose SQL SQLAlchemy writes anew at each execution.
+    """
+
+    __slots__ = ("_arguments", "_readers", "expands", "returns_rows", "sql")
 
     def __init__(
         self, statement: Executable, dialect: Dialect, schemas: Mapping[str | None, str | None]
@@ -30,6 +34,7 @@ class Compiled:
         )
         compiled = compilable.compile(dialect=dialect, **options)
         self.sql: str = compiled.string
+        self.expands = bool(compiled.post_compile_params)
         self._arguments = []
         for name in compiled.positiontup or ():
             bind = compiled.binds[name]

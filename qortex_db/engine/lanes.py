@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 import asyncpg
+from sqlalchemy import CursorResult
 
 from qortex_db.errors import QortexDbError, translate
 
@@ -63,6 +64,9 @@ catalogs: WeakKeyDictionary[Any, dict[str, TableFacts]] = WeakKeyDictionary()
 
 
 def fetched(result: Any) -> Fetched:
+    if not isinstance(result, CursorResult):
+        # A filter over a model's attributes makes a session take the whole select for the ORM's.
+        return Fetched(result.fetchall(), -1)
     return Fetched(result.fetchall() if result.returns_rows else (), result.rowcount)
 
 

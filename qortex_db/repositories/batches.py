@@ -173,7 +173,9 @@ def _check_mapping(item: object, name: str) -> None:
         )
     if not item.keys() <= _FIELDS:
         unknown = sorted(map(str, item.keys() - _FIELDS))
-        raise InvalidInputError(f"{name} has unknown fields {unknown}.")
+        raise InvalidInputError(
+            f"{name} has unknown fields {unknown}; a record has {', '.join(sorted(_FIELDS))}."
+        )
     for field in ("id", "embedding"):
         if field not in item:
             raise InvalidInputError(f"{name} lacks {field!r}.")

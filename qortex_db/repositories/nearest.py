@@ -20,6 +20,7 @@ from sqlalchemy import (
     union_all,
 )
 
+from qortex_db.errors import InvalidInputError
 from qortex_db.repositories.rows import OPTIONAL, optional_columns, sent_embedding
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ class SearchForm:
     settings: tuple[str, ...] = ()
     with_payload: bool = True
     with_embedding: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("exact", "with_payload", "with_embedding"):
+            if type(value := getattr(self, name)) is not bool:
+                raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a bool.")
 
 
 class Nearest:
@@ -88,7 +94,8 @@ class Nearest:
         order = distance + literal_column("0.0", Float) if exact else distance
         if rescored:
             order = self.vector.index_distance(self.column, query)
-        statement = select(*columns).where(*besides).order_by(order)
+        # A row may lack this vector: it is no candidate of any search.
+        statement = select(*columns).where(self.column.is_not(None), *besides).order_by(order)
         statement = statement.limit(OVERSAMPLED if rescored else CANDIDATES)
         if where is not None:
             statement = statement.where(where.clause)

@@ -162,6 +162,12 @@ class SearchGroups(Sequence[SearchGroup]):
     def __len__(self) -> int:
         return len(self._groups)
 
+    def __repr__(self) -> str:
+        return (
+            f"SearchGroups({[(group.value, len(group.hits)) for group in self._groups]}, "
+            f"requested={self.requested}, complete={self.complete})"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class FacetCount:

@@ -199,7 +199,7 @@ class VectorRepository(VectorSearches):
         Returns:
             How many they were.
         """
-        if isinstance(where, Mapping) and not where:
+        if where is None or (isinstance(where, Mapping) and not where):
             raise InvalidInputError("where is empty, which would remove every vector.")
         params: dict[str, Any] = {}
         statement = self._vectors.searches.delete(self._vectors.narrow(where, params))
