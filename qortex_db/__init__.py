@@ -19,6 +19,7 @@ from qortex_db.errors import (
 from qortex_db.learning import Arm, ArmState, Selection, context_hash
 from qortex_db.models import (
     HNSW,
+    CachedEmbedding,
     Collection,
     InteroceptionEdge,
     InteroceptionFactor,
@@ -32,7 +33,9 @@ from qortex_db.models import (
 )
 from qortex_db.repositories import (
     ALL_CONTEXTS,
+    MAX_CACHED,
     MAX_LIMIT,
+    CacheStats,
     EdgeStats,
     FacetCount,
     ScrollPage,
@@ -51,9 +54,12 @@ from qortex_db.uow import UnitOfWork, unit_of_work
 __all__ = [
     "ALL_CONTEXTS",
     "HNSW",
+    "MAX_CACHED",
     "MAX_LIMIT",
     "Arm",
     "ArmState",
+    "CacheStats",
+    "CachedEmbedding",
     "Collection",
     "ConflictError",
     "Database",

@@ -80,7 +80,7 @@ class Database(Repositories):
     """PostgreSQL as an AI system's memory.
 
     `vectors`, `factors`, `edges` and `arms` run each call by itself, in its own transaction and one
-    round trip; `unit_of_work()` runs several as one transaction.
+    round trip; `unit_of_work()` runs several as one transaction. `embeddings` is a cache.
 
     Make one with `connect` or `from_engine`, and share it: it is safe for any number of tasks of
     one event loop.
@@ -186,7 +186,7 @@ class Database(Repositories):
         if self._settings is None or engine is None:
             return
         self._engine = self._server = None
-        for name in ("executor", "_sessions", "vectors", "factors", "edges", "arms"):
+        for name in ("executor", "_sessions", "vectors", "factors", "edges", "arms", "embeddings"):
             self.__dict__.pop(name, None)
         await engine.dispose()
         if server is not None:

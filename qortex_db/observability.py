@@ -55,6 +55,12 @@ learning_observations_total = _meter.create_counter(
 factor_updates_total = _meter.create_counter(
     "qortex_factor_updates_total", unit="{update}", description="Factor updates"
 )
+embedding_cache_hits_total = _meter.create_counter(
+    "qortex_embedding_cache_hits_total", unit="{text}", description="Embeddings found in the cache"
+)
+embedding_cache_misses_total = _meter.create_counter(
+    "qortex_embedding_cache_misses_total", unit="{text}", description="Embeddings left to a model"
+)
 
 
 def traced(name: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:

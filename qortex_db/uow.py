@@ -14,6 +14,7 @@ from qortex_db.models import Base, QortexVector
 from qortex_db.repositories import (
     ArmRepository,
     EdgeRepository,
+    EmbeddingRepository,
     FactorRepository,
     VectorRepository,
 )
@@ -52,6 +53,11 @@ class Repositories:
     def arms(self) -> ArmRepository:
         """The bandits' posteriors."""
         return ArmRepository(self.executor)
+
+    @functools.cached_property
+    def embeddings(self) -> EmbeddingRepository:
+        """The cache of embeddings."""
+        return EmbeddingRepository(self.executor)
 
     def collection(self, model: type[DeclarativeBase]) -> VectorRepository:
         """The vectors of any declared collection: a model with the columns `id` and `vec`."""

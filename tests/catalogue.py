@@ -91,6 +91,20 @@ PAYLOAD = {
         "CREATE INDEX ix_qortex_vectors_document ON public.qortex_vectors "
         "USING gin (to_tsvector('english'::regconfig, \"left\"(document, 100000)))"
     ),
+    "qortex_embedding_cache.text_hash bytea not null",
+    "qortex_embedding_cache.model text not null",
+    "qortex_embedding_cache.revision text not null",
+    "qortex_embedding_cache.dimensions integer not null",
+    "qortex_embedding_cache.vec vector not null",
+    "qortex_embedding_cache.last_used timestamp with time zone not null default now()",
+    (
+        "qortex_embedding_cache pk_qortex_embedding_cache "
+        "PRIMARY KEY (text_hash, model, revision, dimensions)"
+    ),
+    (
+        "CREATE UNIQUE INDEX pk_qortex_embedding_cache ON public.qortex_embedding_cache "
+        "USING btree (text_hash, model, revision, dimensions)"
+    ),
 }
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from qortex_db import Settings
 
 ROOT = Path(__file__).parents[1]
+COMING_FROM = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/coming_from/*.md"))
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -28,7 +29,15 @@ def program(*blocks: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    "page", ["docs/collections.md", "docs/quickstart.md", "docs/search.md", "docs/stores.md"]
+    "page",
+    [
+        "docs/collections.md",
+        "docs/embedding_cache.md",
+        "docs/quickstart.md",
+        "docs/search.md",
+        "docs/stores.md",
+        *COMING_FROM,
+    ],
 )
 async def test_the_examples_of_a_page_run(
     page: str, dsn384: str, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 from qortex_db.models.arm import LearningArmState
 from qortex_db.models.base import NAMING_CONVENTION, Base
+from qortex_db.models.cache import CachedEmbedding
 from qortex_db.models.collection import (
     Collection,
     collection_of,
@@ -18,6 +19,7 @@ __all__ = [
     "HNSW",
     "NAMING_CONVENTION",
     "Base",
+    "CachedEmbedding",
     "Collection",
     "IVFFlat",
     "InteroceptionEdge",

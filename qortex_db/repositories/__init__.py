@@ -3,6 +3,12 @@
 from qortex_db.repositories.advice import IndexAdvice, RecallProbe, Tuning
 from qortex_db.repositories.arms import ALL_CONTEXTS, ArmRepository
 from qortex_db.repositories.edges import EdgeRepository, EdgeStats
+from qortex_db.repositories.embeddings import (
+    MAX_CACHED,
+    CacheStats,
+    EmbeddingModel,
+    EmbeddingRepository,
+)
 from qortex_db.repositories.factors import FactorRepository
 from qortex_db.repositories.plans import SearchPlan
 from qortex_db.repositories.records import (
@@ -20,10 +26,14 @@ from qortex_db.repositories.vectors import VectorRepository
 
 __all__ = [
     "ALL_CONTEXTS",
+    "MAX_CACHED",
     "MAX_LIMIT",
     "ArmRepository",
+    "CacheStats",
     "EdgeRepository",
     "EdgeStats",
+    "EmbeddingModel",
+    "EmbeddingRepository",
     "FacetCount",
     "FactorRepository",
     "IndexAdvice",

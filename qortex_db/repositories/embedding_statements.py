@@ -1,0 +1,161 @@
+"""The statements of the embedding cache.
+
+None of them waits for a lock while it holds one that another waits for: inserts go in key order
+and come before the statement's own evictions; those, and the notes of use, skip what is locked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import (
+    ARRAY,
+    DateTime,
+    Integer,
+    LargeBinary,
+    Text,
+    bindparam,
+    cast,
+    column,
+    delete,
+    func,
+    literal_column,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+
+from qortex_db.models import CachedEmbedding
+from qortex_db.types import EncodedEmbeddings, SentEmbedding
+
+if TYPE_CHECKING:
+    from sqlalchemy import Delete
+
+MAX_EXAMINED: Final = 256
+"""How many rows of a group one statement looks at, however many a larger bound has left there."""
+
+_cache: Any = CachedEmbedding.__table__
+_KEY = (_cache.c.text_hash, _cache.c.model, _cache.c.revision, _cache.c.dimensions)
+_ctid: Any = literal_column("ctid")
+_hashes = cast(bindparam("hashes"), ARRAY(LargeBinary))
+_asked_for = (
+    _cache.c.text_hash == func.any(_hashes),
+    _cache.c.model == bindparam("model", type_=Text),
+    _cache.c.revision == bindparam("revision", type_=Text),
+    _cache.c.dimensions == bindparam("dimensions", type_=Integer),
+)
+_is_stale = _cache.c.last_used < bindparam("stale_before", type_=DateTime(timezone=True))
+
+
+def _store() -> Delete:
+    """Insert what is new; then, in each group that this overfills, drop what was used least lately.
+
+    A group is a range of hashes, so that neither counting nor finding the oldest costs more in a
+    large table than in a small one.
+    """
+    rows = select(
+        func.unnest(_hashes),
+        bindparam("model", type_=Text),
+        bindparam("revision", type_=Text),
+        bindparam("dimensions", type_=Integer),
+        func.unnest(cast(bindparam("vecs"), EncodedEmbeddings())),
+    )
+    new = (
+        insert(_cache)
+        .from_select([*_KEY, _cache.c.vec], rows)
+        .on_conflict_do_nothing()
+        .returning(literal_column("1"))
+        .cte("new")
+    )
+    groups: Any = (
+        func.unnest(
+            cast(bindparam("lows"), ARRAY(LargeBinary)),
+            cast(bindparam("highs"), ARRAY(LargeBinary)),
+            cast(bindparam("rooms"), ARRAY(Integer)),
+        )
+        .table_valued(
+            column("low", LargeBinary), column("high", LargeBinary), column("room", Integer)
+        )
+        .render_derived(name="groups")
+    )
+    members = (
+        select(_ctid.label("tid"), _cache.c.last_used, _cache.c.text_hash)
+        .where(_cache.c.text_hash.between(groups.c.low, groups.c.high))
+        .order_by(_cache.c.text_hash)
+        .limit(literal_column(str(MAX_EXAMINED)))
+        .lateral("members")
+    )
+    place = func.row_number().over(
+        partition_by=groups.c.low, order_by=(members.c.last_used.desc(), members.c.text_hash)
+    )
+    ranked = (
+        select(members.c.tid, groups.c.room, place.label("place"))
+        .select_from(groups.join(members, true()))
+        .subquery("ranked")
+    )
+    too_many = select(ranked.c.tid).where(ranked.c.place > ranked.c.room).scalar_subquery()
+    # To count the inserted is to have inserted them, and waited for whoever inserts the same.
+    inserted = select(func.count()).select_from(new).scalar_subquery()
+    # By their places: a join by keys, planned without statistics, reads the whole table.
+    old = (
+        select(_ctid.label("tid"))
+        .select_from(_cache)
+        .where(inserted >= 0, _ctid == func.any(func.array(too_many)))
+        .with_for_update(skip_locked=True)
+        .cte("old")
+        .prefix_with("MATERIALIZED")
+    )
+    locked = func.array(select(old.c.tid).scalar_subquery())
+    return delete(_cache).where(_ctid == func.any(locked))
+
+
+def _touch() -> Any:
+    stale = (
+        select(*_KEY)
+        .where(*_asked_for, _is_stale)
+        .with_for_update(skip_locked=True)
+        .cte("stale")
+        .prefix_with("MATERIALIZED")
+    )
+    return (
+        update(_cache)
+        .where(*(key == stale.c[key.name] for key in _KEY))
+        .values(last_used=func.now())
+    )
+
+
+def _clear(*conditions: Any) -> Any:
+    """Delete a batch in key order, from where the one before ended."""
+    keys = (
+        select(*_KEY)
+        .where(_cache.c.text_hash >= bindparam("after", type_=LargeBinary), *conditions)
+        .order_by(*_KEY)
+        .limit(bindparam("batch_size", type_=Integer))
+        .with_for_update()
+        .cte("keys")
+        .prefix_with("MATERIALIZED")
+    )
+    return (
+        delete(_cache)
+        .where(*(key == keys.c[key.name] for key in _KEY))
+        .returning(_cache.c.text_hash)
+    )
+
+
+FIND = select(
+    _cache.c.text_hash,
+    func.vector_send(_cache.c.vec, type_=SentEmbedding()),
+    _is_stale.label("is_stale"),
+).where(*_asked_for)
+STORE = _store()
+TOUCH = _touch()
+CLEAR_ALL = _clear()
+CLEAR_MODEL = _clear(_cache.c.model == bindparam("model", type_=Text))
+_SIZE = (
+    select(func.pg_total_relation_size(literal_column("tableoid")))
+    .select_from(_cache)
+    .limit(literal_column("1"))
+    .scalar_subquery()
+)
+STATS = select(_cache.c.model, func.count(), _SIZE).group_by(_cache.c.model)
