@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from qortex_db.errors import InvalidInputError, NotFoundError
 from qortex_db.repositories import validation
+from qortex_db.repositories.approach import IterativeScan, Knobs, approach
 from qortex_db.repositories.nearest import SearchForm
 from qortex_db.repositories.plans import Explain, SearchPlan, read_plan
 from qortex_db.repositories.records import (
@@ -28,22 +29,12 @@ if TYPE_CHECKING:
     from qortex_db.engine import Executor
     from qortex_db.search import Filter, Where
 
-MAX_EF_SEARCH: Final = 1_000
-"""pgvector's own limit of `hnsw.ef_search`; beyond it an iterative scan goes on."""
-MAX_PROBES: Final = 32_768
-"""pgvector's own limit of `ivfflat.probes`."""
 MAX_QUERIES: Final = 32
 """The most embeddings of one `multi_search`."""
 MAX_EXAMPLES: Final = 1_000
 """The most examples of one `recommend`."""
 
-IterativeScan: TypeAlias = Literal["relaxed", "strict", "off"]
-
-_DEFAULT_EF_SEARCH = 40
-_FILTERED_EF_SEARCH = 200
 _BRANCH = 100
-_SCANS = {"relaxed": "relaxed_order", "strict": "strict_order", "off": "off"}
-_LIBRARIES = {"ef_search": "hnsw", "iterative_scan": "hnsw", "probes": "ivfflat"}
 
 
 class VectorSearches:
@@ -101,9 +92,9 @@ class VectorSearches:
         if min_score is not None:
             min_score = vectors.check_score(min_score)
         where = with_document(where, where_document)
-        knobs = (ef_search, probes, iterative_scan)
+        knobs = Knobs(ef_search, probes, iterative_scan, oversampling)
         narrowed, params, form = await self._prepare(
-            vectors, embedding, count, where, knobs, oversampling=oversampling, exact=exact
+            vectors, embedding, count, where, knobs, exact=exact
         )
         form = replace(form, with_payload=with_payload, with_embedding=with_embedding)
         facts = await vectors.facts()
@@ -141,9 +132,9 @@ class VectorSearches:
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
-        knobs = (ef_search, probes, iterative_scan)
+        knobs = Knobs(ef_search, probes, iterative_scan, oversampling)
         narrowed, params, form = await self._prepare(
-            vectors, embedding, count, where, knobs, oversampling=oversampling, exact=exact
+            vectors, embedding, count, where, knobs, exact=exact
         )
         statement = Explain(vectors.searches.search(narrowed, form))
         rows = (await vectors.executor.run(statement, params)).rows
@@ -155,9 +146,8 @@ class VectorSearches:
         embedding: EmbeddingInput,
         count: int,
         where: Where | None,
-        knobs: tuple[int | None, int | None, IterativeScan | None],
+        knobs: Knobs,
         *,
-        oversampling: float | None,
         exact: bool,
     ) -> tuple[Filter | None, dict[str, Any], SearchForm]:
         """The filter, the parameters and the form of a search."""
@@ -166,10 +156,12 @@ class VectorSearches:
             "candidates": count,
         }
         narrowed = vectors.narrow(where, params)
-        reach = params["oversampled"] = vectors.reach(count, oversampling)
-        settings = {} if exact else _settings(reach, *knobs, filtered=narrowed is not None)
-        form = replace(_form(settings), exact=exact, guarded=not exact)
-        return narrowed, params | settings, form
+        filtered = narrowed is not None
+        return (
+            narrowed,
+            params,
+            approach(vectors, params, filtered=filtered, exact=exact, knobs=knobs),
+        )
 
     async def range_search(
         self,
@@ -201,7 +193,7 @@ class VectorSearches:
             "max_distance": (1.0 if vectors.vector.metric == "cosine" else 0.0) - least,
         }
         narrowed = vectors.narrow(where, params)
-        form = _form({}, with_payload=with_payload, with_embedding=with_embedding)
+        form = SearchForm(with_payload=with_payload, with_embedding=with_embedding)
         rows = await vectors.rows(vectors.searches.within(narrowed, form), params)
         return SearchHits(vectors.hits(rows[:count]), requested=count, complete=len(rows) <= count)
 
@@ -262,15 +254,17 @@ class VectorSearches:
             weight = validation.check_number(alpha, name="alpha", low=0, high=1)
             params |= {"dense_weight": weight, "text_weight": 1 - weight}
         narrowed = vectors.narrow(where, params)
-        reach = params["oversampled"] = vectors.reach(branch)
-        settings = {} if exact else _settings(reach, filtered=where is not None)
-        form = replace(
-            _form(settings, with_payload=with_payload, with_embedding=with_embedding), exact=exact
+        form = approach(
+            vectors,
+            params,
+            filtered=where is not None,
+            exact=exact,
+            with_payload=with_payload,
+            with_embedding=with_embedding,
         )
-        form = replace(form, guarded=not exact)
         fusion: Literal["ranks", "scores"] = "ranks" if alpha is None else "scores"
         statement = vectors.searches.hybrid(narrowed, form, fusion)
-        rows = await vectors.rows(statement, params | settings)
+        rows = await vectors.rows(statement, params)
         return SearchHits((SearchHit(*row) for row in rows), requested=count, complete=True)
 
     async def mmr_search(
@@ -350,14 +344,16 @@ class VectorSearches:
         for number, query in enumerate(queries):
             params[f"query_{number}"] = vectors.encode(query, facts, f"embeddings[{number}]")
         narrowed = vectors.narrow(where, params)
-        reach = params["oversampled"] = vectors.reach(count)
-        settings = {} if exact else _settings(reach, filtered=where is not None)
-        form = replace(
-            _form(settings, with_payload=with_payload, with_embedding=with_embedding), exact=exact
+        form = approach(
+            vectors,
+            params,
+            filtered=where is not None,
+            exact=exact,
+            with_payload=with_payload,
+            with_embedding=with_embedding,
         )
-        form = replace(form, guarded=not exact)
         statement = vectors.searches.multi(narrowed, form, len(queries))
-        rows = await vectors.rows(statement, params | settings)
+        rows = await vectors.rows(statement, params)
         return SearchHits(vectors.hits(rows), requested=count, complete=True)
 
     async def recommend(
@@ -410,13 +406,15 @@ class VectorSearches:
                 raise InvalidInputError("positive is empty; pass at least one example.")
         validation.check_limit(wanted, MAX_EXAMPLES, name="the number of examples")
         narrowed = vectors.narrow(where, params)
-        reach = params["oversampled"] = vectors.reach(count)
-        settings = {} if exact else _settings(reach, filtered=True)  # by the examples at least
-        form = replace(
-            _form(settings, with_payload=with_payload, with_embedding=with_embedding), exact=exact
+        form = approach(
+            vectors,
+            params,
+            filtered=True,  # by the examples at least
+            exact=exact,
+            with_payload=with_payload,
+            with_embedding=with_embedding,
         )
-        form = replace(form, guarded=not exact)
-        rows = await vectors.rows(vectors.searches.recommend(narrowed, form), params | settings)
+        rows = await vectors.rows(vectors.searches.recommend(narrowed, form), params)
         if rows[0][-1] < wanted:
             raise NotFoundError(f"{wanted - rows[0][-1]} of the examples' ids are not there.")
         found = [row[:-1] for row in rows if row[0] is not None]
@@ -467,14 +465,16 @@ class VectorSearches:
             "group_size": size,
         }
         narrowed = vectors.narrow(where, params)
-        reach = params["oversampled"] = vectors.reach(fetch)
-        settings = {} if exact else _settings(reach, filtered=where is not None)
-        form = replace(
-            _form(settings, with_payload=with_payload, with_embedding=with_embedding), exact=exact
+        form = approach(
+            vectors,
+            params,
+            filtered=where is not None,
+            exact=exact,
+            with_payload=with_payload,
+            with_embedding=with_embedding,
         )
-        form = replace(form, guarded=not exact)
         statement = vectors.searches.groups(narrowed, form, vectors.steps(group_by, "group_by"))
-        rows = await vectors.rows(statement, params | settings)
+        rows = await vectors.rows(statement, params)
         groups: dict[str, SearchGroup] = {}
         for *hit, value, _ in rows:
             if hit[0] is not None:
@@ -483,46 +483,6 @@ class VectorSearches:
         full = len(groups) == count and all(len(group.hits) == size for group in groups.values())
         everything = rows[0][-1] < fetch
         return SearchGroups(groups.values(), requested=count, complete=full or everything)
-
-
-def _settings(
-    count: int,
-    ef_search: int | None = None,
-    probes: int | None = None,
-    iterative_scan: IterativeScan | None = None,
-    *,
-    filtered: bool,
-) -> dict[str, str]:
-    """The settings of pgvector that a search needs, beyond what the server has."""
-    found = {}
-    if ef_search is not None:
-        ef_search = validation.check_limit(ef_search, MAX_EF_SEARCH, name="ef_search")
-    if iterative_scan is not None and iterative_scan not in _SCANS:
-        raise InvalidInputError(f"iterative_scan has to be one of {', '.join(_SCANS)}.")
-    # LIMIT above ef_search would silently return ef_search rows.
-    if (
-        filtered
-        or ef_search is not None
-        or iterative_scan is not None
-        or count > _DEFAULT_EF_SEARCH
-    ):
-        least = _FILTERED_EF_SEARCH if filtered else _DEFAULT_EF_SEARCH
-        found["ef_search"] = str(ef_search or min(MAX_EF_SEARCH, max(least, count)))
-        scan = iterative_scan or ("relaxed" if filtered else "strict")
-        found["iterative_scan"] = _SCANS[scan]
-    if probes is not None:
-        found["probes"] = str(validation.check_limit(probes, MAX_PROBES, name="probes"))
-    return found
-
-
-def _form(
-    settings: Mapping[str, str], *, with_payload: bool = True, with_embedding: bool = False
-) -> SearchForm:
-    return SearchForm(
-        settings=tuple(f"{_LIBRARIES[name]}.{name}" for name in settings),
-        with_payload=with_payload,
-        with_embedding=with_embedding,
-    )
 
 
 def _listed(values: object, name: str) -> list[Any]:

@@ -23,6 +23,7 @@ from qortex_db.repositories.advice import (
     sampled,
     tune,
 )
+from qortex_db.repositories.approach import MAX_EF_SEARCH
 from qortex_db.repositories.batches import Batch, Part
 from qortex_db.repositories.nearest import SearchForm
 from qortex_db.repositories.records import (
@@ -33,7 +34,7 @@ from qortex_db.repositories.records import (
     ScrollPage,
     VectorRecord,
 )
-from qortex_db.repositories.searches import MAX_EF_SEARCH, VectorSearches
+from qortex_db.repositories.searches import VectorSearches
 from qortex_db.repositories.vector_statements import Given, given, statements_for
 
 if TYPE_CHECKING:
