@@ -539,7 +539,8 @@ async def test_a_scorer_that_scores_wrongly_is_refused(pydocs: Database, scorer:
 async def test_the_recall_of_the_index_is_measured_against_exact_answers(pydocs: Database) -> None:
     probe = await pydocs.vectors.recall_probe(sample=20, ef_search=10)
     wide = await pydocs.vectors.recall_probe(sample=20, ef_search=400)
-    assert 0.5 < probe.recall <= wide.recall == pytest.approx(1.0, abs=0.02)
+    assert 0.8 <= probe.recall <= 1.0  # another sample each time
+    assert 0.97 <= wide.recall <= 1.0
     assert (probe.sample, probe.limit, probe.ef_search) == (20, 10, 10)
 
 
