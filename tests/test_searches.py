@@ -553,7 +553,7 @@ async def test_tuning_finds_the_smallest_ef_search_that_reaches_the_recall(
     below = [recall for ef, recall in tuning.tried.items() if ef < tuning.ef_search]
     assert all(recall < 0.97 for recall in below)
     with pytest.raises(NotFoundError, match="no ef_search"):
-        await pydocs.vectors.tune(target_recall=1.0, sample=30, max_ef_search=10)
+        await pydocs.vectors.tune(target_recall=1.0, sample=100, max_ef_search=1)
 
 
 async def test_advice_names_an_index_its_size_and_reasons(pydocs: Database, dsn: str) -> None:
