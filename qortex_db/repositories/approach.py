@@ -11,6 +11,7 @@ from qortex_db.repositories.nearest import SearchForm
 
 if TYPE_CHECKING:
     from qortex_db.repositories.vector_table import VectorTable
+    from qortex_db.search import Filter, Where
 
 MAX_EF_SEARCH: Final = 1_000
 """pgvector's own limit of `hnsw.ef_search`; beyond it an iterative scan goes on."""
@@ -41,24 +42,33 @@ _UNTOUCHED: Final = Knobs()
 def approach(
     vectors: VectorTable,
     params: dict[str, Any],
+    where: Where | None,
     *,
-    filtered: bool,
     exact: bool,
     with_payload: bool = True,
     with_embedding: bool = False,
+    excluding: bool = False,
     knobs: Knobs = _UNTOUCHED,
-) -> SearchForm:
-    """A search's form for so many candidates; its settings are put among the parameters."""
+) -> tuple[Filter | None, SearchForm]:
+    """The filter and the form of a search for `params["candidates"]`.
+
+    Args:
+        params: Of the statement; those of the filter and of the settings are put among them.
+        excluding: Whether rows are left out even without a filter.
+    """
+    narrowed = vectors.narrow(where, params)
     reach = params["oversampled"] = vectors.reach(params["candidates"], knobs.oversampling)
+    filtered = excluding or narrowed is not None
     settings = {} if exact is True else _settings(reach, knobs, filtered=filtered)
     params |= settings
-    return SearchForm(
+    form = SearchForm(
         exact=exact,
         guarded=not exact,
         settings=tuple(f"{_LIBRARIES[name]}.{name}" for name in settings),
         with_payload=with_payload,
         with_embedding=with_embedding,
     )
+    return narrowed, form
 
 
 def _settings(count: int, knobs: Knobs, *, filtered: bool) -> dict[str, str]:

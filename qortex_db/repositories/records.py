@@ -49,7 +49,7 @@ class SearchHit:
     """A vector that a search found.
 
     Attributes:
-        score: Higher is better: the cosine similarity, -1 to 1.
+        score: Higher is better: by cosine the similarity, -1 to 1.
         embedding: float32, only where it was asked for.
     """
 

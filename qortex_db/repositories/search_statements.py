@@ -88,11 +88,10 @@ class SearchStatements:
     @_built_once
     def search(self, where: Filter | None, form: SearchForm) -> Select[Any]:
         """The nearest rows, nearest first; ties by id."""
-        nearest = self._rows.nearest(form, where)
         if form.settings or form.guarded:
             (found,) = self._rows.found(form, where, [None])
         else:  # ties are broken outside: inside, that would lose the index
-            found = nearest.subquery("hits")
+            found = self._rows.nearest(form, where).subquery("hits")
         return select(*found.c).order_by(found.c.distance, found.c.id)
 
     @_built_once

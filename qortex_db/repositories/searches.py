@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Table
 
     from qortex_db.engine import Executor
-    from qortex_db.search import Filter, Where
+    from qortex_db.search import Where
 
 MAX_QUERIES: Final = 32
 """The most embeddings of one `multi_search`."""
@@ -38,7 +38,7 @@ _BRANCH = 100
 
 
 class VectorSearches:
-    """Searches by cosine similarity; nothing here writes, so a standby can serve it.
+    """Searches by the metric of a collection; nothing here writes, so a standby can serve it.
 
     Where an index finds fewer rows than were asked for, the same statement compares with every row:
     a filter, or rows deleted meanwhile, never shorten an answer.
@@ -71,7 +71,7 @@ class VectorSearches:
             limit: 1 to `MAX_LIMIT`.
             where: A filter over the payload, or an expression over the table's columns.
             where_document: `$contains` and `$not_contains` of the document, `$and` and `$or`.
-            min_score: Leave out hits below this cosine similarity, -1 to 1.
+            min_score: Leave out hits below this score; by cosine -1 to 1.
             ef_search: Candidates that an HNSW index keeps, 1 to 1,000; more find more and take
                 longer. By default the larger of 40 (200 with a filter) and the limit.
             probes: Lists that an IVFFlat index looks into, 1 to 32,768.
@@ -93,11 +93,17 @@ class VectorSearches:
             min_score = vectors.check_score(min_score)
         where = with_document(where, where_document)
         knobs = Knobs(ef_search, probes, iterative_scan, oversampling)
-        narrowed, params, form = await self._prepare(
-            vectors, embedding, count, where, knobs, exact=exact
-        )
-        form = replace(form, with_payload=with_payload, with_embedding=with_embedding)
         facts = await vectors.facts()
+        params = {"query": vectors.encode(embedding, facts), "candidates": count}
+        narrowed, form = approach(
+            vectors,
+            params,
+            where,
+            exact=exact,
+            with_payload=with_payload,
+            with_embedding=with_embedding,
+            knobs=knobs,
+        )
         # A table that has answered in full will do so again: the second half can stay away.
         lean = form.guarded and not (narrowed or form.settings) and facts.plentiful is True
         statement = vectors.searches.search(
@@ -133,35 +139,14 @@ class VectorSearches:
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
         knobs = Knobs(ef_search, probes, iterative_scan, oversampling)
-        narrowed, params, form = await self._prepare(
-            vectors, embedding, count, where, knobs, exact=exact
-        )
-        statement = Explain(vectors.searches.search(narrowed, form))
-        rows = (await vectors.executor.run(statement, params)).rows
-        return read_plan(rows[0][0])
-
-    async def _prepare(
-        self,
-        vectors: VectorTable,
-        embedding: EmbeddingInput,
-        count: int,
-        where: Where | None,
-        knobs: Knobs,
-        *,
-        exact: bool,
-    ) -> tuple[Filter | None, dict[str, Any], SearchForm]:
-        """The filter, the parameters and the form of a search."""
-        params: dict[str, Any] = {
+        params = {
             "query": vectors.encode(embedding, await vectors.facts()),
             "candidates": count,
         }
-        narrowed = vectors.narrow(where, params)
-        filtered = narrowed is not None
-        return (
-            narrowed,
-            params,
-            approach(vectors, params, filtered=filtered, exact=exact, knobs=knobs),
-        )
+        narrowed, form = approach(vectors, params, where, exact=exact, knobs=knobs)
+        statement = Explain(vectors.searches.search(narrowed, form))
+        rows = (await vectors.executor.run(statement, params)).rows
+        return read_plan(rows[0][0])
 
     async def range_search(
         self,
@@ -178,9 +163,10 @@ class VectorSearches:
 
         Args:
             embedding: As of `search`.
-            min_score: The least cosine similarity, -1 to 1.
+            min_score: The least score; by cosine -1 to 1.
             limit: The most hits; `complete` says whether there are no more.
             where: As of `search`.
+            using: As of `search`.
             with_payload: As of `search`.
             with_embedding: As of `search`.
         """
@@ -190,7 +176,7 @@ class VectorSearches:
         params: dict[str, Any] = {
             "query": vectors.encode(embedding, await vectors.facts()),
             "candidates": count + 1,
-            "max_distance": (1.0 if vectors.vector.metric == "cosine" else 0.0) - least,
+            "max_distance": vectors.zero_distance_score - least,
         }
         narrowed = vectors.narrow(where, params)
         form = SearchForm(with_payload=with_payload, with_embedding=with_embedding)
@@ -227,6 +213,7 @@ class VectorSearches:
                 each scaled from 0 to 1.
             k: How flat reciprocal ranks are, 1 to 10,000.
             branch_limit: How many each branch brings in; by default 100, or the limit if larger.
+            using: As of `search`.
             exact: Compare the embedding with every row.
             with_payload: As of `search`.
             with_embedding: As of `search`.
@@ -253,11 +240,10 @@ class VectorSearches:
         else:
             weight = validation.check_number(alpha, name="alpha", low=0, high=1)
             params |= {"dense_weight": weight, "text_weight": 1 - weight}
-        narrowed = vectors.narrow(where, params)
-        form = approach(
+        narrowed, form = approach(
             vectors,
             params,
-            filtered=where is not None,
+            where,
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
@@ -343,11 +329,10 @@ class VectorSearches:
         params: dict[str, Any] = {"candidates": count, "hits": count}
         for number, query in enumerate(queries):
             params[f"query_{number}"] = vectors.encode(query, facts, f"embeddings[{number}]")
-        narrowed = vectors.narrow(where, params)
-        form = approach(
+        narrowed, form = approach(
             vectors,
             params,
-            filtered=where is not None,
+            where,
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
@@ -371,7 +356,7 @@ class VectorSearches:
         """What is like the positive examples and unlike the negative ones; no example is a hit.
 
         It searches from the mean of the positive ones, moved away from the mean of the negative
-        ones by the difference between the two; each example counts by its direction alone.
+        ones by the difference between the two; by cosine each counts by its direction alone.
 
         Args:
             positive: Ids of stored vectors, or embeddings; at least one.
@@ -405,11 +390,11 @@ class VectorSearches:
             if side == "positive" and not listed:
                 raise InvalidInputError("positive is empty; pass at least one example.")
         validation.check_limit(wanted, MAX_EXAMPLES, name="the number of examples")
-        narrowed = vectors.narrow(where, params)
-        form = approach(
+        narrowed, form = approach(
             vectors,
             params,
-            filtered=True,  # by the examples at least
+            where,
+            excluding=True,  # the examples
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
@@ -464,11 +449,10 @@ class VectorSearches:
             "hits": count,
             "group_size": size,
         }
-        narrowed = vectors.narrow(where, params)
-        form = approach(
+        narrowed, form = approach(
             vectors,
             params,
-            filtered=where is not None,
+            where,
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,

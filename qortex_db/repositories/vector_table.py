@@ -62,9 +62,14 @@ class VectorTable:
             )
         return VectorTable(self.executor, self.table, name)
 
+    @property
+    def zero_distance_score(self) -> float:
+        """The score at no distance; from there each unit of distance takes one."""
+        return 1.0 if self.vector.metric == "cosine" else 0.0
+
     def hits(self, rows: Iterable[Sequence[Any]], floor: float = -math.inf) -> list[SearchHit]:
         """Rows as hits: a score is 1 - distance by cosine, -distance by every other metric."""
-        start = 1.0 if self.vector.metric == "cosine" else 0.0
+        start = self.zero_distance_score
         # A zero vector has no angle: its score is NaN, which is no hit.
         return [
             SearchHit(row[0], score, *row[2:]) for row in rows if (score := start - row[1]) >= floor
@@ -78,8 +83,7 @@ class VectorTable:
 
     def reach(self, count: int, oversampling: float | None = None) -> int:
         """How many candidates an index has to bring in for so many hits."""
-        default = _OVERSAMPLING[self.vector.quantization]
-        factor = default
+        factor = _OVERSAMPLING[self.vector.quantization]
         if oversampling is not None:
             factor = validation.check_number(oversampling, name="oversampling", low=1, high=100)
         return math.ceil(count * factor) if self.vector.quantization else count
