@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import exc as sa_exc
 
@@ -77,6 +77,9 @@ class OutcomeUnknownError(QortexDbError):
 
 
 UPGRADE_HINT = "run `qortex-db upgrade` (or `alembic upgrade head`) on this database"
+
+NOT_NULL_VIOLATION: Final = "23502"
+"""The SQLSTATE of a NULL in a column that takes none."""
 
 _SCHEMA_STATES = {"42P01", "42703", "42704", "3F000"}
 _SERIALIZATION_STATES = {"40001", "40P01"}

@@ -59,10 +59,19 @@ class Repositories:
         """The cache of embeddings."""
         return EmbeddingRepository(self.executor)
 
-    def collection(self, model: type[DeclarativeBase]) -> VectorRepository:
-        """The vectors of any declared collection: a model with the columns `id` and `vec`."""
+    def collection(
+        self, model: type[DeclarativeBase], *, namespace: Any = None
+    ) -> VectorRepository:
+        """The vectors of any declared collection: a model with the columns `id` and `vec`.
+
+        Args:
+            model: The class.
+            namespace: Of a collection that declares one: every method is about its rows alone, and
+                writes into it. None means all rows, which a collection with the namespace in its
+                key does not take.
+        """
         table: Any = model.__table__
-        return VectorRepository(self.executor, table)
+        return VectorRepository(self.executor, table, namespace=namespace)
 
 
 class UnitOfWork(Repositories):

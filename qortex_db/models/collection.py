@@ -17,12 +17,12 @@ from sqlalchemy.sql.elements import Grouping
 from qortex_db.errors import InvalidInputError
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, HNSW, IndexSpec, VectorSpec
 from qortex_db.search import payload_index
-from qortex_db.search.fields import TEXT_LANGUAGE, check_language
+from qortex_db.search.fields import TEXT_LANGUAGE, Constant, check_language
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import ColumnElement, FromClause
+    from sqlalchemy import Column, ColumnElement, FromClause
 
 COLLECTION: Final = "qortex_db_collection"
 """The key of a table's info where its model's collection is, and of a column's with its vector."""
@@ -40,6 +40,8 @@ class Collection:
         payload_index: Whether one index serves filters on any key of the payload.
         namespace: The column that tells tenants apart; it is added unless the model has it.
         namespace_in_key: Whether an id may come again in another namespace.
+        large_namespaces: Those that get indexes of their own, on their rows alone: their searches
+            don't walk through everybody's.
         vectors: By their names, the default one as "vec". Filled in by the model.
         attributes: The host's own columns. Filled in by the model.
     """
@@ -50,6 +52,7 @@ class Collection:
     payload_index: bool = True
     namespace: str | None = None
     namespace_in_key: bool = False
+    large_namespaces: tuple[str | int, ...] = ()
     vectors: Mapping[str, VectorSpec] = field(default_factory=dict)
     attributes: tuple[str, ...] = ()
 
@@ -65,6 +68,12 @@ class Collection:
             raise InvalidInputError(f"namespace can't be the column {self.namespace}.")
         if self.namespace_in_key and self.namespace is None:
             raise InvalidInputError("namespace_in_key needs namespace, the name of a column.")
+        if self.large_namespaces and self.namespace is None:
+            raise InvalidInputError("large_namespaces needs namespace, the name of a column.")
+        if not all(type(name) in (str, int) for name in self.large_namespaces):
+            raise InvalidInputError(
+                "large_namespaces has to be a tuple of strings, or of integers."
+            )
 
 
 def vector_column(spec: VectorSpec, name: str | None = None) -> MappedColumn[Any]:
@@ -123,6 +132,8 @@ def declare(table: Table, collection: Collection) -> None:
     for spec in resolved.vectors.values():
         if spec.index is not None:
             _declare_index(table, spec, _index_name(table, spec.column))
+            for large in collection.large_namespaces:
+                _declare_large(table, spec, table.c[collection.namespace or ""], large)
     if collection.payload_index:
         payload_index(table, "", "containment")
     if collection.language is not None:
@@ -146,7 +157,9 @@ def _resolved(table: Table, collection: Collection) -> Collection:
     )
 
 
-def _declare_index(table: Table, spec: VectorSpec, name: str) -> Index:
+def _declare_index(
+    table: Table, spec: VectorSpec, name: str, *, where: ColumnElement[bool] | None = None
+) -> Index:
     index = spec.index
     if index is None or spec.dimensions is None:
         raise InvalidInputError(
@@ -155,6 +168,8 @@ def _declare_index(table: Table, spec: VectorSpec, name: str) -> Index:
         )
     column = table.c[spec.column]
     part: ColumnElement[Any] = column
+    if where is None and index.where is not None:
+        where = text(index.where.replace(":", r"\:"))  # type: ignore[assignment]
     if spec.quantization is not None:
         part = Grouping(spec.indexed(column)).label(spec.column)
     return Index(
@@ -163,12 +178,21 @@ def _declare_index(table: Table, spec: VectorSpec, name: str) -> Index:
         postgresql_using=index.method,
         postgresql_ops={spec.column: spec.operator_class},
         postgresql_with=index.options,
-        postgresql_where=None if index.where is None else text(index.where.replace(":", r"\:")),
+        postgresql_where=where,
     )
 
 
-def _index_name(table: Table, column: str) -> str:
-    name = f"ix_{table.name}_{column}"
+def _declare_large(table: Table, spec: VectorSpec, column: Column[Any], large: str | int) -> None:
+    name = str(large)
+    if not (name.isascii() and name.replace("_", "").isalnum()):  # nor any other that is like it
+        name = hashlib.sha256(name.encode()).hexdigest()[:8]
+    _declare_index(
+        table, spec, _index_name(table, f"{spec.column}_{name}"), where=column == Constant(large)
+    )
+
+
+def _index_name(table: Table, part: str) -> str:
+    name = f"ix_{table.name}_{part}"
     if len(name.encode()) <= _MAX_NAME:
         return name
     mark = hashlib.sha256(name.encode()).hexdigest()[:8]

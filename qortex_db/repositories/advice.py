@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Select, Table
 
+    from qortex_db.repositories.scope import Scope
     from qortex_db.repositories.searches import VectorSearches
 
 MAX_SAMPLE: Final = 1_000
@@ -87,11 +88,11 @@ class IndexAdvice:
 
 
 @functools.cache
-def sampled(table: Table) -> Select[Any]:
+def sampled(table: Table, scope: Scope) -> Select[Any]:
     """Random rows; it reads every id, as the exact answers read every row."""
     return (
         select(table.c.id, sent_embedding(table.c.vec))
-        .where(table.c.vec.is_not(None))
+        .where(table.c.vec.is_not(None), *scope.clauses)
         .order_by(func.random())
         .limit(bindparam("sample", type_=Integer))
     )

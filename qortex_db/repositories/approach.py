@@ -58,7 +58,7 @@ def approach(
     """
     narrowed = vectors.narrow(where, params)
     reach = params["oversampled"] = vectors.reach(params["candidates"], knobs.oversampling)
-    filtered = excluding or narrowed is not None
+    filtered = excluding or narrowed is not None or bool(vectors.scope.clauses)
     settings = {} if exact is True else _settings(reach, knobs, filtered=filtered)
     params |= settings
     form = SearchForm(

@@ -17,6 +17,7 @@ import numpy as np
 from qortex_db import types
 from qortex_db.errors import InvalidInputError
 from qortex_db.repositories import validation
+from qortex_db.repositories.columns import MISSING, named_values
 from qortex_db.repositories.records import RecordInput, VectorRecord
 
 if TYPE_CHECKING:
@@ -24,23 +25,31 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from qortex_db.repositories.columns import RecordPart, WrittenColumn
+    from qortex_db.repositories.vector_statements import Form
+
 PART_BYTES: Final = 2**16
 """The vectors of one statement: several fit into a socket's buffer, so that the next are made
 while the server works on those before."""
 PART_ROWS: Final = 1_000
 
-_FIELDS: Final = frozenset({"id", "embedding", "payload", "document"})
+_FIELDS: Final = frozenset({"id", "embedding", "payload", "document", "vectors", "attributes"})
 _PLAIN: Final = {np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16)}
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Checked rows, column by column."""
+    """Checked rows, column by column.
+
+    Attributes:
+        values: Of the columns that the batch gives, in the form's order.
+        given: For each of these the ids that give it; None where all do.
+    """
 
     ids: list[str]
     embeddings: list[bytes]
-    payloads: list[str | None]
-    documents: list[str | None]
+    values: list[list[Any]]
+    given: list[dict[str, int] | None]
 
 
 class Batch:
@@ -48,19 +57,23 @@ class Batch:
 
     Attributes:
         ids: Distinct, in key order.
-        payloads: As given, None where none is.
-        documents: The same.
+        form: The columns given, and whether by all records or by some.
+
+    Args:
+        written: The columns that the table has beside id and vector.
     """
 
     def __init__(
         self,
         records: Iterable[RecordInput],
         dimensions: int | None,
+        written: Mapping[str, WrittenColumn],
         *,
         allow_zero: bool = False,
+        is_half: bool = False,
         first_row: int = 0,
     ) -> None:
-        ids, embeddings, payloads, documents = _columns(records, first_row)
+        ids, embeddings, further = _columns(records, written, first_row)
         if not validation.all_plain(ids):
             for number, key in enumerate(ids, first_row):
                 validation.check_id(key, name=f"id of row {number}")
@@ -68,10 +81,17 @@ class Batch:
         self.ids = sorted(last)
         self._order = [last[key] for key in self.ids]
         self._embeddings = [embeddings[i] for i in self._order]
-        self.payloads = [payloads[i] for i in self._order]
-        self.documents = [documents[i] for i in self._order]
+        self._columns = [
+            (written[name], [values[i] for i in self._order])
+            for name, values in sorted(further.items())
+        ]
+        self.form: Form = tuple(
+            (one.column.name, "some" if any(value is MISSING for value in values) else "all")
+            for one, values in self._columns
+        )
         self._dimensions = dimensions
         self._allow_zero = allow_zero
+        self._is_half = is_half
         self._first_row = first_row
         bytes_a_row = 4 * (dimensions or _length(self._embeddings))
         self._size = max(1, min(PART_ROWS, PART_BYTES // bytes_a_row))
@@ -92,19 +112,25 @@ class Batch:
             rows = [self._first_row + i for i in self._order[part]]
             matrix = self._plain_matrix(self._embeddings[part])
             embeddings = self._checked(part, rows) if matrix is None else types.encode_many(matrix)
-            payloads = [
-                None
-                if payload is None
-                else validation.check_payload(payload, name=f"payload of row {row}")
-                for payload, row in zip(self.payloads[part], rows, strict=True)
+            columns = [self._values(one, values[part], rows) for one, values in self._columns]
+            given = [
+                None if mode == "all" else self._given(values[part], part)
+                for (_, mode), (_, values) in zip(self.form, self._columns, strict=True)
             ]
-            documents = [
-                None
-                if document is None
-                else validation.check_text(document, name=f"document of row {row}")
-                for document, row in zip(self.documents[part], rows, strict=True)
-            ]
-            yield Part(self.ids[part], embeddings, payloads, documents)
+            yield Part(self.ids[part], embeddings, columns, given)
+
+    def _values(self, written: WrittenColumn, values: list[Any], rows: list[int]) -> list[Any]:
+        name = written.column.name
+        what = f"{written.part}[{name!r}]" if written.part in ("vectors", "attributes") else name
+        absent = written.make or _nothing
+        return [
+            absent() if value is MISSING else written.check(value, f"{what} of row {row}")
+            for value, row in zip(values, rows, strict=True)
+        ]
+
+    def _given(self, values: list[Any], part: slice) -> dict[str, int]:
+        pairs = zip(self.ids[part], values, strict=True)
+        return {key: 1 for key, value in pairs if value is not MISSING}
 
     def _plain_matrix(self, embeddings: list[Any]) -> NDArray[np.float32] | None:
         """Arrays or lists of one length, finite and not zero; None where in doubt."""
@@ -129,6 +155,8 @@ class Batch:
             if matrix is None:
                 return None
             squares = np.einsum("ij,ij->i", matrix, matrix)
+            if self._is_half and np.abs(matrix).max() > types.MAX_HALF:
+                return None
         return matrix if np.isfinite(squares).all() and squares.all() else None
 
     def _checked(self, part: slice, rows: list[int]) -> list[bytes]:
@@ -139,6 +167,8 @@ class Batch:
             vector = types.as_float32(embedding, name=name)
             types.check_dimensions(vector, self._dimensions, name=name)
             types.check_values(vector, name=name, allow_zero=self._allow_zero)
+            if self._is_half:
+                types.check_half(vector, name=name)
             if vector.size > types.MAX_DIMENSIONS:
                 raise InvalidInputError(
                     f"{name} has {vector.size} dimensions; at most {types.MAX_DIMENSIONS:,} fit."
@@ -147,23 +177,45 @@ class Batch:
         return encoded
 
 
-def _columns(records: Iterable[RecordInput], first_row: int) -> tuple[list[Any], ...]:
+def _columns(
+    records: Iterable[RecordInput], written: Mapping[str, WrittenColumn], first_row: int
+) -> tuple[list[Any], list[Any], dict[str, list[Any]]]:
     # No object a row: each would have the collector look through the caller's lists of floats.
-    columns: tuple[list[Any], ...] = ([], [], [], [])
-    ids, embeddings, payloads, documents = columns
+    ids: list[Any] = []
+    embeddings: list[Any] = []
+    payloads: list[Any] = []
+    documents: list[Any] = []
+    named: list[tuple[int, RecordPart, Any]] = []
     for number, item in enumerate(records, first_row):
         if isinstance(item, VectorRecord):
             ids.append(item.id)
             embeddings.append(item.embedding)
             payloads.append(item.payload)
             documents.append(item.document)
+            vectors, attributes = item.vectors, item.attributes
         else:
             _check_mapping(item, f"row {number}")
             ids.append(item["id"])
             embeddings.append(item["embedding"])
             payloads.append(item.get("payload"))
             documents.append(item.get("document"))
-    return columns
+            vectors, attributes = item.get("vectors"), item.get("attributes")
+        if vectors is not None:
+            named.append((number, "vectors", vectors))
+        if attributes is not None:
+            named.append((number, "attributes", attributes))
+    columns = {}
+    for name, values in (("payload", payloads), ("document", documents)):
+        if values.count(None) < len(values):
+            if name not in written:
+                raise InvalidInputError(f"The table has no column {name}.")
+            columns[name] = [MISSING if value is None else value for value in values]
+    count = len(ids)
+    columns |= {name: [MISSING] * count for name, one in written.items() if one.is_always_written}
+    for number, part, values in named:
+        for name, value in named_values(written, part, values, f"{part} of row {number}"):
+            columns.setdefault(name, [MISSING] * count)[number - first_row] = value
+    return ids, embeddings, columns
 
 
 def _check_mapping(item: object, name: str) -> None:
@@ -187,3 +239,7 @@ def _length(embeddings: list[Any]) -> int:
         return max(1, len(embeddings[0]))
     except (IndexError, TypeError):
         return 1
+
+
+def _nothing() -> None:
+    return None

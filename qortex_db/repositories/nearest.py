@@ -14,14 +14,13 @@ from sqlalchemy import (
     cast,
     func,
     literal_column,
-    null,
     select,
     true,
     union_all,
 )
 
 from qortex_db.errors import InvalidInputError
-from qortex_db.repositories.rows import OPTIONAL, optional_columns, sent_embedding
+from qortex_db.repositories.rows import row_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import CTE, ColumnElement, Select, Subquery, Table
 
     from qortex_db.models import VectorSpec
+    from qortex_db.repositories.scope import Scope
     from qortex_db.search import Filter
 
 CANDIDATES: Final = bindparam("candidates", type_=Integer)
@@ -62,8 +62,9 @@ class SearchForm:
 class Nearest:
     """The nearest rows of one vector, as id, distance, payload, document and embedding."""
 
-    def __init__(self, table: Table, vector: VectorSpec) -> None:
+    def __init__(self, table: Table, vector: VectorSpec, scope: Scope) -> None:
         self.table = table
+        self.scope = scope
         self.vector = vector
         self.column = table.c[vector.column]
         self.query = bindparam("query", type_=vector.type)
@@ -95,7 +96,8 @@ class Nearest:
         if rescored:
             order = self.vector.index_distance(self.column, query)
         # A row may lack this vector: it is no candidate of any search.
-        statement = select(*columns).where(self.column.is_not(None), *besides).order_by(order)
+        statement = select(*columns).where(self.column.is_not(None), *self.scope.clauses, *besides)
+        statement = statement.order_by(order)
         statement = statement.limit(OVERSAMPLED if rescored else CANDIDATES)
         if where is not None:
             statement = statement.where(where.clause)
@@ -110,12 +112,9 @@ class Nearest:
 
     def columns(self, form: SearchForm) -> list[ColumnElement[Any]]:
         """What a hit has beside its id and distance."""
-        columns: list[ColumnElement[Any]] = (
-            [*optional_columns(self.table)]
-            if form.with_payload
-            else [null().label(name) for name in OPTIONAL]
+        return row_shape(self.table).of_hit(
+            self.column, with_payload=form.with_payload, with_embedding=form.with_embedding
         )
-        return [*columns, sent_embedding(self.column)] if form.with_embedding else columns
 
     def found(
         self,

@@ -33,12 +33,17 @@ class VectorRecord:
         embedding: As many numbers as the column holds; float32 when it was read.
         payload: A JSON object. To store None leaves what is there (a new row gets `{}`).
         document: The text behind the embedding. To store None leaves what is there.
+        vectors: The collection's further vectors, by name. To store, those that are not named
+            stay, and None clears one.
+        attributes: The host's own columns, by name. The same, and a new row gets their defaults.
     """
 
     id: str
     embedding: EmbeddingInput
     payload: Mapping[str, Any] | None = None
     document: str | None = None
+    vectors: Mapping[str, Any] | None = None
+    attributes: Mapping[str, Any] | None = None
 
 
 RecordInput: TypeAlias = VectorRecord | Mapping[str, Any]
@@ -51,6 +56,7 @@ class SearchHit:
     Attributes:
         score: Higher is better: by cosine the similarity, -1 to 1.
         embedding: float32, only where it was asked for.
+        attributes: The host's own columns; None where the collection has none.
     """
 
     id: str
@@ -58,6 +64,7 @@ class SearchHit:
     payload: Mapping[str, Any] | None = None
     document: str | None = None
     embedding: NDArray[np.float32] | None = None
+    attributes: Mapping[str, Any] | None = None
 
 
 Scorer: TypeAlias = Callable[[str, Sequence[SearchHit]], Any]

@@ -27,16 +27,17 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db.repositories.nearest import CANDIDATES, Nearest, SearchForm
-from qortex_db.repositories.rows import delete_in_key_order, optional_columns, sent_embedding
+from qortex_db.repositories.rows import delete_in_key_order, merge_in_key_order, row_shape
 from qortex_db.search.fields import Constant, Field, text_language, words
 from qortex_db.types import Embedding, EncodedEmbeddings, JsonText
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from sqlalchemy import ColumnElement, Delete, Select, Table
+    from sqlalchemy import ColumnElement, Delete, Select, Table, Update
 
     from qortex_db.models import VectorSpec
+    from qortex_db.repositories.scope import Scope
     from qortex_db.search import Filter
 
 MAX_STATEMENTS: Final = 1_024
@@ -79,11 +80,12 @@ def _built_once(build: Build) -> Build:
 class SearchStatements:
     """The searches of one table; rows are id, distance or score, payload, document, embedding."""
 
-    def __init__(self, table: Table, vector: VectorSpec) -> None:
+    def __init__(self, table: Table, vector: VectorSpec, scope: Scope) -> None:
         self.table = table
         self.vector = vector
+        self.scope = scope
         self.language = text_language(table)
-        self._rows = Nearest(table, vector)
+        self._rows = Nearest(table, vector, scope)
 
     @_built_once
     def search(self, where: Filter | None, form: SearchForm) -> Select[Any]:
@@ -104,7 +106,7 @@ class SearchStatements:
         query = func.websearch_to_tsquery(Constant(self.language), bindparam("text", type_=Text))
         rank = func.ts_rank_cd(text, query)
         matching = select(self.table.c.id, rank.label("rank")).where(
-            text.op("@@", is_comparison=True)(query)
+            text.op("@@", is_comparison=True)(query), *self.scope.clauses
         )
         if where is not None:
             matching = matching.where(where.clause)
@@ -125,6 +127,7 @@ class SearchStatements:
         return (
             select(best.c.id, best.c.score, *self._rows.columns(form))
             .select_from(best.join(self.table, self.table.c.id == best.c.id))
+            .where(*self.scope.clauses)
             .order_by(best.c.score.desc(), best.c.id)
         )
 
@@ -150,7 +153,7 @@ class SearchStatements:
         for side in ("positive", "negative"):
             ids = cast(bindparam(f"{side}_ids"), ARRAY(Text))
             full = cast(self._rows.column, Embedding()).label("vec")
-            stored = select(full).where(self.table.c.id == func.any(ids))
+            stored = select(full).where(self.table.c.id == func.any(ids), *self.scope.clauses)
             given = select(func.unnest(cast(bindparam(f"{side}_vecs"), EncodedEmbeddings())))
             examples = union_all(stored, given).subquery(f"{side}_examples")
             one: ColumnElement[Any] = examples.c.vec
@@ -186,6 +189,7 @@ class SearchStatements:
         keyed = (
             select(*found.c, cast(value, Text).label("value"))
             .select_from(found.join(self.table, self.table.c.id == found.c.id))
+            .where(*self.scope.clauses)
             .where(value.is_not(None), func.jsonb_typeof(value) != literal_column("'null'", Text))
             .subquery("keyed")
         )
@@ -237,7 +241,7 @@ class SearchStatements:
         statement = (
             select(type_coerce(cast(value, Text), JsonText()).label("value"), count)
             .select_from(self.table.join(element, true()))
-            .where(field.json.is_not(None))
+            .where(field.json.is_not(None), *self.scope.clauses)
             .group_by(value)
             .order_by(count.desc(), value)
             .limit(_HITS)
@@ -247,17 +251,25 @@ class SearchStatements:
     @_built_once
     def delete(self, where: Filter | None) -> Delete:
         """Remove rows, in key order."""
-        return delete_in_key_order(self.table, true() if where is None else where.clause)
+        return delete_in_key_order(
+            self.table, self.scope, true() if where is None else where.clause
+        )
+
+    @_built_once
+    def merge(self, where: Filter | None, removed: int) -> Update:
+        """Change payloads, in key order."""
+        condition = true() if where is None else where.clause
+        return merge_in_key_order(self.table, self.scope, condition, removed)
 
     @_built_once
     def page(self, where: Filter | None, form: SearchForm, steps: Steps, begin: Begin) -> Any:
         """Rows in the order of their value at a path, then of their keys; the value at the end."""
         table = self.table
         value = Field(table, steps).json if steps else null()
-        embedding = sent_embedding(table.c.vec) if form.with_embedding else null().label("vec")
-        columns = (table.c.id, embedding, *optional_columns(table))
+        columns = row_shape(table).of_record(with_embedding=form.with_embedding)
         keys = (value, table.c.id) if steps else (table.c.id,)
         statement = select(*columns, cast(value, Text).label("value")).order_by(*keys).limit(_HITS)
+        statement = statement.where(*self.scope.clauses)
         if steps:
             statement = statement.where(value.is_not(None))
         if begin == "after":
@@ -270,7 +282,7 @@ class SearchStatements:
     @_built_once
     def count(self, where: Filter | None) -> Select[Any]:
         """How many rows there are."""
-        statement = select(func.count()).select_from(self.table)
+        statement = select(func.count()).select_from(self.table).where(*self.scope.clauses)
         return statement if where is None else statement.where(where.clause)
 
 

@@ -17,7 +17,6 @@ from qortex_db.repositories.records import (
     EmbeddingInput,
     SearchGroup,
     SearchGroups,
-    SearchHit,
     SearchHits,
 )
 from qortex_db.repositories.vector_table import VectorTable
@@ -44,8 +43,8 @@ class VectorSearches:
     a filter, or rows deleted meanwhile, never shorten an answer.
     """
 
-    def __init__(self, executor: Executor, table: Table) -> None:
-        self._vectors = VectorTable(executor, table)
+    def __init__(self, executor: Executor, table: Table, *, namespace: Any = None) -> None:
+        self._vectors = VectorTable(executor, table, namespace=namespace)
 
     async def search(
         self,
@@ -145,7 +144,7 @@ class VectorSearches:
         }
         narrowed, form = approach(vectors, params, where, exact=exact, knobs=knobs)
         statement = Explain(vectors.searches.search(narrowed, form))
-        rows = (await vectors.executor.run(statement, params)).rows
+        rows = (await vectors.run(statement, params)).rows
         return read_plan(rows[0][0])
 
     async def range_search(
@@ -251,7 +250,9 @@ class VectorSearches:
         fusion: Literal["ranks", "scores"] = "ranks" if alpha is None else "scores"
         statement = vectors.searches.hybrid(narrowed, form, fusion)
         rows = await vectors.rows(statement, params)
-        return SearchHits((SearchHit(*row) for row in rows), requested=count, complete=True)
+        return SearchHits(
+            (vectors.shape.hit(row, row[1]) for row in rows), requested=count, complete=True
+        )
 
     async def mmr_search(
         self,

@@ -149,6 +149,11 @@ def check_payload(value: object, *, name: str = "payload") -> str:
     """A JSON object as text."""
     if not isinstance(value, Mapping):
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a dict.")
+    return check_json(value, name=name)
+
+
+def check_json(value: object, *, name: str) -> str:
+    """Whatever JSON can say, as text."""
     _check_json(value, name)
     try:
         return _to_json(value)

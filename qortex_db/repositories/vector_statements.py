@@ -1,4 +1,4 @@
-"""The statements of a vectors table, built once for each table.
+"""The statements of a vectors table, built once for each table and scope.
 
 A table is any with `id` as its key and `vec`; `payload`, `document` and `updated_at` are optional.
 """
@@ -6,7 +6,7 @@ A table is any with `id` as its key and `vec`; `payload`, `document` and `update
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from sqlalchemy import (
     ARRAY,
@@ -16,117 +16,138 @@ from sqlalchemy import (
     cast,
     func,
     literal_column,
+    or_,
     select,
-    text,
     tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from qortex_db.repositories.rows import (
-    OPTIONAL,
-    delete_in_key_order,
-    optional_columns,
-    sent_embedding,
-)
+from qortex_db.repositories.columns import written_columns
+from qortex_db.repositories.rows import delete_in_key_order, merge_in_key_order, row_shape
 from qortex_db.types import Embedding, EncodedEmbeddings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sqlalchemy import ColumnElement, Delete, Table, Update
     from sqlalchemy.sql.dml import ReturningInsert
 
-Given: TypeAlias = Literal["none", "all", "some"]
-"""For how many rows of a batch an optional column is given."""
+    from qortex_db.repositories.scope import Scope
 
+Given: TypeAlias = Literal["all", "some"]
+"""For which rows of a batch a column is given."""
+Form: TypeAlias = tuple[tuple[str, Given], ...]
+"""The columns that a batch gives, beside id and vector."""
 
-def given(values: Sequence[object]) -> Given:
-    """What a batch says of one optional column."""
-    missing = values.count(None)
-    return "all" if missing == 0 else "none" if missing == len(values) else "some"
+IDS: Final = "row_ids"
+"""The parameter with ids. No parameter of a write may be called like a host's column."""
+VECS: Final = "row_vecs"
 
 
 def ids_array() -> ColumnElement[Any]:
-    """The parameter `ids` as a text array."""
-    return cast(bindparam("ids"), ARRAY(Text))
+    """The parameter `IDS` as a text array."""
+    return cast(bindparam(IDS), ARRAY(Text))
 
 
 class VectorStatements:
-    """The statements over one table."""
+    """The statements over one table, or over one namespace of it."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, scope: Scope) -> None:
         self.table = table
-        self.optional = tuple(name for name in OPTIONAL if name in table.c)
-        vec, extra = sent_embedding(table.c.vec), optional_columns(table)
-        self.columns = (table.c.id, vec, *extra)
-        page = select(*self.columns).order_by(table.c.id).limit(bindparam("page_size"))
+        self.scope = scope
+        self.written = written_columns(table)
+        columns = select(*row_shape(table).of_record()).where(*scope.clauses)
+        page = columns.order_by(table.c.id).limit(bindparam("page_size"))
         self.first_page = page
         self.next_page = page.where(table.c.id > bindparam("after"))
-        self.get = select(*self.columns).where(table.c.id == func.any(ids_array()))
+        self.get = columns.where(table.c.id == func.any(ids_array()))
 
     @functools.cached_property
     def delete(self) -> Delete:
         """Remove rows by their keys."""
-        return delete_in_key_order(self.table, self.table.c.id == func.any(ids_array()))
+        return delete_in_key_order(self.table, self.scope, self.table.c.id == func.any(ids_array()))
+
+    @functools.cache  # noqa: B019 - as below
+    def merge(self, removed: int) -> Update:
+        """Change the payloads of rows by their keys."""
+        condition = self.table.c.id == func.any(ids_array())
+        return merge_in_key_order(self.table, self.scope, condition, removed)
 
     @functools.cache  # noqa: B019 - as many instances as tables, kept as long as the process
-    def upsert(self, payload: Given, document: Given) -> ReturningInsert[Any]:
+    def upsert(self, form: Form) -> ReturningInsert[Any]:
         """Insert or change; a row that would not change is not touched, nor is its index entry."""
-        table = self.table
-        modes = {"payload": payload, "document": document}
-        used = [name for name in self.optional if modes[name] != "none"]
+        table, space = self.table, self.scope.column
+        used = {name: self.written[name] for name, _ in form}
         # In a select list unnest() streams; in FROM its rows are put aside first.
-        arrays = {"id": ids_array(), "vec": cast(bindparam("vecs"), EncodedEmbeddings())}
-        arrays |= {name: cast(bindparam(f"{name}s"), ARRAY(Text)) for name in used}
-        rows = select(*(func.unnest(array).label(name) for name, array in arrays.items())).subquery(
-            "rows"
+        arrays = [ids_array(), cast(bindparam(VECS), EncodedEmbeddings())]
+        arrays += [one.array(f"row_values_{i}") for i, one in enumerate(used.values())]
+        rows = select(*(func.unnest(array).label(f"of_{i}") for i, array in enumerate(arrays)))
+        row = list(rows.subquery("rows").c)
+        values: dict[str, Any] = {"id": row[0], "vec": row[1]}
+        given = {
+            name: bindparam(f"row_given_{i}", type_=JSONB)
+            for i, (name, mode) in enumerate(form)
+            if mode == "some"
+        }
+        for (name, written), sent in zip(used.items(), row[2:], strict=True):
+            values[name] = written.value(sent)
+            if name in given and written.default is not None:
+                values[name] = case(
+                    (given[name].has_key(row[0]), values[name]), else_=written.default
+                )
+        if space is not None:
+            values[space.name] = self.scope.value
+        statement = insert(table).from_select(
+            list(values), select(*values.values()), include_defaults=False
         )
-        values: dict[str, Any] = {name: rows.c[name] for name in ("id", "vec", *used)}
-        if "payload" in used:
-            values["payload"] = func.coalesce(cast(rows.c.payload, JSONB), text("'{}'::jsonb"))
-        statement = insert(table).from_select(list(values), select(*values.values()))
         new: Any = statement.excluded
         wanted: dict[str, Any] = {"vec": new.vec}
         for name in used:
-            wanted[name] = (
-                new[name]
-                if modes[name] == "all"
-                else case(
-                    # An object's keys are found by bisection; `= ANY` would scan for each row.
-                    (bindparam(f"with_{name}", type_=JSONB).has_key(new.id), new[name]),
-                    else_=table.c[name],
-                )
-            )
-        changed = tuple_(*(table.c[name] for name in wanted)).is_distinct_from(
-            tuple_(*wanted.values())
+            wanted[name] = new[name]
+            if name in given:
+                # An object's keys are found by bisection; `= ANY` would scan for each row.
+                wanted[name] = case((given[name].has_key(new.id), new[name]), else_=table.c[name])
+        changed = tuple_(*self._comparable(table.c, wanted)).is_distinct_from(
+            tuple_(*self._comparable(wanted, wanted))
         )
         changes = dict(wanted)
         # Writing back an equal vector that lies in TOAST would cost an index entry.
         changes["vec"] = case((table.c.vec.is_distinct_from(new.vec), new.vec), else_=table.c.vec)
         if "updated_at" in table.c:
             changes["updated_at"] = new.updated_at
+        if space is not None and not space.primary_key:
+            # Another namespace's row is nobody else's to change: the NULL is refused.
+            changes[space.name] = case((space == new[space.name], space))
+            changed = or_(changed, space != new[space.name])
+        keys = [table.c.id] if space is None or not space.primary_key else [table.c.id, space]
         return statement.on_conflict_do_update(
-            index_elements=[table.c.id], set_=changes, where=changed
+            index_elements=keys, set_=changes, where=changed
         ).returning(literal_column("1"))  # to be counted
+
+    def _comparable(self, values: Any, names: dict[str, Any]) -> list[ColumnElement[Any]]:
+        return [
+            self.written[name].comparable(values[name]) if name in self.written else values[name]
+            for name in names
+        ]
 
     @functools.cache  # noqa: B019 - as above
     def update(self, names: frozenset[str]) -> Update:
         """Change the named columns of one row."""
         table = self.table
         values: dict[str, Any] = {}
-        if "vec" in names:
-            values["vec"] = bindparam("new_vec", type_=Embedding())
-        if "payload" in names:
-            values["payload"] = cast(bindparam("new_payload", type_=Text), JSONB)
-        if "document" in names:
-            values["document"] = bindparam("new_document", type_=Text)
+        for i, name in enumerate(sorted(names)):
+            parameter = f"row_value_{i}"
+            values[name] = (
+                bindparam(parameter, type_=Embedding())
+                if name == "vec"
+                else self.written[name].single(parameter)
+            )
         if "updated_at" in table.c:
             values["updated_at"] = func.now()
-        return update(table).where(table.c.id == bindparam("key")).values(values)
+        key = table.c.id == bindparam("row_id")
+        return update(table).where(key, *self.scope.clauses).values(values)
 
 
 @functools.cache
-def statements_for(table: Table) -> VectorStatements:
+def statements_for(table: Table, scope: Scope) -> VectorStatements:
     """The statements over a table, the same object at every call."""
-    return VectorStatements(table)
+    return VectorStatements(table, scope)

@@ -18,16 +18,18 @@ from qortex_db.errors import UPGRADE_HINT, InvalidInputError, SchemaVersionError
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories import validation
-from qortex_db.repositories.records import SearchHit
+from qortex_db.repositories.rows import row_shape
+from qortex_db.repositories.scope import Scope, scope_of
 from qortex_db.repositories.search_statements import SearchStatements
 from qortex_db.search import Filter, Where, read_filter, read_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sqlalchemy import Select, Table
+    from sqlalchemy import Executable, Select, Table
 
-    from qortex_db.engine import Executor
+    from qortex_db.engine import Executor, Fetched
+    from qortex_db.repositories.records import SearchHit
 
 _attributes = table("pg_attribute", column("attrelid"), column("attname"), column("atttypmod"))
 _attributes.schema = "pg_catalog"
@@ -41,11 +43,21 @@ _OVERSAMPLING: Final = {None: 1.0, "half": 2.0, "binary": 20.0}
 class VectorTable:
     """One vector of one table, by one executor."""
 
-    def __init__(self, executor: Executor, table: Table, name: str = DEFAULT_VECTOR) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        table: Table,
+        name: str = DEFAULT_VECTOR,
+        *,
+        namespace: Any = None,
+    ) -> None:
         self.executor = executor
         self.table = table
-        self.searches = searches_for(table, name)
+        self.namespace = namespace
+        self.scope, self._scope_params = scope_of(table, namespace)
+        self.searches = searches_for(table, name, self.scope)
         self.vector = self.searches.vector
+        self.shape = row_shape(table)
 
     def using(self, name: str | None) -> VectorTable:
         """Another vector of the same table.
@@ -60,7 +72,7 @@ class VectorTable:
             raise InvalidInputError(
                 f"{self.table.name} has no vector of that name; it has {', '.join(names)}."
             )
-        return VectorTable(self.executor, self.table, name)
+        return VectorTable(self.executor, self.table, name, namespace=self.namespace)
 
     @property
     def zero_distance_score(self) -> float:
@@ -71,9 +83,8 @@ class VectorTable:
         """Rows as hits: a score is 1 - distance by cosine, -distance by every other metric."""
         start = self.zero_distance_score
         # A zero vector has no angle: its score is NaN, which is no hit.
-        return [
-            SearchHit(row[0], score, *row[2:]) for row in rows if (score := start - row[1]) >= floor
-        ]
+        hit = self.shape.hit
+        return [hit(row, score) for row in rows if (score := start - row[1]) >= floor]
 
     def check_score(self, score: object) -> float:
         """A least score that can be had."""
@@ -101,9 +112,22 @@ class VectorTable:
             raise InvalidInputError(f"The table {self.table.name} has no column payload.")
         return read_path(validation.check_text(path, name=name)).steps
 
+    async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
+        """A statement of this scope."""
+        if self._scope_params:
+            params = {**params, **self._scope_params}
+        return await self.executor.run(statement, params)
+
+    async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
+        """One statement with several sets of parameters, all or none."""
+        if self._scope_params:
+            params = ({**each, **self._scope_params} for each in params)
+        return await self.executor.run_all(statement, params)
+
     async def rows(self, statement: Select[Any], params: Mapping[str, Any]) -> Sequence[Any]:
+        """The rows of a search, timed."""
         start = time.perf_counter()
-        rows = (await self.executor.run(statement, params)).rows
+        rows = (await self.run(statement, params)).rows
         observability.vec_search_duration.record(time.perf_counter() - start)
         return rows
 
@@ -146,6 +170,6 @@ class VectorTable:
 
 
 @functools.cache
-def searches_for(table: Table, name: str) -> SearchStatements:
+def searches_for(table: Table, name: str, scope: Scope) -> SearchStatements:
     """The searches of a table by one of its vectors, the same object at every call."""
-    return SearchStatements(table, collection_of(table).vectors[name])
+    return SearchStatements(table, collection_of(table).vectors[name], scope)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from qortex_db import observability, types
-from qortex_db.errors import InvalidInputError
+from qortex_db.errors import NOT_NULL_VIOLATION, ConflictError, InvalidInputError
 from qortex_db.repositories import validation
 from qortex_db.repositories.advice import (
     MAX_SAMPLE,
@@ -25,6 +25,7 @@ from qortex_db.repositories.advice import (
 )
 from qortex_db.repositories.approach import MAX_EF_SEARCH
 from qortex_db.repositories.batches import Batch, Part
+from qortex_db.repositories.columns import named_values
 from qortex_db.repositories.nearest import SearchForm
 from qortex_db.repositories.records import (
     MAX_LIMIT,
@@ -35,25 +36,28 @@ from qortex_db.repositories.records import (
     VectorRecord,
 )
 from qortex_db.repositories.searches import VectorSearches
-from qortex_db.repositories.vector_statements import Given, given, statements_for
+from qortex_db.repositories.vector_statements import IDS, VECS, statements_for
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
     from qortex_db.engine import Executor
+    from qortex_db.repositories.columns import RecordPart
     from qortex_db.repositories.search_statements import Begin
     from qortex_db.search import Where
 
 MAX_PAGE_SIZE = 100_000
 """The most rows of one batch of `ingest` and one page of `stream`."""
+MAX_REMOVED = 64
+"""The most paths that one `merge_payload` takes out."""
 
 
 class VectorRepository(VectorSearches):
     """The vectors of one table: stored, changed, read and searched."""
 
-    def __init__(self, executor: Executor, table: Table) -> None:
-        super().__init__(executor, table)
-        self._sql = statements_for(table)
+    def __init__(self, executor: Executor, table: Table, *, namespace: Any = None) -> None:
+        super().__init__(executor, table, namespace=namespace)
+        self._sql = statements_for(table, self._vectors.scope)
 
     async def dimensions(self) -> int | None:
         """What the column holds, read once for each engine; None where it declares nothing.
@@ -86,23 +90,33 @@ class VectorRepository(VectorSearches):
     ) -> int:
         if isinstance(records, (Mapping, VectorRecord, str, bytes)):
             raise InvalidInputError("Pass a list of records, even for one.")
-        allow_zero = allow_zero or self._vectors.vector.metric != "cosine"
-        batch = Batch(records, await self.dimensions(), allow_zero=allow_zero, first_row=first_row)
+        vector = self._vectors.vector
+        batch = Batch(
+            records,
+            await self.dimensions(),
+            self._sql.written,
+            allow_zero=allow_zero or vector.metric != "cosine",
+            is_half=vector.storage == "half",
+            first_row=first_row,
+        )
         if not batch.ids:
             return 0
-        modes = {"payload": given(batch.payloads), "document": given(batch.documents)}
-        for name, mode in modes.items():
-            if mode != "none" and name not in self._sql.optional:
-                raise InvalidInputError(
-                    f"The table {self._vectors.table.name} has no column {name}."
-                )
-        statement = self._sql.upsert(**modes)
-        params = (_params(part, modes) for part in batch.parts())
+        statement = self._sql.upsert(batch.form)
+        params = map(_params, batch.parts())
         start = time.perf_counter()
-        if batch.is_one_part:
-            written = (await self._vectors.executor.run(statement, next(params))).rowcount
-        else:
-            written = await self._vectors.executor.run_all(statement, params)
+        try:
+            if batch.is_one_part:
+                written = (await self._vectors.run(statement, next(params))).rowcount
+            else:
+                written = await self._vectors.run_all(statement, params)
+        except ConflictError as error:
+            if self._vectors.scope.column is None or error.sqlstate != NOT_NULL_VIOLATION:
+                raise
+            raise ConflictError(
+                "An id of these records is in another namespace, or a column that takes no NULL "
+                "was not given. Nothing was written.",
+                sqlstate=error.sqlstate,
+            ) from None
         observability.vec_add_total.add(len(batch.ids))
         observability.vec_add_duration.record(time.perf_counter() - start)
         return written
@@ -151,8 +165,9 @@ class VectorRepository(VectorSearches):
         keys = validation.check_ids(ids)
         if not keys:
             return {}
-        fetched = await self._vectors.executor.run(self._sql.get, {"ids": keys})
-        return {row[0]: VectorRecord(*row) for row in fetched.rows}
+        fetched = await self._vectors.run(self._sql.get, {IDS: keys})
+        record = self._vectors.shape.record
+        return {row[0]: record(row) for row in fetched.rows}
 
     async def update(
         self,
@@ -161,24 +176,82 @@ class VectorRepository(VectorSearches):
         embedding: EmbeddingInput | None = None,
         payload: Mapping[str, Any] | None = None,
         document: str | None = None,
+        vectors: Mapping[str, Any] | None = None,
+        attributes: Mapping[str, Any] | None = None,
     ) -> bool:
         """Change what is given of one existing vector; None leaves it.
+
+        Args:
+            id: Its key.
+            embedding: As of `upsert`, like all the others.
+            payload: Put in the place of the old one; `merge_payload` changes single keys.
+            document: The text.
+            vectors: Further vectors by name; None clears one.
+            attributes: The host's own columns by name.
 
         Returns:
             Whether there is such a vector.
         """
-        params: dict[str, Any] = {"key": validation.check_id(id)}
+        key = validation.check_id(id)
+        values: dict[str, Any] = {}
         if embedding is not None:
-            params["new_vec"] = self._vectors.encode(embedding, await self._vectors.facts())
-        if payload is not None:
-            params["new_payload"] = validation.check_payload(payload)
-        if document is not None:
-            params["new_document"] = validation.check_text(document, name="document")
-        names = frozenset(name.removeprefix("new_") for name in params.keys() - {"key"})
-        if not names:
-            raise InvalidInputError("Nothing to change: pass embedding, payload or document.")
-        fetched = await self._vectors.executor.run(self._sql.update(names), params)
-        return fetched.rowcount > 0
+            values["vec"] = self._vectors.encode(embedding, await self._vectors.facts())
+        for name, value in (("payload", payload), ("document", document)):
+            if value is not None:
+                if name not in self._sql.written:
+                    raise InvalidInputError(f"The table has no column {name}.")
+                values[name] = self._sql.written[name].check(value, name)
+        parts: dict[RecordPart, Any] = {"vectors": vectors, "attributes": attributes}
+        for part, given in parts.items():
+            if given is not None:
+                for name, value in named_values(self._sql.written, part, given, part):
+                    values[name] = self._sql.written[name].check(value, f"{part}[{name!r}]")
+        if not values:
+            raise InvalidInputError(
+                "Nothing to change: pass embedding, payload, document, vectors or attributes."
+            )
+        statement = self._sql.update(frozenset(values))
+        params = {f"row_value_{i}": values[name] for i, name in enumerate(sorted(values))}
+        return (await self._vectors.run(statement, params | {"row_id": key})).rowcount > 0
+
+    async def merge_payload(
+        self,
+        values: Mapping[str, Any] | None = None,
+        *,
+        remove: Sequence[str] = (),
+        ids: Iterable[str] | None = None,
+        where: Where | None = None,
+    ) -> int:
+        """Change single keys of payloads, atomically; the others stay.
+
+        Args:
+            values: Keys and their new values; a nested object is replaced as a whole.
+            remove: Paths to take out before, as in a filter, at most `MAX_REMOVED`.
+            ids: Of which vectors.
+            where: Or of those that a filter matches, as of `search`; one of the two.
+
+        Returns:
+            How many rows were changed; those that would not change are left alone.
+        """
+        given = validation.check_payload({} if values is None else values, name="values")
+        if isinstance(remove, str):
+            raise InvalidInputError("remove is a str; pass a list of paths, even for one.")
+        paths = [self._vectors.steps(path, f"remove[{i}]") for i, path in enumerate(remove)]
+        if not (values or paths):
+            raise InvalidInputError("Nothing to change: pass values or remove.")
+        if len(paths) > MAX_REMOVED:
+            raise InvalidInputError(f"remove has {len(paths)} paths; at most {MAX_REMOVED} fit.")
+        if (ids is None) is (where is None):
+            raise InvalidInputError("Say of which vectors: by ids, or by where.")
+        params: dict[str, Any] = {f"row_path_{i}": list(path) for i, path in enumerate(paths)}
+        params["row_values"] = given
+        if ids is None:
+            narrowed = self._vectors.narrow(where, params)
+            statement = self._vectors.searches.merge(narrowed, len(paths))
+        else:
+            params[IDS] = validation.check_ids(ids)
+            statement = self._sql.merge(len(paths))
+        return (await self._vectors.run(statement, params)).rowcount
 
     async def delete(self, ids: Iterable[str]) -> int:
         """Remove vectors by id.
@@ -189,7 +262,7 @@ class VectorRepository(VectorSearches):
         keys = validation.check_ids(ids)
         if not keys:
             return 0
-        return (await self._vectors.executor.run(self._sql.delete, {"ids": keys})).rowcount
+        return (await self._vectors.run(self._sql.delete, {IDS: keys})).rowcount
 
     async def delete_where(self, where: Where) -> int:
         """Remove the vectors that a filter matches.
@@ -204,7 +277,7 @@ class VectorRepository(VectorSearches):
             raise InvalidInputError("where is empty, which would remove every vector.")
         params: dict[str, Any] = {}
         statement = self._vectors.searches.delete(self._vectors.narrow(where, params))
-        return (await self._vectors.executor.run(statement, params)).rowcount
+        return (await self._vectors.run(statement, params)).rowcount
 
     async def facet(
         self, path: str, *, where: Where | None = None, limit: int = 10
@@ -257,8 +330,9 @@ class VectorRepository(VectorSearches):
         rows = await self._vectors.rows(
             self._vectors.searches.page(narrowed, form, steps, begin), params
         )
+        record = self._vectors.shape.record
         last = json.dumps([rows[-1][0], rows[-1][-1]]) if len(rows) == count else None
-        return ScrollPage([VectorRecord(*row[:-1]) for row in rows], last)
+        return ScrollPage([record(row[:-1], with_embedding=with_embedding) for row in rows], last)
 
     async def recall_probe(
         self, *, sample: int = 100, limit: int = 10, ef_search: int | None = None
@@ -322,18 +396,19 @@ class VectorRepository(VectorSearches):
     async def _judge(self, sample: int, limit: int) -> Judge:
         count = validation.check_limit(sample, MAX_SAMPLE, name="sample")
         judge = Judge(self, limit)
-        statement = sampled(self._vectors.table)
+        statement = sampled(self._vectors.table, self._vectors.scope)
         await judge.prepare(await self._vectors.rows(statement, {"sample": count}))
         return judge
 
     async def stream(self, *, batch_size: int = 500) -> AsyncIterator[VectorRecord]:
         """All vectors in the order of their ids, page by page by the last id seen."""
         size = validation.check_limit(batch_size, MAX_PAGE_SIZE, name="batch_size")
+        record = self._vectors.shape.record
         statement, params = self._sql.first_page, {"page_size": size}
         while True:
-            rows = (await self._vectors.executor.run(statement, params)).rows
+            rows = (await self._vectors.run(statement, params)).rows
             for row in rows:
-                yield VectorRecord(*row)
+                yield record(row)
             if len(rows) < size:
                 return
             statement, params = self._sql.next_page, {"page_size": size, "after": rows[-1][0]}
@@ -351,14 +426,12 @@ def _read_cursor(cursor: object, *, has_value: bool) -> dict[str, str]:
     return params
 
 
-def _params(part: Part, modes: Mapping[str, Given]) -> dict[str, Any]:
-    params: dict[str, Any] = {"ids": part.ids, "vecs": part.embeddings}
-    for name, values in (("payload", part.payloads), ("document", part.documents)):
-        if modes[name] != "none":
-            params[f"{name}s"] = values
-        if modes[name] == "some":
-            pairs = zip(part.ids, values, strict=True)
-            params[f"with_{name}"] = {key: 1 for key, value in pairs if value is not None}
+def _params(part: Part) -> dict[str, Any]:
+    params: dict[str, Any] = {IDS: part.ids, VECS: part.embeddings}
+    for i, (values, given) in enumerate(zip(part.values, part.given, strict=True)):
+        params[f"row_values_{i}"] = values
+        if given is not None:
+            params[f"row_given_{i}"] = given
     return params
 
 

@@ -1,7 +1,7 @@
 """The column types of embeddings, and the conversions between Python's vectors and pgvector's."""
 
 from qortex_db.types.documents import JsonText
-from qortex_db.types.half import MAX_HALF, HalfEmbedding
+from qortex_db.types.half import MAX_HALF, HalfEmbedding, check_half
 from qortex_db.types.sparse import (
     MAX_INDEXED_NONZEROS,
     MAX_NONZEROS,
@@ -44,6 +44,7 @@ __all__ = [
     "SparseVector",
     "as_float32",
     "check_dimensions",
+    "check_half",
     "check_setting",
     "check_values",
     "decode",

@@ -17,6 +17,7 @@ from qortex_db.types.vector import DistanceComparator, Embedding, as_float32
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
     from sqlalchemy import BindParameter, ColumnElement, Dialect
 
 MAX_HALF: Final = float(np.finfo(np.float16).max)
@@ -48,7 +49,7 @@ class HalfEmbedding(UserDefinedType[Any]):
 
         def check(value: object) -> object:
             if value is not None and not isinstance(value, bytes):
-                _check_range(value)
+                check_half(as_float32(value))
             return process(value)
 
         return check
@@ -63,11 +64,11 @@ class HalfEmbedding(UserDefinedType[Any]):
         return cast(colexpr, Embedding())
 
 
-def _check_range(value: object) -> None:
+def check_half(array: NDArray[np.float32], *, name: str = "embedding") -> None:
+    """Refuse what half precision can't hold."""
     with np.errstate(over="ignore"):
-        array = as_float32(value)
         if np.isinf(array.astype(np.float16)).any() and np.isfinite(array).all():
             raise InvalidInputError(
-                f"embedding has a component beyond ±{MAX_HALF:,.0f}, which half precision can't "
+                f"{name} has a component beyond ±{MAX_HALF:,.0f}, which half precision can't "
                 "hold; scale the vectors, or store them in full."
             )

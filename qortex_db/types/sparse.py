@@ -10,7 +10,7 @@ import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Text, cast
+from sqlalchemy import Text, cast, type_coerce
 from sqlalchemy.types import UserDefinedType
 
 from qortex_db.errors import DimensionMismatchError, InvalidInputError
@@ -59,41 +59,16 @@ class SparseEmbedding(UserDefinedType[Any]):
         return "sparsevec" if self.dimensions is None else f"sparsevec({self.dimensions})"
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], str | None]:  # noqa: ARG002
-        return lambda value: None if value is None else self._text(value)
+        return lambda value: None if value is None else self.to_text(value)
 
     def bind_expression(self, bindvalue: BindParameter[Any]) -> ColumnElement[Any]:
         return cast(cast(bindvalue, Text()), SparseEmbedding())
 
     def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:  # noqa: ARG002
-        return lambda value: f"'{self._text(value)}'"
+        return lambda value: f"'{self.to_text(value)}'"
 
     def column_expression(self, colexpr: ColumnElement[Any]) -> ColumnElement[Any]:
-        return cast(colexpr, _SparseText())
-
-    def _text(self, value: object) -> str:
-        parts, dimensions = _read(value, self.dimensions)
-        if self.dimensions is not None and dimensions != self.dimensions:
-            raise DimensionMismatchError(
-                f"The sparse embedding has {dimensions:,} dimensions, the column holds "
-                f"{self.dimensions:,}.",
-                expected=self.dimensions,
-                actual=dimensions,
-            )
-        if len(parts) > self.max_nonzeros:
-            raise InvalidInputError(
-                f"The sparse embedding has {len(parts):,} non-zero components; this column takes "
-                f"{self.max_nonzeros:,}. Keep the largest."
-            )
-        return f"{{{','.join(f'{at + 1}:{number!r}' for at, number in parts)}}}/{dimensions}"
-
-
-class _SparseText(UserDefinedType[Any]):
-    """The text that a sparse vector is read as."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: object) -> str:
-        return "text"
+        return type_coerce(cast(colexpr, Text()), self)
 
     def result_processor(
         self,
@@ -101,6 +76,26 @@ class _SparseText(UserDefinedType[Any]):
         coltype: object,  # noqa: ARG002
     ) -> Callable[[Any], SparseVector | None]:
         return from_text
+
+    def to_text(self, value: object, *, name: str = "The sparse embedding") -> str:
+        """A value as pgvector reads it.
+
+        Raises:
+            InvalidInputError: It is none that this column takes.
+        """
+        parts, dimensions = _read(value, self.dimensions, name)
+        if self.dimensions is not None and dimensions != self.dimensions:
+            raise DimensionMismatchError(
+                f"{name} has {dimensions:,} dimensions, the column holds {self.dimensions:,}.",
+                expected=self.dimensions,
+                actual=dimensions,
+            )
+        if len(parts) > self.max_nonzeros:
+            raise InvalidInputError(
+                f"{name} has {len(parts):,} non-zero components; this column takes "
+                f"{self.max_nonzeros:,}. Keep the largest."
+            )
+        return f"{{{','.join(f'{at + 1}:{number!r}' for at, number in parts)}}}/{dimensions}"
 
 
 def from_text(text: str | None) -> SparseVector | None:
@@ -112,7 +107,7 @@ def from_text(text: str | None) -> SparseVector | None:
     return SparseVector({int(at) - 1: float(number) for at, number in pairs}, int(dimensions))
 
 
-def _read(value: object, dimensions: int | None) -> tuple[list[tuple[int, float]], int]:
+def _read(value: object, dimensions: int | None, name: str) -> tuple[list[tuple[int, float]], int]:
     """Positions and components by position, without the zeros, and the dimensions."""
     if isinstance(value, SparseVector):
         pairs: list[tuple[Any, Any]] = list(zip(value.indices(), value.values(), strict=True))
@@ -121,7 +116,7 @@ def _read(value: object, dimensions: int | None) -> tuple[list[tuple[int, float]
         pairs = list(value.items())
     else:
         raise InvalidInputError(
-            f"The sparse embedding is a {type(value).__name__}; pass a pgvector.SparseVector, or "
+            f"{name} is a {type(value).__name__}; pass a pgvector.SparseVector, or "
             "a mapping from positions, counted from 0, to components."
         )
     if dimensions is None:
@@ -132,27 +127,24 @@ def _read(value: object, dimensions: int | None) -> tuple[list[tuple[int, float]
     for at, number in pairs:
         if isinstance(at, bool) or not hasattr(at, "__index__") or not 0 <= at < dimensions:
             raise InvalidInputError(
-                f"The sparse embedding has a position that is no whole number from 0 to "
-                f"{dimensions - 1:,}."
+                f"{name} has a position that is no whole number from 0 to {dimensions - 1:,}."
             )
-        single = _single(number)
+        single = _single(number, name)
         if single:
             parts.append((int(at), single))
     return sorted(parts), dimensions
 
 
-def _single(number: object) -> float:
+def _single(number: object, name: str) -> float:
     """A component as float4 holds it."""
     if isinstance(number, bool) or not hasattr(number, "__float__"):
         raise InvalidInputError(
-            f"The sparse embedding has a component of type {type(number).__name__}; pass numbers."
+            f"{name} has a component of type {type(number).__name__}; pass numbers."
         )
     try:
         single: float = _FLOAT.unpack(_FLOAT.pack(number))[0]
     except (OverflowError, struct.error):
         single = math.inf
     if not math.isfinite(single):
-        raise InvalidInputError(
-            "The sparse embedding has NaN or infinity (in float32) for a component."
-        )
+        raise InvalidInputError(f"{name} has NaN or infinity (in float32) for a component.")
     return single
