@@ -198,6 +198,10 @@ def partial(where: str) -> Callable[[Table], object]:
     return lambda table: vector_index(table, index=HNSW(where=where), name="ix_notes_big")
 
 
+def tenants(*large: str) -> Collection:
+    return Collection(VectorSpec(3), namespace="tenant", large_namespaces=large)
+
+
 CHANGES: dict[str, tuple[MetaData, MetaData, list[str]]] = {
     "m": (model(), model(hnsw(m=20)), ["vec"]),
     "ef_construction": (model(), model(hnsw(ef_construction=70)), ["vec"]),
@@ -235,6 +239,11 @@ CHANGES: dict[str, tuple[MetaData, MetaData, list[str]]] = {
         model(),
         model(Collection(VectorSpec(3, index=None), language=None, payload_index=False)),
         ["payload_containment", "payload_document", "vec"],
+    ),
+    "large namespaces": (
+        model(tenants()),
+        model(tenants("it's", "b")),
+        ["vec_b", "vec_"],
     ),
     "path": (
         model(change=lambda t: payload_index(t, "a", "float", name="ix_notes_payload_x")),
