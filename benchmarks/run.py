@@ -12,12 +12,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from choosing import choosing
 from house import QUIET, House
 from report import machine, write
 from topics import TOPICS
 
 from qortex_db import embedded
 
+CHOOSING = "choosing"  # it compares settings, not contenders
 RESULTS = Path(__file__).parents[1] / "docs" / "performance"
 
 
@@ -36,6 +38,9 @@ async def main(names: list[str]) -> None:
                 await connection.execute("SELECT pg_reload_conf()")
                 where = machine(await connection.fetchval("SHOW server_version"))
             for name in names:
+                if name == CHOOSING:
+                    print(await choosing(house, RESULTS, where), flush=True)
+                    continue
                 title, topic = TOPICS[name]
                 print(f"{title} ...", flush=True)
                 start = time.monotonic()
@@ -51,7 +56,7 @@ async def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    chosen = [name for name in sys.argv[1:] if name] or list(TOPICS)
-    if unknown := [name for name in chosen if name not in TOPICS]:
-        sys.exit(f"There is no topic {unknown[0]}; there are {', '.join(TOPICS)}.")
+    chosen = [name for name in sys.argv[1:] if name] or [*TOPICS, CHOOSING]
+    if unknown := [name for name in chosen if name not in {*TOPICS, CHOOSING}]:
+        sys.exit(f"There is no topic {unknown[0]}; there are {', '.join(TOPICS)}, {CHOOSING}.")
     asyncio.run(main(chosen))

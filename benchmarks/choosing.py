@@ -1,0 +1,190 @@
+"""Recall beside latency, for each kind of index and each of its settings."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from house import clustered
+from matplotlib import pyplot as plt
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import DeclarativeBase
+
+from qortex_db import HNSW, Collection, Database, IVFFlat, VectorMixin, VectorSpec
+
+if TYPE_CHECKING:
+    from house import House
+    from numpy.typing import NDArray
+
+PYDOCS = Path(__file__).parent / "pydocs"
+ROUNDS = 5
+EF = [{"ef_search": value} for value in (10, 20, 40, 80, 160, 320)]
+KINDS: dict[str, tuple[VectorSpec, list[dict[str, Any]]]] = {
+    "HNSW, full": (VectorSpec(384), EF),
+    "HNSW, half storage": (VectorSpec(384, storage="half"), EF),
+    "HNSW, quantized to half": (VectorSpec(384, quantization="half"), EF),
+    "HNSW, quantized to bits": (
+        VectorSpec(384, quantization="binary"),
+        [{"oversampling": value} for value in (4, 10, 20, 40, 80)],
+    ),
+    "IVFFlat": (
+        VectorSpec(384, index=IVFFlat(lists=100)),
+        [{"probes": value} for value in (1, 2, 5, 10, 20, 40)],
+    ),
+    "HNSW, m=32": (VectorSpec(384, index=HNSW(m=32, ef_construction=128)), EF),
+}
+DEFAULTS: dict[str, dict[str, Any]] = {name: {} for name in KINDS} | {"IVFFlat": {"probes": 10}}
+COLOURS = ("#2c7fb8", "#41b6c4", "#7fcdbb", "#d95f0e", "#969696", "#253494")
+
+
+@dataclass
+class Kind:
+    """One kind over one set of vectors."""
+
+    name: str
+    model: Any
+    build_seconds: float
+    table_bytes: int
+    index_bytes: int
+    points: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Recall@10 and median seconds, by setting."""
+
+
+async def _build(db: Database, name: str, spec: VectorSpec, vectors: NDArray[np.float32]) -> Kind:
+    base = type("Base", (DeclarativeBase,), {})
+    space = {
+        "__tablename__": "items",
+        "__collection__": Collection(spec, language=None, payload_index=False),
+    }
+    model: Any = type("Item", (VectorMixin, base), space)
+    table = model.__table__
+    (index,) = table.indexes
+    table.indexes.clear()  # built after the load, as one should
+    async with db.engine.begin() as connection:
+        await connection.execute(text("DROP TABLE IF EXISTS items"))
+        await connection.run_sync(table.create)
+    await db.collection(model).ingest(
+        {"id": f"{i:08}", "embedding": row} for i, row in enumerate(vectors)
+    )
+    async with db.engine.connect() as plain:
+        connection = await plain.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(text("SET maintenance_work_mem = '1GB'"))
+        start = time.perf_counter()
+        await connection.run_sync(index.create)
+        seconds = time.perf_counter() - start
+        await connection.execute(text("VACUUM ANALYZE items"))
+        sizes = select(func.pg_table_size("items"), func.pg_relation_size(index.name))
+        table_bytes, index_bytes = (await connection.execute(sizes)).one()
+    return Kind(name, model, seconds, table_bytes, index_bytes)
+
+
+async def _measure(
+    db: Database, kind: Kind, queries: NDArray[np.float32], truth: list[set[str]]
+) -> None:
+    items = db.collection(kind.model)
+    settings = [*KINDS[kind.name][1], DEFAULTS[kind.name], {"exact": True}]
+    times: dict[str, list[float]] = {}
+    found: dict[str, int] = {}
+    for number in range(ROUNDS):
+        for setting in settings:
+            key = ", ".join(f"{name}={value}" for name, value in setting.items()) or "default"
+            for query, true in zip(queries, truth, strict=True):
+                start = time.perf_counter()
+                hits = await items.search(query, with_payload=False, **setting)
+                times.setdefault(key, []).append(time.perf_counter() - start)
+                if number == 0:
+                    found[key] = found.get(key, 0) + len(true & {hit.id for hit in hits})
+    for key, seconds in times.items():
+        recall = found[key] / 10 / len(queries)
+        kind.points[key] = (recall, float(np.median(seconds)))
+
+
+def _nearest(vectors: NDArray[np.float32], queries: NDArray[np.float32]) -> list[set[str]]:
+    order = np.argpartition(-(queries @ vectors.T), 10, axis=1)[:, :10]
+    return [{f"{i:08}" for i in row} for row in order]
+
+
+async def choosing(house: House, folder: Path, where: str) -> str:
+    """The page's table and picture; the text around them is written by hand."""
+    name = "choosing"
+    async with house.connection() as connection:
+        await connection.execute(f"CREATE DATABASE bench_{name}")
+    async with house.connection(name) as connection:
+        await connection.execute("CREATE EXTENSION vector")
+    passages = np.load(PYDOCS / "passages.npy").astype(np.float32)
+    questions = np.load(PYDOCS / "queries.npy").astype(np.float32)
+    passages /= np.linalg.norm(passages, axis=1, keepdims=True)
+    sets = {
+        f"{len(passages):,} passages of Python's documentation, 40 questions": (
+            passages,
+            questions,
+        ),
+        "50,000 clustered vectors, 100 queries": (clustered(50_000), clustered(100, seed=5)),
+    }
+    results: dict[str, list[Kind]] = {}
+    async with Database.connect(house.server.dsn(f"bench_{name}")) as db:
+        for title, (vectors, queries) in sets.items():
+            truth = _nearest(vectors, queries)
+            for kind_name, (spec, _) in KINDS.items():
+                print(f"  {title}: {kind_name}", flush=True)
+                kind = await _build(db, kind_name, spec, vectors)
+                await _measure(db, kind, queries, truth)
+                results.setdefault(title, []).append(kind)
+    _picture(folder / f"{name}.png", results)
+    page = "\n\n".join(_table(title, kinds) for title, kinds in results.items())
+    page += f"\n\nMedians of {ROUNDS} interleaved rounds, by `make bench TOPIC={name}`. {where}\n"
+    (folder / f"{name}_measured.md").write_text(page)
+    return page
+
+
+def _table(title: str, kinds: list[Kind]) -> str:
+    head = "| | table, MB | index, MB | build, s | setting | recall@10 | median, ms |"
+    lines = [f"## {title}", "", head, "|---|---:|---:|---:|---|---:|---:|"]
+    for kind in kinds:
+        first = [
+            kind.name,
+            f"{kind.table_bytes / 1e6:,.1f}",
+            f"{kind.index_bytes / 1e6:,.1f}",
+            f"{kind.build_seconds:,.1f}",
+        ]
+        for key, (recall, seconds) in kind.points.items():
+            if key == "exact=True" and kind is not kinds[0]:
+                continue
+            cells = [*first, key, f"{recall:.3f}", f"{seconds * 1e3:.2f}"]
+            lines.append("| " + " | ".join(cells) + " |")
+            first = [""] * 4
+    return "\n".join(lines)
+
+
+def _picture(path: Path, results: dict[str, list[Kind]]) -> None:
+    figure, axes = plt.subplots(
+        1, len(results), figsize=(5.2 * len(results), 4.4), squeeze=False, layout="constrained"
+    )
+    for axis, (title, kinds) in zip(axes[0], results.items(), strict=True):
+        for kind, colour in zip(kinds, COLOURS, strict=True):
+            points = [
+                point for key, point in kind.points.items() if key not in ("default", "exact=True")
+            ]
+            axis.plot(
+                [seconds * 1e3 for _, seconds in points],
+                [recall for recall, _ in points],
+                "o-",
+                color=colour,
+                markersize=4,
+                label=kind.name,
+            )
+        exact = kinds[0].points["exact=True"]
+        axis.plot([exact[1] * 1e3], [exact[0]], "k*", markersize=10, label="every row compared")
+        axis.set_xscale("log")
+        axis.set_xlabel("median latency, ms (log)", fontsize=8)
+        axis.set_ylabel("recall@10", fontsize=8)
+        axis.set_title(title, loc="left", fontsize=9, fontweight="bold")
+        axis.grid(alpha=0.3)
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][-1].legend(fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
