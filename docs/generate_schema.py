@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import CheckConstraint
 from sqlalchemy.dialects import postgresql
 
 from qortex_db.models import Base
@@ -30,7 +31,7 @@ def _table(name: str, table: Any) -> str:
     lines = [f"\n## `{name}`\n", "| column | type | null | default | |", "|---|---|---|---|---|"]
     for column in table.columns:
         kind = column.type.compile(dialect).lower()
-        default = f"`{column.server_default.arg.text}`" if column.server_default else ""
+        default = _default(column)
         null = "yes" if column.nullable else "no"
         lines.append(f"| `{column.name}` | `{kind}` | {null} | {default} | {column.comment} |")
     keys = ", ".join(f"`{column.name}`" for column in table.primary_key)
@@ -45,7 +46,15 @@ def _table(name: str, table: Any) -> str:
             + (f" ({classes})" if classes else "")
             + "."
         )
+    checks = [c for c in table.constraints if isinstance(c, CheckConstraint)]
+    lines += sorted(f"\nCheck `{check.name}`: `{check.sqltext}`." for check in checks)
     return "\n".join(lines) + "\n"
+
+
+def _default(column: Any) -> str:
+    if column.identity is not None:
+        return "identity"
+    return f"`{column.server_default.arg.text}`" if column.server_default else ""
 
 
 if __name__ == "__main__":

@@ -105,6 +105,44 @@ PAYLOAD = {
         "CREATE UNIQUE INDEX pk_qortex_embedding_cache ON public.qortex_embedding_cache "
         "USING btree (text_hash, model, revision, dimensions)"
     ),
+    (
+        "learning_arm_states ck_learning_arm_states_alpha_positive CHECK "
+        "(((alpha > (0)::double precision) AND (alpha < 'Infinity'::double precision)))"
+    ),
+    (
+        "learning_arm_states ck_learning_arm_states_beta_positive CHECK "
+        "(((beta > (0)::double precision) AND (beta < 'Infinity'::double precision)))"
+    ),
+    "learning_arm_states ck_learning_arm_states_pulls_counted CHECK ((pulls >= 0))",
+    "learning_events.learner_name text not null",
+    "learning_events.context_hash text not null",
+    "learning_events.arm_id text not null",
+    "learning_events.id bigint not null generated",
+    "learning_events.kind text not null",
+    "learning_events.alpha_added double precision",
+    "learning_events.beta_added double precision",
+    "learning_events.pulls_added integer",
+    "learning_events.multiplied_by double precision",
+    "learning_events.probability double precision",
+    "learning_events.alpha double precision",
+    "learning_events.beta double precision",
+    "learning_events.pulls integer",
+    "learning_events.total_reward double precision",
+    "learning_events.last_updated timestamp with time zone",
+    "learning_events.recorded_at timestamp with time zone not null default now()",
+    ("learning_events pk_learning_events PRIMARY KEY (learner_name, context_hash, arm_id, id)"),
+    (
+        "CREATE UNIQUE INDEX pk_learning_events ON public.learning_events "
+        "USING btree (learner_name, context_hash, arm_id, id)"
+    ),
+    "learning_contexts.context_hash text not null",
+    "learning_contexts.context jsonb not null",
+    "learning_contexts.recorded_at timestamp with time zone not null default now()",
+    "learning_contexts pk_learning_contexts PRIMARY KEY (context_hash)",
+    (
+        "CREATE UNIQUE INDEX pk_learning_contexts ON public.learning_contexts "
+        "USING btree (context_hash)"
+    ),
 }
 
 

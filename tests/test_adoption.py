@@ -677,7 +677,7 @@ async def test_rows_that_methods_refuse_are_warned_of_and_kept(empty_dsn: str) -
         "INSERT INTO qortex_vectors VALUES ('', '[1,2,3]'), (repeat('x', 1025), NULL)",
         "INSERT INTO interoception_factors VALUES ('n', 'NaN'), ('i', '-Infinity')",
         "INSERT INTO interoception_edge_buffer VALUES ('z', 'a', -1, '{}')",
-        "INSERT INTO learning_arm_states VALUES ('l', 'default', 'a', 1, -2.5, 1, 3)",
+        "INSERT INTO learning_arm_states VALUES ('l', 'default', 'a', 1, 1, 1, 'NaN')",
     )
     before = await stored(dsn)
     done = await adopt(Settings(dsn=dsn))
@@ -690,8 +690,30 @@ async def test_rows_that_methods_refuse_are_warned_of_and_kept(empty_dsn: str) -
         "1 row whose src_id is not the smaller of the pair",
         "1 row with a negative hit_count",
         "1 row with scores that are no JSON array",
-        "1 row whose alpha and beta are not both positive numbers",
+        "1 row with a total_reward that is no number",
     ]
+
+
+async def test_arms_that_are_no_posteriors_are_refused_before_anything_is_changed(
+    empty_dsn: str,
+) -> None:
+    dsn = await make(empty_dsn)
+    await execute(
+        dsn,
+        "INSERT INTO learning_arm_states VALUES ('l', 'default', 'a', 1, -2.5, 1, 3), "
+        "('l', 'default', 'b', 'NaN', 1, 1, 3), ('l', 'default', 'c', 1, 1, -1, 3)",
+    )
+    before = await everything(dsn)
+    for dry_run in (True, False):
+        with pytest.raises(AdoptionRefusedError) as caught:
+            await adopt(Settings(dsn=dsn), dry_run=dry_run)
+        said = "".join(caught.value.differences)
+        assert "2 rows whose alpha and beta are not both positive numbers: mend or" in said
+        assert "1 row with negative pulls: mend or delete such arms" in said
+    assert await everything(dsn) == before
+    page = PAGE.read_text().split("UPDATE learning_arm_states")[1].split("```")[0]
+    await execute(dsn, f"UPDATE learning_arm_states{page}")
+    assert (await adopt(Settings(dsn=dsn))).state.is_current
 
 
 @pytest.mark.parametrize("index", [True, False])

@@ -42,8 +42,8 @@ def test_upgrade_check_status_and_downgrade(empty_dsn: str) -> None:
     assert report["interoception"]["backend"] == "postgres"
     assert report["learning"]["backend"] == "postgres"
     assert report["schema"] == {
-        "current": "qortex_db_0006",
-        "head": "qortex_db_0006",
+        "current": "qortex_db_0009",
+        "head": "qortex_db_0009",
         "is_current": True,
     }
     assert (report["dimensions"], report["embedded"], report["invalid_indexes"]) == (8, False, [])

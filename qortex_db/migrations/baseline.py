@@ -41,6 +41,7 @@ class BaselineTable:
 
     Attributes:
         doubts: Rows that qortex could write and our methods don't take, by what to say of them.
+        refused: Rows that a later revision refuses, likewise.
     """
 
     name: str
@@ -48,6 +49,7 @@ class BaselineTable:
     key: tuple[str, ...]
     index: IndexShape | None = None
     doubts: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key_name(self) -> str:
@@ -133,11 +135,13 @@ TABLES: Final = (  # in the order in which they are locked
         ),
         {
             _ID_DOUBT: f"{_bad_id('learner_name')} OR {_bad_id('arm_id')}",
-            "whose alpha and beta are not both positive numbers": (
+            "with a total_reward that is no number": _no_number("total_reward"),
+        },
+        refused={
+            "whose alpha and beta are not both positive numbers: mend or delete such arms": (
                 f"alpha <= 0 OR beta <= 0 OR {_no_number('alpha')} OR {_no_number('beta')}"
             ),
-            "with negative pulls": "pulls < 0",
-            "with a total_reward that is no number": _no_number("total_reward"),
+            "with negative pulls: mend or delete such arms": "pulls < 0",
         },
     ),
 )

@@ -43,9 +43,9 @@ async def scan(connection: AsyncConnection, found: Inspection, table: FoundTable
     counted = dict((await connection.exec_driver_sql(statement)).mappings().one())
     rows, checksum = counted.pop("rows"), counted.pop("checksum")
     lines: dict[bool, list[str]] = {True: [], False: []}
-    for (nulls, what), count in zip(_counted(table), counted.values(), strict=True):
+    for (refused, what), count in zip(_counted(table), counted.values(), strict=True):
         if count:
-            lines[nulls].append(f"{table.name} has {count:,} row{'s' * (count != 1)} {what}")
+            lines[refused].append(f"{table.name} has {count:,} row{'s' * (count != 1)} {what}")
     return Read(rows, f"{int(checksum) % 2**64:016x}", lines[True], lines[False])
 
 
@@ -91,7 +91,8 @@ def _counted(table: FoundTable) -> dict[tuple[bool, str], str]:
         for column in table.expected.columns
         if column.not_null and not table.columns[column.name].not_null
     }
-    return lacking | {(False, what): rows for what, rows in table.expected.doubts.items()}
+    refused = {(True, what): rows for what, rows in table.expected.refused.items()}
+    return lacking | refused | {(False, what): rows for what, rows in table.expected.doubts.items()}
 
 
 def _hashed(found: Inspection, column: Column) -> str:

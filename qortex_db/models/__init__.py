@@ -10,6 +10,7 @@ from qortex_db.models.collection import (
     vector_index,
 )
 from qortex_db.models.edge import InteroceptionEdge
+from qortex_db.models.event import LearningContext, LearningEvent
 from qortex_db.models.factor import InteroceptionFactor
 from qortex_db.models.mixin import VectorMixin
 from qortex_db.models.vector import QortexVector
@@ -25,6 +26,8 @@ __all__ = [
     "InteroceptionEdge",
     "InteroceptionFactor",
     "LearningArmState",
+    "LearningContext",
+    "LearningEvent",
     "QortexVector",
     "VectorMixin",
     "VectorSpec",

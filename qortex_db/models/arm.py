@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import DateTime, Double, Index, Integer, Text, text
+from sqlalchemy import CheckConstraint, DateTime, Double, Index, Integer, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from qortex_db.models.base import Base
@@ -14,7 +14,13 @@ class LearningArmState(Base):
     """What a learner believes of one arm in one context."""
 
     __tablename__ = "learning_arm_states"
-    __table_args__ = (Index("idx_learning_arm_states_context", "learner_name", "context_hash"),)
+    __table_args__ = (
+        Index("idx_learning_arm_states_context", "learner_name", "context_hash"),
+        # To PostgreSQL, NaN is larger than infinity: neither of them passes.
+        CheckConstraint("alpha > 0 AND alpha < 'infinity'", name="alpha_positive"),
+        CheckConstraint("beta > 0 AND beta < 'infinity'", name="beta_positive"),
+        CheckConstraint("pulls >= 0", name="pulls_counted"),
+    )
 
     learner_name: Mapped[str] = mapped_column(Text, primary_key=True, comment="The bandit's name")
     context_hash: Mapped[str] = mapped_column(
