@@ -87,11 +87,17 @@ class Database(Repositories):
     """
 
     def __init__(
-        self, settings: Settings | None, engine: AsyncEngine | None, schema: str | None
+        self,
+        settings: Settings | None,
+        engine: AsyncEngine | None,
+        schema: str | None,
+        *,
+        learning_history: bool = False,
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._schema = schema
+        self._learning_history = learning_history
         self._server: embedded.EmbeddedServer | None = None
         self._opening = asyncio.Lock()
         if engine is not None:
@@ -107,25 +113,29 @@ class Database(Repositories):
             target = Settings()
         elif isinstance(target, str):
             target = Settings(dsn=SecretStr(target))
-        return cls(target, None, target.db_schema)
+        return cls(target, None, target.db_schema, learning_history=target.learning_history)
 
     @classmethod
-    def from_engine(cls, engine: AsyncEngine, *, schema: str | None = None) -> Database:
+    def from_engine(
+        cls, engine: AsyncEngine, *, schema: str | None = None, learning_history: bool = False
+    ) -> Database:
         """A database over a host's engine, which stays the host's to dispose of.
 
         Args:
             engine: An asyncpg engine; its connections take vectors in binary from now on.
             schema: Where the package's tables are, if not where the connections look.
+            learning_history: Write an event of each change of an arm, in its own statement.
         """
         engines.adopt(engine)
-        return cls(None, engine, schema)
+        return cls(None, engine, schema, learning_history=learning_history)
 
     def _bind(self, engine: AsyncEngine) -> None:
         retry_seconds = (
             engines.RETRY_SECONDS if self._settings is None else self._settings.retry_seconds
         )
         super().__init__(
-            engines.AutocommitExecutor(engine, self._schema, retry_seconds=retry_seconds)
+            engines.AutocommitExecutor(engine, self._schema, retry_seconds=retry_seconds),
+            learning_history=self._learning_history,
         )
         self._engine = engine
         translated = engine.execution_options(**engines.translate_map(self._schema))
@@ -205,7 +215,9 @@ class Database(Repositories):
 
     def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """One transaction over everything: the block's end commits, an exception rolls back."""
-        return own_unit_of_work(self._sessions, schema=self._schema)
+        return own_unit_of_work(
+            self._sessions, schema=self._schema, learning_history=self._learning_history
+        )
 
     async def status(self) -> Status:
         """Versions, sizes, invalid indexes and the pool's use. Counts rows, so not for each call.

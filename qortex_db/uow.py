@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 class Repositories:
     """The repositories over one executor."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, *, learning_history: bool = False) -> None:
         self.executor = executor
+        self._learning_history = learning_history
 
     @functools.cached_property
     def vectors(self) -> VectorRepository:
@@ -52,7 +53,7 @@ class Repositories:
     @functools.cached_property
     def arms(self) -> ArmRepository:
         """The bandits' posteriors."""
-        return ArmRepository(self.executor)
+        return ArmRepository(self.executor, history=self._learning_history)
 
     @functools.cached_property
     def embeddings(self) -> EmbeddingRepository:
@@ -83,25 +84,32 @@ class UnitOfWork(Repositories):
     Args:
         session: Where everything happens; add rows of your own models to it.
         schema: Where the package's tables are, if not where the session's connection looks.
+        learning_history: Write an event of each change of an arm, in its own statement.
     """
 
-    def __init__(self, session: AsyncSession, *, schema: str | None = None) -> None:
-        super().__init__(SessionExecutor(session, schema))
+    def __init__(
+        self, session: AsyncSession, *, schema: str | None = None, learning_history: bool = False
+    ) -> None:
+        super().__init__(SessionExecutor(session, schema), learning_history=learning_history)
         self.session = session
 
 
 @asynccontextmanager
 async def unit_of_work(
-    session: AsyncSession | async_scoped_session[AsyncSession], *, schema: str | None = None
+    session: AsyncSession | async_scoped_session[AsyncSession],
+    *,
+    schema: str | None = None,
+    learning_history: bool = False,
 ) -> AsyncIterator[UnitOfWork]:
     """A unit of work inside a host's session: a savepoint, released at the end of the block.
 
-    An exception rolls back to the savepoint; the host still ends its own transaction.
+    An exception rolls back to the savepoint; the host still ends its own transaction. The arguments
+    are those of `UnitOfWork`.
     """
     plain = session() if isinstance(session, async_scoped_session) else session
     try:
         async with plain.begin_nested():
-            yield UnitOfWork(plain, schema=schema)
+            yield UnitOfWork(plain, schema=schema, learning_history=learning_history)
     except Exception:
         # What the savepoint took back, loaded objects may still show.
         await refresh_loaded(plain, set(Base.metadata.tables.values()), translate_map(schema))
@@ -110,7 +118,10 @@ async def unit_of_work(
 
 @asynccontextmanager
 async def own_unit_of_work(
-    sessions: async_sessionmaker[AsyncSession], *, schema: str | None = None
+    sessions: async_sessionmaker[AsyncSession],
+    *,
+    schema: str | None = None,
+    learning_history: bool = False,
 ) -> AsyncIterator[UnitOfWork]:
     """A unit of work with a session of its own: the block's end commits, an exception rolls back.
 
@@ -118,7 +129,7 @@ async def own_unit_of_work(
         OutcomeUnknownError: The connection broke during COMMIT.
     """
     async with sessions() as session:  # closing what was not committed rolls it back
-        yield UnitOfWork(session, schema=schema)
+        yield UnitOfWork(session, schema=schema, learning_history=learning_history)
         try:
             await session.flush()
         except Exception as error:

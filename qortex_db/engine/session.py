@@ -41,8 +41,8 @@ class SessionExecutor:
                 statement, dict(params), execution_options=self._options
             )
             given = fetched(result)
-            if isinstance(statement, UpdateBase):
-                await refresh_loaded(session, {statement.table}, self._options)
+            if written := _written(statement):
+                await refresh_loaded(session, written, self._options)
         except Exception as error:  # noqa: BLE001 - translated, and raised again
             raise translated(error) from None
         else:
@@ -77,6 +77,13 @@ class SessionExecutor:
             schemas = translating.get_execution_options().get("schema_translate_map") or {}
             self.schema = schemas.get(None)
         return catalogs.setdefault(connection.engine.sync_engine, {})
+
+
+def _written(statement: Executable) -> tuple[object, ...]:
+    """The tables whose loaded rows a statement may have changed; an option says if not its own."""
+    own = (statement.table,) if isinstance(statement, UpdateBase) else ()
+    tables: tuple[object, ...] = statement.get_execution_options().get("writes", own)
+    return tables
 
 
 async def refresh_loaded(

@@ -72,5 +72,9 @@ def context_hash(context: Mapping[str, Any] | None) -> str:
     """
     if not context:
         return DEFAULT_CONTEXT
-    canonical = json.dumps(context, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical_json(context).encode()).hexdigest()[:16]
+
+
+def canonical_json(context: Mapping[str, Any]) -> str:
+    """The one text of a context that is hashed."""
+    return json.dumps(context, sort_keys=True, separators=(",", ":"))

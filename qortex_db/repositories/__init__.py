@@ -1,7 +1,7 @@
 """Statements and methods, one file a table. Repositories never begin, commit or roll back."""
 
 from qortex_db.repositories.advice import IndexAdvice, RecallProbe, Tuning
-from qortex_db.repositories.arms import ALL_CONTEXTS, ArmRepository
+from qortex_db.repositories.arms import ALL_CONTEXTS, ArmRepository, LearnerMetrics
 from qortex_db.repositories.edges import EdgeRepository, EdgeStats
 from qortex_db.repositories.embeddings import (
     MAX_CACHED,
@@ -37,6 +37,7 @@ __all__ = [
     "FacetCount",
     "FactorRepository",
     "IndexAdvice",
+    "LearnerMetrics",
     "RecallProbe",
     "ScrollPage",
     "SearchGroup",

@@ -1,114 +1,69 @@
-"""The statements over `learning_arm_states`, built once."""
+"""The statements that read arms, built once; and what those that change arms share with them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import (
-    ARRAY,
-    Double,
-    Integer,
-    Text,
-    bindparam,
-    cast,
-    column,
-    delete,
-    func,
-    literal_column,
-    select,
+from sqlalchemy import ARRAY, Double, Text, bindparam, cast, column, func, select, type_coerce
+
+from qortex_db.models import LearningArmState, LearningContext
+from qortex_db.types import JsonText
+
+arms: Any = LearningArmState.__table__
+contexts: Any = LearningContext.__table__
+KEY: Final = (arms.c.learner_name, arms.c.context_hash, arms.c.arm_id)
+STATE: Final = (
+    arms.c.alpha,
+    arms.c.beta,
+    arms.c.pulls,
+    arms.c.total_reward,
+    arms.c.last_updated,
 )
-from sqlalchemy.dialects.postgresql import insert
+RETURNED: Final = (arms.c.context_hash, arms.c.arm_id, *STATE)
+"""What every read of states and every change gives."""
 
-from qortex_db.models import LearningArmState
+LEARNER: Final = bindparam("learner", type_=Text)
+CONTEXT: Final = bindparam("context", type_=Text)
+IDS: Final = cast(bindparam("ids"), ARRAY(Text))
+OF_LEARNER: Final = arms.c.learner_name == LEARNER
+IN_CONTEXT: Final = arms.c.context_hash == CONTEXT
+LISTED: Final = arms.c.arm_id == func.any(IDS)
 
-_arms: Any = LearningArmState.__table__
-_KEY = (_arms.c.learner_name, _arms.c.context_hash, _arms.c.arm_id)
-_STATE = (_arms.c.alpha, _arms.c.beta, _arms.c.pulls, _arms.c.total_reward, _arms.c.last_updated)
-_of_learner = _arms.c.learner_name == bindparam("learner")
-_in_context = _arms.c.context_hash == bindparam("context")
-_listed = _arms.c.arm_id == func.any(cast(bindparam("ids"), ARRAY(Text)))
 
-GET_ALL = select(_arms.c.arm_id, *_STATE).where(_of_learner, _in_context)
-GET = GET_ALL.where(_listed)
-POSTERIORS = select(_arms.c.arm_id, _arms.c.alpha, _arms.c.beta, _arms.c.pulls).where(
-    _of_learner, _in_context, _listed
+def listed(**lists: Any) -> Any:
+    """Parameters, in their order, as rows: ids, and lists beside them."""
+    arrays = [IDS, *(cast(bindparam(name), ARRAY(kind)) for name, kind in lists.items())]
+    columns = [column("arm_id", Text), *(column(name, kind) for name, kind in lists.items())]
+    return func.unnest(*arrays).table_valued(*columns).render_derived(name="listed")
+
+
+GET_ALL_STATES: Final = select(*RETURNED).where(OF_LEARNER)
+GET_ALL: Final = GET_ALL_STATES.where(IN_CONTEXT)
+GET: Final = GET_ALL.where(LISTED)
+POSTERIORS: Final = select(arms.c.arm_id, arms.c.alpha, arms.c.beta, arms.c.pulls).where(
+    OF_LEARNER, IN_CONTEXT, LISTED
 )
-GET_ALL_STATES = select(_arms.c.context_hash, _arms.c.arm_id, *_STATE).where(_of_learner)
-CONTEXTS = select(_arms.c.context_hash).where(_of_learner).distinct().order_by(_arms.c.context_hash)
-TOP = GET_ALL.order_by(
-    (_arms.c.alpha / (_arms.c.alpha + _arms.c.beta)).desc(), _arms.c.arm_id
+CONTEXTS: Final = (
+    select(arms.c.context_hash).where(OF_LEARNER).distinct().order_by(arms.c.context_hash)
+)
+TOP: Final = GET_ALL.order_by(
+    (arms.c.alpha / (arms.c.alpha + arms.c.beta)).desc(), arms.c.arm_id
 ).limit(bindparam("k"))
+METRICS: Final = select(
+    func.count(),
+    func.count(arms.c.context_hash.distinct()),
+    func.coalesce(func.sum(arms.c.pulls), 0),
+    func.coalesce(func.sum(arms.c.total_reward), cast(0, Double)),
+).where(OF_LEARNER)
 
 
-def _put() -> Any:
-    statement = insert(_arms).values(
-        {c.name: bindparam(c.name, type_=c.type) for c in (*_KEY, *_STATE)}
+def _read_contexts() -> Any:
+    hashes = CONTEXTS.subquery("hashes")
+    readable = type_coerce(cast(contexts.c.context, Text), JsonText())
+    known = hashes.outerjoin(contexts, contexts.c.context_hash == hashes.c.context_hash)
+    return (
+        select(hashes.c.context_hash, readable).select_from(known).order_by(hashes.c.context_hash)
     )
-    new = statement.excluded
-    return statement.on_conflict_do_update(
-        index_elements=list(_KEY), set_={c.name: new[c.name] for c in _STATE}
-    )
 
 
-def _observe() -> Any:
-    """Add rewards to posteriors.
-
-    A new row is the prior plus the sums, so that it passes any check that a row has to; an old one
-    takes the sums themselves, since subtracting the prior again would round.
-    """
-    rows = (
-        func.unnest(
-            cast(bindparam("ids"), ARRAY(Text)),
-            cast(bindparam("counts"), ARRAY(Integer)),
-            cast(bindparam("rewards"), ARRAY(Double)),
-        )
-        .table_valued(column("arm_id", Text), column("n", Integer), column("r", Double))
-        .render_derived(name="rows")
-    )
-    one = literal_column("1.0::float8", Double)
-    statement = insert(_arms).from_select(
-        ["learner_name", "context_hash", "arm_id", "alpha", "beta", "pulls", "total_reward"],
-        select(
-            bindparam("learner", type_=Text),
-            bindparam("context", type_=Text),
-            rows.c.arm_id,
-            one + rows.c.r,
-            one + (rows.c.n - rows.c.r),
-            rows.c.n,
-            rows.c.r,
-        ),
-    )
-    new = statement.excluded
-    return statement.on_conflict_do_update(
-        index_elements=list(_KEY),
-        set_={
-            "alpha": _arms.c.alpha + new.total_reward,
-            "beta": _arms.c.beta + (new.pulls - new.total_reward),
-            "pulls": _arms.c.pulls + new.pulls,
-            "total_reward": _arms.c.total_reward + new.total_reward,
-            "last_updated": new.last_updated,
-        },
-    ).returning(_arms.c.arm_id, *_STATE)
-
-
-def _delete(*conditions: Any) -> Any:
-    """Lock in key order first, as every writer does, so that none deadlocks with another."""
-    keys = (
-        select(*_KEY)
-        .where(*conditions)
-        .order_by(*(key.collate("C") for key in _KEY))
-        .with_for_update()
-        .cte("keys")
-        .prefix_with("MATERIALIZED")
-    )
-    return delete(_arms).where(*(key == keys.c[key.name] for key in _KEY))
-
-
-PUT = _put()
-OBSERVE = _observe()
-DELETE = {  # by whether a context and ids are named
-    (False, False): _delete(_of_learner),
-    (True, False): _delete(_of_learner, _in_context),
-    (False, True): _delete(_of_learner, _listed),
-    (True, True): _delete(_of_learner, _in_context, _listed),
-}
+READ_CONTEXTS: Final = _read_contexts()

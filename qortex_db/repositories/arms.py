@@ -2,90 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, overload
 
 from qortex_db import learning, observability
 from qortex_db.errors import InvalidInputError
-from qortex_db.learning import Arm, ArmState, Selection
-from qortex_db.repositories import arm_statements, validation
-from qortex_db.repositories.records import MAX_LIMIT
+from qortex_db.learning import Arm, ArmState, Policy, Selection
+from qortex_db.repositories import arm_changes, arm_history, arm_statements, validation
+from qortex_db.repositories.arm_arguments import (
+    ALL_CONTEXTS,
+    SMALLEST,
+    AllContexts,
+    ArmStateLike,
+    check_candidates,
+    check_deltas,
+    check_half_life,
+    check_learner,
+    check_state,
+    hash_of,
+    readable,
+    sum_rewards,
+    which_arms,
+)
+from qortex_db.repositories.arm_readings import ArmReadings, LearnerMetrics, by_arm, by_context
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import timedelta
+
     import numpy as np
 
-    from qortex_db.engine import Executor
-
-_SMALLEST: Final = 1e-300  # a posterior's parameters are positive
+_LEAST: Final = 1e-30  # a smaller factor leaves nothing, and would underflow
 
 
-class AllContexts:
-    """The type of `ALL_CONTEXTS`."""
+class ArmRepository(ArmReadings):
+    """The arms of all learners.
 
-    def __repr__(self) -> str:
-        return "ALL_CONTEXTS"
-
-
-ALL_CONTEXTS: Final = AllContexts()
-"""Every context of a learner, where None and {} mean the default one."""
-
-
-class ArmStateLike(Protocol):
-    """Any object with the attributes of `ArmState`, such as qortex's own."""
-
-    @property
-    def alpha(self) -> float: ...
-    @property
-    def beta(self) -> float: ...
-    @property
-    def pulls(self) -> int: ...
-    @property
-    def total_reward(self) -> float: ...
-    @property
-    def last_updated(self) -> str: ...
-
-
-def _learner(value: object) -> str:
-    return validation.check_id(value, name="learner")
-
-
-def _context(context: Mapping[str, Any] | None) -> str:
-    if context is not None and not isinstance(context, Mapping):
-        raise InvalidInputError("context has to be a mapping or None.")
-    return learning.context_hash(context)
-
-
-class ArmRepository:
-    """The arms of all learners."""
-
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
-
-    async def get(
-        self, learner: str, arm_id: str, *, context: Mapping[str, Any] | None = None
-    ) -> ArmState:
-        """One arm's state; the prior, and nothing stored, if it was never observed."""
-        key = validation.check_id(arm_id, name="arm_id")
-        return (await self._states(arm_statements.GET, learner, context, ids=[key])).get(
-            key, ArmState()
-        )
-
-    async def get_all(
-        self, learner: str, *, context: Mapping[str, Any] | None = None
-    ) -> dict[str, ArmState]:
-        """Every stored arm of one context."""
-        return await self._states(arm_statements.GET_ALL, learner, context)
-
-    async def get_all_states(self, learner: str) -> dict[str, dict[str, ArmState]]:
-        """Every stored arm of a learner by context hash and arm."""
-        fetched = await self._executor.run(
-            arm_statements.GET_ALL_STATES, {"learner": _learner(learner)}
-        )
-        states: dict[str, dict[str, ArmState]] = {}
-        for row in fetched.rows:
-            states.setdefault(row[0], {})[row[1]] = _state(row[2:])
-        return states
+    A change of any number of arms is one statement, and none is lost. Where the history is on, the
+    same statement writes the events.
+    """
 
     async def put(
         self,
@@ -103,18 +57,8 @@ class ArmRepository:
         Raises:
             InvalidInputError: A value was refused; nothing was stored.
         """
-        values = {
-            "learner_name": _learner(learner),
-            "context_hash": _context(context),
-            "arm_id": validation.check_id(arm_id, name="arm_id"),
-            "alpha": validation.check_number(state.alpha, name="alpha", low=_SMALLEST),
-            "beta": validation.check_number(state.beta, name="beta", low=_SMALLEST),
-            "pulls": validation.check_count(state.pulls, name="pulls"),
-            "total_reward": validation.check_number(state.total_reward, name="total_reward"),
-            "last_updated": validation.check_time(state.last_updated, name="last_updated")
-            or datetime.now(UTC),
-        }
-        await self._executor.run(arm_statements.PUT, values)
+        values = {"ids": [validation.check_id(arm_id, name="arm_id")], **check_state(state)}
+        await self._change(arm_changes.PUT[self._history], learner, context, values)
 
     async def observe(
         self,
@@ -149,93 +93,142 @@ class ArmRepository:
         Raises:
             InvalidInputError: An id or a reward was refused; nothing was counted.
         """
-        params: dict[str, Any] = {"learner": _learner(learner), "context": _context(context)}
-        sums: dict[str, tuple[int, float]] = {}
-        for item in observations:
-            if isinstance(item, (str, bytes)) or len(item) != 2:  # noqa: PLR2004 - a pair
-                raise InvalidInputError("An observation is a pair (arm_id, reward).")
-            key = validation.check_id(item[0], name="arm_id")
-            reward = validation.check_number(item[1], name="reward", low=0, high=1)
-            count, total = sums.get(key, (0, 0.0))
-            sums[key] = (count + 1, total + reward)
-        if not sums:
-            return {}
+        sums = sum_rewards(observations)
         keys = sorted(sums)
-        params |= {
+        params = {
             "ids": keys,
-            "counts": [sums[key][0] for key in keys],
-            "rewards": [sums[key][1] for key in keys],
+            "n": [sums[key][0] for key in keys],
+            "r": [sums[key][1] for key in keys],
         }
-        fetched = await self._executor.run(arm_statements.OBSERVE, params)
-        observability.learning_observations_total.add(
-            sum(count for count, _ in sums.values()), {"learner": learner}
-        )
-        return {row[0]: _state(row[1:]) for row in fetched.rows}
+        states = await self._change(arm_changes.OBSERVE[self._history], learner, context, params)
+        if keys:
+            observed = sum(count for count, _ in sums.values())
+            observability.learning_observations_total.add(observed, {"learner": learner})
+        return states
 
-    async def select(
+    async def apply_deltas(
         self,
         learner: str,
-        candidates: Sequence[Arm | str],
+        deltas: Mapping[str, tuple[float, float]],
         *,
-        k: int = 1,
         context: Mapping[str, Any] | None = None,
-        token_budget: int = 0,
-        baseline_rate: float = 0.1,
-        min_pulls: int = 0,
-        rng: np.random.Generator | None = None,
-    ) -> Selection:
-        """Choose among candidates by Thompson sampling, with one query for all of them.
+    ) -> dict[str, ArmState]:
+        """Add to posteriors what a credit assignment found, in one statement.
+
+        Each arm counts one pull more; its alpha's delta is its reward, and may be negative. Neither
+        alpha nor beta falls below 0.01.
 
         Args:
-            candidates: Arms or ids, without repetition.
-            k: How many; 0 or less means no cap.
-            token_budget: What the chosen may cost together; 0 means no budget.
-            baseline_rate: The share of rounds, 0 to 1, in which chance alone chooses.
-            min_pulls: Arms observed less often are chosen first.
-            rng: A seeded generator gives the same choice again.
+            deltas: By arm, what to add to alpha and to beta.
+
+        Returns:
+            The new states of these arms, in key order.
+
+        Raises:
+            InvalidInputError: An id or a number was refused; nothing was changed.
         """
-        if isinstance(candidates, (str, bytes)):
-            raise InvalidInputError("candidates has to be a list of arms or ids, even for one.")
-        arms = list(candidates)
-        ids = [arm.id if isinstance(arm, Arm) else arm for arm in arms]
-        validation.check_each_id(ids, name="candidates")
-        if len(set(ids)) != len(ids):
-            raise InvalidInputError("candidates has an id twice.")
-        if isinstance(k, bool) or not isinstance(k, int):
-            raise InvalidInputError("k has to be a whole number.")
-        for arm in arms:
-            if isinstance(arm, Arm):
-                validation.check_count(arm.token_cost, name="token_cost")
-        params = {"learner": _learner(learner), "context": _context(context), "ids": ids}
-        rows = (await self._executor.run(arm_statements.POSTERIORS, params)).rows if ids else ()
-        states = {arm_id: ArmState(alpha, beta, pulls) for arm_id, alpha, beta, pulls in rows}
-        selection = learning.select(
-            arms,
-            states,
-            k=k,
-            token_budget=validation.check_count(token_budget, name="token_budget"),
-            baseline_rate=validation.check_number(
-                baseline_rate, name="baseline_rate", low=0, high=1
-            ),
-            min_pulls=validation.check_count(min_pulls, name="min_pulls"),
-            rng=rng,
-        )
-        observability.learning_selections_total.add(
-            1, {"learner": learner, "baseline": selection.is_baseline}
-        )
-        return selection
+        pairs = check_deltas(deltas)
+        params = {"ids": sorted(pairs), "deltas": pairs}
+        statement = arm_changes.APPLY_DELTAS[self._history]
+        return await self._change(statement, learner, context, params)
 
-    async def top(
-        self, learner: str, *, k: int = 10, context: Mapping[str, Any] | None = None
-    ) -> list[tuple[str, ArmState]]:
-        """The arms of the highest posterior mean, highest first; ties by id."""
-        count = validation.check_limit(k, MAX_LIMIT, name="k")
-        return list((await self._states(arm_statements.TOP, learner, context, k=count)).items())
+    @overload
+    async def decay(
+        self,
+        learner: str,
+        arm_id: str | None = None,
+        *,
+        factor: float = 0.9,
+        half_life: float | timedelta | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> dict[str, ArmState]: ...
+    @overload
+    async def decay(
+        self,
+        learner: str,
+        arm_id: str | None = None,
+        *,
+        factor: float = 0.9,
+        half_life: float | timedelta | None = None,
+        context: AllContexts,
+    ) -> dict[str, dict[str, ArmState]]: ...
+    async def decay(
+        self,
+        learner: str,
+        arm_id: str | None = None,
+        *,
+        factor: float = 0.9,
+        half_life: float | timedelta | None = None,
+        context: Mapping[str, Any] | AllContexts | None = None,
+    ) -> dict[str, ArmState] | dict[str, dict[str, ArmState]]:
+        """Let evidence fade: multiply alpha, beta and total_reward; the mean stays.
 
-    async def contexts(self, learner: str) -> list[str]:
-        """The hashes of the contexts in which a learner has arms."""
-        fetched = await self._executor.run(arm_statements.CONTEXTS, {"learner": _learner(learner)})
-        return [row[0] for row in fetched.rows]
+        Neither alpha nor beta falls below 0.01, and pulls stay. Arms that are not stored stay so.
+
+        Args:
+            arm_id: Only this one; by default all of them.
+            factor: 0 to 1.
+            half_life: In its place: seconds after which half is left. What counts is the time
+                since the arm last changed, by the server's clock.
+            context: Of the default context, another, or `ALL_CONTEXTS`.
+
+        Returns:
+            The new states in key order; for `ALL_CONTEXTS` by context hash and arm.
+        """
+        by = validation.check_number(factor, name="factor", low=0, high=1)
+        ids = None if arm_id is None else [validation.check_id(arm_id, name="arm_id")]
+        params, named = which_arms(learner, ids, context)
+        params |= {"by": by if by > _LEAST else 0.0, "half_life": check_half_life(half_life)}
+        statement = arm_changes.DECAY[(self._history, *named)]
+        states = by_context((await self._executor.run(statement, params)).rows)
+        if isinstance(context, AllContexts):
+            return states
+        return states.get(params["context"], {})
+
+    async def seed(
+        self,
+        learner: str,
+        arm_ids: Iterable[str],
+        *,
+        boost: float = 2.0,
+        unpulled: bool = False,
+        context: Mapping[str, Any] | None = None,
+    ) -> dict[str, ArmState]:
+        """Give arms a better start: those that are not there begin with this alpha.
+
+        An arm that is there stays as it is, so that a second seeding changes nothing, at whatever
+        time and from however many processes.
+
+        Args:
+            boost: Their alpha, above 0; beta is 1.
+            unpulled: As qortex does, also arms that are there and have no pulls, which boosts one
+                anew that has decayed or was reset.
+
+        Returns:
+            The states of all of these arms, in key order.
+        """
+        ids = validation.check_ids(arm_ids, name="arm_ids")
+        params = {"boost": validation.check_number(boost, name="boost", low=SMALLEST)}
+        statement = arm_changes.SEED[self._history, bool(unpulled)]
+        states: dict[str, ArmState] = {}
+        # Another round only for arms that others inserted, or deleted, during the last one.
+        while missing := [key for key in ids if key not in states]:
+            states |= await self._change(statement, learner, context, params | {"ids": missing})
+        return dict(sorted(states.items()))
+
+    async def reset(
+        self,
+        learner: str,
+        arm_ids: Iterable[str] | None = None,
+        *,
+        context: Mapping[str, Any] | AllContexts | None = None,
+    ) -> int:
+        """Take arms back to the prior: these, or all; they stay stored, so no seed boosts them.
+
+        Returns:
+            How many states were there.
+        """
+        return await self._remove(arm_changes.RESET, learner, arm_ids, context)
 
     async def delete(
         self,
@@ -249,27 +242,87 @@ class ArmRepository:
         Returns:
             How many states were there.
         """
-        params: dict[str, Any] = {"learner": _learner(learner)}
-        if not isinstance(context, AllContexts):
-            params["context"] = _context(context)
-        if arm_ids is not None:
-            params["ids"] = validation.check_ids(arm_ids, name="arm_ids")
-            if not params["ids"]:
-                return 0
-        statement = arm_statements.DELETE["context" in params, "ids" in params]
-        return (await self._executor.run(statement, params)).rowcount
+        return await self._remove(arm_changes.DELETE, learner, arm_ids, context)
 
-    async def _states(
-        self, statement: Any, learner: str, context: Mapping[str, Any] | None, **params: Any
-    ) -> dict[str, ArmState]:
-        params |= {"learner": _learner(learner), "context": _context(context)}
-        return {
-            row[0]: _state(row[1:]) for row in (await self._executor.run(statement, params)).rows
+    async def select(
+        self,
+        learner: str,
+        candidates: Sequence[Arm | str],
+        *,
+        k: int = 1,
+        context: Mapping[str, Any] | None = None,
+        token_budget: int = 0,
+        baseline_rate: float = 0.1,
+        min_pulls: int = 0,
+        policy: Policy | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> Selection:
+        """Choose among candidates, with one query for all of them.
+
+        Where the history is on, a second statement logs the chosen arms with their probabilities.
+
+        Args:
+            candidates: Arms or ids, without repetition.
+            k: How many; 0 or less means no cap.
+            token_budget: What the chosen may cost together; 0 means no budget.
+            baseline_rate: The share of rounds, 0 to 1, in which chance alone chooses.
+            min_pulls: Arms observed less often are chosen first.
+            policy: `ThompsonSampling()` by default, `UCB1()`, `EpsilonGreedy()`, or your own.
+            rng: A seeded generator gives the same choice again.
+        """
+        arms, ids = check_candidates(candidates)
+        if isinstance(k, bool) or not isinstance(k, int):
+            raise InvalidInputError("k has to be a whole number.")
+        rules: dict[str, Any] = {
+            "k": k,
+            "token_budget": validation.check_count(token_budget, name="token_budget"),
+            "baseline_rate": validation.check_number(
+                baseline_rate, name="baseline_rate", low=0, high=1
+            ),
+            "min_pulls": validation.check_count(min_pulls, name="min_pulls"),
+            "policy": policy,
         }
+        params = {"learner": check_learner(learner), "context": hash_of(context), "ids": ids}
+        rows = (await self._executor.run(arm_statements.POSTERIORS, params)).rows if ids else ()
+        states = {arm_id: ArmState(alpha, beta, pulls) for arm_id, alpha, beta, pulls in rows}
+        selection = learning.select(arms, states, rng=rng, **rules)
+        if self._history and selection.selected:
+            likely = learning.probabilities(arms, states, selection.selected, **rules)
+            logged = {"ids": sorted(likely), "p": [likely[key] for key in sorted(likely)]}
+            await self._change(arm_history.LOG_SELECTION, learner, context, logged)
+        observability.learning_selections_total.add(
+            1, {"learner": learner, "baseline": selection.is_baseline}
+        )
+        return selection
+
+    async def _change(
+        self,
+        statement: Any,
+        learner: str,
+        context: Mapping[str, Any] | None,
+        params: dict[str, Any],
+    ) -> dict[str, ArmState]:
+        """Run what may insert arms of one context; nothing without any."""
+        params |= {"learner": check_learner(learner), "context": hash_of(context)}
+        if not params["ids"]:
+            return {}
+        if self._history:
+            params["readable"] = readable(context)
+        rows = (await self._executor.run(statement, params)).rows
+        return by_arm(sorted(rows, key=lambda row: str(row[1])))
+
+    async def _remove(
+        self,
+        statements: Mapping[tuple[bool, bool, bool], Any],
+        learner: str,
+        arm_ids: Iterable[str] | None,
+        context: Mapping[str, Any] | AllContexts | None,
+    ) -> int:
+        ids = None if arm_ids is None else validation.check_ids(arm_ids, name="arm_ids")
+        params, named = which_arms(learner, ids, context)
+        if ids is not None and not ids:
+            return 0
+        return (await self._executor.run(statements[(self._history, *named)], params)).rowcount
 
 
-def _state(row: Any) -> ArmState:
-    alpha, beta, pulls, total_reward, last_updated = row
-    return ArmState(
-        alpha, beta, pulls, total_reward, last_updated.isoformat() if last_updated else ""
-    )
+__all__ = ["ALL_CONTEXTS", "AllContexts", "ArmRepository", "ArmStateLike", "LearnerMetrics"]

@@ -87,6 +87,7 @@ class Settings(BaseSettings):
     migration_timeout_seconds: Seconds = Field(
         default=600.0, validation_alias="QORTEX_DB_MIGRATION_TIMEOUT_SECONDS"
     )
+    learning_history: bool = Field(default=False, validation_alias="QORTEX_LEARNING_HISTORY")
     embedded_path: Path = Field(
         default=Path("~/.qortex/postgres"), validation_alias="QORTEX_DB_EMBEDDED_PATH"
     )

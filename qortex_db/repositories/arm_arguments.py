@@ -1,0 +1,137 @@
+"""What the methods of arms take, checked before anything is sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
+
+from qortex_db import learning
+from qortex_db.errors import InvalidInputError
+from qortex_db.learning import Arm
+from qortex_db.repositories import validation
+
+SMALLEST: Final = 1e-300
+"""A posterior's parameters are positive."""
+_SHORTEST_SECONDS: Final = 1e-6
+
+
+class AllContexts:
+    """The type of `ALL_CONTEXTS`."""
+
+    def __repr__(self) -> str:
+        return "ALL_CONTEXTS"
+
+
+ALL_CONTEXTS: Final = AllContexts()
+"""Every context of a learner, where None and {} mean the default one."""
+
+
+class ArmStateLike(Protocol):
+    """Any object with the attributes of `ArmState`, such as qortex's own."""
+
+    @property
+    def alpha(self) -> float: ...
+    @property
+    def beta(self) -> float: ...
+    @property
+    def pulls(self) -> int: ...
+    @property
+    def total_reward(self) -> float: ...
+    @property
+    def last_updated(self) -> str: ...
+
+
+def check_learner(value: object) -> str:
+    return validation.check_id(value, name="learner")
+
+
+def hash_of(context: Mapping[str, Any] | None) -> str:
+    if context is not None and not isinstance(context, Mapping):
+        raise InvalidInputError("context has to be a mapping or None.")
+    return learning.context_hash(context)
+
+
+def which_arms(
+    learner: str, ids: list[str] | None, context: Mapping[str, Any] | AllContexts | None
+) -> tuple[dict[str, Any], tuple[bool, bool]]:
+    """Parameters that say which arms, and whether they name a context and ids."""
+    params: dict[str, Any] = {"learner": check_learner(learner)}
+    if not isinstance(context, AllContexts):
+        params["context"] = hash_of(context)
+    if ids is not None:
+        params["ids"] = ids
+    return params, ("context" in params, ids is not None)
+
+
+def readable(context: Mapping[str, Any] | None) -> str | None:
+    """The context as JSON for people; None where it is empty, or where jsonb can't hold it."""
+    if not context:
+        return None
+    try:
+        return validation.check_payload(json.loads(learning.canonical_json(context)))
+    except InvalidInputError:
+        return None
+
+
+def check_state(state: ArmStateLike) -> dict[str, Any]:
+    number = validation.check_number
+    return {
+        "new_alpha": number(state.alpha, name="alpha", low=SMALLEST),
+        "new_beta": number(state.beta, name="beta", low=SMALLEST),
+        "new_pulls": validation.check_count(state.pulls, name="pulls"),
+        "new_total_reward": number(state.total_reward, name="total_reward"),
+        "new_last_updated": validation.check_time(state.last_updated, name="last_updated")
+        or datetime.now(UTC),
+    }
+
+
+def sum_rewards(observations: Iterable[tuple[str, float]]) -> dict[str, tuple[int, float]]:
+    """How many rewards each arm got, and their sum."""
+    sums: dict[str, tuple[int, float]] = {}
+    for item in observations:
+        if isinstance(item, (str, bytes)) or len(item) != 2:  # noqa: PLR2004 - a pair
+            raise InvalidInputError("An observation is a pair (arm_id, reward).")
+        key = validation.check_id(item[0], name="arm_id")
+        reward = validation.check_number(item[1], name="reward", low=0, high=1)
+        count, total = sums.get(key, (0, 0.0))
+        sums[key] = (count + 1, total + reward)
+    return sums
+
+
+def check_deltas(deltas: object) -> dict[str, list[float]]:
+    if not isinstance(deltas, Mapping):
+        raise InvalidInputError("deltas has to be a mapping of arms to pairs.")
+    pairs = {}
+    for key, pair in deltas.items():
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:  # noqa: PLR2004 - a pair
+            raise InvalidInputError("A delta is a pair (alpha_delta, beta_delta).")
+        pairs[validation.check_id(key, name="arm_id")] = [
+            validation.check_number(pair[0], name="alpha_delta"),
+            validation.check_number(pair[1], name="beta_delta"),
+        ]
+    return pairs
+
+
+def check_half_life(half_life: float | timedelta | None) -> float | None:
+    """A half-life in seconds."""
+    if half_life is None:
+        return None
+    seconds = half_life.total_seconds() if isinstance(half_life, timedelta) else half_life
+    return validation.check_number(seconds, name="half_life", low=_SHORTEST_SECONDS)
+
+
+def check_candidates(candidates: Iterable[Arm | str]) -> tuple[list[Arm | str], list[str]]:
+    """The candidates, and their ids."""
+    if isinstance(candidates, (str, bytes)):
+        raise InvalidInputError("candidates has to be a list of arms or ids, even for one.")
+    arms = list(candidates)
+    ids = [arm.id if isinstance(arm, Arm) else arm for arm in arms]
+    validation.check_each_id(ids, name="candidates")
+    if len(set(ids)) != len(ids):
+        raise InvalidInputError("candidates has an id twice.")
+    for arm in arms:
+        if isinstance(arm, Arm):
+            validation.check_count(arm.token_cost, name="token_cost")
+    return arms, ids
