@@ -33,6 +33,7 @@ def program(*blocks: str) -> Any:
     [
         "docs/collections.md",
         "docs/embedding_cache.md",
+        "docs/learning.md",
         "docs/quickstart.md",
         "docs/search.md",
         "docs/stores.md",
