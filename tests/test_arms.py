@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,18 @@ async def test_a_whole_learner_decays_and_is_reset(db: Database) -> None:
     assert numbers(await db.arms.get("l", "a")) == (1.0, 1.0, 0, 0.0)
     assert (await db.arms.get("l", "a")).last_updated > OLD
     assert numbers(await db.arms.get("other", "a", context=SQL)) == (4.0, 2.0, 4, 3.0)
+
+
+async def test_the_arms_of_a_fresh_table_take_no_quadratic_time(db: Database) -> None:
+    """The planner believes that there is one, until the table is analysed."""
+    seconds = []
+    for learner, count in (("few", 2_000), ("many", 16_000)):
+        await db.arms.observe_many(learner, [(f"a{i}", 1.0) for i in range(count)])
+        start = time.perf_counter()
+        assert len(await db.arms.decay(learner, half_life=60)) == count
+        assert await db.arms.delete(learner) == count
+        seconds.append(time.perf_counter() - start)
+    assert seconds[1] < 25 * seconds[0]  # eight times the arms; their square is 64 times
 
 
 async def test_a_half_life_counts_the_time_since_the_last_change(db: Database) -> None:

@@ -48,7 +48,7 @@ def _number(name: str) -> Any:
 _ONE: Final = _float(1.0)
 _FLOOR: Final = _float(0.01)
 """What decay and deltas leave of alpha and beta at least."""
-_DOZEN_HALVINGS: Final = 100  # 2**-100 of the evidence is none, and no number underflows
+_MANY_LIVES: Final = 100  # 2**-100 of the evidence is none, and no number underflows
 _NOTHING: Final = _float(1e-200)  # smaller rewards would underflow, which is an error
 
 
@@ -150,7 +150,11 @@ def _apply_deltas(*, history: bool) -> Any:
 
 
 def _locked(*conditions: Any, also: tuple[Any, ...] = ()) -> tuple[Any, Any]:
-    """The keys of rows, locked in their order, and the condition that these are the rows."""
+    """The keys of rows, locked in their order; and a condition, so that this comes first.
+
+    The statement then goes by the same conditions, in the same snapshot: to join it with the keys
+    takes quadratic time where the planner has no statistics yet.
+    """
     keys = (
         select(*KEY, *also)
         .where(*conditions)
@@ -159,49 +163,45 @@ def _locked(*conditions: Any, also: tuple[Any, ...] = ()) -> tuple[Any, Any]:
         .cte("keys")
         .prefix_with("MATERIALIZED")
     )
-    matching = KEY[0] == keys.c.learner_name
-    for key in KEY[1:]:
-        matching &= key == keys.c[key.name]
-    return keys, matching
+    return keys, select(func.count()).select_from(keys).scalar_subquery() >= 0
 
 
 def _decay(*conditions: Any, history: bool) -> Any:
     """Multiply by a factor, or by what a half-life leaves after the time since the last change."""
     seconds = func.extract("epoch", func.now() - func.coalesce(arms.c.last_updated, func.now()))
     half_life = _number("half_life")
-    lives = func.least(func.greatest(cast(seconds, Double), 0) / half_life, _DOZEN_HALVINGS)
+    lives = func.least(func.greatest(cast(seconds, Double), 0) / half_life, _MANY_LIVES)
     factor = case((half_life.is_(None), _number("by")), else_=func.power(_float(0.5), lives))
-    keys, matching = _locked(*conditions, also=(factor.label("multiplied_by"),))
-    left = keys.c.multiplied_by
     kept_reward = case(
-        (func.abs(arms.c.total_reward) < _NOTHING, _float(0.0)), else_=arms.c.total_reward * left
+        (func.abs(arms.c.total_reward) < _NOTHING, _float(0.0)), else_=arms.c.total_reward * factor
     )
+    keys, locked = _locked(*conditions, also=(factor.label("multiplied_by"),))
     change = (
         update(arms)
-        .where(matching)
+        .where(*conditions, locked)
         .values(
-            alpha=func.greatest(func.greatest(arms.c.alpha, _FLOOR) * left, _FLOOR),
-            beta=func.greatest(func.greatest(arms.c.beta, _FLOOR) * left, _FLOOR),
+            alpha=func.greatest(func.greatest(arms.c.alpha, _FLOOR) * factor, _FLOOR),
+            beta=func.greatest(func.greatest(arms.c.beta, _FLOOR) * factor, _FLOOR),
             total_reward=kept_reward,
             last_updated=func.now(),
         )
+        .returning(*RETURNED)
     )
-    if not history:
-        return change.returning(*RETURNED)
-    change = change.returning(*RETURNED, left)
-    return recorded(change, "decay", multiplied_by="multiplied_by")
+    return (
+        recorded(change, "decay", keys, multiplied_by=keys.c.multiplied_by) if history else change
+    )
 
 
 def _reset(*conditions: Any, history: bool) -> Any:
-    _, matching = _locked(*conditions)
+    _, locked = _locked(*conditions)
     prior = {"alpha": _ONE, "beta": _ONE, "pulls": 0, "total_reward": _float(0.0)}
-    change = update(arms).where(matching).values(**prior, last_updated=func.now())
+    change = update(arms).where(*conditions, locked).values(**prior, last_updated=func.now())
     return recorded(change.returning(*RETURNED), "reset") if history else change
 
 
 def _delete(*conditions: Any, history: bool) -> Any:
-    _, matching = _locked(*conditions)
-    change = delete(arms).where(matching)
+    _, locked = _locked(*conditions)
+    change = delete(arms).where(*conditions, locked)
     return recorded(change.returning(*RETURNED), "delete") if history else change
 
 

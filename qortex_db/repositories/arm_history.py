@@ -9,7 +9,18 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import DateTime, Double, Text, bindparam, cast, func, literal_column, null, select
+from sqlalchemy import (
+    DateTime,
+    Double,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    null,
+    select,
+)
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from qortex_db.models import LearningEvent
@@ -46,12 +57,18 @@ def events_of(done: Any, kind: str, beside: Any = None, **amounts: Any) -> Any:
     """The events of a change.
 
     Args:
-        done: What the change returned: `RETURNED`, and amounts of its own.
+        done: What the change returned: `RETURNED`.
         kind: The events'.
-        beside: Rows with amounts by arm.
-        amounts: Of the events, from either.
+        beside: Rows with amounts by arm, or by context and arm.
+        amounts: Of the events, from these rows.
     """
-    source = done if beside is None else done.join(beside, beside.c.arm_id == done.c.arm_id)
+    source = done
+    if beside is not None:
+        shared = [c.name for c in (arms.c.context_hash, arms.c.arm_id) if c.name in beside.c]
+        # Each row has its partner. A full join is never a nested loop, which takes quadratic time
+        # where the planner has no statistics yet.
+        matching = and_(*(beside.c[name] == done.c[name] for name in shared))
+        source = done.join(beside, matching, full=True)
     states = {c.name: null() if kind == "delete" else done.c[c.name] for c in STATE}
     values = {
         "learner_name": LEARNER,
@@ -65,11 +82,9 @@ def events_of(done: Any, kind: str, beside: Any = None, **amounts: Any) -> Any:
 
 
 def recorded(change: Any, kind: str, beside: Any = None, **amounts: Any) -> Any:
-    """The change with its events, giving what it gives; an amount that it returns goes by name."""
-    done = change.cte("done")
-    given = {name: done.c[v] if isinstance(v, str) else v for name, v in amounts.items()}
+    """The change with its events, giving what the change gives."""
     return (
-        events_of(done, kind, beside, **given)
+        events_of(change.cte("done"), kind, beside, **amounts)
         .returning(*(events.c[c.name] for c in RETURNED))
         .execution_options(writes=(arms,))
     )
