@@ -2,100 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
-
-from sqlalchemy import ARRAY, Double, Text, bindparam, case, cast, column, delete, func, select
-from sqlalchemy.dialects.postgresql import insert
+from typing import TYPE_CHECKING, Final
 
 from qortex_db import observability
 from qortex_db.errors import InvalidInputError
-from qortex_db.models import InteroceptionFactor
-from qortex_db.repositories import validation
+from qortex_db.repositories import factor_statements, validation
+from qortex_db.repositories.factor_statements import DEFAULT_WEIGHT, DELTAS
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from qortex_db.engine import Executor
 
-DELTAS: Final[Mapping[str, float]] = {"accepted": 0.1, "rejected": -0.05, "partial": 0.03}
-"""What an outcome adds to a weight."""
-MIN_WEIGHT: Final = 0.1
-MAX_WEIGHT: Final = 5.0
-DEFAULT_WEIGHT: Final = 1.0
-
-_factors: Any = InteroceptionFactor.__table__
+_CURSOR: Final = re.compile(r"(\d{1,18})@(-?\d{1,19}\.\d{1,10})", re.ASCII)
 
 
-def _clamped(weight: Any) -> Any:
-    return func.least(MAX_WEIGHT, func.greatest(MIN_WEIGHT, weight))
+@dataclass(frozen=True, slots=True)
+class FactorChanges:
+    """What a copy of the factors needs to become like the table.
 
-
-def _keys() -> Any:
-    return cast(bindparam("ids"), ARRAY(Text))
-
-
-def _upsert() -> Any:
-    rows = (
-        func.unnest(_keys(), cast(bindparam("weights"), ARRAY(Double)))
-        .table_valued(column("node_id", Text), column("weight", Double))
-        .render_derived(name="rows")
-    )
-    return insert(_factors).from_select(
-        ["node_id", "weight"], select(rows.c.node_id, rows.c.weight)
-    )
-
-
-def _save() -> Any:
-    statement = _upsert()
-    new = statement.excluded
-    return statement.on_conflict_do_update(
-        index_elements=[_factors.c.node_id],
-        set_={"weight": new.weight, "updated_at": new.updated_at},
-    )
-
-
-def _adjust() -> Any:
-    """A new row has the default plus the outcome's delta; that sum also tells which delta it is.
-
-    The deltas are parameters: as differences of `excluded` they would carry its rounding.
+    Attributes:
+        weights: The weights to put over those of the copy.
+        cursor: What to ask with the next time; text that may be stored.
+        count: How many factors are stored. A copy that has more after taking `weights` over holds
+            some that were deleted: ask again without a cursor.
     """
-    statement = _upsert()
-    new = statement.excluded
-    delta = case(
-        *((new.weight == DEFAULT_WEIGHT + delta, delta) for delta in DELTAS.values()), else_=0.0
-    )
-    return statement.on_conflict_do_update(
-        index_elements=[_factors.c.node_id],
-        set_={"weight": _clamped(_factors.c.weight + delta), "updated_at": new.updated_at},
-    ).returning(_factors.c.node_id, _factors.c.weight)
 
-
-_LOAD = select(_factors.c.node_id, _factors.c.weight)
-_GET = _LOAD.where(_factors.c.node_id == func.any(_keys()))
-_SAVE = _save()
-_ADJUST = _adjust()
-_LOCKED = (
-    select(_factors.c.node_id)
-    .where(_factors.c.node_id == func.any(_keys()))
-    .order_by(_factors.c.node_id.collate("C"))
-    .with_for_update()
-    .cte("keys")
-    .prefix_with("MATERIALIZED")
-)
-_DELETE = delete(_factors).where(_factors.c.node_id == _LOCKED.c.node_id)
-_share = _factors.c.weight / func.nullif(func.sum(_factors.c.weight).over(), 0)
-_weights = select(_factors.c.weight, _share.label("share")).subquery("weights")
-_SUMMARY = select(
-    func.count(),
-    func.avg(_weights.c.weight),
-    func.min(_weights.c.weight),
-    func.max(_weights.c.weight),
-    func.count().filter(_weights.c.weight > DEFAULT_WEIGHT),
-    func.count().filter(_weights.c.weight < DEFAULT_WEIGHT),
-    func.sum(-_weights.c.share * func.ln(_weights.c.share) / func.ln(2.0)).filter(
-        _weights.c.share > 0
-    ),
-).select_from(_weights)
+    weights: dict[str, float]
+    cursor: str
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +41,7 @@ class FactorSummary:
     """All factors at a glance.
 
     Attributes:
+        mean: 1.0, as are min and max, where none is stored.
         boosted: How many weights are above 1.0.
         penalised: How many are below.
         entropy: Of the weights as shares of their sum, in bits.
@@ -125,7 +64,8 @@ class FactorRepository:
 
     async def load(self) -> dict[str, float]:
         """Every stored weight by node."""
-        return {row[0]: row[1] for row in (await self._executor.run(_LOAD, {})).rows}
+        rows = (await self._executor.run(factor_statements.LOAD, {})).rows
+        return {row[0]: row[1] for row in rows}
 
     async def get(self, node_ids: Iterable[str]) -> dict[str, float]:
         """The weights of these nodes, in the order given; 1.0 where none is stored."""
@@ -133,7 +73,8 @@ class FactorRepository:
         keys = validation.check_ids(given, name="node_ids")
         if not keys:
             return {}
-        stored = {row[0]: row[1] for row in (await self._executor.run(_GET, {"ids": keys})).rows}
+        rows = (await self._executor.run(factor_statements.GET, {"ids": keys})).rows
+        stored = {row[0]: row[1] for row in rows}
         return {key: stored.get(key, DEFAULT_WEIGHT) for key in given}
 
     async def save(self, weights: Mapping[str, float]) -> None:
@@ -153,14 +94,19 @@ class FactorRepository:
                 validation.check_number(value, name=f"weight of {key!r:.60}")
                 for key, value in zip(keys, values, strict=True)
             ]
-        await self._executor.run(_SAVE, {"ids": keys, "weights": values})
+        await self._executor.run(factor_statements.SAVE, {"ids": keys, "weights": values})
         observability.factor_updates_total.add(len(keys), {"outcome": "saved"})
 
-    async def adjust(self, outcomes: Mapping[str, str]) -> dict[str, float]:
+    async def adjust(
+        self, outcomes: Mapping[str, str], *, half_life: float | timedelta | None = None
+    ) -> dict[str, float]:
         """Move weights by feedback, each within 0.1 to 5.0, atomically.
 
         Args:
             outcomes: "accepted" (+0.1), "rejected" (-0.05) or "partial" (+0.03) by node.
+            half_life: In seconds. Where weights decay, pass what `decay` is given: each weight
+                then decays to this moment before it moves. Without it, the time since the weight
+                last changed is forgiven.
 
         Returns:
             The new weights.
@@ -178,15 +124,79 @@ class FactorRepository:
                     f"The outcome of {key!r:.60} is unknown; pass one of {', '.join(DELTAS)}."
                 )
             rows[key] = DEFAULT_WEIGHT + DELTAS[outcome]
+        pace = (
+            0.0
+            if half_life is None
+            else 1.0 / validation.check_seconds(half_life, name="half_life")
+        )
         if not rows:
             return {}
         keys = sorted(rows)
-        fetched = await self._executor.run(
-            _ADJUST, {"ids": keys, "weights": [rows[key] for key in keys]}
-        )
+        params = {
+            "ids": keys,
+            "weights": [rows[key] for key in keys],
+            "half_lives_per_second": pace,
+        }
+        fetched = await self._executor.run(factor_statements.ADJUST, params)
         for outcome in outcomes.values():
             observability.factor_updates_total.add(1, {"outcome": outcome})
         return {row[0]: row[1] for row in fetched.rows}
+
+    async def decay(
+        self, *, half_life: float | timedelta, node_ids: Iterable[str] | None = None
+    ) -> int:
+        """Move weights towards 1.0 by the time since each last changed, in one statement.
+
+        A weight `w` becomes `1 + (w - 1) * 0.5 ** (elapsed / half_life)`. It may be called at any
+        moments: twice is once over the whole time. What changes a weight starts its time anew, so
+        let `adjust` know the half-life too.
+
+        Args:
+            half_life: In seconds.
+            node_ids: Whose; None means every node.
+
+        Returns:
+            How many factors were written. `changes` tells which.
+        """
+        seconds = validation.check_seconds(half_life, name="half_life")
+        params: dict[str, object] = {"half_lives_per_second": 1.0 / seconds}
+        statement = factor_statements.DECAY_ALL
+        if node_ids is not None:
+            statement = factor_statements.DECAY
+            params["ids"] = keys = validation.check_ids(node_ids, name="node_ids")
+            if not keys:
+                return 0
+        count = (await self._executor.run(statement, params)).rowcount
+        observability.factor_updates_total.add(count, {"outcome": "decayed"})
+        return count
+
+    async def changes(self, since: str | None = None) -> FactorChanges:
+        """What was written since a cursor, so that a copy in memory is refreshed cheaply.
+
+        Exact, whatever the clocks say and however late a transaction commits: a copy that takes
+        each answer over is never without a committed weight. A weight may be sent more than once.
+        Ask by itself: a unit of work also sees what it may still roll back.
+
+        Args:
+            since: The cursor of the answer before; None sends everything.
+
+        Raises:
+            InvalidInputError: `since` is no cursor of this database, or newer than this server, as
+                after a restore: ask without one.
+
+        Source:
+            https://www.postgresql.org/docs/current/functions-info.html (pg_current_snapshot)
+        """
+        number, origin = _parsed(since)
+        rows = (await self._executor.run(factor_statements.CHANGES, {"since": number})).rows
+        _, _, database, cursor, newest, count = next(row for row in rows if row[0] is None)
+        if number is not None and (origin != database or number > newest):
+            raise InvalidInputError(
+                "since is the cursor of another database, or newer than this server: start anew "
+                "from what changes() gives without one."
+            )
+        weights = {row[0]: row[1] for row in rows if row[0] is not None}
+        return FactorChanges(weights, f"{cursor}@{database}", count)
 
     async def weight_seeds(self, seed_ids: Iterable[str]) -> dict[str, float]:
         """The seeds' shares by their weights, summing to 1; equal shares where all weigh 0."""
@@ -205,19 +215,29 @@ class FactorRepository:
         keys = validation.check_ids(node_ids)
         if not keys:
             return 0
-        return (await self._executor.run(_DELETE, {"ids": keys})).rowcount
+        return (await self._executor.run(factor_statements.DELETE, {"ids": keys})).rowcount
 
     async def summary(self) -> FactorSummary:
         """Count, mean, extremes and entropy, by one statement."""
         count, mean, low, high, boosted, penalised, entropy = (
-            await self._executor.run(_SUMMARY, {})
+            await self._executor.run(factor_statements.SUMMARY, {})
         ).rows[0]
         return FactorSummary(
             count=count,
-            mean=float(mean or 0.0),
-            min=float(low or 0.0),
-            max=float(high or 0.0),
+            mean=DEFAULT_WEIGHT if mean is None else mean,
+            min=DEFAULT_WEIGHT if low is None else low,
+            max=DEFAULT_WEIGHT if high is None else high,
             boosted=boosted,
             penalised=penalised,
             entropy=abs(float(entropy or 0.0)),
         )
+
+
+def _parsed(cursor: str | None) -> tuple[int | None, str]:
+    """A cursor's transaction, and the database that it is of."""
+    if cursor is None:
+        return None, ""
+    match = _CURSOR.fullmatch(validation.check_text(cursor, name="since"))
+    if match is None:
+        raise InvalidInputError("since is no cursor: pass that of the answer before, or None.")
+    return int(match[1]), match[2]

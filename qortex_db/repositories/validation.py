@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from numbers import Real
 from operator import index
 from typing import Final, SupportsIndex, cast
@@ -127,6 +127,12 @@ def check_count(value: object, *, name: str) -> int:
     if number is None or not 0 <= number <= MAX_INT4:
         raise InvalidInputError(f"{name} has to be a whole number from 0 to {MAX_INT4:,}.")
     return number
+
+
+def check_seconds(value: object, *, name: str) -> float:
+    """A span of time of a microsecond or more, in seconds."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    return check_number(seconds, name=name, low=1e-6)
 
 
 def check_time(value: object, *, name: str) -> datetime | None:

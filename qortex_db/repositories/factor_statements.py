@@ -1,0 +1,190 @@
+"""The statements over `interoception_factors`, built once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Double,
+    Text,
+    bindparam,
+    case,
+    cast,
+    column,
+    delete,
+    extract,
+    func,
+    literal_column,
+    null,
+    select,
+    union_all,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+
+from qortex_db.models import InteroceptionFactor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DELTAS: Final[Mapping[str, float]] = {"accepted": 0.1, "rejected": -0.05, "partial": 0.03}
+"""What an outcome adds to a weight."""
+MIN_WEIGHT: Final = 0.1
+MAX_WEIGHT: Final = 5.0
+DEFAULT_WEIGHT: Final = 1.0
+_MOST_HALF_LIVES: Final = 1_000.0  # PostgreSQL refuses a power that underflows
+
+_DATABASE: Final = (
+    "(SELECT c.system_identifier || '.' || d.oid FROM pg_catalog.pg_control_system() c, "
+    "pg_catalog.pg_database d WHERE d.datname = current_database())"
+)
+
+_factors: Any = InteroceptionFactor.__table__
+_listed = _factors.c.node_id == func.any(cast(bindparam("ids"), ARRAY(Text)))
+
+
+def _clamped(weight: Any) -> Any:
+    return func.least(MAX_WEIGHT, func.greatest(MIN_WEIGHT, weight))
+
+
+def _decayed(until: Any) -> Any:
+    """The weight, nearer to its default by the time since it last changed.
+
+    As a step from where it is: no time leaves it exactly alone. Clocks of transactions overlap, so
+    the time may be negative, and adopted rows may have none; both are no time.
+    """
+    seconds = cast(extract("epoch", until - _factors.c.updated_at), Double)
+    half_lives = func.greatest(seconds, 0.0) * cast(bindparam("half_lives_per_second"), Double)
+    share = 1.0 - func.power(0.5, func.least(half_lives, _MOST_HALF_LIVES))
+    return _factors.c.weight + (DEFAULT_WEIGHT - _factors.c.weight) * share
+
+
+def _upsert() -> Any:
+    rows = (
+        func.unnest(cast(bindparam("ids"), ARRAY(Text)), cast(bindparam("weights"), ARRAY(Double)))
+        .table_valued(column("node_id", Text), column("weight", Double))
+        .render_derived(name="rows")
+    )
+    return insert(_factors).from_select(
+        ["node_id", "weight"], select(rows.c.node_id, rows.c.weight)
+    )
+
+
+def _on_conflict(statement: Any, weight: Any) -> Any:
+    """Change a stored weight; its time never goes back, or decay would count some of it twice."""
+    latest = func.greatest(_factors.c.updated_at, statement.excluded.updated_at)
+    return statement.on_conflict_do_update(
+        index_elements=[_factors.c.node_id], set_={"weight": weight, "updated_at": latest}
+    )
+
+
+def _save() -> Any:
+    statement = _upsert()
+    return _on_conflict(statement, statement.excluded.weight)
+
+
+def _adjust() -> Any:
+    """A new row has the default plus the outcome's delta; that sum also tells which delta it is.
+
+    The deltas are parameters: as differences of `excluded` they would carry its rounding.
+    """
+    statement = _upsert()
+    new = statement.excluded
+    delta = case(
+        *((new.weight == DEFAULT_WEIGHT + delta, delta) for delta in DELTAS.values()), else_=0.0
+    )
+    weight = _clamped(_decayed(new.updated_at) + delta)
+    return _on_conflict(statement, weight).returning(_factors.c.node_id, _factors.c.weight)
+
+
+def _locked(*conditions: Any, **lock: Any) -> Any:
+    """Keys locked in their order first, as every writer does, so that none deadlocks."""
+    return (
+        select(_factors.c.node_id)
+        .where(*conditions)
+        .order_by(_factors.c.node_id.collate("C"))
+        .with_for_update(**lock)
+        .cte("keys")
+        .prefix_with("MATERIALIZED")
+    )
+
+
+def _delete() -> Any:
+    keys = _locked(_listed)
+    return delete(_factors).where(_factors.c.node_id == keys.c.node_id)
+
+
+def _decay(*conditions: Any) -> Any:
+    """What would stay as it is keeps its time too: it moves once enough has passed to see."""
+    weight = _decayed(func.now())
+    moves = (weight != _factors.c.weight) | _factors.c.updated_at.is_(None)
+    keys = _locked(moves, *conditions, key_share=True)
+    return (
+        update(_factors)
+        .where(_factors.c.node_id == keys.c.node_id)
+        .values(weight=weight, updated_at=func.greatest(_factors.c.updated_at, func.now()))
+    )
+
+
+def _summary() -> Any:
+    total = func.sum(_factors.c.weight).over()
+    share = _factors.c.weight / case((total > 0, total))
+    weights = select(_factors.c.weight, share.label("share")).subquery("weights")
+    weight = weights.c.weight
+    return select(
+        func.count(),
+        func.avg(weight),
+        func.min(weight),
+        func.max(weight),
+        func.count().filter(weight > DEFAULT_WEIGHT),
+        func.count().filter(weight < DEFAULT_WEIGHT),
+        func.sum(-weights.c.share * func.ln(weights.c.share) / func.ln(2.0)).filter(
+            weights.c.share > 0
+        ),
+    ).select_from(weights)
+
+
+def _number(transaction_id: Any) -> Any:
+    return cast(cast(transaction_id, Text), BigInteger)
+
+
+def _changes() -> Any:
+    """The cursor's own row, then the rows written since a cursor.
+
+    The cursor is the oldest transaction still running: all before it have ended, and are seen
+    here. So whatever a later call sees for the first time has this number or a later one, however
+    long it takes to commit; a savepoint's number is later than its transaction's. Of a row's number
+    only the lower half is stored. Counted on from the cursor, it falls below the newest number
+    where the row is new; where an ancient row does so by chance, it is sent once too often.
+    """
+    snapshot = func.pg_current_snapshot()
+    end = _number(func.pg_snapshot_xmax(snapshot))
+    since = cast(bindparam("since"), BigInteger)
+    distance = (_number(literal_column("xmin")) - since).op("&")(2**32 - 1)
+    written = func.coalesce(distance < end - since, True)
+    return union_all(
+        select(
+            null().label("node_id"),
+            null().label("weight"),
+            literal_column(_DATABASE, Text).label("database"),
+            _number(func.pg_snapshot_xmin(snapshot)).label("cursor"),
+            end.label("newest"),
+            select(func.count()).select_from(_factors).scalar_subquery().label("count"),
+        ),
+        select(_factors.c.node_id, _factors.c.weight, null(), null(), null(), null()).where(
+            written
+        ),
+    )
+
+
+LOAD = select(_factors.c.node_id, _factors.c.weight)
+GET = LOAD.where(_listed)
+SAVE = _save()
+ADJUST = _adjust()
+DELETE = _delete()
+DECAY = _decay(_listed)
+DECAY_ALL = _decay()
+SUMMARY = _summary()
+CHANGES = _changes()
