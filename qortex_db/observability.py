@@ -55,6 +55,9 @@ learning_observations_total = _meter.create_counter(
 factor_updates_total = _meter.create_counter(
     "qortex_factor_updates_total", unit="{update}", description="Factor updates"
 )
+edges_promoted_total = _meter.create_counter(
+    "qortex_edges_promoted_total", unit="{edge}", description="Edges taken out of the buffer"
+)
 embedding_cache_hits_total = _meter.create_counter(
     "qortex_embedding_cache_hits_total", unit="{text}", description="Embeddings found in the cache"
 )

@@ -2,14 +2,14 @@
 
 from qortex_db.repositories.advice import IndexAdvice, RecallProbe, Tuning
 from qortex_db.repositories.arms import ALL_CONTEXTS, ArmRepository, LearnerMetrics
-from qortex_db.repositories.edges import EdgeRepository, EdgeStats
+from qortex_db.repositories.edges import EdgeRepository, EdgeStats, EdgeSummary, Promotion
 from qortex_db.repositories.embeddings import (
     MAX_CACHED,
     CacheStats,
     EmbeddingModel,
     EmbeddingRepository,
 )
-from qortex_db.repositories.factors import FactorRepository
+from qortex_db.repositories.factors import FactorChanges, FactorRepository, FactorSummary
 from qortex_db.repositories.plans import SearchPlan
 from qortex_db.repositories.records import (
     MAX_LIMIT,
@@ -32,12 +32,16 @@ __all__ = [
     "CacheStats",
     "EdgeRepository",
     "EdgeStats",
+    "EdgeSummary",
     "EmbeddingModel",
     "EmbeddingRepository",
     "FacetCount",
+    "FactorChanges",
     "FactorRepository",
+    "FactorSummary",
     "IndexAdvice",
     "LearnerMetrics",
+    "Promotion",
     "RecallProbe",
     "ScrollPage",
     "SearchGroup",

@@ -1,0 +1,150 @@
+"""The statements over `interoception_edge_buffer`, built once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    DateTime,
+    Double,
+    Integer,
+    Text,
+    bindparam,
+    cast,
+    column,
+    delete,
+    func,
+    select,
+    tuple_,
+    type_coerce,
+)
+from sqlalchemy.dialects.postgresql import JSONB, JSONPATH, insert
+
+from qortex_db.models import InteroceptionEdge
+from qortex_db.types import JsonText
+
+_edges: Any = InteroceptionEdge.__table__
+_KEY = (_edges.c.src_id, _edges.c.tgt_id)
+_STATS = (
+    _edges.c.hit_count,
+    type_coerce(cast(_edges.c.scores, Text), JsonText()),
+    _edges.c.last_seen,
+)
+_value = func.jsonb_array_elements_text(_edges.c.scores).table_valued(column("value", Text))
+# In the order of the array and in binary, so the same to the last digit as EdgeStats.avg_score.
+_AVG_SCORE = func.coalesce(
+    select(func.avg(cast(_value.c.value, Double))).select_from(_value).scalar_subquery(), 0.0
+)
+_READY = (_edges.c.hit_count >= bindparam("min_hits", type_=Integer)) & (
+    bindparam("min_avg_score", type_=Double) <= _AVG_SCORE
+)
+
+
+def _upsert() -> Any:
+    # In a select list unnest() streams; in FROM its rows are put aside first.
+    arrays: dict[str, tuple[str, Any]] = {
+        "src_id": ("srcs", Text),
+        "tgt_id": ("tgts", Text),
+        "hit_count": ("hits", Integer),
+        "scores": ("scores", Text),
+        "last_seen": ("times", DateTime(timezone=True)),
+    }
+    rows = select(
+        *(
+            func.unnest(cast(bindparam(name), ARRAY(kind)), type_=kind).label(column_name)
+            for column_name, (name, kind) in arrays.items()
+        )
+    ).subquery("rows")
+    return insert(_edges).from_select(
+        ["src_id", "tgt_id", "hit_count", "scores", "last_seen"],
+        select(
+            rows.c.src_id,
+            rows.c.tgt_id,
+            rows.c.hit_count,
+            cast(rows.c.scores, JSONB),
+            func.coalesce(rows.c.last_seen, func.now()),
+        ),
+    )
+
+
+def _save() -> Any:
+    statement = _upsert()
+    new = statement.excluded
+    return statement.on_conflict_do_update(
+        index_elements=list(_KEY),
+        set_={"hit_count": new.hit_count, "scores": new.scores, "last_seen": new.last_seen},
+    )
+
+
+def _record() -> Any:
+    statement = _upsert()
+    new = statement.excluded
+    newest = func.jsonb_path_query_array(
+        _edges.c.scores.op("||")(new.scores), cast(bindparam("newest"), JSONPATH), type_=JSONB
+    )
+    return statement.on_conflict_do_update(
+        index_elements=list(_KEY),
+        set_={
+            "hit_count": _edges.c.hit_count + new.hit_count,
+            "scores": newest,
+            "last_seen": new.last_seen,
+        },
+    ).returning(*_STATS)
+
+
+def _remove() -> Any:
+    """Lock in key order first, as every writer does, so that none deadlocks with another."""
+    listed: Any = (
+        func.unnest(cast(bindparam("srcs"), ARRAY(Text)), cast(bindparam("tgts"), ARRAY(Text)))
+        .table_valued(column("src_id", Text), column("tgt_id", Text))
+        .render_derived(name="pairs")
+    )
+    keys = (
+        select(*_KEY)
+        .where(tuple_(*_KEY).in_(select(listed.c.src_id, listed.c.tgt_id)))
+        .order_by(*(key.collate("C") for key in _KEY))
+        .with_for_update()
+        .cte("keys")
+        .prefix_with("MATERIALIZED")
+    )
+    return delete(_edges).where(*(key == keys.c[key.name] for key in _KEY))
+
+
+def _promote() -> Any:
+    """Lock what is ready and free, then delete it: each edge is one promoter's.
+
+    Who skips what others hold waits for nobody, so the order of locks may be that of merit. A row
+    that changed since the snapshot is looked at again as it is now, by the lock and by the delete.
+    """
+    ready = (
+        select(*_KEY)
+        .where(_READY)
+        .order_by(_edges.c.hit_count.desc(), _AVG_SCORE.desc(), *(key.collate("C") for key in _KEY))
+        .limit(cast(bindparam("limit"), Integer))  # NULL is none
+        .with_for_update(skip_locked=True)
+        .cte("ready")
+        .prefix_with("MATERIALIZED")
+    )
+    return (
+        delete(_edges)
+        .where(*(key == ready.c[key.name] for key in _KEY))
+        .returning(*_KEY, _edges.c.hit_count, _AVG_SCORE.label("avg_score"))
+    )
+
+
+LOAD = select(*_KEY, *_STATS)
+GET = select(*_STATS).where(
+    _edges.c.src_id == bindparam("src"), _edges.c.tgt_id == bindparam("tgt")
+)
+SAVE = _save()
+RECORD = _record()
+REMOVE = _remove()
+PROMOTE = _promote()
+SUMMARY = select(
+    func.count(),
+    func.sum(_edges.c.hit_count),
+    func.avg(_edges.c.hit_count),
+    func.max(_edges.c.hit_count),
+    func.count().filter(_READY),
+).select_from(_edges)
