@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -177,7 +177,48 @@ def calls() -> list[Call]:  # noqa: C901 - a list of cases
     return found
 
 
-CALLS = calls()
+def interoception_calls() -> list[Call]:
+    found: list[Call] = []
+
+    def add(name: str, call: Callable[[Database], Any], match: str) -> None:
+        found.append((name, call, match))
+
+    for mean in (float("nan"), float("inf"), "1", None, True):
+        add(f"mean {mean}", lambda db, v=mean: db.edges.promote(min_avg_score=v), "min_avg_score")
+        add(f"ready {mean}", lambda db, v=mean: db.edges.summary(min_avg_score=v), "min_avg_score")
+    for count in (-1, 1.5, "3", True, None, 2**31):
+        add(f"hits {count}", lambda db, v=count: db.edges.promote(min_hits=v), "min_hits")
+        add(f"ready {count}", lambda db, v=count: db.edges.summary(min_hits=v), "min_hits")
+    for limit in (0, -1, 1.5, "3", True, 2**31):
+        add(f"promote {limit}", lambda db, v=limit: db.edges.promote(limit=v), "limit")
+    for most in (0, -1, 1.5, "3", True, None, 10_001):
+        options = {"max_scores": most}
+        add(
+            f"record {most}", lambda db, o=options: db.edges.record("a", "b", score=1.0, **o), "max"
+        )
+        add(
+            f"many {most}",
+            lambda db, o=options: db.edges.record_many([("a", "b", 1.0)], **o),
+            "max",
+        )
+        add(f"save {most}", lambda db, o=options: db.edges.save({}, **o), "max_scores")
+    for size in (1e101, -1e101, 10**101, 10**400):
+        add(f"score {size}", lambda db, v=size: db.edges.record("a", "b", score=v), "score")
+        edges = {("a", "b"): EdgeStats(1, [0.5, size])}
+        add(f"scores {size}", lambda db, e=edges: db.edges.save(e), "score")
+        add(f"weight {size}", lambda db, v=size: db.factors.save({"a": 1.0, "b": v}), "weight")
+    for seconds in (0, -1.0, float("nan"), float("inf"), "1", True, timedelta(0)):
+        options = {"half_life": seconds}
+        add(f"decay {seconds}", lambda db, o=options: db.factors.decay(**o), "half_life")
+        add(f"adjust {seconds}", lambda db, o=options: db.factors.adjust({}, **o), "half_life")
+    add("decay of a str", lambda db: db.factors.decay(half_life=1, node_ids="abc"), "even for one")
+    add("decay of no id", lambda db: db.factors.decay(half_life=1, node_ids=["a", ""]), "empty")
+    for since in ("", "soon", "1", "1@2", "-1@1.1", f"{10**18}@1.1", "\u0661@1.1", "\x00", 7, b"1"):
+        add(f"since {since!r}", lambda db, v=since: db.factors.changes(v), "since")
+    return found
+
+
+CALLS = calls() + interoception_calls()
 
 
 async def test_bad_input_is_refused_before_the_server_and_changes_nothing(

@@ -109,11 +109,11 @@ def _edge_key(key: tuple[str, str]) -> tuple[str, str]:
 
 
 def _scores(values: list[float]) -> list[float]:
-    return values if validation.all_finite(values) else [_score(value) for value in values]
+    return values if validation.all_measures(values) else [_score(value) for value in values]
 
 
 def _score(value: object) -> float:
-    return validation.check_number(value, name="score")
+    return validation.check_measure(value, name="score")
 
 
 class EdgeRepository:
@@ -171,7 +171,7 @@ class EdgeRepository:
         Args:
             src: One id.
             tgt: The other; the direction does not matter.
-            score: The similarity, any finite number.
+            score: The similarity; any number up to 1e100.
             max_scores: How many scores the edge keeps, the newest, 1 to 10,000.
 
         Returns:

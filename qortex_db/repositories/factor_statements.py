@@ -36,6 +36,7 @@ MAX_WEIGHT: Final = 5.0
 DEFAULT_WEIGHT: Final = 1.0
 _MOST_HALF_LIVES: Final = 1_000.0  # PostgreSQL refuses a power that underflows
 
+_NO_WEIGHT: Final = 1e-100
 _DATABASE: Final = (
     "(SELECT c.system_identifier || '.' || d.oid FROM pg_catalog.pg_control_system() c, "
     "pg_catalog.pg_database d WHERE d.datname = current_database())"
@@ -129,8 +130,9 @@ def _decay(*conditions: Any) -> Any:
 
 
 def _summary() -> Any:
+    # PostgreSQL refuses what underflows; so small a share has no part in the entropy.
     total = func.sum(_factors.c.weight).over()
-    share = _factors.c.weight / case((total > 0, total))
+    share = case(((total > 0) & (_factors.c.weight > _NO_WEIGHT), _factors.c.weight / total))
     weights = select(_factors.c.weight, share.label("share")).subquery("weights")
     weight = weights.c.weight
     return select(
@@ -140,9 +142,7 @@ def _summary() -> Any:
         func.max(weight),
         func.count().filter(weight > DEFAULT_WEIGHT),
         func.count().filter(weight < DEFAULT_WEIGHT),
-        func.sum(-weights.c.share * func.ln(weights.c.share) / func.ln(2.0)).filter(
-            weights.c.share > 0
-        ),
+        func.sum(-weights.c.share * func.ln(weights.c.share) / func.ln(2.0)),
     ).select_from(weights)
 
 

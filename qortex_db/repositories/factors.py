@@ -89,9 +89,9 @@ class FactorRepository:
         if not keys:
             return
         values = [weights[key] for key in keys]
-        if not validation.all_finite(values):
+        if not validation.all_measures(values):
             values = [
-                validation.check_number(value, name=f"weight of {key!r:.60}")
+                validation.check_measure(value, name=f"weight of {key!r:.60}")
                 for key, value in zip(keys, values, strict=True)
             ]
         await self._executor.run(factor_statements.SAVE, {"ids": keys, "weights": values})

@@ -17,6 +17,9 @@ MAX_ID_BYTES: Final = 1_024
 
 MAX_INT4: Final = 2**31 - 1
 
+MAX_MEASURE: Final = 1e100
+"""The largest weight or score: what the server sums and squares of them stays finite."""
+
 _to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
@@ -105,7 +108,10 @@ def check_number(
     """A finite number within bounds, both included."""
     if type(value) is not float and (isinstance(value, bool) or not isinstance(value, Real)):
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a number.")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an int has no largest
+        raise InvalidInputError(f"{name} is beyond what a float holds.") from None
     if not math.isfinite(number) or not low <= number <= high:
         bounds = (
             "finite"
@@ -116,9 +122,21 @@ def check_number(
     return number
 
 
-def all_finite(values: Collection[object]) -> bool:
-    """Whether all are finite floats beyond doubt, by a few passes."""
-    return set(map(type, values)) <= {float} and math.isfinite(sum(cast("list[float]", values)))
+def check_measure(value: object, *, name: str) -> float:
+    """A weight or a score: any number that sums bear."""
+    return check_number(value, name=name, low=-MAX_MEASURE, high=MAX_MEASURE)
+
+
+def all_measures(values: Collection[object]) -> bool:
+    """Whether all are weights or scores beyond doubt, by a few passes."""
+    if not set(map(type, values)) <= {float}:
+        return False
+    numbers = cast("Collection[float]", values)
+    return not numbers or (
+        math.isfinite(sum(numbers))  # as NaN compares with nothing
+        and min(numbers) >= -MAX_MEASURE
+        and max(numbers) <= MAX_MEASURE
+    )
 
 
 def check_count(value: object, *, name: str) -> int:
