@@ -50,6 +50,8 @@ async def use(db: Database) -> None:
     await learning.get("a")
     await db.arms.observe_many("l", [("a", 1.0), ("b", 0.0)])
     await db.arms.select("l", ["a", "b"])
+    await db.edges.record_many([("a", "b", 0.9)] * 3)
+    await db.edges.promote()
     for _ in range(2):
         await db.embeddings.embed(["a"], model=lambda _: [VECTOR], name="m")
 
@@ -100,6 +102,7 @@ async def test_the_metrics_are_recorded(
         "qortex_learning_selections_total",
         "qortex_learning_observations_total",
         "qortex_factor_updates_total",
+        "qortex_edges_promoted_total",
         "qortex_embedding_cache_hits_total",
         "qortex_embedding_cache_misses_total",
     } <= names
