@@ -34,6 +34,7 @@ def program(*blocks: str) -> Any:
         "docs/collections.md",
         "docs/embedding_cache.md",
         "docs/learning.md",
+        "docs/interoception.md",
         "docs/quickstart.md",
         "docs/search.md",
         "docs/stores.md",
