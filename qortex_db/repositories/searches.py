@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any
 
-from qortex_db.errors import InvalidInputError, NotFoundError
 from qortex_db.repositories import validation
 from qortex_db.repositories.approach import IterativeScan, Knobs, approach
+from qortex_db.repositories.example_searches import ExampleSearches
+from qortex_db.repositories.fused_searches import FusedSearches
 from qortex_db.repositories.nearest import SearchForm
 from qortex_db.repositories.plans import Explain, SearchPlan, read_plan
 from qortex_db.repositories.records import (
@@ -20,23 +20,18 @@ from qortex_db.repositories.records import (
     SearchHits,
 )
 from qortex_db.repositories.vector_table import VectorTable
-from qortex_db.search import check_query, most_diverse, with_document
+from qortex_db.search import most_diverse, with_document
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import Table
 
     from qortex_db.engine import Executor
     from qortex_db.search import Where
 
-MAX_QUERIES: Final = 32
-"""The most embeddings of one `multi_search`."""
-MAX_EXAMPLES: Final = 1_000
-"""The most examples of one `recommend`."""
 
-_BRANCH = 100
-
-
-class VectorSearches:
+class VectorSearches(FusedSearches, ExampleSearches):
     """Searches by the metric of a collection; nothing here writes, so a standby can serve it.
 
     Where an index finds fewer rows than were asked for, the same statement compares with every row:
@@ -182,78 +177,6 @@ class VectorSearches:
         rows = await vectors.rows(vectors.searches.within(narrowed, form), params)
         return SearchHits(vectors.hits(rows[:count]), requested=count, complete=len(rows) <= count)
 
-    async def hybrid_search(
-        self,
-        embedding: EmbeddingInput,
-        text: str,
-        *,
-        limit: int = 10,
-        where: Where | None = None,
-        where_document: Mapping[str, Any] | None = None,
-        alpha: float | None = None,
-        k: int = 60,
-        branch_limit: int | None = None,
-        using: str | None = None,
-        exact: bool = False,
-        with_payload: bool = True,
-        with_embedding: bool = False,
-    ) -> SearchHits:
-        """The best by meaning and by words together, each branch under the same filter.
-
-        Args:
-            embedding: As of `search`.
-            text: Words, "phrases", -exclusions and `or`, as `websearch_to_tsquery` reads them; at
-                most 1,000 characters.
-            limit: 1 to `MAX_LIMIT`.
-            where: As of `search`.
-            where_document: As of `search`.
-            alpha: None fuses by reciprocal rank, and a score is the sum of 1 / (k + rank). A number
-                from 0 (words alone) to 1 (meaning alone) is the weight of the branches' scores,
-                each scaled from 0 to 1.
-            k: How flat reciprocal ranks are, 1 to 10,000.
-            branch_limit: How many each branch brings in; by default 100, or the limit if larger.
-            using: As of `search`.
-            exact: Compare the embedding with every row.
-            with_payload: As of `search`.
-            with_embedding: As of `search`.
-
-        Raises:
-            InvalidInputError: An argument was refused, or the table has no column `document`.
-        """
-        vectors = self._vectors.using(using)
-        count = validation.check_limit(limit, MAX_LIMIT)
-        if "document" not in vectors.table.c:
-            raise InvalidInputError(f"The table {vectors.table.name} has no column document.")
-        where = with_document(where, where_document)
-        branch = max(_BRANCH, count)
-        if branch_limit is not None:
-            branch = validation.check_limit(branch_limit, MAX_LIMIT, name="branch_limit")
-        params: dict[str, Any] = {
-            "query": vectors.encode(embedding, await vectors.facts()),
-            "text": check_query(text, "text"),
-            "candidates": branch,
-            "hits": count,
-        }
-        if alpha is None:
-            params["k"] = float(validation.check_limit(k, MAX_LIMIT, name="k"))
-        else:
-            weight = validation.check_number(alpha, name="alpha", low=0, high=1)
-            params |= {"dense_weight": weight, "text_weight": 1 - weight}
-        narrowed, form = approach(
-            vectors,
-            params,
-            where,
-            exact=exact,
-            with_payload=with_payload,
-            with_embedding=with_embedding,
-        )
-        fusion: Literal["ranks", "scores"] = "ranks" if alpha is None else "scores"
-        statement = vectors.searches.hybrid(narrowed, form, fusion)
-        rows = await vectors.rows(statement, params)
-        return SearchHits(
-            (vectors.shape.hit(row, row[1]) for row in rows), requested=count, complete=True
-        )
-
     async def mmr_search(
         self,
         embedding: EmbeddingInput,
@@ -299,112 +222,6 @@ class VectorSearches:
         chosen = most_diverse(embeddings, [hit.score for hit in found], count, weight)
         hits = [found[i] if with_embedding else replace(found[i], embedding=None) for i in chosen]
         return SearchHits(hits, requested=count, complete=True)
-
-    async def multi_search(
-        self,
-        embeddings: Sequence[EmbeddingInput],
-        *,
-        limit: int = 10,
-        where: Where | None = None,
-        using: str | None = None,
-        exact: bool = False,
-        with_payload: bool = True,
-        with_embedding: bool = False,
-    ) -> SearchHits:
-        """The vectors most similar to any of several, each once, by its best score.
-
-        Args:
-            embeddings: 1 to `MAX_QUERIES`.
-            limit: 1 to `MAX_LIMIT`, over all of them together.
-            where: As of `search`.
-            using: As of `search`.
-            exact: As of `search`.
-            with_payload: As of `search`.
-            with_embedding: As of `search`.
-        """
-        vectors = self._vectors.using(using)
-        count = validation.check_limit(limit, MAX_LIMIT)
-        facts = await vectors.facts()
-        queries = _listed(embeddings, "embeddings")
-        validation.check_limit(len(queries), MAX_QUERIES, name="the number of embeddings")
-        params: dict[str, Any] = {"candidates": count, "hits": count}
-        for number, query in enumerate(queries):
-            params[f"query_{number}"] = vectors.encode(query, facts, f"embeddings[{number}]")
-        narrowed, form = approach(
-            vectors,
-            params,
-            where,
-            exact=exact,
-            with_payload=with_payload,
-            with_embedding=with_embedding,
-        )
-        statement = vectors.searches.multi(narrowed, form, len(queries))
-        rows = await vectors.rows(statement, params)
-        return SearchHits(vectors.hits(rows), requested=count, complete=True)
-
-    async def recommend(
-        self,
-        positive: Sequence[str | EmbeddingInput],
-        negative: Sequence[str | EmbeddingInput] = (),
-        *,
-        limit: int = 10,
-        where: Where | None = None,
-        using: str | None = None,
-        exact: bool = False,
-        with_payload: bool = True,
-        with_embedding: bool = False,
-    ) -> SearchHits:
-        """What is like the positive examples and unlike the negative ones; no example is a hit.
-
-        It searches from the mean of the positive ones, moved away from the mean of the negative
-        ones by the difference between the two; by cosine each counts by its direction alone.
-
-        Args:
-            positive: Ids of stored vectors, or embeddings; at least one.
-            negative: The same; may be empty.
-            limit: 1 to `MAX_LIMIT`.
-            where: As of `search`.
-            using: As of `search`.
-            exact: As of `search`.
-            with_payload: As of `search`.
-            with_embedding: As of `search`.
-
-        Raises:
-            NotFoundError: An id is not there.
-        """
-        vectors = self._vectors.using(using)
-        count = validation.check_limit(limit, MAX_LIMIT)
-        facts = await vectors.facts()
-        params: dict[str, Any] = {"candidates": count}
-        wanted = 0
-        for side, examples in (("positive", positive), ("negative", negative)):
-            listed = _listed(examples, side)
-            ids = [one for one in listed if isinstance(one, str)]
-            vecs = [
-                vectors.encode(one, facts, f"{side}[{i}]")
-                for i, one in enumerate(listed)
-                if not isinstance(one, str)
-            ]
-            params[f"{side}_ids"] = validation.check_ids(ids, name=f"the ids of {side}")
-            params[f"{side}_vecs"] = vecs
-            wanted += len(params[f"{side}_ids"]) + len(vecs)
-            if side == "positive" and not listed:
-                raise InvalidInputError("positive is empty; pass at least one example.")
-        validation.check_limit(wanted, MAX_EXAMPLES, name="the number of examples")
-        narrowed, form = approach(
-            vectors,
-            params,
-            where,
-            excluding=True,  # the examples
-            exact=exact,
-            with_payload=with_payload,
-            with_embedding=with_embedding,
-        )
-        rows = await vectors.rows(vectors.searches.recommend(narrowed, form), params)
-        if rows[0][-1] < wanted:
-            raise NotFoundError(f"{wanted - rows[0][-1]} of the examples' ids are not there.")
-        found = [row[:-1] for row in rows if row[0] is not None]
-        return SearchHits(vectors.hits(found), requested=count, complete=True)
 
     async def search_groups(
         self,
@@ -468,9 +285,3 @@ class VectorSearches:
         full = len(groups) == count and all(len(group.hits) == size for group in groups.values())
         everything = rows[0][-1] < fetch
         return SearchGroups(groups.values(), requested=count, complete=full or everything)
-
-
-def _listed(values: object, name: str) -> list[Any]:
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
-        raise InvalidInputError(f"{name} is a {type(values).__name__}; pass a list, even for one.")
-    return list(values)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from numbers import Real
 from operator import index
-from typing import Final, SupportsIndex, cast
+from typing import Any, Final, SupportsIndex, cast
 
 from qortex_db.errors import InvalidInputError
 
@@ -59,6 +59,13 @@ def check_ids(values: object, *, name: str = "ids") -> list[str]:
     keys = list(values)
     check_each_id(keys, name=name)
     return sorted(set(keys))
+
+
+def check_list(values: object, *, name: str) -> list[Any]:
+    """Several of something, as a list."""
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise InvalidInputError(f"{name} is a {type(values).__name__}; pass a list, even for one.")
+    return list(values)
 
 
 def check_each_id(keys: list[str], *, name: str) -> None:
