@@ -48,6 +48,7 @@ def approach(
     with_payload: bool = True,
     with_embedding: bool = False,
     excluding: bool = False,
+    beside: int = 0,
     knobs: Knobs = _UNTOUCHED,
 ) -> tuple[Filter | None, SearchForm]:
     """The filter and the form of a search for `params["candidates"]`.
@@ -55,11 +56,12 @@ def approach(
     Args:
         params: Of the statement; those of the filter and of the settings are put among them.
         excluding: Whether rows are left out even without a filter.
+        beside: The most rows that another index brings in to the same statement.
     """
     narrowed = vectors.narrow(where, params)
     reach = params["oversampled"] = vectors.reach(params["candidates"], knobs.oversampling)
     filtered = excluding or narrowed is not None or bool(vectors.scope.clauses)
-    settings = {} if exact is True else _settings(reach, knobs, filtered=filtered)
+    settings = {} if exact is True else _settings(max(reach, beside), knobs, filtered=filtered)
     params |= settings
     form = SearchForm(
         exact=exact,

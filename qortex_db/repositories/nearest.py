@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     Float,
@@ -31,11 +31,6 @@ if TYPE_CHECKING:
     from qortex_db.repositories.scope import Scope
     from qortex_db.search import Filter
 
-CANDIDATES: Final = bindparam("candidates", type_=Integer)
-"""How many rows a branch of a search brings in."""
-OVERSAMPLED: Final = bindparam("oversampled", type_=Integer)
-"""How many a quantized index brings in, to be compared anew by the full vectors."""
-
 
 @dataclass(frozen=True, slots=True)
 class SearchForm:
@@ -60,14 +55,21 @@ class SearchForm:
 
 
 class Nearest:
-    """The nearest rows of one vector, as id, distance, payload, document and embedding."""
+    """The nearest rows of one vector, as id, distance, payload, document and embedding.
 
-    def __init__(self, table: Table, vector: VectorSpec, scope: Scope) -> None:
+    Args:
+        prefix: Of its parameters' names, where a statement has others of the kind.
+    """
+
+    def __init__(self, table: Table, vector: VectorSpec, scope: Scope, prefix: str = "") -> None:
         self.table = table
         self.scope = scope
         self.vector = vector
         self.column = table.c[vector.column]
-        self.query = bindparam("query", type_=vector.type)
+        self.query = bindparam(f"{prefix}query", type_=vector.type)
+        self.candidates = bindparam(f"{prefix}candidates", type_=Integer)
+        # How many a quantized index brings in, to be compared anew by the full vectors.
+        self.oversampled = bindparam(f"{prefix}oversampled", type_=Integer)
 
     def nearest(
         self,
@@ -98,7 +100,9 @@ class Nearest:
         # A row may lack this vector: it is no candidate of any search.
         statement = select(*columns).where(self.column.is_not(None), *self.scope.clauses, *besides)
         statement = statement.order_by(order)
-        statement = statement.limit(OVERSAMPLED if rescored else CANDIDATES)
+        if exact:  # ties; before an index they would lose it
+            statement = statement.order_by(self.table.c.id)
+        statement = statement.limit(self.oversampled if rescored else self.candidates)
         if where is not None:
             statement = statement.where(where.clause)
         if after is not None:
@@ -107,7 +111,7 @@ class Nearest:
             return statement
         # The index has found candidates by less than the full vectors; those have the last word.
         found = statement.subquery() if after is None else statement.lateral()
-        best = select(*found.c).order_by(found.c.distance).limit(CANDIDATES)
+        best = select(*found.c).order_by(found.c.distance).limit(self.candidates)
         return best if after is None else best.correlate(after)
 
     def columns(self, form: SearchForm) -> list[ColumnElement[Any]]:
@@ -124,25 +128,43 @@ class Nearest:
         besides: Sequence[ColumnElement[bool]] = (),
     ) -> list[Subquery]:
         """The candidates of each query: under settings, and from all rows where they fall short."""
-        part = functools.partial(self.nearest, form, where, besides=besides)
-        if form.settings:
-            branches = _with_settings(part, queries, form.settings)
-        else:
-            ctes = [
-                part(query=query).cte(f"hits_{number}").prefix_with("MATERIALIZED")
-                for number, query in enumerate(queries)
-            ]
-            branches = [(hits, select(*hits.c)) for hits in ctes]
-        if not form.guarded:
-            return [source.subquery(f"found_{i}") for i, (_, source) in enumerate(branches)]
-        found = []
-        for number, ((hits, source), query) in enumerate(zip(branches, queries, strict=True)):
-            count = _count(hits)
-            rest = part(query=query, exact=True).where(count < CANDIDATES)
-            short = select(*rest.subquery(f"rest_{number}").c)
-            whole = union_all(source.where(count >= CANDIDATES), short)
-            found.append(whole.subquery(f"found_{number}"))
-        return found
+        return found([Branch(self, query) for query in queries], form, where, besides)
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One of the queries of a statement, by default the rows' own."""
+
+    rows: Nearest
+    query: ColumnElement[Any] | None = None
+
+
+def found(
+    branches: Sequence[Branch],
+    form: SearchForm,
+    where: Filter | None,
+    besides: Sequence[ColumnElement[bool]] = (),
+) -> list[Subquery]:
+    """The candidates of each branch: under settings, and from all rows where they fall short."""
+    parts = [
+        functools.partial(branch.rows.nearest, form, where, query=branch.query, besides=besides)
+        for branch in branches
+    ]
+    if form.settings:
+        sources = _with_settings(parts, form.settings)
+    else:
+        ctes = [part().cte(f"hits_{i}").prefix_with("MATERIALIZED") for i, part in enumerate(parts)]
+        sources = [(hits, select(*hits.c)) for hits in ctes]
+    if not form.guarded:
+        return [source.subquery(f"found_{i}") for i, (_, source) in enumerate(sources)]
+    subqueries = []
+    for i, ((hits, source), part, branch) in enumerate(zip(sources, parts, branches, strict=True)):
+        count, wanted = _count(hits), branch.rows.candidates
+        rest = part(exact=True).where(count < wanted)
+        short = select(*rest.subquery(f"rest_{i}").c)
+        whole = union_all(source.where(count >= wanted), short)
+        subqueries.append(whole.subquery(f"found_{i}"))
+    return subqueries
 
 
 def _count(hits: CTE) -> ColumnElement[int]:
@@ -150,9 +172,7 @@ def _count(hits: CTE) -> ColumnElement[int]:
 
 
 def _with_settings(
-    part: Callable[..., Select[Any]],
-    queries: Sequence[ColumnElement[Any] | None],
-    names: tuple[str, ...],
+    parts: Sequence[Callable[..., Select[Any]]], names: tuple[str, ...]
 ) -> list[tuple[CTE, Select[Any]]]:
     """Run searches under settings of their own, and put the old ones back, in one statement.
 
@@ -171,8 +191,8 @@ def _with_settings(
         .prefix_with("MATERIALIZED")
     )
     all_hits = []
-    for number, query in enumerate(queries):
-        nearest = part(query=query, after=settings).lateral(f"nearest_{number}")
+    for number, part in enumerate(parts):
+        nearest = part(after=settings).lateral(f"nearest_{number}")
         hits = select(*nearest.c).select_from(settings.join(nearest, true()))
         all_hits.append(hits.cte(f"hits_{number}").prefix_with("MATERIALIZED"))
     done = [_count(hits) >= 0 for hits in all_hits]

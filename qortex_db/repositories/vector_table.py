@@ -160,9 +160,9 @@ class VectorTable:
         return ".".join('"' + part.replace('"', '""') + '"' for part in parts if part)
 
     def encode(self, embedding: object, facts: TableFacts, name: str = "embedding") -> Any:
-        """A query's embedding, checked; a sparse one is checked by its type."""
-        if self.vector.storage == "sparse":
-            return embedding
+        """A query's embedding, checked."""
+        if isinstance(self.vector.type, types.SparseEmbedding):
+            return self.vector.type.to_text(embedding, name=name)
         array = types.as_float32(embedding, name=name)
         types.check_dimensions(array, facts.dimensions, name=name)
         types.check_values(array, name=name, allow_zero=self.vector.metric != "cosine")

@@ -36,6 +36,12 @@ MAX_INDEXED_NONZEROS: Final = 1_000
 _FLOAT = struct.Struct("f")
 
 
+class EncodedSparse(str):
+    """A sparse vector that was checked, as pgvector reads it."""
+
+    __slots__ = ()
+
+
 class SparseEmbedding(UserDefinedType[Any]):
     """A pgvector `sparsevec` column: `pgvector.SparseVector` in and out.
 
@@ -77,12 +83,14 @@ class SparseEmbedding(UserDefinedType[Any]):
     ) -> Callable[[Any], SparseVector | None]:
         return from_text
 
-    def to_text(self, value: object, *, name: str = "The sparse embedding") -> str:
-        """A value as pgvector reads it.
+    def to_text(self, value: object, *, name: str = "The sparse embedding") -> EncodedSparse:
+        """A value as pgvector reads it; SQLAlchemy would wrap what is raised when it is bound.
 
         Raises:
             InvalidInputError: It is none that this column takes.
         """
+        if isinstance(value, EncodedSparse):
+            return value
         parts, dimensions = _read(value, self.dimensions, name)
         if self.dimensions is not None and dimensions != self.dimensions:
             raise DimensionMismatchError(
@@ -95,7 +103,8 @@ class SparseEmbedding(UserDefinedType[Any]):
                 f"{name} has {len(parts):,} non-zero components; this column takes "
                 f"{self.max_nonzeros:,}. Keep the largest."
             )
-        return f"{{{','.join(f'{at + 1}:{number!r}' for at, number in parts)}}}/{dimensions}"
+        pairs = ",".join(f"{at + 1}:{number!r}" for at, number in parts)
+        return EncodedSparse(f"{{{pairs}}}/{dimensions}")
 
 
 def from_text(text: str | None) -> SparseVector | None:
