@@ -17,6 +17,10 @@ MAX_EF_SEARCH: Final = 1_000
 """pgvector's own limit of `hnsw.ef_search`; beyond it an iterative scan goes on."""
 MAX_PROBES: Final = 32_768
 """pgvector's own limit of `ivfflat.probes`."""
+MAX_QUERIES: Final = 32
+"""The most queries of one statement: each is a branch of its own."""
+BRANCH_LIMIT: Final = 100
+"""How many rows a branch brings in where several are fused, unless said otherwise."""
 
 IterativeScan: TypeAlias = Literal["relaxed", "strict", "off"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
 from qortex_db.errors import InvalidInputError
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories import validation
-from qortex_db.repositories.approach import approach
+from qortex_db.repositories.approach import BRANCH_LIMIT, MAX_QUERIES, approach
 from qortex_db.repositories.fused_statements import BranchName, Fusion, hybrid, multi
 from qortex_db.repositories.records import MAX_LIMIT, EmbeddingInput, SearchHits
 from qortex_db.search import check_query, with_document
@@ -20,13 +20,9 @@ if TYPE_CHECKING:
     from qortex_db.repositories.vector_table import VectorTable
     from qortex_db.search import Where
 
-MAX_QUERIES: Final = 32
-"""The most embeddings of one `multi_search`."""
-
 SparseInput: TypeAlias = SparseVector | Mapping[int, float]
 """A sparse embedding, or a mapping from positions, counted from 0, to components."""
 
-_BRANCH = 100
 _BRANCHES: Final[tuple[BranchName, ...]] = get_args(BranchName)
 
 
@@ -91,7 +87,7 @@ class FusedSearches:
         names: tuple[BranchName, ...] = tuple(name for name in _BRANCHES if given[name] is not None)
         if not names:
             raise InvalidInputError("Pass an embedding, a text or a sparse embedding.")
-        limits = _limits(branch_limit, names, max(_BRANCH, count))
+        limits = _limits(branch_limit, names, max(BRANCH_LIMIT, count))
         params: dict[str, Any] = {"hits": count, **_weights(weights, names, alpha)}
         params |= {f"{name}_candidates": limits[name] for name in names}
         params["candidates"] = limits.get("dense", 1)
