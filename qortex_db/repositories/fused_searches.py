@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
 
@@ -9,7 +10,7 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.approach import BRANCH_LIMIT, MAX_QUERIES, approach
-from qortex_db.repositories.fused_statements import BranchName, Fusion, hybrid, multi
+from qortex_db.repositories.fused_statements import BranchName, Fusion, hybrid, many, multi
 from qortex_db.repositories.records import MAX_LIMIT, EmbeddingInput, SearchHits
 from qortex_db.search import check_query, with_document
 from qortex_db.types import SparseVector
@@ -98,7 +99,7 @@ class FusedSearches:
                 raise InvalidInputError(f"The table {vectors.table.name} has no column document.")
             params["text"] = check_query(text, "text")
         if embedding is not None:
-            params["query"] = vectors.encode(embedding, await vectors.facts())
+            params["query"] = vectors.encode_query(embedding, await vectors.facts())
         if beside is not None:
             params["sparse_query"] = beside.encode(sparse, await beside.facts(), "sparse")
         narrowed, form = approach(
@@ -123,6 +124,7 @@ class FusedSearches:
         *,
         limit: int = 10,
         where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
         using: str | None = None,
         exact: bool = False,
         with_payload: bool = True,
@@ -134,6 +136,7 @@ class FusedSearches:
             embeddings: 1 to `MAX_QUERIES`.
             limit: 1 to `MAX_LIMIT`, over all of them together.
             where: As of `search`.
+            where_document: As of `search`.
             using: As of `search`.
             exact: As of `search`.
             with_payload: As of `search`.
@@ -141,23 +144,79 @@ class FusedSearches:
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
-        facts = await vectors.facts()
-        queries = validation.check_list(embeddings, name="embeddings")
-        validation.check_limit(len(queries), MAX_QUERIES, name="the number of embeddings")
         params: dict[str, Any] = {"candidates": count, "hits": count}
-        for number, query in enumerate(queries):
-            params[f"query_{number}"] = vectors.encode(query, facts, f"embeddings[{number}]")
+        number = await _add_queries(params, vectors, embeddings)
         narrowed, form = approach(
             vectors,
             params,
-            where,
+            with_document(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
         )
-        statement = multi(vectors.searches.rows, narrowed, form, len(queries))
-        rows = await vectors.rows(statement, params)
+        rows = await vectors.rows(multi(vectors.searches.rows, narrowed, form, number), params)
         return SearchHits(vectors.hits(rows), requested=count, complete=True)
+
+    async def search_many(
+        self,
+        embeddings: Sequence[EmbeddingInput],
+        *,
+        limit: int = 10,
+        where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        using: str | None = None,
+        exact: bool = False,
+        with_payload: bool = True,
+        with_embedding: bool = False,
+    ) -> list[SearchHits]:
+        """What `search` finds for each of several embeddings, in one round trip.
+
+        Args:
+            embeddings: 1 to `MAX_QUERIES`.
+            limit: 1 to `MAX_LIMIT`, for each of them.
+            where: As of `search`.
+            where_document: As of `search`.
+            min_score: As of `search`.
+            using: As of `search`.
+            exact: As of `search`.
+            with_payload: As of `search`.
+            with_embedding: As of `search`.
+
+        Returns:
+            The answers in the order of the embeddings.
+        """
+        vectors = self._vectors.using(using)
+        count = validation.check_limit(limit, MAX_LIMIT)
+        floor = -math.inf if min_score is None else vectors.check_score(min_score)
+        params: dict[str, Any] = {"candidates": count}
+        number = await _add_queries(params, vectors, embeddings)
+        narrowed, form = approach(
+            vectors,
+            params,
+            with_document(where, where_document),
+            exact=exact,
+            with_payload=with_payload,
+            with_embedding=with_embedding,
+        )
+        rows = await vectors.rows(many(vectors.searches.rows, narrowed, form, number), params)
+        answers: list[list[Any]] = [[] for _ in range(number)]
+        for *row, answer in rows:
+            answers[answer].append(row)
+        return [
+            SearchHits(vectors.hits(answer, floor), requested=count, complete=True)
+            for answer in answers
+        ]
+
+
+async def _add_queries(params: dict[str, Any], vectors: VectorTable, embeddings: object) -> int:
+    """Put several queries among the parameters, and say how many they are."""
+    queries = validation.check_list(embeddings, name="embeddings")
+    validation.check_limit(len(queries), MAX_QUERIES, name="the number of embeddings")
+    facts = await vectors.facts()
+    for i, query in enumerate(queries):
+        params[f"query_{i}"] = vectors.encode(query, facts, f"embeddings[{i}]")
+    return len(queries)
 
 
 def _sparse_vector(vectors: VectorTable, name: str | None) -> VectorTable:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from sqlalchemy import Float, Integer, Text, bindparam, case, func, select, union_all
+from sqlalchemy import (
+    Float,
+    Integer,
+    Text,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    select,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from qortex_db.repositories.built_once import built_once
@@ -96,8 +106,7 @@ def _matching(rows: Nearest, where: Filter | None) -> Subquery:
 @built_once
 def multi(rows: Nearest, where: Filter | None, form: SearchForm, count: int) -> Select[Any]:
     """The rows nearest to any of several queries, each once, by its least distance."""
-    queries = [bindparam(f"query_{i}", type_=rows.vector.type) for i in range(count)]
-    branches = rows.found(form, where, queries)
+    branches = rows.found(form, where, _queries(rows, count))
     every = union_all(*(select(*branch.c) for branch in branches)).subquery("every")
     place = func.row_number().over(partition_by=every.c.id, order_by=every.c.distance)
     placed = select(*every.c, place.label("place")).subquery("placed")
@@ -107,6 +116,23 @@ def multi(rows: Nearest, where: Filter | None, form: SearchForm, count: int) -> 
         .order_by(placed.c.distance, placed.c.id)
         .limit(_HITS)
     )
+
+
+@built_once
+def many(rows: Nearest, where: Filter | None, form: SearchForm, count: int) -> Select[Any]:
+    """The rows nearest to each of several queries, and the number of that query."""
+    branches = rows.found(form, where, _queries(rows, count))
+    every = union_all(
+        *(
+            select(*branch.c, literal_column(str(i), Integer).label("number"))
+            for i, branch in enumerate(branches)
+        )
+    ).subquery("every")
+    return select(*every.c).order_by(every.c.number, every.c.distance, every.c.id)
+
+
+def _queries(rows: Nearest, count: int) -> list[ColumnElement[Any]]:
+    return [bindparam(f"query_{i}", type_=rows.vector.type) for i in range(count)]
 
 
 def _share(

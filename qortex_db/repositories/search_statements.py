@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import (
     Float,
@@ -34,9 +35,21 @@ if TYPE_CHECKING:
     from qortex_db.search import Filter
 
 Steps: TypeAlias = tuple[str, ...]
-Begin: TypeAlias = Literal["start", "after"]
 
 _HITS = bindparam("hits", type_=Integer)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The order of a page, and whether it goes on from another one's end.
+
+    Attributes:
+        steps: To the payload's value to order by, before ids; empty for ids alone.
+    """
+
+    steps: Steps = ()
+    goes_on: bool = False
+    descending: bool = False
 
 
 class SearchStatements:
@@ -138,21 +151,23 @@ class SearchStatements:
         return merge_in_key_order(self.table, self.scope, condition, removed)
 
     @built_once
-    def page(self, where: Filter | None, form: SearchForm, steps: Steps, begin: Begin) -> Any:
+    def page(self, where: Filter | None, form: SearchForm, page: Page) -> Select[Any]:
         """Rows in the order of their value at a path, then of their keys; the value at the end."""
         table = self.table
-        value = Field(table, steps).json if steps else null()
+        value = Field(table, page.steps).json if page.steps else null()
         columns = row_shape(table).of_record(with_embedding=form.with_embedding)
-        keys = (value, table.c.id) if steps else (table.c.id,)
-        statement = select(*columns, cast(value, Text).label("value")).order_by(*keys).limit(_HITS)
+        keys = (value, table.c.id) if page.steps else (table.c.id,)
+        order = [key.desc() for key in keys] if page.descending else keys
+        statement = select(*columns, cast(value, Text).label("value")).order_by(*order).limit(_HITS)
         statement = statement.where(*self.scope.clauses)
-        if steps:
+        if page.steps:
             statement = statement.where(value.is_not(None))
-        if begin == "after":
+        if page.goes_on:
             seen: list[ColumnElement[Any]] = [bindparam("after", type_=Text)]
-            if steps:
+            if page.steps:
                 seen.insert(0, cast(bindparam("after_value", type_=Text), JSONB))
-            statement = statement.where(tuple_(*keys) > tuple_(*seen))
+            here, there = tuple_(*keys), tuple_(*seen)
+            statement = statement.where(here < there if page.descending else here > there)
         return statement if where is None else statement.where(where.clause)
 
     @built_once

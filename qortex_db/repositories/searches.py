@@ -88,7 +88,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         where = with_document(where, where_document)
         knobs = Knobs(ef_search, probes, iterative_scan, oversampling)
         facts = await vectors.facts()
-        params = {"query": vectors.encode(embedding, facts), "candidates": count}
+        params = {"query": vectors.encode_query(embedding, facts), "candidates": count}
         narrowed, form = approach(
             vectors,
             params,
@@ -118,6 +118,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         *,
         limit: int = 10,
         where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
         ef_search: int | None = None,
         probes: int | None = None,
         iterative_scan: IterativeScan | None = None,
@@ -134,9 +135,10 @@ class VectorSearches(FusedSearches, ExampleSearches):
         count = validation.check_limit(limit, MAX_LIMIT)
         knobs = Knobs(ef_search, probes, iterative_scan, oversampling)
         params = {
-            "query": vectors.encode(embedding, await vectors.facts()),
+            "query": vectors.encode_query(embedding, await vectors.facts()),
             "candidates": count,
         }
+        where = with_document(where, where_document)
         narrowed, form = approach(vectors, params, where, exact=exact, knobs=knobs)
         statement = Explain(vectors.searches.search(narrowed, form))
         rows = (await vectors.run(statement, params)).rows
@@ -149,6 +151,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         min_score: float,
         limit: int = MAX_LIMIT,
         where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
         using: str | None = None,
         with_payload: bool = True,
         with_embedding: bool = False,
@@ -160,6 +163,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
             min_score: The least score; by cosine -1 to 1.
             limit: The most hits; `complete` says whether there are no more.
             where: As of `search`.
+            where_document: As of `search`.
             using: As of `search`.
             with_payload: As of `search`.
             with_embedding: As of `search`.
@@ -168,11 +172,11 @@ class VectorSearches(FusedSearches, ExampleSearches):
         count = validation.check_limit(limit, MAX_LIMIT)
         least = vectors.check_score(min_score)
         params: dict[str, Any] = {
-            "query": vectors.encode(embedding, await vectors.facts()),
+            "query": vectors.encode_query(embedding, await vectors.facts()),
             "candidates": count + 1,
             "max_distance": vectors.zero_distance_score - least,
         }
-        narrowed = vectors.narrow(where, params)
+        narrowed = vectors.narrow(with_document(where, where_document), params)
         form = SearchForm(with_payload=with_payload, with_embedding=with_embedding)
         rows = await vectors.rows(vectors.searches.within(narrowed, form), params)
         return SearchHits(vectors.hits(rows[:count]), requested=count, complete=len(rows) <= count)
@@ -185,6 +189,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         fetch_limit: int = 50,
         lambda_: float = 0.5,
         where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
         using: str | None = None,
         exact: bool = False,
         with_payload: bool = True,
@@ -198,6 +203,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
             fetch_limit: How many of the most similar are chosen from, up to `MAX_LIMIT`.
             lambda_: 1.0 looks at similarity alone, 0.0 at difference alone.
             where: As of `search`.
+            where_document: As of `search`.
             using: As of `search`.
             exact: As of `search`.
             with_payload: As of `search`.
@@ -213,6 +219,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
             embedding,
             limit=fetch,
             where=where,
+            where_document=where_document,
             using=using,
             exact=exact,
             with_payload=with_payload,
@@ -232,6 +239,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         group_size: int = 3,
         fetch_limit: int | None = None,
         where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
         using: str | None = None,
         exact: bool = False,
         with_payload: bool = True,
@@ -247,6 +255,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
             fetch_limit: How many of the most similar are grouped, up to `MAX_LIMIT`; by default ten
                 times what could be returned.
             where: As of `search`.
+            where_document: As of `search`.
             using: As of `search`.
             exact: As of `search`.
             with_payload: As of `search`.
@@ -262,7 +271,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         if fetch_limit is not None:
             fetch = validation.check_limit(fetch_limit, MAX_LIMIT, name="fetch_limit")
         params: dict[str, Any] = {
-            "query": vectors.encode(embedding, await vectors.facts()),
+            "query": vectors.encode_query(embedding, await vectors.facts()),
             "candidates": fetch,
             "hits": count,
             "group_size": size,
@@ -270,7 +279,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         narrowed, form = approach(
             vectors,
             params,
-            where,
+            with_document(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from numbers import Real
 from operator import index
 from typing import Any, Final, SupportsIndex, cast
+from uuid import UUID
 
 from qortex_db.errors import InvalidInputError
 
@@ -41,6 +42,8 @@ def check_text(value: object, *, name: str) -> str:
 
 def check_id(value: object, *, name: str = "id") -> str:
     """A key: text of 1 to `MAX_ID_BYTES` bytes."""
+    if _whole(value) is not None or isinstance(value, UUID):
+        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass str(id).")
     text = check_text(value, name=name)
     if not text:
         raise InvalidInputError(f"{name} is empty.")

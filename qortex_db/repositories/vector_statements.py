@@ -56,9 +56,6 @@ class VectorStatements:
         self.scope = scope
         self.written = written_columns(table)
         columns = select(*row_shape(table).of_record()).where(*scope.clauses)
-        page = columns.order_by(table.c.id).limit(bindparam("page_size"))
-        self.first_page = page
-        self.next_page = page.where(table.c.id > bindparam("after"))
         self.get = columns.where(table.c.id == func.any(ids_array()))
 
     @functools.cached_property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Text as SqlText
@@ -24,7 +25,7 @@ from qortex_db.repositories.search_statements import SearchStatements
 from qortex_db.search import Filter, Where, read_filter, read_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from sqlalchemy import Executable, Select, Table
 
@@ -167,6 +168,19 @@ class VectorTable:
         types.check_dimensions(array, facts.dimensions, name=name)
         types.check_values(array, name=name, allow_zero=self.vector.metric != "cosine")
         return types.encode(array)
+
+    def encode_query(self, embedding: object, facts: TableFacts) -> Any:
+        """One query's embedding, checked."""
+        try:
+            return self.encode(embedding, facts)
+        except InvalidInputError as error:
+            several = isinstance(embedding, Sequence) and any(
+                hasattr(one, "__len__") and not isinstance(one, str) for one in embedding
+            )
+            if several or getattr(embedding, "ndim", 1) > 1:
+                hint = "For several queries there are search_many (an answer to each), multi_search"
+                error.args = (f"{error} {hint} (one answer to all).",)
+            raise
 
 
 @functools.cache

@@ -35,15 +35,16 @@ from qortex_db.repositories.records import (
     ScrollPage,
     VectorRecord,
 )
+from qortex_db.repositories.search_statements import Page
 from qortex_db.repositories.searches import VectorSearches
 from qortex_db.repositories.vector_statements import IDS, VECS, statements_for
+from qortex_db.search import with_document
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
     from qortex_db.engine import Executor
     from qortex_db.repositories.columns import RecordPart
-    from qortex_db.repositories.search_statements import Begin
     from qortex_db.search import Where
 
 MAX_PAGE_SIZE = 100_000
@@ -264,40 +265,56 @@ class VectorRepository(VectorSearches):
             return 0
         return (await self._vectors.run(self._sql.delete, {IDS: keys})).rowcount
 
-    async def delete_where(self, where: Where) -> int:
+    async def delete_where(
+        self,
+        where: Where | None = None,
+        *,
+        where_document: Mapping[str, Any] | None = None,
+    ) -> int:
         """Remove the vectors that a filter matches.
 
         Args:
             where: As of `search`; an empty dictionary, which matches every row, is refused.
+            where_document: As of `search`.
 
         Returns:
             How many they were.
         """
-        if where is None or (isinstance(where, Mapping) and not where):
+        unbounded = where is None or (isinstance(where, Mapping) and not where)
+        if unbounded and where_document is None:
             raise InvalidInputError("where is empty, which would remove every vector.")
         params: dict[str, Any] = {}
+        where = with_document(where, where_document)
         statement = self._vectors.searches.delete(self._vectors.narrow(where, params))
         return (await self._vectors.run(statement, params)).rowcount
 
     async def facet(
-        self, path: str, *, where: Where | None = None, limit: int = 10
+        self,
+        path: str,
+        *,
+        where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        limit: int = 10,
     ) -> list[FacetCount]:
         """How many rows have each value at a path of the payload, the most frequent first.
 
         Args:
             path: As in a filter. Of an array each element counts, once for each row.
             where: Count only these rows.
+            where_document: As of `search`.
             limit: The most values, 1 to `MAX_LIMIT`.
         """
         params: dict[str, Any] = {"hits": validation.check_limit(limit, MAX_LIMIT)}
-        narrowed = self._vectors.narrow(where, params)
+        narrowed = self._vectors.narrow(with_document(where, where_document), params)
         statement = self._vectors.searches.facet(narrowed, self._vectors.steps(path, "path"))
         return [FacetCount(*row) for row in await self._vectors.rows(statement, params)]
 
-    async def count(self, *, where: Where | None = None) -> int:
+    async def count(
+        self, *, where: Where | None = None, where_document: Mapping[str, Any] | None = None
+    ) -> int:
         """How many vectors there are: a scan, so not for every request."""
         params: dict[str, Any] = {}
-        narrowed = self._vectors.narrow(where, params)
+        narrowed = self._vectors.narrow(with_document(where, where_document), params)
         return int((await self._vectors.rows(self._vectors.searches.count(narrowed), params))[0][0])
 
     async def scroll(
@@ -306,17 +323,21 @@ class VectorRepository(VectorSearches):
         limit: int = 100,
         after: str | None = None,
         order_by: str | None = None,
+        descending: bool = False,
         where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
         with_embedding: bool = False,
     ) -> ScrollPage:
         """A page of vectors in the order of their ids, or of a payload's field and then of ids.
 
         Args:
             limit: 1 to `MAX_LIMIT`.
-            after: The `next` of the page before; only with the same `order_by`.
+            after: The `next` of the page before; only with the same `order_by` and `descending`.
             order_by: A path into the payload, as in a filter; rows without it are left out. An
                 index of kind containment does not help here: the page costs a scan.
+            descending: The greatest first, ids too.
             where: As of `search`.
+            where_document: As of `search`.
             with_embedding: Return embeddings too; without, they are empty.
         """
         count = validation.check_limit(limit, MAX_LIMIT)
@@ -324,12 +345,12 @@ class VectorRepository(VectorSearches):
         params: dict[str, Any] = {"hits": count}
         if after is not None:
             params |= _read_cursor(after, has_value=bool(steps))
-        narrowed = self._vectors.narrow(where, params)
+        if not isinstance(descending, bool):
+            raise InvalidInputError(f"descending is a {type(descending).__name__}; pass a bool.")
+        narrowed = self._vectors.narrow(with_document(where, where_document), params)
         form = SearchForm(with_embedding=with_embedding)
-        begin: Begin = "start" if after is None else "after"
-        rows = await self._vectors.rows(
-            self._vectors.searches.page(narrowed, form, steps, begin), params
-        )
+        page = Page(steps, goes_on=after is not None, descending=descending)
+        rows = await self._vectors.rows(self._vectors.searches.page(narrowed, form, page), params)
         record = self._vectors.shape.record
         last = json.dumps([rows[-1][0], rows[-1][-1]]) if len(rows) == count else None
         return ScrollPage([record(row[:-1], with_embedding=with_embedding) for row in rows], last)
@@ -400,18 +421,36 @@ class VectorRepository(VectorSearches):
         await judge.prepare(await self._vectors.rows(statement, {"sample": count}))
         return judge
 
-    async def stream(self, *, batch_size: int = 500) -> AsyncIterator[VectorRecord]:
-        """All vectors in the order of their ids, page by page by the last id seen."""
+    async def stream(
+        self,
+        *,
+        batch_size: int = 500,
+        where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        with_embedding: bool = True,
+    ) -> AsyncIterator[VectorRecord]:
+        """All vectors in the order of their ids, page by page by the last id seen.
+
+        Args:
+            batch_size: Rows of a page, and of memory.
+            where: As of `search`.
+            where_document: As of `search`.
+            with_embedding: Return embeddings too; without, they are empty.
+        """
         size = validation.check_limit(batch_size, MAX_PAGE_SIZE, name="batch_size")
         record = self._vectors.shape.record
-        statement, params = self._sql.first_page, {"page_size": size}
+        params: dict[str, Any] = {"hits": size}
+        narrowed = self._vectors.narrow(with_document(where, where_document), params)
+        form = SearchForm(with_embedding=with_embedding)
+        page = Page()
         while True:
+            statement = self._vectors.searches.page(narrowed, form, page)
             rows = (await self._vectors.run(statement, params)).rows
             for row in rows:
-                yield record(row)
+                yield record(row[:-1], with_embedding=with_embedding)
             if len(rows) < size:
                 return
-            statement, params = self._sql.next_page, {"page_size": size, "after": rows[-1][0]}
+            page, params["after"] = Page(goes_on=True), rows[-1][0]
 
 
 def _read_cursor(cursor: object, *, has_value: bool) -> dict[str, str]:
