@@ -91,9 +91,26 @@ def near(value: Any, place: dict[str, float]) -> bool:
     if not isinstance(value, dict):
         return False
     lat, lon = value.get("lat"), value.get("lon")
+    if "min_lat" in place:
+        return is_number(lat) and is_number(lon) and in_box(exact(lat), exact(lon), place)
     if not (is_number(lat) and is_number(lon)) or not (-90 <= lat <= 90 and -180 <= lon <= 180):
         return False
     return distance((lat, lon), (place["lat"], place["lon"])) <= place["radius_m"]
+
+
+def in_box(lat: Decimal, lon: Decimal, box: dict[str, float]) -> bool:
+    south, north, west, east = (exact(side) for side in box.values())
+    inside = west <= lon <= east
+    if west > east:
+        inside = west <= lon <= 180 or -180 <= lon <= east
+    return south <= lat <= north and inside
+
+
+def sized(value: Any, wanted: Any) -> bool:
+    bounds = wanted if isinstance(wanted, dict) else {"$eq": wanted}
+    return isinstance(value, list) and all(
+        ORACLE[name](len(value), bound) for name, bound in bounds.items()
+    )
 
 
 def found(value: Any, query: str) -> bool:
@@ -134,6 +151,7 @@ ORACLE: dict[str, Any] = {
     "$ilike": lambda value, pattern: like(value, pattern, fold=True),
     "$text": found,
     "$geo": near,
+    "$size": sized,
 }
 
 
@@ -144,8 +162,8 @@ def holds(document: Any, where: dict[str, Any]) -> bool:
 def _holds(document: Any, key: str, value: Any) -> bool:
     if key == "$and":
         return all(holds(document, part) for part in value)
-    if key == "$or":
-        return any(holds(document, part) for part in value)
+    if key in ("$or", "$nor"):
+        return any(holds(document, part) for part in value) is (key == "$or")
     if key == "$not":
         return not holds(document, value)
     if not isinstance(value, dict):
@@ -186,6 +204,17 @@ LATITUDES = st.sampled_from([-90, -89.9, 0, 52.5, 89.95, 90]) | st.floats(-90, 9
 LONGITUDES = st.sampled_from([-180, -179.99, 0, 13.4, 179.99, 180]) | st.floats(-180, 180)
 PLACES = st.fixed_dictionaries({"lat": LATITUDES, "lon": LONGITUDES})
 NO_PLACES = st.fixed_dictionaries({"lat": VALUES}, optional={"lon": VALUES | LONGITUDES})
+BOXES = st.builds(
+    lambda lats, west, east: {
+        "min_lat": min(lats),
+        "max_lat": max(lats),
+        "min_lon": west,
+        "max_lon": east,
+    },
+    st.tuples(LATITUDES, LATITUDES),
+    LONGITUDES,
+    LONGITUDES,
+)
 RADII = st.sampled_from([0, 10, 25_000, 1e6, 1.1e7, 2.1e7]) | st.floats(0, 2.1e7)
 
 
@@ -212,7 +241,14 @@ ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
     "$text": st.lists(
         st.sampled_from(["red", "green", "-blue", "ÉTÉ"]), min_size=1, max_size=2
     ).map(" ".join),
-    "$geo": st.builds(lambda place, radius: place | {"radius_m": radius}, PLACES, RADII),
+    "$geo": st.builds(lambda place, radius: place | {"radius_m": radius}, PLACES, RADII) | BOXES,
+    "$size": st.integers(0, 4)
+    | st.dictionaries(
+        st.sampled_from(["$eq", "$gt", "$gte", "$lt", "$lte"]),
+        st.integers(0, 4),
+        min_size=1,
+        max_size=2,
+    ),
 }
 DOCUMENTS = {
     "$text": documents(SENTENCES | VALUES),
@@ -262,6 +298,7 @@ TREES = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"$and": parts}),
         st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"$or": parts}),
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"$nor": parts}),
         inner.map(lambda part: {"$not": part}),
         st.builds(
             lambda path, low: {path: {"$not": {"$gt": low}, "$exists": True}}, PATHS, ORDERED

@@ -251,6 +251,29 @@ KNOWN: list[tuple[dict[str, Any], set[str]]] = [
         {"place": {"$geo": {"lat": 0, "lon": 0, "radius_m": 3e7}}},
         {"dune", "solaris", "fiji", "taveuni"},
     ),
+    ({"tags": {"$size": 2}}, {"dune"}),
+    ({"tags": {"$size": 0}}, {"fiasco"}),
+    ({"tags": {"$size": {"$gte": 1, "$lt": 3}}}, {"dune", "solaris"}),
+    ({"tags": {"$not": {"$size": 0}}}, ALL - {"fiasco"}),
+    (
+        {"place": {"$geo": {"min_lat": 40, "max_lat": 60, "min_lon": -130, "max_lon": 30}}},
+        {"dune", "solaris"},
+    ),
+    (
+        {"place": {"$geo": {"min_lat": -20, "max_lat": 0, "min_lon": 170, "max_lon": -170}}},
+        {"fiji", "taveuni"},
+    ),
+    (
+        {"place": {"$geo": {"min_lat": 44.0, "max_lat": 44, "min_lon": -124.1, "max_lon": 0}}},
+        {"dune"},
+    ),
+    ({"$id": ["dune", "fiji", "gone"]}, {"dune", "fiji"}),
+    ({"$id": "dune"}, {"dune"}),
+    ({"$id": []}, set()),
+    ({"$not": {"$id": ["dune", "fiji"]}}, ALL - {"dune", "fiji"}),
+    ({"$id": ["dune", "solaris"], "year": {"$lt": 1965}}, {"solaris"}),
+    ({"$nor": [{"year": 1965}, {"read": False}]}, ALL - {"dune", "solaris"}),
+    ({"$nor": [{"year": {"$gt": 0}}]}, ALL - {"dune", "solaris"}),
     ({"$or": [{"year": 1965}, {"read": False}]}, {"dune", "solaris"}),
     ({"$not": {"year": {"$gt": 1961}}}, ALL - {"dune"}),
     ({"$and": [{"read": {"$exists": True}}, {"$not": {"read": True}}]}, {"solaris"}),
@@ -319,6 +342,12 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"a": {"$geo": {"lat": 90, "lon": 0, "radius_m": 1}}},
         {"a": {"$geo": {"lat": 1.5, "lon": 2, "radius_m": 1e7}}},
     ),
+    "a box": (
+        {"a": {"$geo": {"min_lat": 0, "max_lat": 1, "min_lon": 0, "max_lon": 1}}},
+        {"a": {"$geo": {"min_lat": 2, "max_lat": 3.5, "min_lon": -8, "max_lon": 10}}},
+    ),
+    "ids": ({"$id": "a"}, {"$id": ["b", "c"]}),
+    "a size": ({"a": {"$size": 1}}, {"a": {"$size": {"$eq": 3}}}),
     "a tree": (
         {"$or": [{"a.b": {"$ne": 1}}, {"$not": {"c": {"$like": "x%"}}}]},
         {"$or": [{"a.b": {"$ne": 2}}, {"$not": {"c": {"$like": "yz%"}}}]},
@@ -366,6 +395,12 @@ def test_filters_of_other_shapes_have_other_keys() -> None:
         {"a": {"$text": "x"}},
         {"a": {"$text": {"$search": "x", "$language": "english"}}},
         {"$text": "x"},
+        {"$id": "x"},
+        {"$nor": [{"a": 1}, {"b": 1}]},
+        {"a": {"$size": 1}},
+        {"a": {"$size": {"$gt": 1}}},
+        {"a": {"$geo": {"min_lat": 0, "max_lat": 1, "min_lon": 0, "max_lon": 1}}},
+        {"a": {"$geo": {"min_lat": 0, "max_lat": 1, "min_lon": 1, "max_lon": 0}}},
     ]
     assert len({read_filter(where, table).key for where in filters}) == len(filters)
 
@@ -478,6 +513,29 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "$geo of NaN": ({"a": {"$geo": {"lat": float("nan"), "lon": 0, "radius_m": 1}}}, "NaN"),
     "$geo of a bool": ({"a": {"$geo": {"lat": True, "lon": 0, "radius_m": 1}}}, "bool"),
+    "$geo of a box without a side": (
+        {"a": {"$geo": {"min_lat": 1, "max_lat": 2, "min_lon": 3}}},
+        "or of min_lat, max_lat, min_lon, max_lon",
+    ),
+    "$geo of a box upside down": (
+        {"a": {"$geo": {"min_lat": 2, "max_lat": 1, "min_lon": 3, "max_lon": 4}}},
+        r"\['min_lat'\] is above",
+    ),
+    "$geo of a box beyond the pole": (
+        {"a": {"$geo": {"min_lat": 2, "max_lat": 91, "min_lon": 3, "max_lon": 4}}},
+        r"\['max_lat'\] has to be",
+    ),
+    "$size of a float": ({"a": {"$size": 1.0}}, r"\['\$size'\] has to be a whole number"),
+    "$size of a bool": ({"a": {"$size": True}}, "whole number"),
+    "$size below zero": ({"a": {"$size": -1}}, "whole number from 0"),
+    "$size of too many": ({"a": {"$size": 2**31}}, "whole number from 0"),
+    "$size of nothing": ({"a": {"$size": {}}}, r"a dict of \$eq"),
+    "$size by another operator": ({"a": {"$size": {"$ne": 1}}}, r"a dict of \$eq"),
+    "$id of a number": ({"$id": 7}, r"where\['\$id'\] is a int; pass a list"),
+    "$id of numbers": ({"$id": [7]}, r"pass str\(id\)"),
+    "$id of NUL": ({"$id": ["a\x00"]}, r"\['\$id'\] contains NUL"),
+    "$id of a path": ({"a": {"$id": ["a"]}}, r"\['\$id'\] is no operator"),
+    "$nor of nothing": ({"$nor": []}, r"\['\$nor'\] takes a list"),
     "$geo of a negative radius": (
         {"a": {"$geo": {"lat": 1, "lon": 0, "radius_m": -1}}},
         r"\['radius_m'\] has to be",
@@ -605,7 +663,10 @@ DECLARED = {
     ],
     ("flag", "bool"): [{"flag": True}],
     ("title", "text"): [{"title": {"$text": "number77"}}],
-    ("place.lat", "float"): [{"place": {"$geo": {"lat": 52.5, "lon": 13.4, "radius_m": 50_000}}}],
+    ("place.lat", "float"): [
+        {"place": {"$geo": {"lat": 52.5, "lon": 13.4, "radius_m": 50_000}}},
+        {"place": {"$geo": {"min_lat": 52, "max_lat": 53, "min_lon": 170, "max_lon": -170}}},
+    ],
     ("", "document"): [{"$text": "number77"}],
     ("", "containment"): [
         {"title": "title of number7"},

@@ -4,7 +4,7 @@ from qortex_db.search.diversity import most_diverse
 from qortex_db.search.fields import read_path
 from qortex_db.search.filters import Filter, Where, read_filter, with_document
 from qortex_db.search.indexes import Kind, payload_index
-from qortex_db.search.operators import check_query
+from qortex_db.search.texts import check_query
 
 __all__ = [
     "Filter",

@@ -16,13 +16,8 @@ from sqlalchemy import ColumnElement, and_, bindparam, or_, true
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.search.fields import Field, read_path
-from qortex_db.search.operators import (
-    NEGATED,
-    OPERATORS,
-    Shape,
-    document_contains,
-    document_text,
-)
+from qortex_db.search.operators import NEGATED, OPERATORS, row_ids
+from qortex_db.search.texts import document_contains, document_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,13 +25,17 @@ if TYPE_CHECKING:
     from sqlalchemy import Table
     from sqlalchemy.types import TypeEngine
 
+    from qortex_db.search.shapes import Shape
+
 Where: TypeAlias = Mapping[str, Any] | ColumnElement[bool]
 """A filter: a dictionary as docs/filters.md describes it, or an expression of SQLAlchemy's."""
 
 MAX_DEPTH: Final = 16
-"""How deeply $and, $or and $not may be nested."""
+"""How deeply $and, $or, $nor and $not may be nested."""
 MAX_CONDITIONS: Final = 256
 """How many conditions one filter may have."""
+
+_OF_ROWS: Final = {"$text": document_text, "$id": row_ids}
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,23 +126,23 @@ class _Reader:
         return "sql", element
 
     def _operator(self, key: str, value: Any, at: str, depth: int) -> Shape:
-        if key == "$text":
+        if key in _OF_ROWS:
             self._count(at)
-            return document_text(self.table, value, at, self.values)
+            return _OF_ROWS[key](self.table, value, at, self.values)
         self._check_depth(at, depth)
         if key == "$document":
             return self._document(value, at, depth)
         if key == "$not":
             return "not", self.read(value, at, depth + 1)
-        if key not in ("$and", "$or"):
+        if key not in ("$and", "$or", "$nor"):
             raise InvalidInputError(
-                f"{at} is no operator of a whole filter; pass $and, $or, $not, $text, $document or "
-                r"a path (a key that begins with a dollar is written \$)."
+                f"{at} is no operator of a whole filter; pass $and, $or, $nor, $not, $id, $text, "
+                r"$document or a path (a key that begins with a dollar is written \$)."
             )
         if not isinstance(value, (list, tuple)) or not value:
             raise InvalidInputError(f"{at} takes a list of at least one filter.")
         parts = [self.read(part, f"{at}[{i}]", depth + 1) for i, part in enumerate(value)]
-        return (key[1:], *parts)
+        return ("not", ("or", *parts)) if key == "$nor" else (key[1:], *parts)
 
     def _document(self, where: object, at: str, depth: int) -> Shape:
         """Substrings of the document, as Chroma's users write them."""

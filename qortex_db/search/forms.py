@@ -13,6 +13,7 @@ from sqlalchemy import (
     ARRAY,
     Boolean,
     Float,
+    Integer,
     Numeric,
     Text,
     and_,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     cast,
     false,
     func,
+    or_,
     select,
     type_coerce,
 )
@@ -130,6 +132,25 @@ def document_matches(table: Table, bind: Bind, language: str) -> ColumnElement[b
 
 def document_contains(table: Table, bind: Bind) -> ColumnElement[bool]:
     return func.strpos(table.c.document, bind(Text())) > Constant(0)
+
+
+def has_size(field: Field, bind: Bind, operator: str) -> ColumnElement[bool]:
+    size = func.jsonb_array_length(field.elements)
+    return size.op(operator, is_comparison=True)(bind(Integer()))
+
+
+def has_id(table: Table, bind: Bind) -> ColumnElement[bool]:
+    return table.c.id == any_(bind(ARRAY(Text())))
+
+
+def within_box(field: Field, bind: Bind, way: str) -> ColumnElement[bool]:
+    """The latitudes are what an index on the latitude serves."""
+    lat, lon = field.child("lat").number, field.child("lon").number
+    south, north, west, east = (cast(bind(Text()), Numeric()) for _ in range(4))
+    if way == "eastwards":
+        return and_(lat.between(south, north), lon.between(west, east))
+    there = or_(lon.between(west, Constant(180)), lon.between(Constant(-180), east))
+    return and_(lat.between(south, north), there)
 
 
 def within(field: Field, bind: Bind) -> ColumnElement[bool]:

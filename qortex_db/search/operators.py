@@ -6,15 +6,19 @@ a shape, and its values go aside in the order in which the shape's form asks for
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.search import forms
-from qortex_db.search.fields import MAX_INDEXED_CHARS, Path, check_language, text_language
+from qortex_db.search.fields import (
+    MAX_INDEXED_CHARS,
+    Path,
+    check_text,
+)
 from qortex_db.search.indexes import is_declared
+from qortex_db.search.places import geo
+from qortex_db.search.texts import ilike, like, text
 from qortex_db.search.values import (
     BOOLEAN,
     NESTED,
@@ -24,7 +28,6 @@ from qortex_db.search.values import (
     as_json,
     as_list,
     as_number,
-    as_string,
     as_text,
     kind_of,
 )
@@ -32,22 +35,14 @@ from qortex_db.search.values import (
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
-EARTH_RADIUS_M: Final = 6_371_008.8
-"""The mean radius of the Earth."""
+    from qortex_db.search.shapes import Reader, Shape
 
 # A list this long is also compared by equality, which the server hashes; containment it tries one
 # by one. Below, the planner would take the two for independent and expect too few rows.
 _HASHED_FROM = 100
 
-# The server refuses a query with 32 negations in a row.
-_MAX_DASHES: Final = 16
-_GAPS: Final = re.compile(r"\W+")
-
-Shape: TypeAlias = tuple[Any, ...]
-"""A filter without its values: a form, its path and constants; or "and", "or", "not" and shapes."""
-Reader: TypeAlias = Callable[["Table", Path, Any, str, list[Any]], Shape]
-"""Reads an operator's argument: the table, the path, the argument, what an error calls it, and the
-values to append to."""
+_SIGNS: Final = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+_MAX_SIZE: Final = 2**31 - 1
 
 _INDEXES: Final = {STRING: "keyword", NUMBER: "number", BOOLEAN: "boolean"}
 
@@ -196,99 +191,31 @@ def _has_nested(items: list[Any], at: str) -> bool:
     return any(kind_of(item, at) is NESTED for item in items)
 
 
-def _pattern(value: object, at: str) -> str:
-    pattern = as_string(value, at)
-    if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
-        raise InvalidInputError(
-            f"{at} ends with the escape character; write two backslashes for one."
-        )
-    return pattern
+def size(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
+    """An array of so many elements."""
+    bounds = value if isinstance(value, Mapping) else {"$eq": value}
+    if not bounds or not bounds.keys() <= _SIGNS.keys():
+        raise InvalidInputError(f"{at} takes a whole number, or a dict of {', '.join(_SIGNS)}.")
+    shapes = []
+    for name, count in bounds.items():
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= _MAX_SIZE:
+            raise InvalidInputError(f"{at} has to be a whole number from 0 to {_MAX_SIZE:,}.")
+        values.append(int(count))
+        shapes.append((forms.has_size, path, _SIGNS[name]))
+    return shapes[0] if len(shapes) == 1 else ("and", *shapes)
 
 
-def like(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
-    """A string that a pattern matches."""
-    pattern = _pattern(value, at)
-    values.append(pattern)
-    beginning = pattern[:-1]
-    # The keyword index knows how a string begins.
-    plain = pattern.endswith("%") and not any(mark in beginning for mark in "%_\\")
-    indexed = plain and 0 < len(beginning) < MAX_INDEXED_CHARS
-    return forms.like, path, "keyword" if indexed else "string"
-
-
-def ilike(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
-    """As like, whatever the case."""
-    values.append(_pattern(value, at))
-    return forms.ilike, path
-
-
-def check_query(value: object, at: str) -> str:
-    """A text that `websearch_to_tsquery` can read."""
-    query = as_string(value, at)
-    if any(gap.count("-") > _MAX_DASHES for gap in _GAPS.findall(query)):
-        raise InvalidInputError(f"{at} has more than {_MAX_DASHES} dashes between two words.")
-    return query
-
-
-def _search(value: object, at: str, language: str = "simple") -> tuple[str, str]:
-    if not isinstance(value, Mapping):
-        return check_query(value, at), language
-    if not {"$search"} <= value.keys() <= {"$search", "$language"}:
-        raise InvalidInputError(f"{at} takes a string, or a dict of $search and $language.")
-    language = check_language(value.get("$language", language), f"{at}['$language']")
-    return check_query(value["$search"], f"{at}['$search']"), language
-
-
-def text(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
-    """A string in which words are found."""
-    query, language = _search(value, at)
-    values.append(query)
-    return forms.matches, path, language
-
-
-def document_text(table: Table, value: Any, at: str, values: list[Any]) -> Shape:
-    """The same of the row's document."""
-    if "document" not in table.c:
-        raise InvalidInputError(f"{at} needs a column document, which the table lacks.")
-    query, language = _search(value, at, text_language(table))
-    values.append(query)
-    return forms.document_matches, None, language
-
-
-def document_contains(table: Table, value: Any, at: str, values: list[Any]) -> Shape:
-    """A substring of the row's document."""
-    if "document" not in table.c:
-        raise InvalidInputError(f"{at} needs a column document, which the table lacks.")
-    values.append(as_string(value, at))
-    return forms.document_contains, None
-
-
-def geo(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
-    """A place within a radius, by haversine."""
-    if not isinstance(value, Mapping) or value.keys() != {"lat", "lon", "radius_m"}:
-        raise InvalidInputError(f"{at} takes a dict of lat, lon and radius_m.")
-    sides = []
-    for name, low, high in (("lat", -90, 90), ("lon", -180, 180), ("radius_m", 0, math.inf)):
-        side = value[name]
-        if kind_of(side, f"{at}[{name!r}]") is not NUMBER:
-            raise InvalidInputError(f"{at}[{name!r}] is a {type(side).__name__}; pass a number.")
-        as_number(side, f"{at}[{name!r}]")
-        if not low <= side <= high:
-            raise InvalidInputError(f"{at}[{name!r}] has to be from {low} to {high}.")
-        sides.append(round(float(side), 12))
-    lat, lon, radius = sides
-    angle = radius / EARTH_RADIUS_M
-    reach = math.degrees(angle) + 1e-9  # beyond any rounding
-    # Compared before the arc sine; half the way round is everywhere.
-    limit = math.sin(angle / 2) ** 2 if angle < math.pi else 2.0
-    values += [
-        as_number(lat - reach, at),
-        as_number(lat + reach, at),
-        math.radians(lat),
-        math.radians(lon),
-        limit,
-    ]
-    return forms.within, path
+def row_ids(table: Table, value: Any, at: str, values: list[Any]) -> Shape:
+    """A row with one of these ids."""
+    if "id" not in table.c:
+        raise InvalidInputError(f"{at} needs a column id, which the table lacks.")
+    keys = [value] if isinstance(value, str) else as_list(value, at)
+    for key in keys:
+        if not isinstance(key, str):
+            raise InvalidInputError(f"{at} has a {type(key).__name__} among its ids; pass str(id).")
+        check_text(key, at)
+    values.append(keys)
+    return forms.has_id, None
 
 
 OPERATORS: Final[dict[str, Reader]] = {
@@ -307,6 +234,7 @@ OPERATORS: Final[dict[str, Reader]] = {
     "$ilike": ilike,
     "$text": text,
     "$geo": geo,
+    "$size": size,
 }
 NEGATED: Final = {"$ne": equal, "$nin": one_of}
 """What is exactly the contrary of another operator."""
