@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import async_scoped_session
 from qortex_db.engine import SessionExecutor, refresh_loaded, translate_map
 from qortex_db.errors import OutcomeUnknownError, is_connection_lost, translate
 from qortex_db.models import Base, QortexVector
+from qortex_db.models.collection import collection_table
 from qortex_db.repositories import (
     ArmRepository,
     EdgeRepository,
@@ -70,9 +71,11 @@ class Repositories:
             namespace: Of a collection that declares one: every method is about its rows alone, and
                 writes into it. None means all rows, which a collection with the namespace in its
                 key does not take.
+
+        Raises:
+            InvalidInputError: The model is no collection, or has no such namespace.
         """
-        table: Any = model.__table__
-        return VectorRepository(self.executor, table, namespace=namespace)
+        return VectorRepository(self.executor, collection_table(model), namespace=namespace)
 
 
 class UnitOfWork(Repositories):

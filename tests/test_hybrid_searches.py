@@ -14,7 +14,7 @@ import pytest
 from catalogue import execute
 from roundtrips import counted
 from sqlalchemy import insert, text
-from sqlalchemy.orm import DeclarativeBase, Mapped
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from qortex_db import (
     Collection,
@@ -358,3 +358,23 @@ async def test_the_sparse_vector_is_named_where_there_are_several(db: Database) 
     with pytest.raises(InvalidInputError, match="first, second: pass sparse_using"):
         await db.collection(Small).hybrid_search([1, 0], sparse={0: 1})
     assert not await db.collection(Small).hybrid_search([1, 0], sparse={0: 1}, sparse_using="first")
+
+
+class Word(Host):
+    __tablename__ = "word"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "match"),
+    [(Word, "Word has no column 'vec'"), (Host, "no mapped model"), ("Word", "no mapped model")],
+)
+async def test_a_model_that_is_no_collection_is_refused(
+    db: Database, model: Any, match: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=match):
+        db.collection(model)
+    async with db.unit_of_work() as uow:
+        with pytest.raises(InvalidInputError, match=match):
+            uow.collection(model)

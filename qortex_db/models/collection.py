@@ -197,3 +197,22 @@ def _index_name(table: Table, part: str) -> str:
         return name
     mark = hashlib.sha256(name.encode()).hexdigest()[:8]
     return f"{name.encode()[: _MAX_NAME - 9].decode(errors='ignore')}_{mark}"
+
+
+def collection_table(model: object) -> Table:
+    """The table of a model that can be a collection.
+
+    Raises:
+        InvalidInputError: It is no mapped model, or lacks a column.
+    """
+    table = getattr(model, "__table__", None)
+    name = getattr(model, "__name__", type(model).__name__)
+    if not isinstance(table, Table):
+        raise InvalidInputError(f"{name} is no mapped model with a table of its own.")
+    for column in ("id", DEFAULT_VECTOR):
+        if column not in table.c:
+            raise InvalidInputError(
+                f"{name} has no column {column!r}: a collection is a model with VectorMixin, or "
+                "one with the columns id (text, the key) and vec."
+            )
+    return table
