@@ -187,6 +187,7 @@ async def test_three_branches_are_fused_by_weighted_reciprocal_ranks(
     only = await vectors.hybrid_search(
         QUERIES[number], words, sparse=query, branch_limit=3, limit=100, exact=True
     )
+    assert not only.complete
     assert {hit.id for hit in only} == {key for one in branches for key in best(one, 3)}
 
 
@@ -219,6 +220,8 @@ async def test_any_two_branches_are_fused_and_one_alone_is_ranked(db: Database) 
         )
         parts = [branches[name] for name in chosen]
         assert_same(found, by_ranks(parts, [100] * len(parts), [1] * len(parts)))
+    some = await vectors.hybrid_search(None, words, branch_limit=5, limit=5)
+    assert some.complete
     nothing = await vectors.hybrid_search(None, "zzzz")
     assert (list(nothing), nothing.complete) == ([], True)
 
@@ -334,6 +337,7 @@ async def test_both_indexes_are_read(db: Database) -> None:
         (lambda v: v.hybrid_search(QUERIES[0], sparse=SparseVector({0: 1}, 7)), "dimensions"),
         (lambda v: v.hybrid_search(QUERIES[0], sparse={0: 1}, sparse_using="vec"), "words"),
         (lambda v: v.hybrid_search(QUERIES[0], sparse={0: 1}, sparse_using="nope"), "words"),
+        (lambda v: v.hybrid_search(QUERIES[0], sparse_using="words"), "no sparse embedding"),
         (lambda v: v.hybrid_search(QUERIES[0], weights={"text": 1}), "another branch"),
         (lambda v: v.hybrid_search(QUERIES[0], weights={"dense": -1}), "weights"),
         (lambda v: v.hybrid_search(QUERIES[0], weights={"dense": 0}), "all branches are 0"),

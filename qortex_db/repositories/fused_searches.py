@@ -78,11 +78,18 @@ class FusedSearches:
             with_payload: As of `search`.
             with_embedding: As of `search`.
 
+        Returns:
+            Not `complete` where fewer than the limit came back and a `branch_limit` is below it.
+
         Raises:
             InvalidInputError: An argument was refused, or the table lacks what a branch looks at.
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
+        if sparse is None and sparse_using is not None:
+            raise InvalidInputError(
+                "sparse_using names a vector, but there is no sparse embedding."
+            )
         beside = _sparse_vector(vectors, sparse_using) if sparse is not None else None
         given = {"dense": embedding, "text": text, "sparse": sparse}
         names: tuple[BranchName, ...] = tuple(name for name in _BRANCHES if given[name] is not None)
@@ -114,8 +121,10 @@ class FusedSearches:
         spec = None if beside is None else beside.vector
         fusion = Fusion(names, "ranks" if alpha is None else "scores", spec)
         rows = await vectors.rows(hybrid(vectors.searches.rows, narrowed, form, fusion), params)
+        # A branch that brings in fewer than the limit may have left out what matches.
+        complete = len(rows) == count or min(limits.values()) >= count
         return SearchHits(
-            (vectors.shape.hit(row, row[1]) for row in rows), requested=count, complete=True
+            (vectors.shape.hit(row, row[1]) for row in rows), requested=count, complete=complete
         )
 
     async def multi_search(
