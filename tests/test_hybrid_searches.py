@@ -63,6 +63,13 @@ class Small(VectorMixin, Host):
     second: Mapped[Any | None] = vector_column(VectorSpec(4, "l2", storage="sparse"))
 
 
+class Tenant(VectorMixin, Host):
+    __tablename__ = "tenants"
+    __collection__ = Collection(VectorSpec(2), namespace="tenant", namespace_in_key=True)
+
+    words: Mapped[Any | None] = vector_column(VectorSpec(4, "cosine", storage="sparse"))
+
+
 def positions(words: str) -> Counter[int]:
     return Counter(zlib.crc32(w.encode()) % DIMENSIONS for w in re.findall(r"\w+", words.lower()))
 
@@ -382,3 +389,27 @@ async def test_a_model_that_is_no_collection_is_refused(
     async with db.unit_of_work() as uow:
         with pytest.raises(InvalidInputError, match=match):
             uow.collection(model)
+
+
+async def test_every_branch_stays_in_its_namespace(db: Database) -> None:
+    async with db.unit_of_work() as uow:
+        for name, text_of in (("one", "red"), ("two", "red red")):
+            await uow.collection(Tenant, namespace=name).upsert(
+                [
+                    {
+                        "id": key,
+                        "embedding": [1, 0],
+                        "document": text_of,
+                        "payload": {"of": name},
+                        "vectors": {"words": {0: 1.0}},
+                    }
+                    for key in ("a", name)
+                ]
+            )
+        for options in ({"exact": True}, {"exact": False}):
+            found = await uow.collection(Tenant, namespace="one").hybrid_search(
+                [1, 0], "red", sparse={0: 1.0}, limit=5, **options
+            )
+            assert [hit.id for hit in found] == ["a", "one"]
+            assert [hit.payload for hit in found] == [{"of": "one"}] * 2
+        await uow.session.rollback()

@@ -162,6 +162,16 @@ READS: dict[str, Callable[[VectorRepository], Awaitable[Any]]] = {
     "range_search": lambda v: v.range_search(Q, min_score=0.2),
     "hybrid_search": lambda v: v.hybrid_search(Q, "odd", limit=40),
     "hybrid_search by scores": lambda v: v.hybrid_search(Q, "odd", alpha=0.3, where={"n": 1}),
+    "hybrid_search by words": lambda v: v.hybrid_search(None, "odd", limit=40),
+    "search_many": lambda v: v.search_many([Q, VECTORS[50]], limit=20),
+    "recommend by the best score": lambda v: v.recommend(
+        ["r003"], ["r050"], limit=30, strategy="best_score"
+    ),
+    "recommend by every best score": lambda v: v.recommend(
+        ["r003"], ["r050"], limit=30, strategy="best_score", exact=True
+    ),
+    "scroll backwards": lambda v: v.scroll(limit=30, descending=True),
+    "ids": lambda v: v.count(where={"$id": ["r000", "other000"]}),
     "mmr_search": lambda v: v.mmr_search(Q, limit=5),
     "multi_search": lambda v: v.multi_search([Q, VECTORS[50]], limit=30),
     "recommend": lambda v: v.recommend(["r003"], ["r050"], limit=30),
