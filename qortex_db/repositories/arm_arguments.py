@@ -135,3 +135,17 @@ def check_candidates(candidates: Iterable[Arm | str]) -> tuple[list[Arm | str], 
         if isinstance(arm, Arm):
             validation.check_count(arm.token_cost, name="token_cost")
     return arms, ids
+
+
+def check_rules(k: int, token_budget: int, baseline_rate: float, min_pulls: int) -> dict[str, Any]:
+    """The options of a selection."""
+    if isinstance(k, bool) or not isinstance(k, int):
+        raise InvalidInputError("k has to be a whole number.")
+    return {
+        "k": k,
+        "token_budget": validation.check_count(token_budget, name="token_budget"),
+        "baseline_rate": validation.check_number(
+            baseline_rate, name="baseline_rate", low=0, high=1
+        ),
+        "min_pulls": validation.check_count(min_pulls, name="min_pulls"),
+    }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, overload
 
 from qortex_db import learning, observability
-from qortex_db.errors import InvalidInputError
 from qortex_db.learning import Arm, ArmState, Policy, Selection
 from qortex_db.repositories import arm_changes, arm_history, arm_statements, validation
 from qortex_db.repositories.arm_arguments import (
@@ -17,6 +16,7 @@ from qortex_db.repositories.arm_arguments import (
     check_deltas,
     check_half_life,
     check_learner,
+    check_rules,
     check_state,
     hash_of,
     readable,
@@ -271,17 +271,7 @@ class ArmRepository(ArmReadings):
             rng: A seeded generator gives the same choice again.
         """
         arms, ids = check_candidates(candidates)
-        if isinstance(k, bool) or not isinstance(k, int):
-            raise InvalidInputError("k has to be a whole number.")
-        rules: dict[str, Any] = {
-            "k": k,
-            "token_budget": validation.check_count(token_budget, name="token_budget"),
-            "baseline_rate": validation.check_number(
-                baseline_rate, name="baseline_rate", low=0, high=1
-            ),
-            "min_pulls": validation.check_count(min_pulls, name="min_pulls"),
-            "policy": policy,
-        }
+        rules = check_rules(k, token_budget, baseline_rate, min_pulls) | {"policy": policy}
         params = {"learner": check_learner(learner), "context": hash_of(context), "ids": ids}
         rows = (await self._executor.run(arm_statements.POSTERIORS, params)).rows if ids else ()
         states = {arm_id: ArmState(alpha, beta, pulls) for arm_id, alpha, beta, pulls in rows}
