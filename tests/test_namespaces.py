@@ -296,6 +296,19 @@ def test_large_namespaces_are_names_of_a_declared_namespace(options: dict[str, A
         Collection(VectorSpec(3), **options)
 
 
+def test_a_namespace_that_may_be_null_is_refused_when_it_is_declared() -> None:
+    class Own(DeclarativeBase):
+        pass
+
+    with pytest.raises(InvalidInputError, match="may be NULL"):
+
+        class Loose(VectorMixin, Own):
+            __tablename__ = "loose"
+            __collection__ = Collection(VectorSpec(3), namespace="tenant")
+
+            tenant: Mapped[str | None]
+
+
 async def test_a_large_tenants_searches_walk_an_index_of_its_rows_alone(
     db: Database, empty_dsn: str
 ) -> None:

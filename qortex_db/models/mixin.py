@@ -97,6 +97,11 @@ class VectorMixin:
             raise InvalidInputError(
                 f"{cls.__name__}.{space} is a part of the key, or not, unlike namespace_in_key."
             )
+        elif space is not None and own[space].nullable:
+            raise InvalidInputError(
+                f"{cls.__name__}.{space} may be NULL, and a row has to be somebody's: declare it "
+                "without None."
+            )
         metadata, *items = arguments
         table = Table(name, metadata, *added, *items, **options)
         declare(table, collection)
