@@ -20,6 +20,9 @@ The dimension of `vec` is chosen at the first upgrade (`QORTEX_VEC_DIMENSIONS`, 
 """
 
 
+_MODELS = {mapper.local_table.name: mapper.class_.__name__ for mapper in Base.registry.mappers}
+
+
 def render() -> str:
     """The page."""
     tables = sorted(Base.metadata.tables.items())
@@ -35,7 +38,7 @@ def _table(name: str, table: Any) -> str:
         null = "yes" if column.nullable else "no"
         lines.append(f"| `{column.name}` | `{kind}` | {null} | {default} | {column.comment} |")
     keys = ", ".join(f"`{column.name}`" for column in table.primary_key)
-    lines.append(f"\nPrimary key: {keys}.")
+    lines.append(f"\nThe model `{_MODELS[name]}`. Primary key: {keys}.")
     for index in sorted(table.indexes, key=lambda index: str(index.name)):
         columns = ", ".join(f"`{column.name}`" for column in index.columns)
         options = index.dialect_options["postgresql"]

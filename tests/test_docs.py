@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
+import qortex_db
 from qortex_db import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -81,6 +82,13 @@ def test_every_variable_is_in_the_table_with_its_default() -> None:
             default = default.get_secret_value()
         expected[str(field.validation_alias)] = "" if default is None else str(default)
     assert rows == expected
+
+
+def test_every_public_name_is_on_a_page() -> None:
+    pages = " ".join(page.read_text() for page in (ROOT / "docs").rglob("*.md"))
+    words = set(re.findall(r"\w+", pages))
+    errors = {name for name in qortex_db.__all__ if hasattr(qortex_db.errors, name)}
+    assert set(qortex_db.__all__) - errors - {"__version__"} <= words
 
 
 def test_the_schema_page_is_current() -> None:
