@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from qortex_db import learning
@@ -14,7 +14,6 @@ from qortex_db.repositories import validation
 
 SMALLEST: Final = 1e-300
 """A posterior's parameters are positive."""
-_SHORTEST_SECONDS: Final = 1e-6
 
 
 class AllContexts:
@@ -112,14 +111,6 @@ def check_deltas(deltas: object) -> dict[str, list[float]]:
             validation.check_number(pair[1], name="beta_delta"),
         ]
     return pairs
-
-
-def check_half_life(half_life: float | timedelta | None) -> float | None:
-    """A half-life in seconds."""
-    if half_life is None:
-        return None
-    seconds = half_life.total_seconds() if isinstance(half_life, timedelta) else half_life
-    return validation.check_number(seconds, name="half_life", low=_SHORTEST_SECONDS)
 
 
 def check_candidates(candidates: Iterable[Arm | str]) -> tuple[list[Arm | str], list[str]]:

@@ -14,7 +14,6 @@ from qortex_db.repositories.arm_arguments import (
     ArmStateLike,
     check_candidates,
     check_deltas,
-    check_half_life,
     check_learner,
     check_rules,
     check_state,
@@ -178,7 +177,10 @@ class ArmRepository(ArmReadings):
         by = validation.check_number(factor, name="factor", low=0, high=1)
         ids = None if arm_id is None else [validation.check_id(arm_id, name="arm_id")]
         params, named = which_arms(learner, ids, context)
-        params |= {"by": by if by > _LEAST else 0.0, "half_life": check_half_life(half_life)}
+        seconds = (
+            None if half_life is None else validation.check_seconds(half_life, name="half_life")
+        )
+        params |= {"by": by if by > _LEAST else 0.0, "half_life": seconds}
         statement = arm_changes.DECAY[(self._history, *named)]
         states = by_context((await self._executor.run(statement, params)).rows)
         if isinstance(context, AllContexts):
