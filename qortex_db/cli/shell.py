@@ -1,0 +1,97 @@
+"""What every command shares: its consoles, its settings, its database, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+from pydantic import SecretStr, ValidationError
+from rich.console import Console
+
+from qortex_db import Database, QortexDbError, Settings
+from qortex_db import embedded as embedded_server
+from qortex_db.cli import render
+from qortex_db.migrations.connection import NOTHING_GIVEN
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+
+T = TypeVar("T")
+_INTERRUPTED = 130  # what a shell expects after Ctrl-C
+
+out = Console()
+err = Console(stderr=True)
+
+Embedded = Annotated[
+    bool, typer.Option("--embedded", help="Use the embedded server, and start it if need be.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def group(text: str) -> typer.Typer:
+    """A command that has commands."""
+    return typer.Typer(help=text, no_args_is_help=True)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; what the package refuses is told in one line."""
+    try:
+        return asyncio.run(work)
+    except QortexDbError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        err.print("[yellow]Stopped.[/]")
+        raise typer.Exit(_INTERRUPTED) from None
+
+
+def fail(message: str, *, status: int = 1) -> NoReturn:
+    """End with an error."""
+    err.print(f"[bold red]error:[/] {render.escape(message)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(status)
+
+
+def read_settings() -> Settings:
+    """The settings that the environment gives."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        # Its own text has an address of pydantic's in it, and may be long.
+        problems = [
+            f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        ]
+    fail("; ".join(problems), status=2)
+
+
+@asynccontextmanager
+async def reached(given: Settings, *, embedded: bool) -> AsyncIterator[Settings]:
+    """Settings whose server is there: the one that is given, or the embedded one."""
+    if not embedded:
+        if given.target() is None:
+            fail(NOTHING_GIVEN)
+        yield given
+        return
+    # It goes before what is given, as in the other commands.
+    server = await asyncio.to_thread(embedded_server.start, given.embedded_path)
+    try:
+        yield given.model_copy(update={"dsn": SecretStr(server.dsn())})
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
+@asynccontextmanager
+async def opened(*, embedded: bool) -> AsyncIterator[Database]:
+    """The database, for the time of one command."""
+    async with (
+        reached(read_settings(), embedded=embedded) as given,
+        Database.connect(given) as database,
+    ):
+        yield database
+
+
+def print_json(value: Any) -> None:
+    """Print for programs."""
+    typer.echo(json.dumps(value, indent=2))
