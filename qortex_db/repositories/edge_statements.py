@@ -33,11 +33,11 @@ _STATS = (
 )
 _value = func.jsonb_array_elements_text(_edges.c.scores).table_valued(column("value", Text))
 # In the order of the array and in binary, so the same to the last digit as EdgeStats.avg_score.
-_AVG_SCORE = func.coalesce(
+AVG_SCORE = func.coalesce(
     select(func.avg(cast(_value.c.value, Double))).select_from(_value).scalar_subquery(), 0.0
 )
-_READY = (_edges.c.hit_count >= bindparam("min_hits", type_=Integer)) & (
-    bindparam("min_avg_score", type_=Double) <= _AVG_SCORE
+READY = (_edges.c.hit_count >= bindparam("min_hits", type_=Integer)) & (
+    bindparam("min_avg_score", type_=Double) <= AVG_SCORE
 )
 
 
@@ -119,8 +119,8 @@ def _promote() -> Any:
     """
     ready = (
         select(*_KEY)
-        .where(_READY)
-        .order_by(_edges.c.hit_count.desc(), _AVG_SCORE.desc(), *(key.collate("C") for key in _KEY))
+        .where(READY)
+        .order_by(_edges.c.hit_count.desc(), AVG_SCORE.desc(), *(key.collate("C") for key in _KEY))
         .limit(cast(bindparam("limit"), Integer))  # NULL is none
         .with_for_update(skip_locked=True)
         .cte("ready")
@@ -129,7 +129,7 @@ def _promote() -> Any:
     return (
         delete(_edges)
         .where(*(key == ready.c[key.name] for key in _KEY))
-        .returning(*_KEY, _edges.c.hit_count, _AVG_SCORE.label("avg_score"))
+        .returning(*_KEY, _edges.c.hit_count, AVG_SCORE.label("avg_score"))
     )
 
 
@@ -146,5 +146,5 @@ SUMMARY = select(
     func.sum(_edges.c.hit_count),
     func.avg(_edges.c.hit_count),
     func.max(_edges.c.hit_count),
-    func.count().filter(_READY),
+    func.count().filter(READY),
 ).select_from(_edges)

@@ -1,0 +1,152 @@
+"""The page's part on learners: a card for each context, with its best arms and its pulls."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from qortex_db.report import figures
+from qortex_db.report.figures import Bars, Series
+from qortex_db.report.markup import name_of, table, tag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from xml.etree.ElementTree import Element
+
+    from qortex_db.learning import ArmState, Posterior
+    from qortex_db.report.figures import Scale
+    from qortex_db.report.reading import Context, Panel, Pulls, Report
+
+_DAY: Final = 86_400
+_TICKS: Final = 4
+
+
+def section(report: Report, ids: Iterator[str]) -> Element:
+    """Every panel of the report."""
+    made = tag("section", tag("h2", "Learners"))
+    if not report.panels:
+        whose = "No learner has" if report.learners is None else "These learners have no"
+        text = " an arm yet." if report.learners is None else " arms."
+        made.append(tag("p", whose + text, class_="note"))
+        return made
+    shown = (
+        "all of them"
+        if len(report.panels) == report.contexts
+        else f"the {len(report.panels)} with the most pulls, at most three of a learner"
+    )
+    made.append(
+        tag(
+            "p",
+            f"A card for each context: {shown}, of {report.contexts:,}. A curve is what is "
+            "believed of an arm's reward, drawn to its own height: the narrower, the surer. The "
+            "dot is its mean, the bar the interval that holds the true mean with 95 %.",
+            class_="note",
+        )
+    )
+    for panel in report.panels:
+        made.append(_card(panel, ids))
+    return made
+
+
+def _card(panel: Panel, ids: Iterator[str]) -> Element:
+    context = panel.context
+    mean = context.reward / max(context.pulls, 1)
+    sums = f"{_count(context.arms, 'arm')}, {_count(context.pulls, 'pull')}, mean reward {mean:.3f}"
+    right = (
+        tag("p", "No pulls yet.", class_="note")
+        if panel.pulls is None
+        else _pulls(panel, panel.pulls, next(ids))
+    )
+    return tag(
+        "article",
+        tag(
+            "div",
+            tag("h3", name_of(context.learner), " ", tag("code", _readable(context))),
+            tag("span", sums),
+            class_="head",
+        ),
+        tag("div", tag("div", _beliefs(panel)), right, class_="two"),
+        class_="card",
+    )
+
+
+def _readable(context: Context) -> str:
+    if context.readable == "{}":
+        return "default context"
+    return name_of(context.readable or f"context {context.hash}")
+
+
+def _beliefs(panel: Panel) -> Element:
+    on = figures.scale([belief for _, _, belief in panel.arms])
+    rows = (
+        _belief(arm, state, belief, on, f"c{place}")
+        for place, (arm, state, belief) in enumerate(panel.arms)
+    )
+    made = table(
+        ["best arms", "posterior", ">mean", ">95 % interval", ">pulls"], rows, class_="beliefs"
+    )
+    axis = (tag("td"), tag("td", figures.axis(on), class_="belief"), tag("td", colspan=3))
+    made.append(tag("tfoot", tag("tr", *axis)))
+    rest = panel.context.arms - len(panel.arms)
+    if rest:
+        made.insert(0, tag("caption", f"{rest:,} more with a lower mean"))
+    return made
+
+
+def _belief(
+    arm: str, state: ArmState, belief: Posterior, on: Scale, color: str
+) -> list[Element | str]:
+    interval = f"{belief.low:.3f} \N{EN DASH} {belief.high:.3f}"
+    title = f"Beta({state.alpha:.6g}, {state.beta:.6g}): mean {belief.mean:.3f}, {interval}"
+    return [
+        tag("span", tag("span", class_=f"swatch {color}", aria_hidden="true"), name_of(arm)),
+        figures.posterior(state, belief, on, color, title),
+        f"{belief.mean:.3f}",
+        interval,
+        f"{state.pulls:,}",
+    ]
+
+
+def _pulls(panel: Panel, pulls: Pulls, identity: str) -> Element:
+    series = [
+        Series(name_of(arm), f"c{place}", pulls.by_arm[arm])
+        for place, (arm, _, _) in enumerate(panel.arms)
+        if arm in pulls.by_arm
+    ]
+    if None in pulls.by_arm:
+        series.append(Series("other arms", "rest", pulls.by_arm[None]))
+    bins = len(series[0].counts)
+    width = (pulls.end - pulls.start) / bins
+    whole = pulls.end - pulls.start
+    form = "%d %b %Y" if whole > 3 * _DAY else "%d %b %H:%M" if whole > _DAY / 2 else "%H:%M:%S"
+    total = sum(map(sum, pulls.by_arm.values()))
+    if pulls.recorded:
+        title = "Pulls over time"
+        text = f"{total:,} of {_count(panel.context.pulls, 'pull')} are in the history."
+    else:
+        title = "Pulls, by when their arm last changed"
+        text = (
+            "There is no history (QORTEX_LEARNING_HISTORY): an arm's pulls all count at its last "
+            "change."
+        )
+
+    def at(place: float) -> str:
+        return f"{datetime.fromtimestamp(pulls.start + width * place, UTC):{form}}"
+
+    made = figures.figure(
+        Bars(
+            title=title,
+            description=f"{total:,} pulls from {at(0)} to {at(bins)} UTC, by arm. {text}",
+            series=series,
+            bin="from (UTC)",
+            names=[at(place) for place in range(bins)],
+            ticks=[(bins * tick / _TICKS, at(bins * tick / _TICKS)) for tick in range(_TICKS + 1)],
+        ),
+        identity,
+    )
+    made.append(tag("p", text, class_="note"))
+    return made
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

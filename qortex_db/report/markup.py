@@ -1,0 +1,58 @@
+"""HTML as a tree of the standard library's: whatever a name is, it can't become markup."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+from xml.etree.ElementTree import Element, tostring
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LONGEST: Final = 120
+_UNSEEN: Final = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def tag(name: str, /, *children: Element | str, **attributes: object) -> Element:
+    """An element; `class_` is written class, and other underlines as hyphens."""
+    element = Element(
+        name, {key.rstrip("_").replace("_", "-"): str(it) for key, it in attributes.items()}
+    )
+    for child in children:
+        if not isinstance(child, str):
+            element.append(child)
+        elif len(element):
+            element[-1].tail = (element[-1].tail or "") + child
+        else:
+            element.text = (element.text or "") + child
+    return element
+
+
+def name_of(value: str) -> str:
+    """An id as people can read it: not too long, and nothing in it that isn't seen."""
+    seen = _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", value)
+    return seen if len(seen) <= _LONGEST else seen[: _LONGEST - 1] + "…"
+
+
+def table(
+    head: Iterable[str], rows: Iterable[Iterable[Element | str]], **attributes: object
+) -> Element:
+    """A table; columns whose head begins with ">" are numbers."""
+    columns = list(head)
+    kinds = [{"class_": "n"} if column.startswith(">") else {} for column in columns]
+    first = (
+        tag("th", column.removeprefix(">"), scope="col", **kind)
+        for column, kind in zip(columns, kinds, strict=True)
+    )
+    body = (
+        tag("tr", *(tag("td", cell, **kind) for cell, kind in zip(row, kinds, strict=True)))
+        for row in rows
+    )
+    return tag("table", tag("thead", tag("tr", *first)), tag("tbody", *body), **attributes)
+
+
+def document(root: Element) -> str:
+    """The whole page as text."""
+    return "<!DOCTYPE html>\n" + tostring(root, encoding="unicode", method="html") + "\n"
