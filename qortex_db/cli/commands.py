@@ -12,6 +12,10 @@ from qortex_db.cli import adopt as adoption
 from qortex_db.cli import demo as demonstration
 from qortex_db.cli import index as indexes
 from qortex_db.cli import render
+from qortex_db.cli import report as reports
+from qortex_db.cli.arms import arms
+from qortex_db.cli.edges import edges
+from qortex_db.cli.factors import factors
 from qortex_db.cli.shell import (
     AsJson,
     Embedded,
@@ -32,6 +36,9 @@ app = typer.Typer(
     add_completion=False,
 )
 index = group("The vector indexes.")
+app.add_typer(arms, name="arms")
+app.add_typer(factors, name="factors")
+app.add_typer(edges, name="edges")
 app.add_typer(index, name="index")
 
 Revision = Annotated[str, typer.Argument(help="As Alembic's: a name, head, base, +1, -1.")]
@@ -207,6 +214,32 @@ def rebuild(
     )
     for one in rebuilt:
         out.print(render.rebuilt(one), soft_wrap=True, highlight=False)
+
+
+@app.command()
+def report(
+    *,
+    learner: Annotated[
+        list[str] | None, typer.Option(help="Only this one; may be given more than once.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help='Where to; "-" prints it.')] = Path(
+        "report.html"
+    ),
+    embedded: Embedded = False,
+) -> None:
+    """Write a page to look at: best arms, pulls over time, factors and edges.
+
+    It is one HTML file, without scripts or anything from elsewhere.
+    """
+    page = run(reports.page(learner or None, embedded=embedded))
+    if str(output) == "-":
+        typer.echo(page, nl=False)
+        return
+    try:
+        output.write_text(page, "utf-8")
+    except OSError as error:
+        fail(f"{output} can't be written: {error.strerror}.")
+    out.print(f"The report is in {output}.", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

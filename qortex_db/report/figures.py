@@ -115,6 +115,7 @@ class Bars:
         names: what each one is called.
         ticks: Labels below, by place: 0 is the left end of the first bin, 1 its right end.
         marks: Labels of lines across, by place.
+        legend: Whether the figure says by itself what its colors are.
     """
 
     title: str
@@ -124,6 +125,7 @@ class Bars:
     names: Sequence[str]
     ticks: Sequence[tuple[float, str]]
     marks: Sequence[tuple[float, str]] = ()
+    legend: bool = True
 
 
 def figure(of: Bars, identity: str) -> Element:
@@ -133,10 +135,11 @@ def figure(of: Bars, identity: str) -> Element:
         identity: An id that is the figure's own on its page.
     """
     seen = [one for one in of.series if any(one.counts)]
-    legend = (
+    legend = [
         tag("span", tag("span", class_=f"swatch {one.color}", aria_hidden="true"), one.name)
         for one in seen
-    )
+        if of.legend
+    ]
     rows = (
         [name, *(f"{one.counts[place]:,}" for one in seen)]
         for place, name in enumerate(of.names)

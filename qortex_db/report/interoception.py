@@ -59,7 +59,7 @@ def factors(report: Report, ids: Iterator[str]) -> Element:
             tag(
                 "div",
                 figures.figure(_weights(report), next(ids)),
-                tag("div", *rows),
+                tag("div", *rows, class_="stack"),
                 class_="two",
             ),
             class_="card",
@@ -94,7 +94,7 @@ def _weights(report: Report) -> Bars:
     def place_of(weight: float) -> float:
         return (weight - LOWEST) / STEP + 0.5
 
-    ticks = [(place_of(at), f"{at:g}") for at in figures.ticks(LOWEST, high, 10)]
+    ticks = [(place_of(at), f"{at:.1f}") for at in figures.ticks(LOWEST, high, 10)]
     mean = min(max(place_of(report.factors.mean), 0), last + 1)
     return Bars(
         title="Factors by weight",

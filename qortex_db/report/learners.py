@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from qortex_db.report import figures
 from qortex_db.report.figures import Bars, Series
 from qortex_db.report.markup import name_of, table, tag
+from qortex_db.report.reading import CONTEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,17 +30,18 @@ def section(report: Report, ids: Iterator[str]) -> Element:
         text = " an arm yet." if report.learners is None else " arms."
         made.append(tag("p", whose + text, class_="note"))
         return made
-    shown = (
-        "all of them"
-        if len(report.panels) == report.contexts
-        else f"the {len(report.panels)} with the most pulls, at most three of a learner"
+    shown = len(report.panels)
+    which = (
+        f"{_count(shown, 'context')}."
+        if shown == report.contexts
+        else f"{shown} of {report.contexts:,} contexts: those with the most pulls, at most "
+        f"{CONTEXTS} of a learner."
     )
     made.append(
         tag(
             "p",
-            f"A card for each context: {shown}, of {report.contexts:,}. A curve is what is "
-            "believed of an arm's reward, drawn to its own height: the narrower, the surer. The "
-            "dot is its mean, the bar the interval that holds the true mean with 95 %.",
+            f"{which} A curve is what is believed of an arm's reward, drawn to its own height: the "
+            "narrower, the surer. The dot is its mean; the bar holds the true mean with 95 %.",
             class_="note",
         )
     )
@@ -122,7 +124,7 @@ def _pulls(panel: Panel, pulls: Pulls, identity: str) -> Element:
     total = sum(map(sum, pulls.by_arm.values()))
     if pulls.recorded:
         title = "Pulls over time"
-        text = f"{total:,} of {_count(panel.context.pulls, 'pull')} are in the history."
+        text = f"{total:,} pulls are in the history; the arms have {panel.context.pulls:,}."
     else:
         title = "Pulls, by when their arm last changed"
         text = (
@@ -141,10 +143,14 @@ def _pulls(panel: Panel, pulls: Pulls, identity: str) -> Element:
             bin="from (UTC)",
             names=[at(place) for place in range(bins)],
             ticks=[(bins * tick / _TICKS, at(bins * tick / _TICKS)) for tick in range(_TICKS + 1)],
+            legend=False,  # the table's
         ),
         identity,
     )
-    made.append(tag("p", text, class_="note"))
+    colors = "Colors are those of the arms" + (
+        ", grey is all others. " if None in pulls.by_arm else ". "
+    )
+    made.insert(2, tag("p", colors + text, class_="note"))
     return made
 
 
