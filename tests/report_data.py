@@ -25,6 +25,7 @@ RATES = {
     "prompt:long": 0.24,
     "prompt:quiz": 0.5,
 }
+WAYS = {"ranking:similarity": 0.41, "ranking:weighted": 0.52, "ranking:hybrid": 0.57}
 CONTEXTS = ({"task": "sql"}, {"task": "summary", "language": "en"})
 _SPREAD = """
 UPDATE learning_events SET recorded_at = now() - make_interval(secs =>
@@ -32,7 +33,7 @@ UPDATE learning_events SET recorded_at = now() - make_interval(secs =>
 """
 
 
-async def fill(db: Database, *, rounds: int = 240) -> None:
+async def fill(db: Database, *, rounds: int = 300) -> None:
     """Vectors, two learners with contexts, factors and edges; the events reach over four weeks."""
     rng = np.random.default_rng(7)
     sample = load_sample()
@@ -41,15 +42,16 @@ async def fill(db: Database, *, rounds: int = 240) -> None:
         context = CONTEXTS[number % 3 == 0]
         shift = 0.0 if context is CONTEXTS[0] else 0.12
         chosen = await db.arms.select("prompts", list(RATES), k=2, context=context, rng=rng)
-        rewards = [(arm, float(rng.random() < RATES[arm] + shift)) for arm in chosen.selected]
-        await db.arms.observe_many("prompts", rewards * 3, context=context)
-    ways = {"ranking:similarity": 0.41, "ranking:weighted": 0.52, "ranking:hybrid": 0.57}
-    for _ in range(rounds // 2):
-        chosen = await db.arms.select("ranking", list(ways), rng=rng)
-        arm = chosen.selected[0]
-        await db.arms.observe(
-            "ranking", arm, reward=float(rng.beta(4 * ways[arm], 4 - 4 * ways[arm]))
-        )
+        asked = int(rng.poisson(3 + 2 * np.sin(number / rounds * 8 * np.pi))) + 1  # week by week
+        rewards = [
+            (arm, float(rng.random() < RATES[arm] + shift))
+            for arm in chosen.selected
+            for _ in range(asked)
+        ]
+        await db.arms.observe_many("prompts", rewards, context=context)
+        arm = (await db.arms.select("ranking", list(WAYS), rng=rng)).selected[0]
+        reward = float(rng.beta(4 * WAYS[arm], 4 - 4 * WAYS[arm]))
+        await db.arms.observe_many("ranking", [(arm, reward)] * asked)
     ids = [passage["id"] for passage in sample.passages]
     liked = rng.beta(2, 2.4, size=len(ids))
     for _ in range(rounds // 8):
@@ -65,7 +67,7 @@ async def fill(db: Database, *, rounds: int = 240) -> None:
         question = int(rng.zipf(1.35)) % len(near)
         scores = sample.passage_embeddings[near[question]]
         hits = [
-            (ids[a], ids[b], float(scores[i] @ scores[i + 1]) + 0.22)
+            (ids[a], ids[b], min(float(scores[i] @ scores[i + 1]) + 0.22, 0.98))
             for i, (a, b) in enumerate(pairwise(near[question]))
         ]
         await db.edges.record_many(hits[: int(rng.integers(1, 4))])

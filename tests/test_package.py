@@ -47,6 +47,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "qortex_db/_alembic/versions/0001_baseline.py" in names
     assert "qortex_db/py.typed" in names
     assert "qortex_db/cli/sample/LICENSE.txt" in names
+    assert "qortex_db/report/style.css" in names
     assert not [name for name in names if name.startswith(("alembic/", "tests/"))]
     return folder / "site"
 

@@ -221,6 +221,10 @@ def _bar(belief: Posterior) -> str:
     return f"[dim]{line[:low]}[/][cyan]{line[low : high + 1]}[/][dim]{line[high + 1 :]}[/]"
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 async def _tell_contexts(db: Database, learner: str, context: dict[str, Any] | None) -> None:
     """Where else the learner has arms: a context is easily forgotten."""
     found = await reading.contexts(db.executor, [learner], each=_NAMED + 1, limit=_NAMED + 1)
@@ -232,7 +236,7 @@ async def _tell_contexts(db: Database, learner: str, context: dict[str, Any] | N
     for one in others:
         text = "default context" if one.readable == "{}" else one.readable or f"hash {one.hash}"
         out.print(
-            f"  - {render.escape(text)}: {one.arms:,} arms, {one.pulls:,} pulls",
+            f"  - {render.escape(text)}: {_count(one.arms, 'arm')}, {_count(one.pulls, 'pull')}",
             highlight=False,
             soft_wrap=True,
         )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _WIDE, _HIGH = 300, 40
 """Of a posterior."""
 _BASE: Final = _HIGH - 7
-_WIDTH, _HEIGHT = 640, 216
+_WIDTH, _HEIGHT = 520, 200
 """Of bars, and within them of the plot."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 14, 24
 _UNEVEN: Final = 81

@@ -41,7 +41,8 @@ def section(report: Report, ids: Iterator[str]) -> Element:
         tag(
             "p",
             f"{which} A curve is what is believed of an arm's reward, drawn to its own height: the "
-            "narrower, the surer. The dot is its mean; the bar holds the true mean with 95 %.",
+            "narrower, the surer. The dot is its mean; the bar holds the true mean with a "
+            "probability of 95 %.",
             class_="note",
         )
     )
@@ -124,7 +125,11 @@ def _pulls(panel: Panel, pulls: Pulls, identity: str) -> Element:
     total = sum(map(sum, pulls.by_arm.values()))
     if pulls.recorded:
         title = "Pulls over time"
-        text = f"{total:,} pulls are in the history; the arms have {panel.context.pulls:,}."
+        text = (
+            ""
+            if total == panel.context.pulls
+            else f"The history has {total:,} pulls, the arms {panel.context.pulls:,}."
+        )
     else:
         title = "Pulls, by when their arm last changed"
         text = (

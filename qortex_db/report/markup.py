@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _LONGEST: Final = 120
+# Controls, and what would have the text around it run backwards.
 _UNSEEN: Final = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -23,17 +24,18 @@ def tag(name: str, /, *children: Element | str, **attributes: object) -> Element
     for child in children:
         if not isinstance(child, str):
             element.append(child)
-        elif len(element):
-            element[-1].tail = (element[-1].tail or "") + child
+            continue
+        text = _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", child)
+        if len(element):
+            element[-1].tail = (element[-1].tail or "") + text
         else:
-            element.text = (element.text or "") + child
+            element.text = (element.text or "") + text
     return element
 
 
 def name_of(value: str) -> str:
-    """An id as people can read it: not too long, and nothing in it that isn't seen."""
-    seen = _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", value)
-    return seen if len(seen) <= _LONGEST else seen[: _LONGEST - 1] + "…"
+    """An id, not too long for a table."""
+    return value if len(value) <= _LONGEST else value[: _LONGEST - 1] + "…"
 
 
 def table(

@@ -82,7 +82,7 @@ def _facts(report: Report, more: Mapping[str, str]) -> Element:
     mib = vectors["bytes"] / _KIB**2
     facts = {
         "server": f"PostgreSQL {status.server_version}, pgvector {status.pgvector_version}",
-        "vectors": f"{status.dimensions} dimensions, {mib:,.1f} MiB with indexes",
+        "vectors": f"{status.dimensions} dimensions, {mib:,.1f} MiB in all",
         "invalid indexes": ", ".join(status.invalid_indexes) or "none",
         **more,
     }

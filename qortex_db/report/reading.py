@@ -28,8 +28,8 @@ TOP: Final = 8
 """Arms of a context; as many as there are colours."""
 CONTEXTS: Final = 3
 PANELS: Final = 12
-EXTREMES: Final = 6
-NEAREST: Final = 12
+EXTREMES: Final = 5
+NEAREST: Final = 10
 _SNAPSHOT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
 
