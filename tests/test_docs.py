@@ -33,6 +33,7 @@ def program(*blocks: str) -> Any:
     "page",
     [
         "docs/collections.md",
+        "docs/command_line.md",
         "docs/embedding_cache.md",
         "docs/learning.md",
         "docs/interoception.md",

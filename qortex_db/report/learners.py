@@ -152,9 +152,8 @@ def _pulls(panel: Panel, pulls: Pulls, identity: str) -> Element:
         ),
         identity,
     )
-    colors = "Colors are those of the arms" + (
-        ", grey is all others. " if None in pulls.by_arm else ". "
-    )
+    grey = ", grey is all others. " if None in pulls.by_arm else ". "
+    colors = f"The colours are those of the arms{grey}"
     made.insert(2, tag("p", colors + text, class_="note"))
     return made
 
