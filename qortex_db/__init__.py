@@ -68,7 +68,15 @@ from qortex_db.repositories import (
 )
 from qortex_db.search import payload_index
 from qortex_db.settings import Settings
-from qortex_db.stores import PgVectorIndex, PostgresInteroceptionStore, PostgresLearningStore
+from qortex_db.stores import (
+    ArmOutcome,
+    Learner,
+    LearnerConfig,
+    PgVectorIndex,
+    PostgresInteroceptionStore,
+    PostgresLearningStore,
+    SelectionResult,
+)
 from qortex_db.types import Embedding, HalfEmbedding, SparseEmbedding
 from qortex_db.uow import UnitOfWork, unit_of_work
 
@@ -79,6 +87,7 @@ __all__ = [
     "MAX_LIMIT",
     "UCB1",
     "Arm",
+    "ArmOutcome",
     "ArmState",
     "BinaryReward",
     "CacheStats",
@@ -100,6 +109,8 @@ __all__ = [
     "InteroceptionEdge",
     "InteroceptionFactor",
     "InvalidInputError",
+    "Learner",
+    "LearnerConfig",
     "LearnerMetrics",
     "LearningArmState",
     "LearningContext",
@@ -125,6 +136,7 @@ __all__ = [
     "SearchHit",
     "SearchHits",
     "Selection",
+    "SelectionResult",
     "SerializationConflictError",
     "Settings",
     "SparseEmbedding",

@@ -56,10 +56,18 @@ class ArmReadings:
         return found.get(key, ArmState())
 
     async def get_all(
-        self, learner: str, *, context: Mapping[str, Any] | None = None
+        self,
+        learner: str,
+        arm_ids: Iterable[str] | None = None,
+        *,
+        context: Mapping[str, Any] | None = None,
     ) -> dict[str, ArmState]:
-        """Every stored arm of one context."""
-        return await self._states(arm_statements.GET_ALL, learner, context)
+        """Every stored arm of one context, or these of them."""
+        if arm_ids is None:
+            return await self._states(arm_statements.GET_ALL, learner, context)
+        if not (ids := validation.check_ids(arm_ids, name="arm_ids")):
+            return {}
+        return await self._states(arm_statements.GET, learner, context, ids=ids)
 
     async def get_all_states(self, learner: str) -> dict[str, dict[str, ArmState]]:
         """Every stored arm of a learner by context hash and arm."""
@@ -87,12 +95,7 @@ class ArmReadings:
             level: The probability, between 0 and 1, that an interval holds the true mean reward.
         """
         validation.check_number(level, name="level", low=1e-9, high=1 - 1e-9)
-        if arm_ids is None:
-            states = await self._states(arm_statements.GET_ALL, learner, context)
-        elif ids := validation.check_ids(arm_ids, name="arm_ids"):
-            states = await self._states(arm_statements.GET, learner, context, ids=ids)
-        else:
-            return {}
+        states = await self.get_all(learner, arm_ids, context=context)
         # Half a second of numpy for a thousand arms: not on the event loop's thread.
         found = await asyncio.to_thread(learning.posteriors, states.values(), level=level)
         return dict(sorted(zip(states, found, strict=True)))

@@ -25,35 +25,35 @@ class PostgresLearningStore:
     """
 
     def __init__(self, learner_name: str, pool: Database | str) -> None:
-        self._name = learner_name
-        self._handle = DatabaseHandle(pool)
+        self.learner_name = learner_name
+        self.handle = DatabaseHandle(pool)
 
     @traced("learning.pg.get")
     async def get(self, arm_id: str, context: Mapping[str, Any] | None = None) -> ArmState:
         """One arm's state, the prior if it is not stored."""
-        return await (await self._handle.open()).arms.get(self._name, arm_id, context=context)
+        return await (await self.handle.open()).arms.get(self.learner_name, arm_id, context=context)
 
     @traced("learning.pg.get_all")
     async def get_all(self, context: Mapping[str, Any] | None = None) -> dict[str, ArmState]:
         """Every stored arm of one context."""
-        return await (await self._handle.open()).arms.get_all(self._name, context=context)
+        return await (await self.handle.open()).arms.get_all(self.learner_name, context=context)
 
     @traced("learning.pg.put")
     async def put(
         self, arm_id: str, state: ArmStateLike, context: Mapping[str, Any] | None = None
     ) -> None:
         """Overwrite one arm's state; "" as `last_updated` means now."""
-        await (await self._handle.open()).arms.put(self._name, arm_id, state, context=context)
+        await (await self.handle.open()).arms.put(self.learner_name, arm_id, state, context=context)
 
     @traced("learning.pg.get_all_contexts")
     async def get_all_contexts(self) -> list[str]:
         """The hashes of the contexts with stored arms."""
-        return await (await self._handle.open()).arms.contexts(self._name)
+        return await (await self.handle.open()).arms.contexts(self.learner_name)
 
     @traced("learning.pg.get_all_states")
     async def get_all_states(self) -> dict[str, dict[str, ArmState]]:
         """Every stored arm by context hash and arm."""
-        return await (await self._handle.open()).arms.get_all_states(self._name)
+        return await (await self.handle.open()).arms.get_all_states(self.learner_name)
 
     @traced("learning.pg.delete")
     async def delete(
@@ -63,8 +63,8 @@ class PostgresLearningStore:
         if arm_ids is not None and not arm_ids:
             return 0
         everywhere = arm_ids is None and context is None
-        return await (await self._handle.open()).arms.delete(
-            self._name, arm_ids, context=ALL_CONTEXTS if everywhere else context
+        return await (await self.handle.open()).arms.delete(
+            self.learner_name, arm_ids, context=ALL_CONTEXTS if everywhere else context
         )
 
     async def save(self) -> None:
@@ -72,4 +72,4 @@ class PostgresLearningStore:
 
     async def close(self) -> None:
         """Close a database of its own; a shared one stays open."""
-        await self._handle.close()
+        await self.handle.close()
