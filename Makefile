@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 WORKERS ?= 2
 
-.PHONY: help demo test test-lowest bench format docs clean
+.PHONY: help demo test test-qortex test-lowest bench format docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,13 +35,16 @@ test: $(VENV)/.dev ## Every check: format, lint, types, layers, tests on a real 
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile -m "not qortex"
+
+test-qortex: $(VENV)/.dev ## qortex 0.8.1 and its own tests on our stores
+	$(BIN)/pytest -m qortex
 
 test-lowest: ## The tests at the oldest versions that the package works with
 	@$(PYTHON) -m venv $(VENV)-lowest
 	@$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints-lowest.txt --editable ".[dev]"
-	$(VENV)-lowest/bin/pytest --numprocesses $(WORKERS) --dist loadfile
+	$(VENV)-lowest/bin/pytest --numprocesses $(WORKERS) --dist loadfile -m "not qortex"
 
 $(VENV)/.bench: $(VENV)/.dev
 	@$(INSTALL) --editable ".[bench]"
@@ -58,4 +61,4 @@ docs: $(VENV)/.dev ## Build the documentation into docs/_build
 	$(BIN)/sphinx-build -W -b html docs docs/_build
 
 clean: ## Remove what was installed and built
-	rm -rf $(VENV) $(VENV)-lowest benchmarks/.venvs docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-qortex benchmarks/.venvs docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -4,8 +4,9 @@
     python examples/qortex_service.py
 
 It starts a server of its own in .qortex/example, or works in the migrated database that
-PGVECTOR_DSN names. What it prints: how many observations of qortex's own learner are still there after sixteen tasks observed
-one arm at once, the same for `qortex_db.Learner`, and what a second service finds after the first.
+PGVECTOR_DSN names. It prints how many observations of qortex's own learner are still there after
+sixteen tasks observed one arm at once, the same for `qortex_db.Learner`, and what a second service
+finds after the first.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import qortex.core.pool
 import qortex.hippocampus.pg_store
 import qortex.learning
 import qortex.learning.pg_store
@@ -54,8 +56,13 @@ class Words:
 
 
 # start: hand over
-def hand_over() -> None:
+def hand_over(db: Database) -> None:
     """Have qortex make our stores wherever it makes its own: it looks these names up late."""
+
+    async def shared_pool(_dsn: str, **_options: object) -> Database:
+        return db
+
+    qortex.core.pool.get_shared_pool = shared_pool  # for QortexService.async_from_env
     qortex.vec.pgvector.PgVectorIndex = qortex_db.PgVectorIndex
     qortex.hippocampus.pg_store.PostgresInteroceptionStore = qortex_db.PostgresInteroceptionStore
     qortex.learning.pg_store.PostgresLearningStore = qortex_db.PostgresLearningStore
@@ -119,7 +126,7 @@ async def observe_at_once(service: QortexService, learner: str) -> dict[str, int
 
 async def work(db: Database) -> dict[str, Any]:
     """Two lives of a service, and what is to tell of them."""
-    hand_over()
+    hand_over(db)
     report: dict[str, Any] = {}
     async with service_on(db) as service:
         await use(service)

@@ -37,6 +37,7 @@ def program(*blocks: str) -> Any:
         "docs/embedding_cache.md",
         "docs/learning.md",
         "docs/interoception.md",
+        "docs/qortex.md",
         "docs/quickstart.md",
         "docs/search.md",
         "docs/stores.md",

@@ -25,6 +25,28 @@ CONSTRAINTS = ROOT / "constraints-qortex.txt"
 EXAMPLE = ROOT / "examples" / "qortex_service.py"
 TOOLS = ("pytest", "pytest-asyncio", "pytest-timeout")
 
+FROM_THE_ENVIRONMENT = """
+import asyncio
+from qortex.service import QortexService
+from qortex_db import Database
+from qortex_service import hand_over, hand_over_learner
+
+async def main():
+    async with Database.connect() as db:
+        hand_over(db)
+        service = await QortexService.async_from_env()
+        service.interoception.report_outcome("q", {"node": "accepted"})
+        await service.learning_observe("prompts", "v1", "accepted")
+        hand_over_learner()
+        await service.learning_observe("tools", "grep", "partial", context={"task": "c"})
+        session = await service.learning_session_start("tools", "name")
+        assert "ended_at" in await service.learning_session_end(session["session_id"])
+        await service.interoception.shutdown()
+        for learner in service.learners.values():
+            print(type(learner).__module__, type(learner.store).__module__)
+
+asyncio.run(main())
+"""
 LEARNER_TESTS = ("test_learner.py",)
 STORE_TESTS = (
     *("test_learning_store.py", "test_learning_strategy.py", "test_learning_events.py"),
@@ -123,3 +145,22 @@ async def test_qortex_service_runs_on_our_stores(qortex: Path, dsn384: str) -> N
         assert await db.factors.load() == report["factors"]
         assert await db.vectors.count() == 4
         assert (await db.arms.get("ours", "prompt:v2")).alpha == 161.0
+
+
+async def test_a_service_from_the_environment_is_handed_over_whole(
+    qortex: Path, dsn384: str
+) -> None:
+    done = await program(
+        *(str(qortex), "-c", FROM_THE_ENVIRONMENT),
+        PGVECTOR_DSN=dsn384,
+        QORTEX_STORE="postgres",
+        PYTHONPATH=str(EXAMPLE.parent),
+    )
+    assert done.code == 0, done.err[-5000:]
+    ours = "qortex_db.stores.learning"
+    expected = [f"qortex.learning.learner {ours}", f"qortex_db.stores.learner {ours}"]
+    assert done.out.splitlines()[-2:] == expected
+    async with Database.connect(dsn384) as db:
+        assert await db.factors.load() == {"node": 1.1}
+        assert (await db.arms.get("prompts", "v1")).alpha == 2.0
+        assert (await db.arms.get("tools", "grep", context={"task": "c"})).alpha == 1.5
