@@ -315,13 +315,13 @@ async def test_a_store_a_database_or_a_dsn_may_be_given(
 ) -> None:
     monkeypatch.setenv("PGVECTOR_DSN", dsn)
     config = LearnerConfig("l")
-    for store in (db, dsn, "", PostgresLearningStore("l", db)):
+    for store in (db, dsn, None, "", PostgresLearningStore("l", db)):
         learner = Learner(config, store=store)
         await learner.observe(ArmOutcome("a", 1.0))
         await learner.close()
         assert (await learner.metrics())["learner"] == "l"  # opens again
         await learner.close()
-    assert (await db.arms.get("l", "a")).pulls == 4
+    assert (await db.arms.get("l", "a")).pulls == 5
 
 
 async def test_a_failed_creation_leaves_no_connection(empty_dsn: str, db: Database) -> None:

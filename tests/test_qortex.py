@@ -42,6 +42,10 @@ async def main():
         session = await service.learning_session_start("tools", "name")
         assert "ended_at" in await service.learning_session_end(session["session_id"])
         await service.interoception.shutdown()
+
+        from qortex.mcp import server
+        learner = await server._get_or_create_learner("mcp", seed_arms=["v1"])
+        await learner.close()
         for learner in service.learners.values():
             print(type(learner).__module__, type(learner.store).__module__)
 
@@ -163,4 +167,5 @@ async def test_a_service_from_the_environment_is_handed_over_whole(
     async with Database.connect(dsn384) as db:
         assert await db.factors.load() == {"node": 1.1}
         assert (await db.arms.get("prompts", "v1")).alpha == 2.0
+        assert (await db.arms.get("mcp", "v1")).alpha == 2.0
         assert (await db.arms.get("tools", "grep", context={"task": "c"})).alpha == 1.5

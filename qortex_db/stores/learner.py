@@ -48,7 +48,7 @@ class Learner:
         config: A `LearnerConfig`, or qortex's.
         strategy: A policy, by default `ThompsonSampling`.
         reward_model: What an outcome without a reward is worth, by default `TernaryReward`.
-        store: A `PostgresLearningStore`, a `Database`, or a DSN; "" reads the environment.
+        store: A `PostgresLearningStore`, a `Database`, or a DSN; None reads the environment.
         rng: A seeded generator makes the same choices again.
     """
 
@@ -57,7 +57,7 @@ class Learner:
         config: LearnerConfigLike,
         strategy: Policy | None = None,
         reward_model: RewardModel | None = None,
-        store: PostgresLearningStore | Database | str = "",
+        store: PostgresLearningStore | Database | str | None = None,
         *,
         rng: np.random.Generator | None = None,
     ) -> None:
@@ -78,7 +78,7 @@ class Learner:
         self.store = (
             store
             if isinstance(store, PostgresLearningStore)
-            else PostgresLearningStore(config.name, store)
+            else PostgresLearningStore(config.name, "" if store is None else store)
         )
         self._rng = rng
         self._sessions: dict[str, _Session] = {}
@@ -89,7 +89,7 @@ class Learner:
         config: LearnerConfigLike,
         strategy: Policy | None = None,
         reward_model: RewardModel | None = None,
-        store: PostgresLearningStore | Database | str = "",
+        store: PostgresLearningStore | Database | str | None = None,
         *,
         rng: np.random.Generator | None = None,
     ) -> Self:
