@@ -22,6 +22,7 @@ QORTEX = "qortex==0.8.1"
 FOLDER = ROOT / ".venv-qortex"
 PYTHON = FOLDER / "bin" / "python"
 CONSTRAINTS = ROOT / "constraints-qortex.txt"
+BESIDE = ROOT / "tests" / "qortex_beside_ours.py"
 EXAMPLE = ROOT / "examples" / "qortex_service.py"
 TOOLS = ("pytest", "pytest-asyncio", "pytest-timeout")
 
@@ -130,6 +131,13 @@ async def test_our_learner_passes_qortex_tests_of_its_learner(
         connection = await uow.session.connection()
         query = "SELECT count(DISTINCT learner_name) FROM learning_arm_states"
         assert (await connection.exec_driver_sql(query)).scalar_one() > 20  # it was our tables
+
+
+async def test_our_learner_answers_what_qortex_learner_answers(
+    qortex: Path, dsn: str, tmp_path: Path
+) -> None:
+    done = await program(str(qortex), str(BESIDE), str(tmp_path), PGVECTOR_DSN=dsn)
+    assert done.code == 0, done.err[-5000:]
 
 
 async def test_qortex_service_runs_on_our_stores(qortex: Path, dsn384: str) -> None:
