@@ -107,6 +107,8 @@ async def test_everything_works_in_a_schema_of_its_own(empty_dsn: str) -> None:
         "interoception_edge_buffer": 1,
         "interoception_factors": 0,
         "learning_arm_states": 1,
+        "learning_contexts": 0,
+        "learning_events": 0,
         "qortex_embedding_cache": 0,
         "qortex_vectors": 1,
     }
