@@ -248,16 +248,30 @@ async def test_only_the_learners_asked_for_are_shown(db: Database) -> None:
         await read(db, learners="two")
 
 
-async def test_beliefs_of_every_kind_are_drawn(db: Database) -> None:
-    shapes = [(1e-300, 1e-300), (0.01, 0.01), (0.01, 5.0), (1.0, 1.0), (1e9, 1e3), (3e6, 3e6)]
+async def test_values_of_every_kind_are_drawn(db: Database, dsn: str) -> None:
+    shapes = [
+        (0.001, 0.05),
+        (1e-300, 1e-300),
+        (0.01, 0.01),
+        (0.01, 5.0),
+        (1.0, 1.0),
+        (1e9, 1e3),
+        (3e6, 3e6),
+    ]
     for place, (alpha, beta) in enumerate(shapes):
         await db.arms.put("l", f"arm{place}", ArmState(alpha, beta, 1))
+    await db.arms.put("l", "timeless", ArmState(1.0, 1.0, 1))
+    await execute(
+        dsn, "UPDATE learning_arm_states SET last_updated = 'infinity' WHERE arm_id = 'timeless'"
+    )
     await db.factors.save({"low": 0.0, "high": 1e90, "neutral": 1.0, "negative": -3.0})
     report = await read(db)
     assert report.factor_bins == {0: 2, 18: 1, 98: 1}
     html = page(report)
     Page(html)
-    assert not re.search(r"\b(nan|inf)\b", html)
+    assert not re.search(r"\b(nan|inf)\b|\d{30}", html)
+    for circle in re.findall(r'cx="(.*?)"', html):
+        assert 0 <= float(circle) <= 300
 
 
 async def test_a_large_database_takes_no_more_statements_and_a_page_of_bounded_size(

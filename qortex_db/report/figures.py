@@ -41,7 +41,9 @@ class Scale:
 
 def scale(posteriors: Sequence[Posterior]) -> Scale:
     """The part of the axis in which all these beliefs are."""
-    low, high = min(p.low for p in posteriors), max(p.high for p in posteriors)
+    # The mean of a very uneven belief is beyond its interval.
+    low = min(min(p.low, p.mean) for p in posteriors)
+    high = max(max(p.high, p.mean) for p in posteriors)
     margin = max(0.18 * (high - low), 0.01)
     low, high = max(low - margin, 0.0), min(high + margin, 1.0)
     return Scale(low, high, ticks(low, high, 5))
@@ -99,7 +101,7 @@ def axis(on: Scale) -> Element:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Counts by bin, and their color."""
+    """Counts by bin, and their colour."""
 
     name: str
     color: str
@@ -115,7 +117,7 @@ class Bars:
         names: what each one is called.
         ticks: Labels below, by place: 0 is the left end of the first bin, 1 its right end.
         marks: Labels of lines across, by place.
-        legend: Whether the figure says by itself what its colors are.
+        legend: Whether the figure says by itself what its colours are.
     """
 
     title: str

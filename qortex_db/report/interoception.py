@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from qortex_db.report import figures
 from qortex_db.report.figures import Bars, Series
-from qortex_db.report.markup import name_of, table, tag
+from qortex_db.report.markup import decimals, name_of, table, tag
 from qortex_db.report.statements import LOWEST, MOST_HITS, STEP
 from qortex_db.repositories.edges import MIN_AVG_SCORE, MIN_HITS
 from qortex_db.repositories.factor_statements import DEFAULT_WEIGHT
@@ -22,6 +22,7 @@ _LEAST_SHOWN: Final = 2.0
 
 
 def factors(report: Report, ids: Iterator[str]) -> Element:
+    """How feedback weighs nodes, and which ones most."""
     summary = report.factors
     section = tag("section", tag("h2", "Factors"))
     if not summary.count:
@@ -34,8 +35,8 @@ def factors(report: Report, ids: Iterator[str]) -> Element:
             "p",
             f"How much feedback weighs a node: {summary.boosted:,} boosted, "
             f"{summary.penalised:,} penalised, of {summary.count:,}. The mean is "
-            f"{summary.mean:.3f}, the range {summary.min:.2f} to {summary.max:.2f}, the entropy "
-            f"{summary.entropy:.2f} bits.",
+            f"{decimals(summary.mean)}, the range {decimals(summary.min)} to "
+            f"{decimals(summary.max)}, the entropy {summary.entropy:.2f} bits.",
             class_="note",
         )
     )
@@ -44,7 +45,7 @@ def factors(report: Report, ids: Iterator[str]) -> Element:
             "div",
             tag("h4", title),
             table(
-                ["node", ">weight"], [(name_of(node), f"{weight:.3f}") for node, weight in found]
+                ["node", ">weight"], [(name_of(node), decimals(weight)) for node, weight in found]
             ),
         )
         for title, found in (
@@ -99,12 +100,12 @@ def _weights(report: Report) -> Bars:
     return Bars(
         title="Factors by weight",
         description=f"How many of {report.factors.count:,} factors there are at each weight, in "
-        f"steps of {STEP}; the mean is {report.factors.mean:.3f}.",
+        f"steps of {STEP}; the mean is {decimals(report.factors.mean)}.",
         series=series,
         bin="weight",
         names=[f"{LOWEST + STEP * place:.2f}" for place in places],
         ticks=ticks,
-        marks=[(mean, f"mean {report.factors.mean:.2f}")],
+        marks=[(mean, f"mean {decimals(report.factors.mean)}")],
     )
 
 
@@ -152,9 +153,9 @@ def _near(edge: NearEdge) -> list[Element | str]:
         hits = max(MIN_HITS - edge.hit_count, 0)
         parts = [f"{hits} hit{'' if hits == 1 else 's'}"] if hits else []
         if edge.avg_score < MIN_AVG_SCORE:
-            parts.append(f"{MIN_AVG_SCORE - edge.avg_score:.2f} of score")
+            parts.append(f"{decimals(MIN_AVG_SCORE - edge.avg_score)} of score")
         lacks = "lacks " + " and ".join(parts)
-    return [pair, f"{edge.hit_count:,}", f"{edge.avg_score:.3f}", lacks]
+    return [pair, f"{edge.hit_count:,}", decimals(edge.avg_score), lacks]
 
 
 def _hits(report: Report) -> Bars:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from qortex_db.report import figures
 from qortex_db.report.figures import Bars, Series
-from qortex_db.report.markup import name_of, table, tag
+from qortex_db.report.markup import decimals, name_of, table, tag
 from qortex_db.report.reading import CONTEXTS
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def section(report: Report, ids: Iterator[str]) -> Element:
 def _card(panel: Panel, ids: Iterator[str]) -> Element:
     context = panel.context
     mean = context.reward / max(context.pulls, 1)
-    sums = f"{_count(context.arms, 'arm')}, {_count(context.pulls, 'pull')}, mean reward {mean:.3f}"
+    sums = f"{_count(context.arms, 'arm')}, {_count(context.pulls, 'pull')}"
     right = (
         tag("p", "No pulls yet.", class_="note")
         if panel.pulls is None
@@ -65,7 +65,7 @@ def _card(panel: Panel, ids: Iterator[str]) -> Element:
         tag(
             "div",
             tag("h3", name_of(context.learner), " ", tag("code", _readable(context))),
-            tag("span", sums),
+            tag("span", f"{sums}, mean reward {decimals(mean)}"),
             class_="head",
         ),
         tag("div", tag("div", _beliefs(panel)), right, class_="two"),

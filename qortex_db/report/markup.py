@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _LONGEST: Final = 120
+_LARGE: Final = 100_000
 # Controls, and what would have the text around it run backwards.
 _UNSEEN: Final = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -36,6 +37,11 @@ def tag(name: str, /, *children: Element | str, **attributes: object) -> Element
 def name_of(value: str) -> str:
     """An id, not too long for a table."""
     return value if len(value) <= _LONGEST else value[: _LONGEST - 1] + "…"
+
+
+def decimals(value: float) -> str:
+    """A number with three decimals, or in short where it is large."""
+    return f"{value:.3f}" if abs(value) < _LARGE else f"{value:.3g}"
 
 
 def table(

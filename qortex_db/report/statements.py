@@ -164,7 +164,7 @@ def _pulls(table: Any, time: Any, amount: Any, *conditions: Any) -> Any:
             cast(extract("epoch", time), Double).label("at"),
             amount.label("amount"),
         )
-        .where(of_panels, amount > 0, time.is_not(None), *conditions)
+        .where(of_panels, amount > 0, func.isfinite(time), *conditions)
         .cte("rows")
     )
     start = func.min(rows.c.at)
@@ -235,7 +235,8 @@ def _extremes() -> Any:
 def _hits() -> Any:
     """Edges by their hits, and by whether they are ready to be promoted."""
     edges = select(
-        func.least(_edges.c.hit_count, MOST_HITS).label("hits"), READY.label("ready")
+        func.least(func.greatest(_edges.c.hit_count, 0), MOST_HITS).label("hits"),
+        READY.label("ready"),
     ).subquery("edges")
     return select(edges.c.hits, edges.c.ready, func.count()).group_by(*edges.c).order_by(*edges.c)
 
