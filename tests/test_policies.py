@@ -218,3 +218,15 @@ def test_intervals_hold_for_large_and_tiny_posteriors() -> None:
             assert found.low == pytest.approx(found.mean - 1.96 * deviation, abs=0.05 * deviation)
             assert found.high == pytest.approx(found.mean + 1.96 * deviation, abs=0.05 * deviation)
     assert posteriors([]) == []
+
+
+@pytest.mark.timeout(10)
+def test_the_interval_of_very_much_evidence_holds_its_mean_and_takes_no_time() -> None:
+    pairs = [(1e300, 1e300), (1e300, 1.0), (0.01, 1e300), (2e6, 1e6), (5.0, 1e13)]
+    for (a, b), found in zip(pairs, posteriors([ArmState(a, b) for a, b in pairs]), strict=True):
+        assert found.mean == a / (a + b)
+        assert 0.0 <= found.low <= found.mean <= found.high <= 1.0
+    (just_below,) = posteriors([ArmState(9.99e5, 9.99e5)])
+    (just_above,) = posteriors([ArmState(1.001e6, 1.001e6)])
+    width = just_below.high - just_below.low
+    assert just_above.high - just_above.low == pytest.approx(width, rel=2e-3)

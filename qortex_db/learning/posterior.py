@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _TINY: Final = 1e-300
 _HALVINGS: Final = 45
 _MAX_TERMS: Final = 20_000
+_SURE: Final = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,14 @@ def posteriors(states: Iterable[ArmState], *, level: float = 0.95) -> list[Poste
     b = np.array([state.beta for state in states], dtype=np.float64)
     mean = a / (a + b)
     variance = mean * (b / (a + b)) / (a + b + 1)
-    low = _quantile(a, b, (1 - level) / 2)
-    high = _quantile(a, b, (1 + level) / 2)
+    ends = []
+    # With so much evidence it is a normal distribution, and the fraction would hardly end.
+    sure = (np.minimum(a, b) > _SURE) | (np.maximum(a, b) > _SURE**2)
+    for probability in ((1 - level) / 2, (1 + level) / 2):
+        end = np.clip(mean + NormalDist().inv_cdf(probability) * np.sqrt(variance), 0.0, 1.0)
+        end[~sure] = _quantile(a[~sure], b[~sure], probability)
+        ends.append(end)
+    low, high = ends
     columns = (mean.tolist(), variance.tolist(), low.tolist(), high.tolist())
     pulls = [state.pulls for state in states]
     return [Posterior(*row) for row in zip(*columns, pulls, strict=True)]
