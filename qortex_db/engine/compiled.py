@@ -6,14 +6,17 @@ key. Its compiler and its types' processors are kept, so that both lanes mean th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Float, Numeric
+from sqlalchemy import ARRAY, Float, Numeric, TypeDecorator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Dialect, Executable
+
+_FLOAT8: Final = 701
+_NUMERIC: Final = 1700
 
 
 class Compiled:
@@ -45,9 +48,8 @@ class Compiled:
         self.returns_rows = bool(columns) or not hasattr(statement, "exported_columns")
         self._readers = []
         for i, column in enumerate(columns):
-            if isinstance(column.type, (Numeric, Float)):  # the driver's own number is as good
-                continue
-            read = column.type.dialect_impl(dialect).result_processor(dialect, None)
+            kind = column.type
+            read = kind.dialect_impl(dialect).result_processor(dialect, _number(kind))
             if read is not None:
                 self._readers.append((i, read))
 
@@ -70,3 +72,12 @@ class Compiled:
                 row[i] = read(row[i])
             rows.append(row)
         return rows
+
+
+def _number(kind: Any) -> int | None:
+    """The OID that the driver would report of a number's type: its reader asks for that."""
+    while isinstance(kind, (TypeDecorator, ARRAY)):
+        kind = kind.item_type if isinstance(kind, ARRAY) else kind.impl_instance
+    if isinstance(kind, Float):
+        return _FLOAT8
+    return _NUMERIC if isinstance(kind, Numeric) else None
