@@ -6,11 +6,15 @@ A value that passes is one that the driver can send: nothing is refused half way
 from __future__ import annotations
 
 import json
+import math
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from numbers import Real
+from operator import index
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 from uuid import UUID
 
+import numpy as np
 from sqlalchemy import (
     ARRAY,
     JSON,
@@ -19,6 +23,7 @@ from sqlalchemy import (
     Date,
     DateTime,
     Enum,
+    Float,
     Integer,
     Interval,
     LargeBinary,
@@ -26,6 +31,7 @@ from sqlalchemy import (
     SmallInteger,
     String,
     Time,
+    TypeDecorator,
     Uuid,
 )
 from sqlalchemy.dialects.postgresql import dialect
@@ -37,10 +43,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Column
+    from sqlalchemy.types import TypeEngine
 
 
 def check_attribute(column: Column[Any], value: Any, name: str) -> Any:
-    """A value of a column, as it is sent.
+    """A value of a column, as a parameter of its type takes it.
 
     Raises:
         InvalidInputError: The column takes no such value.
@@ -49,11 +56,53 @@ def check_attribute(column: Column[Any], value: Any, name: str) -> Any:
         if not column.nullable:
             raise InvalidInputError(f"{name} is None, and the column takes no NULL.")
         return None
-    kind = column.type
+    return _checked(column.type, value, name)
+
+
+def sent_attribute(column: Column[Any], value: Any, name: str) -> Any:
+    """The same as it is stored, which is what a host's own type makes of it."""
+    if not is_decorated(column.type):
+        return check_attribute(column, value, name)
+    made = _made(column.type, value, name)
+    if made is None and not column.nullable:
+        raise InvalidInputError(f"{name} is None, and the column takes no NULL.")
+    return made
+
+
+def is_decorated(kind: TypeEngine[Any]) -> TypeGuard[TypeDecorator[Any]]:
+    """Whether a host made this type; SQLAlchemy's own, such as Interval, bring a processor."""
+    return (
+        isinstance(kind, TypeDecorator)
+        and type(kind).bind_processor is TypeDecorator.bind_processor
+    )
+
+
+def stored_type(kind: TypeEngine[Any]) -> TypeEngine[Any]:
+    """What is below the types that a host made."""
+    while is_decorated(kind):
+        kind = kind.load_dialect_impl(_DIALECT)
+    return kind
+
+
+def _checked(kind: TypeEngine[Any], value: Any, name: str) -> Any:
     for known, check in _CHECKS:
         if isinstance(kind, known):
             return check(kind, value, name)
     return value
+
+
+def _made(kind: TypeEngine[Any], value: Any, name: str) -> Any:
+    """What types of a host's make of a value."""
+    while is_decorated(kind):
+        if type(kind).process_bind_param is not TypeDecorator.process_bind_param:
+            value = kind.process_bind_param(value, _DIALECT)
+        kind = kind.load_dialect_impl(_DIALECT)
+    if value is None:
+        return None
+    if isinstance(kind, (JSON, ARRAY, Enum)):
+        return _checked(kind, value, name)
+    # The type below takes what SQLAlchemy would have it take, more than a user may pass.
+    return validation.check_text(value, name=name) if isinstance(value, str) else value
 
 
 def _of(*classes: type) -> Callable[[Any, Any, str], Any]:
@@ -69,7 +118,8 @@ def _of(*classes: type) -> Callable[[Any, Any, str], Any]:
 
 
 _DIALECT: Final[Any] = dialect()  # type: ignore[no-untyped-call]
-_text, _whole, _time = _of(str), _of(int), _of(datetime)
+_MAX_NUMERIC_DIGITS: Final = 131_072  # before the point: the driver stores more as 0
+_text = _of(str)
 
 
 def _enum(kind: Enum, value: Any, name: str) -> Any:
@@ -84,15 +134,28 @@ def _json(_: JSON, value: Any, name: str) -> str:
     return validation.check_json(value, name=name)
 
 
-def _array(_: ARRAY[Any], value: Any, name: str) -> str:
+def _array(kind: ARRAY[Any], value: Any, name: str) -> str:
     if not isinstance(value, (list, tuple)):
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a list.")
-    if any(isinstance(item, (list, tuple, dict)) for item in value):
+    if any(isinstance(item, (list, tuple)) for item in value):
         raise InvalidInputError(f"{name} is nested; only flat arrays are written here.")
-    for item in value:
-        if isinstance(item, str):
-            validation.check_text(item, name=name)
-    return json.dumps(list(value), ensure_ascii=False, default=str)
+    item = kind.item_type
+    return json.dumps([_item(item, one, f"{name}[{i}]") for i, one in enumerate(value)])
+
+
+def _item(kind: TypeEngine[Any], value: Any, name: str) -> str | None:
+    """An array's element as the server reads it."""
+    if is_decorated(kind):
+        value = _made(kind, value, name)
+    elif value is not None:
+        value = _checked(kind, value, name)
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        return f"\\x{value.hex()}"
+    if isinstance(value, timedelta):
+        return f"{value.days} days {value.seconds} seconds {value.microseconds} microseconds"
+    return validation.check_text(str(value), name=name)
 
 
 def _string(kind: String, value: Any, name: str) -> str:
@@ -104,20 +167,64 @@ def _string(kind: String, value: Any, name: str) -> str:
     return text
 
 
-def _integer(bits: int) -> Callable[[Any, Any, str], Any]:
-    def check(kind: Any, value: Any, name: str) -> Any:
-        if not -(2**bits) <= _whole(kind, value, name) < 2**bits:
+def _bool(_: Boolean, value: Any, name: str) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a bool.")
+    return bool(value)
+
+
+def _integer(bits: int) -> Callable[[Any, Any, str], int]:
+    def check(_: Any, value: Any, name: str) -> int:
+        try:
+            number = index(value)  # of numpy's too
+        except TypeError:
+            number = None
+        if number is None or isinstance(value, bool):
+            raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a int.")
+        if not -(2**bits) <= number < 2**bits:
             raise InvalidInputError(f"{name} does not fit into the column's {bits + 1} bits.")
-        return value
+        return number
 
     return check
 
 
-def _datetime(kind: DateTime, value: Any, name: str) -> Any:
-    if kind.timezone is (_time(kind, value, name).utcoffset() is None):
-        says = "has no time zone; add one" if kind.timezone else "has a time zone; take it away"
-        raise InvalidInputError(f"{name} {says}, as the column wants it.")
-    return value
+def _number(value: Any, name: str) -> Any:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, Decimal)):
+        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a number.")
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _float(_: Float[Any], value: Any, name: str) -> float:
+    number = _number(value, name)
+    try:
+        sent = float(number)
+        is_lost = math.isinf(sent) and number != sent
+    except (OverflowError, ValueError):  # no int has an end, and a Decimal may be a signalling NaN
+        is_lost = True
+    if is_lost:
+        raise InvalidInputError(f"{name} is beyond what a float holds.") from None
+    return sent
+
+
+def _numeric(_: Numeric[Any], value: Any, name: str) -> Any:
+    number = _number(value, name)
+    if not isinstance(number, float):
+        size = Decimal(number) if isinstance(number, (int, Decimal)) else Decimal(float(number))
+        if size.is_finite() and size.adjusted() >= _MAX_NUMERIC_DIGITS:
+            raise InvalidInputError(f"{name} has more digits than PostgreSQL's numeric holds.")
+    return number
+
+
+def _clock(of: type) -> Callable[[Any, Any, str], Any]:
+    check_class = _of(of)
+
+    def check(kind: DateTime | Time, value: Any, name: str) -> Any:
+        if kind.timezone is (check_class(kind, value, name).utcoffset() is None):
+            says = "has no time zone; add one" if kind.timezone else "has a time zone; take it away"
+            raise InvalidInputError(f"{name} {says}, as the column wants it.")
+        return value
+
+    return check
 
 
 def _uuid(kind: Uuid[Any], value: Any, name: str) -> Any:
@@ -129,15 +236,16 @@ _CHECKS: Final[tuple[tuple[type, Callable[[Any, Any, str], Any]], ...]] = (
     (Enum, _enum),
     (JSON, _json),
     (ARRAY, _array),
-    (Boolean, _of(bool)),
+    (Boolean, _bool),
     (SmallInteger, _integer(15)),
     (BigInteger, _integer(63)),
     (Integer, _integer(31)),
-    (Numeric, _of(int, float, Decimal)),
+    (Float, _float),  # in SQLAlchemy 2.0 it is a Numeric
+    (Numeric, _numeric),
     (String, _string),
-    (DateTime, _datetime),
+    (DateTime, _clock(datetime)),
     (Date, _of(date)),
-    (Time, _of(time)),
+    (Time, _clock(time)),
     (Interval, _of(timedelta)),
     (LargeBinary, _of(bytes)),
     (Uuid, _uuid),

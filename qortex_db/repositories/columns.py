@@ -17,6 +17,7 @@ from sqlalchemy import (
     JSON,
     Enum,
     Text,
+    TypeDecorator,
     bindparam,
     case,
     cast,
@@ -32,7 +33,7 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, Storage, VectorSpec
 from qortex_db.repositories import validation
-from qortex_db.repositories.attributes import check_attribute
+from qortex_db.repositories.attributes import is_decorated, sent_attribute, stored_type
 from qortex_db.search.fields import Constant
 from qortex_db.types import Embedding, EncodedEmbeddings, HalfEmbedding, SparseEmbedding
 
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 RecordPart: TypeAlias = Literal["payload", "document", "vectors", "attributes"]
 """The field of a `VectorRecord` that a column's value comes from."""
+
+
+Convert: TypeAlias = "Callable[[ColumnElement[Any]], ColumnElement[Any]]"
 
 
 class _Missing(enum.Enum):
@@ -70,7 +74,7 @@ class WrittenColumn:
     part: RecordPart
     check: Callable[[Any, str], Any]
     element: TypeEngine[Any]
-    convert: Callable[[ColumnElement[Any]], ColumnElement[Any]] | None = None
+    convert: Convert | None = None
     default: ColumnElement[Any] | None = None
     make: Callable[[], Any] | None = None
 
@@ -85,10 +89,11 @@ class WrittenColumn:
 
     def array(self, parameter: str) -> ColumnElement[Any]:
         """The parameter with a value of each row."""
-        embeddings = isinstance(self.element, Embedding)
-        return cast(
-            bindparam(parameter), EncodedEmbeddings() if embeddings else ARRAY(self.element)
-        )
+        kind: TypeEngine[Any] = ARRAY(self.element, dimensions=1)
+        if isinstance(self.element, Embedding):
+            kind = EncodedEmbeddings()
+        # With its type, or what the host's own types make of a value would be left out.
+        return cast(bindparam(parameter, type_=kind), kind)
 
     def single(self, parameter: str) -> ColumnElement[Any]:
         """The value of one row."""
@@ -96,7 +101,8 @@ class WrittenColumn:
 
     def comparable(self, value: ColumnElement[Any]) -> ColumnElement[Any]:
         """What tells whether a value changes; plain json has no equality."""
-        plain = isinstance(self.column.type, JSON) and not isinstance(self.column.type, JSONB)
+        kind = stored_type(self.column.type)
+        plain = isinstance(kind, JSON) and not isinstance(kind, JSONB)
         return cast(value, Text) if plain else value
 
 
@@ -196,19 +202,33 @@ _STORAGES: Final[Mapping[type, Storage]] = {
 def _attribute(column: Column[Any]) -> WrittenColumn:
     kind = column.type
     default, make = _defaults(column)
-    check: Callable[[Any, str], Any] = functools.partial(check_attribute, column)
-    element: TypeEngine[Any] = kind
-    convert: Callable[[ColumnElement[Any]], ColumnElement[Any]] | None = None
+    check: Callable[[Any, str], Any] = functools.partial(sent_attribute, column)
     storage = _STORAGES.get(type(kind))
     if storage is not None:  # a vector that no search is about
         spec = VectorSpec(kind.dimensions, "l2", storage, index=None)  # type: ignore[attr-defined]
         return replace(_vector(column, spec), part="attributes", default=default, make=make)
-    if isinstance(kind, (JSON, Enum)):
-        element, convert = Text(), lambda sent: cast(sent, kind)
-    elif isinstance(kind, ARRAY):
+    stored = stored_type(kind)
+    element: TypeEngine[Any] = stored
+    convert: Convert | None = None
+    if isinstance(stored, (JSON, Enum)):
+        element, convert = Text(), lambda sent: cast(sent, stored)
+    elif isinstance(stored, ARRAY):
         # An array of arrays would be taken apart as a whole: each goes as JSON.
-        element, convert = Text(), lambda sent: _from_json_array(sent, kind)
+        element, convert = Text(), lambda sent: _from_json_array(sent, stored)
+    if is_decorated(kind):
+        convert = _decorated(kind, convert)
     return WrittenColumn(column, "attributes", check, element, convert, default, make)
+
+
+def _decorated(kind: TypeDecorator[Any], inner: Convert | None) -> Convert:
+    """What a host's type makes of a value in SQL; SQLAlchemy leaves it out of arrays."""
+
+    def convert(sent: ColumnElement[Any]) -> ColumnElement[Any]:
+        value = sent if inner is None else inner(sent)
+        made = kind.bind_expression(value)  # type: ignore[arg-type]
+        return value if made is None else made
+
+    return convert
 
 
 def _from_json_array(sent: ColumnElement[Any], kind: ARRAY[Any]) -> ColumnElement[Any]:

@@ -1,0 +1,267 @@
+"""Collections on models that hosts really have: types of their own, defaults, inheritance."""
+
+from __future__ import annotations
+
+import enum
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+from catalogue import execute, rows
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    Boolean,
+    Date,
+    DateTime,
+    Enum,
+    Float,
+    Integer,
+    Interval,
+    LargeBinary,
+    Numeric,
+    PickleType,
+    Text,
+    Time,
+    TypeDecorator,
+    Uuid,
+    func,
+)
+from sqlalchemy.dialects.postgresql import INT4RANGE, JSONB, Range
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from qortex_db import (
+    Collection,
+    Database,
+    InvalidInputError,
+    VectorMixin,
+    VectorSpec,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+V = [1.0, 2.0, 3.0]
+NO_INDEX = Collection(VectorSpec(3, index=None), language=None, payload_index=False)
+
+
+class Base(DeclarativeBase):
+    """A host's own."""
+
+
+class Mood(enum.Enum):
+    CALM = "calm"
+    WILD = "wild"
+
+
+MOODS = Enum(Mood, name="mood", values_callable=lambda kind: [one.value for one in kind])
+
+
+class Wrapped(TypeDecorator[Any]):
+    """As those that validate a document."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:  # noqa: ARG002
+        return None if value is None else {"of": value}
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:  # noqa: ARG002
+        return None if value is None else value["of"]
+
+
+class WrappedB(Wrapped):
+    impl = JSONB
+    cache_ok = True
+
+
+class Sealed(TypeDecorator[str]):
+    """As those that encrypt in Python."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:  # noqa: ARG002
+        return None if value is None else value[::-1]
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:  # noqa: ARG002
+        return None if value is None else value[::-1]
+
+
+class Outer(TypeDecorator[str]):
+    impl = Sealed
+    cache_ok = True
+
+
+class ServerSealed(TypeDecorator[str]):
+    """As those that encrypt on the server."""
+
+    impl = Text
+    cache_ok = True
+
+    def bind_expression(self, bindparam: Any) -> Any:
+        return func.reverse(bindparam)
+
+    def column_expression(self, column: Any) -> Any:
+        return func.reverse(column)
+
+
+class Tags(TypeDecorator[Any]):
+    impl = ARRAY(Text)
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:  # noqa: ARG002
+        return None if value is None else sorted(value)
+
+
+class MoodType(TypeDecorator[Mood]):
+    impl = MOODS
+    cache_ok = True
+
+
+class Typed(VectorMixin, Base):
+    __tablename__ = "typed"
+    __collection__ = NO_INDEX
+
+    json: Mapped[Any] = mapped_column(Wrapped, nullable=True)
+    jsonb: Mapped[Any] = mapped_column(WrappedB, nullable=True)
+    sealed: Mapped[Any] = mapped_column(Sealed, nullable=True)
+    outer: Mapped[Any] = mapped_column(Outer, nullable=True)
+    server: Mapped[Any] = mapped_column(ServerSealed, nullable=True)
+    tags: Mapped[Any] = mapped_column(Tags, nullable=True)
+    mood: Mapped[Any] = mapped_column(MOODS, nullable=True)
+    own_mood: Mapped[Any] = mapped_column(MoodType, nullable=True)
+    span: Mapped[Any] = mapped_column(INT4RANGE, nullable=True)
+    pickled: Mapped[Any] = mapped_column(PickleType, nullable=True)
+    floating: Mapped[Any] = mapped_column(Numeric(asdecimal=False), nullable=True)
+    exact: Mapped[Any] = mapped_column(Float(asdecimal=True), nullable=True)
+    whole: Mapped[Any] = mapped_column(Integer, nullable=True)
+    is_on: Mapped[Any] = mapped_column(Boolean, nullable=True)
+    real: Mapped[Any] = mapped_column(Float, nullable=True)
+    number: Mapped[Any] = mapped_column(Numeric, nullable=True)
+    at: Mapped[Any] = mapped_column(Time(timezone=True), nullable=True)
+    wholes: Mapped[Any] = mapped_column(ARRAY(Integer), nullable=True)
+    floats: Mapped[Any] = mapped_column(ARRAY(Float), nullable=True)
+    numbers: Mapped[Any] = mapped_column(ARRAY(Numeric), nullable=True)
+    uids: Mapped[Any] = mapped_column(ARRAY(Uuid), nullable=True)
+    blobs: Mapped[Any] = mapped_column(ARRAY(LargeBinary), nullable=True)
+    moods: Mapped[Any] = mapped_column(ARRAY(MOODS), nullable=True)
+    jsons: Mapped[Any] = mapped_column(ARRAY(JSONB), nullable=True)
+    all_sealed: Mapped[Any] = mapped_column(ARRAY(Sealed), nullable=True)
+    flags: Mapped[Any] = mapped_column(ARRAY(Boolean), nullable=True)
+    times: Mapped[Any] = mapped_column(ARRAY(DateTime(timezone=True)), nullable=True)
+    days: Mapped[Any] = mapped_column(ARRAY(Date), nullable=True)
+    spans: Mapped[Any] = mapped_column(ARRAY(Interval), nullable=True)
+
+
+@pytest.fixture
+async def db(empty_dsn: str) -> AsyncIterator[Database]:
+    await execute(empty_dsn, "CREATE EXTENSION vector")
+    async with Database.connect(empty_dsn) as database:
+        async with database.engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        yield database
+
+
+UID = UUID("11111111-1111-1111-1111-111111111111")
+NOW = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+# What is given, and what comes back where that is another.
+TYPED: list[tuple[str, Any, Any]] = [
+    ("json", {"a": [1]}, ...),
+    ("jsonb", "text", ...),
+    ("sealed", "secret", ...),
+    ("outer", "secret", ...),
+    ("server", "secret", ...),
+    ("tags", ["b", "a"], ["a", "b"]),
+    ("mood", Mood.WILD, ...),
+    ("own_mood", Mood.WILD, ...),
+    ("own_mood", "calm", Mood.CALM),
+    ("span", Range(1, 5), ...),
+    ("pickled", {"a": {1, 2}}, ...),
+    ("floating", 1.5, ...),
+    ("exact", Decimal("2.5"), ...),
+    ("whole", np.int64(5), 5),
+    ("is_on", np.True_, True),
+    ("real", np.float32(0.5), 0.5),
+    ("number", np.float64(0.5), Decimal("0.5")),
+    ("number", Decimal("-Infinity"), ...),
+    ("at", time(1, 2, tzinfo=UTC), ...),
+    ("wholes", [1, None, np.int64(3)], [1, None, 3]),
+    ("floats", [1, 0.1, float("inf"), Decimal("1.5"), None], [1.0, 0.1, float("inf"), 1.5, None]),
+    ("numbers", [Decimal("1.10"), 2], [Decimal("1.10"), Decimal(2)]),
+    ("uids", [UID, None], ...),
+    ("blobs", [b"", b"\x00\\x\xff"], ...),
+    ("moods", [Mood.CALM, "wild"], [Mood.CALM, Mood.WILD]),
+    ("jsons", ["text", 1, {"a": None}, True], ...),
+    ("all_sealed", ["ab", None], ...),
+    ("flags", [True, False, None], ...),
+    ("times", [NOW], ...),
+    ("days", [date(1, 1, 2), date(9999, 12, 30)], ...),
+    ("spans", [timedelta(days=-1, microseconds=7), timedelta(days=40_000)], ...),
+]
+
+
+async def test_what_a_hosts_type_makes_of_a_value_is_stored_on_every_way(
+    db: Database, empty_dsn: str
+) -> None:
+    typed = db.collection(Typed)
+    for name, value, back in TYPED:
+        expected = value if back is ... else back
+        record = {"id": "a", "embedding": V, "attributes": {name: value}}
+        await typed.upsert([record, {"id": "b", "embedding": V}])
+        assert await typed.upsert([record]) == 0, name  # nothing of it would change
+        await typed.update("b", attributes={name: value})
+        async with db.unit_of_work() as uow:
+            await uow.collection(Typed).upsert([record | {"id": "c"}])
+            uow.session.add(Typed(id="d", embedding=V, **{name: expected}))
+            await uow.session.flush()
+            inside = await uow.collection(Typed).get(["a", "b", "c", "d"])
+        outside = await typed.get(["a", "b", "c", "d"])
+        for found in (inside, outside):
+            for key in "abcd":
+                given = (found[key].attributes or {})[name]
+                assert (given, type(given)) == (expected, type(expected)), (name, key)
+        stored = await rows(empty_dsn, f'SELECT "{name}"::text FROM typed')
+        assert len(set(stored)) == 1, (name, stored)
+        await typed.delete(["a", "b", "c", "d"])
+
+
+async def test_a_type_that_seals_leaves_nothing_open(db: Database, empty_dsn: str) -> None:
+    names = ("sealed", "outer", "server", "all_sealed")
+    attributes = {name: ["secret"] if name == "all_sealed" else "secret" for name in names}
+    await db.collection(Typed).upsert([{"id": "a", "embedding": V, "attributes": attributes}])
+    stored = await rows(empty_dsn, 'SELECT (sealed, "outer", server, all_sealed)::text FROM typed')
+    assert stored == ["(terces,terces,terces,{terces})"]
+
+
+REFUSED: dict[str, list[Any]] = {
+    "wholes": [["secret"], [2**40], [1.5], [True]],
+    "floats": [["secret"], [10**400]],
+    "uids": [["secret"]],
+    "blobs": [["secret"]],
+    "moods": [["secret"]],
+    "own_mood": ["secret"],
+    "flags": [["secret"], [1]],
+    "times": [[NOW.replace(tzinfo=None)], ["secret"]],
+    "tags": ["\x00", ["secret\x00"]],
+    "sealed": ["secret\x00"],
+    "real": ["secret", 10**400, Decimal("1e999"), Decimal("sNaN"), True],
+    "number": ["secret", Decimal("1e200000"), 10**140_000],  # the driver would send 0
+    "at": [time(1, 2)],
+    "jsons": [["secret", float("nan")]],
+}
+
+
+async def test_what_a_type_does_not_hold_is_refused_without_being_quoted(db: Database) -> None:
+    typed = db.collection(Typed)
+    for name, values in REFUSED.items():
+        for value in values:
+            record = {"id": "a", "embedding": V, "attributes": {name: value}}
+            for write in (typed.upsert([record]), typed.update("a", attributes={name: value})):
+                with pytest.raises(InvalidInputError) as refused:
+                    await write
+                assert "secret" not in str(refused.value)
+    assert await typed.count() == 0
