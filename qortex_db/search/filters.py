@@ -13,6 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from sqlalchemy import ColumnElement, and_, bindparam, or_, true
+from sqlalchemy.sql.elements import Grouping
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.search.fields import Field, read_path
@@ -123,7 +124,8 @@ class _Reader:
             )
         self._count(at)
         self.is_plain = False
-        return "sql", element
+        # In parentheses: an OR in a host's own SQL would reach beyond it, to other namespaces.
+        return "sql", Grouping(element)
 
     def _operator(self, key: str, value: Any, at: str, depth: int) -> Shape:
         if key in _OF_ROWS:
