@@ -167,6 +167,8 @@ class VectorTable:
         array = types.as_float32(embedding, name=name)
         types.check_dimensions(array, facts.dimensions, name=name)
         types.check_values(array, name=name, allow_zero=self.vector.metric != "cosine")
+        if self.vector.storage == "half":
+            types.check_half(array, name=name)
         return types.encode(array)
 
     def encode_query(self, embedding: object, facts: TableFacts) -> Any:
