@@ -29,6 +29,7 @@ from sqlalchemy import (
     TypeDecorator,
     Uuid,
     func,
+    literal_column,
 )
 from sqlalchemy.dialects.postgresql import INT4RANGE, JSONB, Range
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -42,7 +43,9 @@ from qortex_db import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from qortex_db.repositories import VectorRepository
 
 V = [1.0, 2.0, 3.0]
 NO_INDEX = Collection(VectorSpec(3, index=None), language=None, payload_index=False)
@@ -157,6 +160,41 @@ class Typed(VectorMixin, Base):
     spans: Mapped[Any] = mapped_column(ARRAY(Interval), nullable=True)
 
 
+CHANGES: list[int] = []
+
+
+def counted() -> int:
+    CHANGES.append(len(CHANGES))
+    return len(CHANGES)
+
+
+class Stamped(VectorMixin, Base):
+    """Columns that change whenever a row does."""
+
+    __tablename__ = "stamped"
+    __collection__ = NO_INDEX
+
+    number: Mapped[int | None] = mapped_column(default=counted, onupdate=counted)
+    text: Mapped[str | None] = mapped_column(onupdate="touched")
+    at: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True), onupdate=func.clock_timestamp()
+    )
+    tags: Mapped[Any] = mapped_column(ARRAY(Text), nullable=True, onupdate=lambda: ["x"])
+    row_id: Mapped[int | None]
+
+
+class Halved(VectorMixin, Base):
+    __tablename__ = "halved"
+    __collection__ = Collection(VectorSpec(3, storage="half", index=None))
+
+
+class Tenanted(VectorMixin, Base):
+    __tablename__ = "tenanted"
+    __collection__ = Collection(VectorSpec(3, index=None), namespace="tenant")
+
+    author: Mapped[str | None]
+
+
 @pytest.fixture
 async def db(empty_dsn: str) -> AsyncIterator[Database]:
     await execute(empty_dsn, "CREATE EXTENSION vector")
@@ -265,3 +303,74 @@ async def test_what_a_type_does_not_hold_is_refused_without_being_quoted(db: Dat
                     await write
                 assert "secret" not in str(refused.value)
     assert await typed.count() == 0
+
+
+@pytest.mark.parametrize("lane", ["by itself", "in a unit of work"])
+async def test_a_changed_row_gets_what_onupdate_gives(db: Database, lane: str) -> None:
+    async def run(work: Callable[[VectorRepository], Awaitable[object]]) -> dict[str, Any]:
+        if lane == "by itself":
+            await work(db.collection(Stamped))
+        else:
+            async with db.unit_of_work() as uow:
+                await work(uow.collection(Stamped))
+        return dict((await db.collection(Stamped).get(["a"]))["a"].attributes or {})
+
+    mine = {"number": -1, "text": "mine", "at": None, "tags": ["mine"], "row_id": 7}
+    record = {"id": "a", "embedding": V, "attributes": mine}
+    other = {"id": "b", "embedding": V, "attributes": {"row_id": 1}}
+    changes: dict[str, Callable[[VectorRepository], Awaitable[object]]] = {
+        "update": lambda v: v.update("a", document="x"),
+        "merge": lambda v: v.merge_payload({"a": 1}, ids=["a"]),
+        "merge where": lambda v: v.merge_payload({"a": 2}, where={"a": 1}),
+        "upsert": lambda v: v.upsert([{"id": "a", "embedding": V, "document": "y"}]),
+        "some give them": lambda v: v.upsert(
+            [{"id": "a", "embedding": V, "document": "z"}, other | {"attributes": mine}]
+        ),
+    }
+    for name, change in changes.items():
+        assert await run(lambda v: v.upsert([record])) == mine, name
+        assert await run(lambda v: v.upsert([record])) == mine, name  # it did not change
+        found = await run(change)
+        assert found["number"] > 0, name
+        assert (found["text"], found["tags"], found["row_id"]) == ("touched", ["x"], 7), name
+        assert found["at"] is not None, name
+    given = await run(lambda v: v.update("a", attributes=mine))
+    assert given == mine
+    mixed = [record | {"document": "new"}, {"id": "b", "embedding": V}]
+    assert await run(lambda v: v.upsert(mixed)) == mine
+
+
+async def test_vectors_of_half_precision_are_updated_and_checked(db: Database) -> None:
+    halved = db.collection(Halved)
+    await halved.upsert([{"id": "a", "embedding": V}])
+    assert await halved.update("a", embedding=[0.5, 0, 0])
+    async with db.unit_of_work() as uow:
+        assert await uow.collection(Halved).update("a", embedding=[0.5, 0.25, 0])
+    assert (await halved.get(["a"]))["a"].embedding.tolist() == [0.5, 0.25, 0]
+    beyond = [70_123.0, 1, 1]
+    for call in (
+        halved.update("a", embedding=beyond),
+        halved.search(beyond),
+        halved.search_many([beyond]),
+        halved.recommend([beyond]),
+        halved.recommend([beyond], strategy="best_score"),
+    ):
+        with pytest.raises(InvalidInputError, match="65,504") as refused:
+            await call
+        assert "70" not in str(refused.value)
+
+
+async def test_an_or_in_a_hosts_own_sql_stays_in_its_namespace(db: Database) -> None:
+    mine, theirs = (db.collection(Tenanted, namespace=name) for name in "ab")
+    for vectors, key in ((mine, "mine"), (theirs, "theirs")):
+        await vectors.upsert([{"id": key, "embedding": V, "payload": {"x": 1}, "document": "w"}])
+    everything = literal_column("true OR true", Boolean)
+    assert [hit.id for hit in await mine.search(V, where=everything)] == ["mine"]
+    assert [hit.id for hit in await mine.search(V, where=everything, exact=True)] == ["mine"]
+    assert [hit.id for hit in await mine.hybrid_search(V, "w", where=everything)] == ["mine"]
+    assert [one.id for one in (await mine.scroll(where=everything)).records] == ["mine"]
+    assert await mine.count(where=everything) == 1
+    assert (await mine.facet("x", where=everything))[0].count == 1
+    assert await mine.merge_payload({"y": 1}, where=everything) == 1
+    assert await mine.delete_where(everything) == 1
+    assert (await theirs.get(["theirs"]))["theirs"].payload == {"x": 1}

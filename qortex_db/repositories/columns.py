@@ -38,7 +38,7 @@ from qortex_db.search.fields import Constant
 from qortex_db.types import Embedding, EncodedEmbeddings, HalfEmbedding, SparseEmbedding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
 
     from sqlalchemy import Column, ColumnElement, Table
     from sqlalchemy.types import TypeEngine
@@ -237,6 +237,47 @@ def _from_json_array(sent: ColumnElement[Any], kind: ARRAY[Any]) -> ColumnElemen
     return case((sent.is_not(None), cast(array, kind)), else_=null())
 
 
+class Touched:
+    """The host's columns with an `onupdate`: each changed row gets theirs, as SQLAlchemy gives it.
+
+    SQLAlchemy's own way makes values while it executes, which a call by itself passes by, and
+    leaves them out of ON CONFLICT.
+    """
+
+    def __init__(self, written: Mapping[str, WrittenColumn]) -> None:
+        self._sql: dict[str, ColumnElement[Any]] = {}
+        self._make: dict[str, tuple[str, Callable[[], Any]]] = {}
+        for number, (name, one) in enumerate(written.items()):
+            own: Any = one.column.onupdate
+            if own is None:
+                continue
+            value, make = _generated(own)
+            if make is not None:
+                parameter = f"row_touch_{number}"
+                value = one.single(parameter)
+                self._make[name] = (parameter, _checked(one, make))
+            if value is not None:
+                self._sql[name] = value
+
+    def values(self, without: Container[str] = ()) -> dict[str, ColumnElement[Any]]:
+        """SQL for those that are not given."""
+        return {name: value for name, value in self._sql.items() if name not in without}
+
+    def params(self, without: Container[str] = ()) -> dict[str, Any]:
+        """The parameters of that SQL."""
+        return {key: make() for name, (key, make) in self._make.items() if name not in without}
+
+
+@functools.cache
+def touched_columns(table: Table) -> Touched:
+    """Those of a table, the same object at every call."""
+    return Touched(written_columns(table))
+
+
+def _checked(one: WrittenColumn, make: Callable[[], Any]) -> Callable[[], Any]:
+    return lambda: one.check(make(), one.column.name)
+
+
 def _defaults(column: Column[Any]) -> tuple[ColumnElement[Any] | None, Callable[[], Any] | None]:
     """What a new row gets: SQL of the server's or the model's, or what the model makes in Python.
 
@@ -244,10 +285,14 @@ def _defaults(column: Column[Any]) -> tuple[ColumnElement[Any] | None, Callable[
     """
     own: Any = column.default
     if own is not None:
-        if own.is_sequence:
-            return own.next_value(), None
-        if own.is_clause_element:
-            return own.arg, None
-        return None, (lambda: own.arg(None)) if own.is_callable else (lambda: own.arg)
+        return _generated(own)
     given: Any = getattr(column.server_default, "arg", None)
     return Constant(given) if isinstance(given, str) else given, None
+
+
+def _generated(own: Any) -> tuple[ColumnElement[Any] | None, Callable[[], Any] | None]:
+    if own.is_sequence:
+        return own.next_value(), None
+    if own.is_clause_element:
+        return own.arg, None
+    return None, (lambda: own.arg(None)) if own.is_callable else (lambda: own.arg)

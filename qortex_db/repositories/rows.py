@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
+from qortex_db.repositories.columns import touched_columns
 from qortex_db.repositories.records import SearchHit, VectorRecord
 from qortex_db.types import Embedding, HalfEmbedding, JsonText, SentEmbedding, SparseEmbedding
 
@@ -136,7 +137,7 @@ def merge_in_key_order(
         payload = payload.op("#-", return_type=JSONB())(path)
     values = cast(bindparam("row_values", type_=Text), JSONB)
     payload = payload.op("||", return_type=JSONB())(values)
-    changes: dict[str, Any] = {"payload": payload}
+    changes: dict[str, Any] = touched_columns(table).values() | {"payload": payload}
     if "updated_at" in table.c:
         changes["updated_at"] = func.now()
     changed = table.c.payload.is_distinct_from(payload)

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from qortex_db.repositories.columns import written_columns
+from qortex_db.repositories.columns import touched_columns, written_columns
 from qortex_db.repositories.rows import delete_in_key_order, merge_in_key_order, row_shape
 from qortex_db.types import Embedding, EncodedEmbeddings
 
@@ -40,6 +40,8 @@ Form: TypeAlias = tuple[tuple[str, Given], ...]
 
 IDS: Final = "row_ids"
 """The parameter with ids. No parameter of a write may be called like a host's column."""
+ID: Final = "row_id_0"
+"""The parameter with one id."""
 VECS: Final = "row_vecs"
 
 
@@ -55,6 +57,7 @@ class VectorStatements:
         self.table = table
         self.scope = scope
         self.written = written_columns(table)
+        self.touched = touched_columns(table)
         columns = select(*row_shape(table).of_record()).where(*scope.clauses)
         self.get = columns.where(table.c.id == func.any(ids_array()))
 
@@ -106,7 +109,10 @@ class VectorStatements:
         changed = tuple_(*self._comparable(table.c, wanted)).is_distinct_from(
             tuple_(*self._comparable(wanted, wanted))
         )
-        changes = dict(wanted)
+        changes = self.touched.values(used) | wanted
+        for name, value in self.touched.values().items():
+            if name in given:
+                changes[name] = case((given[name].has_key(new.id), new[name]), else_=value)
         # Writing back an equal vector that lies in TOAST would cost an index entry.
         changes["vec"] = case((table.c.vec.is_distinct_from(new.vec), new.vec), else_=table.c.vec)
         if "updated_at" in table.c:
@@ -130,17 +136,18 @@ class VectorStatements:
     def update(self, names: frozenset[str]) -> Update:
         """Change the named columns of one row."""
         table = self.table
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = {**self.touched.values(names)}
         for i, name in enumerate(sorted(names)):
             parameter = f"row_value_{i}"
+            # Cast: a column of half precision would have the driver ask for a type it can't send.
             values[name] = (
-                bindparam(parameter, type_=Embedding())
+                cast(bindparam(parameter, type_=Embedding()), Embedding())
                 if name == "vec"
                 else self.written[name].single(parameter)
             )
         if "updated_at" in table.c:
             values["updated_at"] = func.now()
-        key = table.c.id == bindparam("row_id")
+        key = table.c.id == bindparam(ID)
         return update(table).where(key, *self.scope.clauses).values(values)
 
 

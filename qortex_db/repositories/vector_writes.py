@@ -14,7 +14,7 @@ from qortex_db.repositories import validation
 from qortex_db.repositories.batches import Batch, Part
 from qortex_db.repositories.columns import named_values
 from qortex_db.repositories.records import EmbeddingInput, RecordInput, VectorRecord
-from qortex_db.repositories.vector_statements import IDS, VECS
+from qortex_db.repositories.vector_statements import ID, IDS, VECS
 from qortex_db.search import with_document
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ class VectorWrites:
         if not batch.ids:
             return 0
         statement = self._sql.upsert(batch.form)
-        params = map(_params, batch.parts())
+        every = {name for name, given in batch.form if given == "all"}
+        touched = self._sql.touched.params(every)
+        params = ({**_params(part), **touched} for part in batch.parts())
         start = time.perf_counter()
         try:
             if batch.is_one_part:
@@ -171,7 +173,8 @@ class VectorWrites:
             )
         statement = self._sql.update(frozenset(values))
         params = {f"row_value_{i}": values[name] for i, name in enumerate(sorted(values))}
-        return (await self._vectors.run(statement, params | {"row_id": key})).rowcount > 0
+        params |= {ID: key, **self._sql.touched.params(values)}
+        return (await self._vectors.run(statement, params)).rowcount > 0
 
     async def merge_payload(
         self,
@@ -204,6 +207,7 @@ class VectorWrites:
             raise InvalidInputError("Say of which vectors: by ids, or by where.")
         params: dict[str, Any] = {f"row_path_{i}": list(path) for i, path in enumerate(paths)}
         params["row_values"] = given
+        params |= self._sql.touched.params()
         if ids is None:
             narrowed = self._vectors.narrow(where, params)
             statement = self._vectors.searches.merge(narrowed, len(paths))
