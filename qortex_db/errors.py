@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import exc as sa_exc
@@ -81,6 +82,7 @@ UPGRADE_HINT = "run `qortex-db upgrade` (or `alembic upgrade head`) on this data
 NOT_NULL_VIOLATION: Final = "23502"
 """The SQLSTATE of a NULL in a column that takes none."""
 
+_QUOTED: Final = re.compile(r"""["«„“].*["»“”]""", re.DOTALL)
 _SCHEMA_STATES = {"42P01", "42703", "42704", "3F000"}
 _SERIALIZATION_STATES = {"40001", "40P01"}
 _UNAVAILABLE_STATES = {"57P01", "57P02", "57P03", "53300"}
@@ -104,12 +106,13 @@ def sqlstate_of(error: BaseException) -> str | None:
     return None
 
 
-def _server_message(error: BaseException) -> str:
+def _server_message(error: BaseException, state: str) -> str:
     """The server's primary message: without DETAIL, which quotes values."""
     for cause in _causes(error):
         message = getattr(cause, "message", None)
         if isinstance(message, str):
-            return message
+            # What it says of bad data quotes them here too, in whatever language.
+            return _QUOTED.sub("…", message) if state.startswith("22") else message
     return type(list(_causes(error))[-1]).__name__
 
 
@@ -155,7 +158,7 @@ def translate(error: BaseException) -> QortexDbError | None:
 
 
 def _by_sqlstate(state: str, error: BaseException) -> QortexDbError:
-    message = _server_message(error)
+    message = _server_message(error, state)
     if state in _SCHEMA_STATES:
         return SchemaVersionError(
             f"The schema is not there or not current ({message}): {UPGRADE_HINT}.", sqlstate=state
