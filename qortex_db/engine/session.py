@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import inspect, select, tuple_
 from sqlalchemy.sql.dml import UpdateBase
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import SessionTransaction
 
     from qortex_db.engine.lanes import Fetched, TableFacts
+
+
+_MAX_PARAMETERS: Final = 10_000  # of a query; beyond 32,767 the protocol has no number for them
 
 
 class SessionExecutor:
@@ -44,9 +47,11 @@ class SessionExecutor:
             if written := _written(statement):
                 await refresh_loaded(session, written, self._options)
         except Exception as error:  # noqa: BLE001 - translated, and raised again
-            raise translated(error) from None
+            failure = translated(error)
         else:
             return given
+        # Out here it has no context: the driver's error quotes values.
+        raise failure
 
     async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
         # What is refused must not leave a part of it in the host's transaction: hence the list.
@@ -96,14 +101,20 @@ async def refresh_loaded(
     """
     loaded: dict[type[object], list[object]] = {}
     for instance in session.sync_session.identity_map.values():
-        if inspect(instance).mapper.local_table in tables:
+        # A model that inherits has its parent's table too.
+        if any(table in tables for table in inspect(instance).mapper.tables):
             loaded.setdefault(type(instance), []).append(instance)
     for model, instances in loaded.items():
         mapper = inspect(model)
-        keys = [inspect(instance).identity for instance in instances]
-        statement = select(model).where(tuple_(*mapper.primary_key).in_(keys))
-        query = session.scalars(statement, execution_options={"populate_existing": True, **options})
-        found = set(await query)
-        for instance in instances:
-            if instance not in found:
-                session.expunge(instance)
+        size = _MAX_PARAMETERS // len(mapper.primary_key)
+        for start in range(0, len(instances), size):
+            part = instances[start : start + size]
+            keys = [inspect(instance).identity for instance in part]
+            statement = select(model).where(tuple_(*mapper.primary_key).in_(keys))
+            query = session.scalars(
+                statement, execution_options={"populate_existing": True, **options}
+            )
+            found = set(await query)
+            for instance in part:
+                if instance not in found:
+                    session.expunge(instance)
