@@ -10,14 +10,14 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Index, Table, text
+from sqlalchemy import Index, Table, inspect, text
 from sqlalchemy.orm import MappedColumn, mapped_column
 from sqlalchemy.sql.elements import Grouping
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, HNSW, IndexSpec, VectorSpec
 from qortex_db.search import payload_index
-from qortex_db.search.fields import TEXT_LANGUAGE, Constant, check_language
+from qortex_db.search.fields import TEXT_LANGUAGE, Constant, check_language, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,10 +70,15 @@ class Collection:
             raise InvalidInputError("namespace_in_key needs namespace, the name of a column.")
         if self.large_namespaces and self.namespace is None:
             raise InvalidInputError("large_namespaces needs namespace, the name of a column.")
-        if not all(type(name) in (str, int) for name in self.large_namespaces):
+        large = self.large_namespaces
+        if not (isinstance(large, tuple) and all(type(name) in (str, int) for name in large)):
             raise InvalidInputError(
                 "large_namespaces has to be a tuple of strings, or of integers."
             )
+        if len(set(map(str, large))) < len(large):
+            raise InvalidInputError("large_namespaces names one twice.")
+        for name in large:
+            check_text(str(name), "large_namespaces")
 
 
 def vector_column(spec: VectorSpec, name: str | None = None) -> MappedColumn[Any]:
@@ -199,7 +204,7 @@ def _index_name(table: Table, part: str) -> str:
     return f"{name.encode()[: _MAX_NAME - 9].decode(errors='ignore')}_{mark}"
 
 
-def collection_table(model: object) -> Table:
+def collection_table(model: Any) -> Table:
     """The table of a model that can be a collection.
 
     Raises:
@@ -215,4 +220,19 @@ def collection_table(model: object) -> Table:
                 f"{name} has no column {column!r}: a collection is a model with VectorMixin, or "
                 "one with the columns id (text, the key) and vec."
             )
+    if not issubclass(_python_type(table.c.id), str):
+        raise InvalidInputError(f"{name}.id is no text: the ids of a collection are strings.")
+    mapper = inspect(model)
+    if mapper.inherits is not None and mapper.inherits.local_table is table:
+        raise InvalidInputError(
+            f"{name} has its rows in the table of {mapper.inherits.class_.__name__}, whose "
+            "collection has them all: take that one, and filter by its discriminator."
+        )
     return table
+
+
+def _python_type(column: Column[Any]) -> type:
+    try:
+        return column.type.python_type
+    except NotImplementedError:  # a host's own, or citext: the server's to judge
+        return str
