@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 import numpy as np
@@ -19,6 +19,7 @@ from sqlalchemy import (
     DateTime,
     Enum,
     Float,
+    ForeignKey,
     Integer,
     Interval,
     LargeBinary,
@@ -28,8 +29,10 @@ from sqlalchemy import (
     Time,
     TypeDecorator,
     Uuid,
+    cast,
     func,
     literal_column,
+    select,
 )
 from sqlalchemy.dialects.postgresql import INT4RANGE, JSONB, Range
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -37,7 +40,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from qortex_db import (
     Collection,
     Database,
+    Embedding,
     InvalidInputError,
+    QortexDbError,
     VectorMixin,
     VectorSpec,
 )
@@ -193,6 +198,49 @@ class Tenanted(VectorMixin, Base):
     __collection__ = Collection(VectorSpec(3, index=None), namespace="tenant")
 
     author: Mapped[str | None]
+
+
+class Page(VectorMixin, Base):
+    """The parent of models that inherit, in its table and in tables of their own."""
+
+    __tablename__ = "pages"
+    __collection__ = NO_INDEX
+    __mapper_args__: ClassVar[Any] = {"polymorphic_on": "kind", "polymorphic_identity": "page"}
+
+    kind: Mapped[str] = mapped_column(server_default="page")
+
+
+class Letter(Page):
+    __mapper_args__: ClassVar[Any] = {"polymorphic_identity": "letter"}
+
+
+class Report(Page):
+    __tablename__ = "reports"
+    __mapper_args__: ClassVar[Any] = {"polymorphic_identity": "report"}
+
+    id: Mapped[str] = mapped_column(ForeignKey("pages.id"), primary_key=True)
+    author: Mapped[str | None]
+
+
+class Numbered(Base):
+    __tablename__ = "numbered"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    vec: Mapped[Any] = mapped_column(Embedding(3))
+
+
+class Organised(VectorMixin, Base):
+    """Namespaces that are neither strings nor integers."""
+
+    __tablename__ = "organised"
+    __collection__ = Collection(
+        VectorSpec(3),
+        namespace="org",
+        namespace_in_key=True,
+        large_namespaces=("11111111-1111-1111-1111-111111111111",),
+    )
+
+    org: Mapped[UUID] = mapped_column(primary_key=True)
 
 
 @pytest.fixture
@@ -374,3 +422,91 @@ async def test_an_or_in_a_hosts_own_sql_stays_in_its_namespace(db: Database) -> 
     assert await mine.merge_payload({"y": 1}, where=everything) == 1
     assert await mine.delete_where(everything) == 1
     assert (await theirs.get(["theirs"]))["theirs"].payload == {"x": 1}
+
+
+async def test_loaded_objects_of_models_that_inherit_are_refreshed(db: Database) -> None:
+    async with db.unit_of_work() as uow:
+        uow.session.add_all([Report(id="r", embedding=V), Letter(id="l", embedding=V)])
+    async with db.unit_of_work() as uow:
+        loaded = [await uow.session.get_one(Report, "r"), await uow.session.get_one(Letter, "l")]
+        await uow.collection(Page).merge_payload({"read": True}, ids=["r", "l"])
+        assert [one.payload for one in loaded] == [{"read": True}] * 2
+
+
+async def test_any_number_of_loaded_objects_is_refreshed(db: Database) -> None:
+    halved = db.collection(Halved)
+    await halved.ingest({"id": f"{i}", "embedding": V} for i in range(33_000))
+    async with db.unit_of_work() as uow:
+        loaded = (await uow.session.scalars(select(Halved).order_by(Halved.id))).all()
+        await uow.collection(Halved).update(loaded[-1].id, document="new")
+        assert loaded[-1].document == "new"
+
+
+@pytest.mark.parametrize(
+    ("model", "says"), [(Letter, "the table of Page"), (Numbered, "no text"), (Report, "no column")]
+)
+async def test_what_is_no_collection_of_its_own_is_refused(
+    db: Database, model: Any, says: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=says):
+        db.collection(model)
+
+
+async def test_a_large_namespace_may_be_a_uuid(db: Database) -> None:
+    large = db.collection(Organised, namespace=UID)
+    small = db.collection(Organised, namespace=UUID(int=7))
+    assert large._vectors.scope is not small._vectors.scope
+    for vectors in (small, large):
+        async with db.unit_of_work() as uow:
+            inside = uow.collection(Organised, namespace=vectors._vectors.namespace)
+            await inside.upsert([{"id": "a", "embedding": V}, {"id": "b", "embedding": V}])
+            assert await inside.update("a", document="x")
+            assert await inside.merge_payload({"x": 1}, where={"$id": "a"}) == 1
+            assert await inside.merge_payload({"x": 2}, ids=["a"]) == 1
+            assert await inside.delete(["b"]) == 1
+        assert await vectors.count() == 1
+        assert (await vectors.search(V))[0].payload == {"x": 2}
+
+
+@pytest.mark.parametrize("names", ["acme", ["a"], ("a", "a"), (1, "1"), ("a\x00",), ("\ud800",)])
+def test_large_namespaces_are_distinct_names_in_a_tuple(names: Any) -> None:
+    with pytest.raises(InvalidInputError, match="large_namespaces"):
+        Collection(VectorSpec(3), namespace="tenant", large_namespaces=names)
+
+
+@pytest.mark.parametrize("order_by", [None, "x"])
+async def test_a_cursor_that_no_page_gave_is_refused(db: Database, order_by: str | None) -> None:
+    halved = db.collection(Halved)
+    deep = "[" * 100_000
+    cursors = [deep, "[1, 2]", "null", '["\\u0000", null]']
+    if order_by:
+        cursors += [f'["a", "{deep}"]', '["a", "NaN"]', '["a", "[Infinity]"]']
+    for cursor in cursors:
+        with pytest.raises(InvalidInputError, match="after"):
+            await halved.scroll(after=cursor, order_by=order_by)
+
+
+@pytest.mark.parametrize("lane", ["by itself", "in a unit of work"])
+async def test_no_error_quotes_what_is_stored(db: Database, lane: str) -> None:
+    both = [db.collection(Tenanted, namespace=name) for name in "ab"]
+    for vectors, key in zip(both, "xy", strict=True):
+        record = {"id": key, "embedding": V, "attributes": {"author": 'Se"cret'}}
+        await vectors.upsert([record])
+
+    async def run(work: Callable[[VectorRepository], Awaitable[object]]) -> object:
+        if lane == "by itself":
+            return await work(both[0])
+        async with db.unit_of_work() as uow:
+            return await work(uow.collection(Tenanted, namespace="a"))
+
+    works: list[Callable[[VectorRepository], Awaitable[object]]] = [
+        lambda v: v.count(where=cast(Tenanted.author, Integer) == 1),
+        lambda v: v.upsert([{"id": "y", "embedding": V, "attributes": {"author": 'Se"cret'}}]),
+    ]
+    for work in works:
+        with pytest.raises(QortexDbError) as raised:
+            await run(work)
+        error: BaseException | None = raised.value
+        while error is not None:
+            assert "cret" not in f"{error} {error.args} {vars(error)}"
+            error = error.__cause__ or error.__context__

@@ -74,6 +74,7 @@ def scope_of(table: Table, namespace: object) -> tuple[Scope, Mapping[str, Any]]
             f"{table.name} has no namespaces: declare Collection(…, namespace='tenant')."
         )
     value = check_attribute(table.c[collection.namespace], namespace, "namespace")
-    if value in collection.large_namespaces:
-        return _large(table, value), {NAMESPACE: value}
+    for large in collection.large_namespaces:
+        if str(value) == str(large):  # of a UUID too
+            return _large(table, large), {}
     return _one_of_many(table, collection.namespace), {NAMESPACE: value}

@@ -143,8 +143,12 @@ def _read_cursor(cursor: object, *, has_value: bool) -> dict[str, str]:
         key, value = json.loads(cursor)  # type: ignore[arg-type]
         params = {"after": validation.check_id(key)}
         if has_value:
-            json.loads(value)
+            json.loads(value, parse_constant=_no_json)
             params["after_value"] = validation.check_text(value, name="after")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise InvalidInputError("after is no `next` of a page in this order.") from None
     return params
+
+
+def _no_json(name: str) -> None:
+    raise ValueError(name)  # NaN, which Python's reader takes
