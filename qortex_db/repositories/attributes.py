@@ -5,6 +5,7 @@ A value that passes is one that the driver can send: nothing is refused half way
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from datetime import date, datetime, time, timedelta
@@ -84,11 +85,14 @@ def stored_type(kind: TypeEngine[Any]) -> TypeEngine[Any]:
     return kind
 
 
-def _checked(kind: TypeEngine[Any], value: Any, name: str) -> Any:
-    for known, check in _CHECKS:
-        if isinstance(kind, known):
-            return check(kind, value, name)
-    return value
+def _checked(kind: Any, value: Any, name: str) -> Any:
+    check = _check_of(type(kind))
+    return value if check is None else check(kind, value, name)
+
+
+@functools.cache
+def _check_of(kind: type[Any]) -> Callable[[Any, Any, str], Any] | None:
+    return next((check for known, check in _CHECKS if issubclass(kind, known)), None)
 
 
 def _made(kind: TypeEngine[Any], value: Any, name: str) -> Any:

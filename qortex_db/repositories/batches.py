@@ -8,6 +8,7 @@ its name.
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -204,17 +205,17 @@ def _columns(
             named.append((number, "vectors", vectors))
         if attributes is not None:
             named.append((number, "attributes", attributes))
-    columns = {}
+    count = len(ids)
+    columns: dict[str, list[Any]] = defaultdict(lambda: [MISSING] * count)
     for name, values in (("payload", payloads), ("document", documents)):
         if values.count(None) < len(values):
             if name not in written:
                 raise InvalidInputError(f"The table has no column {name}.")
             columns[name] = [MISSING if value is None else value for value in values]
-    count = len(ids)
     columns |= {name: [MISSING] * count for name, one in written.items() if one.is_always_written}
     for number, part, values in named:
         for name, value in named_values(written, part, values, f"{part} of row {number}"):
-            columns.setdefault(name, [MISSING] * count)[number - first_row] = value
+            columns[name][number - first_row] = value
     return ids, embeddings, columns
 
 

@@ -141,9 +141,9 @@ def named_values(
     """
     if not isinstance(values, Mapping):
         raise InvalidInputError(f"{name} is a {type(values).__name__}; pass a dict.")
-    known = [key for key, one in written.items() if one.part == part]
     for key in values:
-        if key not in known:
+        if key not in written or written[key].part != part:
+            known = [key for key, one in written.items() if one.part == part]
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise InvalidInputError(
                 f"{name} names {key!r:.60}, which the collection does not have or can't write; "
