@@ -85,8 +85,8 @@ def stored_type(kind: TypeEngine[Any]) -> TypeEngine[Any]:
     return kind
 
 
-def _checked(kind: Any, value: Any, name: str) -> Any:
-    check = _check_of(type(kind))
+def _checked(kind: TypeEngine[Any], value: Any, name: str) -> Any:
+    check = _check_of(type(kind))  # type: ignore[arg-type]
     return value if check is None else check(kind, value, name)
 
 
