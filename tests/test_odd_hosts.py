@@ -35,6 +35,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import INT4RANGE, JSONB, Range
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from qortex_db import (
@@ -45,6 +46,7 @@ from qortex_db import (
     QortexDbError,
     VectorMixin,
     VectorSpec,
+    unit_of_work,
 )
 
 if TYPE_CHECKING:
@@ -241,6 +243,16 @@ class Organised(VectorMixin, Base):
     )
 
     org: Mapped[UUID] = mapped_column(primary_key=True)
+
+
+class PerSchema(DeclarativeBase):
+    """Of a host with a schema for each tenant."""
+
+
+class Placed(VectorMixin, PerSchema):
+    __tablename__ = "placed"
+    __collection__ = NO_INDEX
+    __table_args__: ClassVar[Any] = {"schema": "tenant"}
 
 
 @pytest.fixture
@@ -510,3 +522,23 @@ async def test_no_error_quotes_what_is_stored(db: Database, lane: str) -> None:
         while error is not None:
             assert "cret" not in f"{error} {error.args} {vars(error)}"
             error = error.__cause__ or error.__context__
+
+
+async def test_a_schema_that_a_host_translates_is_looked_up_where_it_is(empty_dsn: str) -> None:
+    await execute(empty_dsn, "CREATE EXTENSION vector", "CREATE SCHEMA acme")
+    url = empty_dsn.replace("postgresql://", "postgresql+asyncpg://")
+    plain = create_async_engine(url)
+    schemas = {"schema_translate_map": {"tenant": "acme"}}
+    engine = plain.execution_options(**schemas)
+    async with engine.begin() as connection:
+        await connection.run_sync(PerSchema.metadata.create_all)
+    async with Database.from_engine(engine) as db:
+        vectors = db.collection(Placed)
+        await vectors.upsert([{"id": "a", "embedding": V}])
+        assert (await vectors.recommend_index()).method == "none"
+    async with AsyncSession(plain) as session, session.begin():
+        await session.connection(execution_options=schemas)
+        async with unit_of_work(session) as uow:
+            assert (await uow.collection(Placed).recommend_index()).method == "none"
+            assert [hit.id for hit in await uow.collection(Placed).search(V)] == ["a"]
+    await plain.dispose()

@@ -53,7 +53,6 @@ class AutocommitExecutor:
         self._schemas = self._translated.get_execution_options().get("schema_translate_map") or {}
         self._compiled: WeakKeyDictionary[Any, Compiled] = WeakKeyDictionary()
         self._retry_seconds = retry_seconds
-        self.schema: str | None = self._schemas.get(None)
 
     async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
         if self._watched() or self._compile(statement).expands:
@@ -156,6 +155,10 @@ class AutocommitExecutor:
         return bool(
             engine._has_events or engine.dialect._has_events or engine._should_log_info()  # noqa: SLF001
         )
+
+    def schema_of(self, declared: str | None) -> str | None:
+        found: str | None = self._schemas.get(declared, declared)
+        return found
 
     async def catalog(self) -> dict[str, TableFacts]:
         return catalogs.setdefault(self._engine, {})

@@ -53,9 +53,8 @@ class Executor(Protocol):
         """What is known of this database's tables, by their qualified names."""
         ...
 
-    @property
-    def schema(self) -> str | None:
-        """The schema of the package's tables, None where the search_path decides."""
+    def schema_of(self, declared: str | None) -> str | None:
+        """Where a table of a declared schema is, once `catalog` was; None for the search_path."""
         ...
 
 

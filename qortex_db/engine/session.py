@@ -31,7 +31,8 @@ class SessionExecutor:
         self._session = session
         self._options = translate_map(schema)
         self._checked: SessionTransaction | None = None
-        self.schema = schema
+        self._schema = schema
+        self._schemas: Mapping[str | None, str | None] = {}
 
     async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
         session = self._session
@@ -75,12 +76,14 @@ class SessionExecutor:
         )
         self._checked = self._session.sync_session.get_transaction()
 
+    def schema_of(self, declared: str | None) -> str | None:
+        return self._schemas.get(declared, declared)
+
     async def catalog(self) -> dict[str, TableFacts]:
         connection = await self._session.connection()
-        if self.schema is None:  # a host's engine may name one, or its connection
-            translating: Any = connection.sync_connection
-            schemas = translating.get_execution_options().get("schema_translate_map") or {}
-            self.schema = schemas.get(None)
+        translating: Any = connection.sync_connection  # a host's engine may say so, or this one
+        schemas = translating.get_execution_options().get("schema_translate_map") or {}
+        self._schemas = schemas if self._schema is None else {None: self._schema}
         return catalogs.setdefault(connection.engine.sync_engine, {})
 
 

@@ -157,7 +157,7 @@ class VectorTable:
     @functools.cached_property
     def qualified_name(self) -> str:
         """As `to_regclass` takes it."""
-        parts = (self.table.schema or self.executor.schema, self.table.name)
+        parts = (self.executor.schema_of(self.table.schema), self.table.name)
         return ".".join('"' + part.replace('"', '""') + '"' for part in parts if part)
 
     def encode(self, embedding: object, facts: TableFacts, name: str = "embedding") -> Any:

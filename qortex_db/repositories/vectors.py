@@ -94,9 +94,9 @@ class VectorRepository(VectorWrites, VectorReads, VectorSearches):
             rows: How many there will be; by default the planner's own estimate.
             memory_bytes: What the index may take; by default half of `effective_cache_size`.
         """
+        dimensions = await self.dimensions() or types.MAX_DIMENSIONS
         found = await self._vectors.executor.run(TABLE_SIZE, {"name": self._vectors.qualified_name})
         tuples, size, cache = found.rows[0] if found.rows else (-1, 0, 0)
-        dimensions = await self.dimensions() or types.MAX_DIMENSIONS
         if rows is None:  # not analyzed yet: from its size
             rows = tuples if tuples >= 0 else size // (4 * dimensions + 100)
         rows = validation.check_count(rows, name="rows")
