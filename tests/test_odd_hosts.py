@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+from collections import ChainMap
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
@@ -231,6 +233,13 @@ class Numbered(Base):
     vec: Mapped[Any] = mapped_column(Embedding(3))
 
 
+class Keyed(VectorMixin, Base):
+    __tablename__ = "keyed"
+    __collection__ = NO_INDEX
+
+    author: Mapped[str | None] = mapped_column("by", key="writer")
+
+
 class Organised(VectorMixin, Base):
     """Namespaces that are neither strings nor integers."""
 
@@ -455,7 +464,13 @@ async def test_any_number_of_loaded_objects_is_refreshed(db: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "says"), [(Letter, "the table of Page"), (Numbered, "no text"), (Report, "no column")]
+    ("model", "says"),
+    [
+        (Letter, "the table of Page"),
+        (Numbered, "no text"),
+        (Report, "no column"),
+        (Keyed, "another key"),
+    ],
 )
 async def test_what_is_no_collection_of_its_own_is_refused(
     db: Database, model: Any, says: str
@@ -542,3 +557,10 @@ async def test_a_schema_that_a_host_translates_is_looked_up_where_it_is(empty_ds
             assert (await uow.collection(Placed).recommend_index()).method == "none"
             assert [hit.id for hit in await uow.collection(Placed).search(V)] == ["a"]
     await plain.dispose()
+
+
+async def test_a_payload_is_any_mapping(db: Database) -> None:
+    halved = db.collection(Halved)
+    payload = MappingProxyType({"a": ChainMap({"b": 1}, {"c": [2]})})
+    await halved.upsert([{"id": "a", "embedding": V, "payload": payload}])
+    assert (await halved.get(["a"]))["a"].payload == {"a": {"b": 1, "c": [2]}}

@@ -222,6 +222,12 @@ def collection_table(model: Any) -> Table:
             )
     if not issubclass(_python_type(table.c.id), str):
         raise InvalidInputError(f"{name}.id is no text: the ids of a collection are strings.")
+    for column in table.columns:
+        if column.key != column.name:
+            raise InvalidInputError(
+                f"{name}'s column {column.name} has another key: a collection's columns are known "
+                "by their names; leave key= out."
+            )
     mapper = inspect(model)
     if mapper.inherits is not None and mapper.inherits.local_table is table:
         raise InvalidInputError(

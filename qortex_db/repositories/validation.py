@@ -21,7 +21,8 @@ MAX_INT4: Final = 2**31 - 1
 MAX_MEASURE: Final = 1e100
 """The largest weight or score: what the server sums and squares of them stays finite."""
 
-_to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+# A mapping that is no dict is one to JSON too; what else is unknown, dict() refuses.
+_to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=dict).encode
 
 
 def check_text(value: object, *, name: str) -> str:
