@@ -114,7 +114,7 @@ class Item(VectorMixin, Base):
     )
     twice: Mapped[int | None] = mapped_column(Computed("year * 2", persisted=True))
     serial: Mapped[int] = mapped_column(Identity())
-    score: Mapped[float | None] = mapped_column("score, of %(a)s: x", server_default=text("1.5"))
+    score: Mapped[float | None] = mapped_column("score, of 100%: x", server_default=text("1.5"))
     value: Mapped[int | None]
     plain: Mapped[NDArray[np.float32] | None] = mapped_column(Embedding(2))
     row_id: Mapped[int | None] = mapped_column("key")
@@ -150,7 +150,7 @@ ALL: dict[str, Any] = {
     "number": 5,
     "colour": "blue",
     "stamped": datetime(2020, 1, 1, tzinfo=UTC),
-    "score, of %(a)s: x": 2.5,
+    "score, of 100%: x": 2.5,
     "value": 9,
     "plain": [1.0, 0.0],
     "key": 8,
@@ -229,7 +229,7 @@ async def test_what_is_not_named_stays_and_a_new_row_gets_its_defaults(db: Datab
     assert given(found["a"]) == EXPECTED | {"year": 1}
     assert (b["year"], b["name"], b["rank"], b["tags"]) == (None, None, 7, [])
     assert (c["year"], c["name"], c["rank"], c["tags"]) == (None, "it's a name", 7, None)
-    assert (c["score, of %(a)s: x"], c["colour"]) == (1.5, "red")
+    assert (c["score, of 100%: x"], c["colour"]) == (1.5, "red")
     assert isinstance(c["stamped"], datetime)
     assert {b["number"], c["number"]} == {2, 3}  # one of each row's own; "a" drew 1 and kept 5
     assert a["number"] == 5
