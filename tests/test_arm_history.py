@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from qortex_db import (
     LearningContext,
     LearningEvent,
     Settings,
+    ThompsonSampling,
     context_hash,
     unit_of_work,
 )
@@ -332,3 +334,17 @@ async def test_the_history_can_be_cut(db: Database, dsn: str) -> None:
         dsn, "DELETE FROM learning_events WHERE id < (SELECT max(id) FROM learning_events)"
     )
     assert await db.arms.rebuild("l") == await db.arms.get_all_states("l")
+
+
+async def test_probabilities_are_not_counted_on_the_event_loops_thread(db: Database) -> None:
+    counted_on: list[threading.Thread] = []
+
+    class Watched(ThompsonSampling):
+        def scores(self, states: Any, rng: np.random.Generator, rounds: int) -> Any:
+            if rounds > 1:
+                counted_on.append(threading.current_thread())
+            return super().scores(states, rng, rounds)
+
+    await db.arms.select("l", ["a", "b"], policy=Watched())
+    assert counted_on
+    assert threading.current_thread() not in counted_on

@@ -170,6 +170,9 @@ def test_a_probability_is_never_zero_and_repeatable() -> None:
     assert probabilities([], {}, []) == {}
     many = [f"a{i}" for i in range(5_000)]
     assert 0 < probabilities(many, {}, ["a7"])["a7"] < 0.02
+    dear = [Arm(key, 1) for key in many]
+    by_chance = {"token_budget": 1, "baseline_rate": 1.0}
+    assert 0 < probabilities(dear, {}, ["a7"], **by_chance)["a7"] < 0.02
 
 
 def test_reward_models_have_qortex_numbers() -> None:

@@ -108,12 +108,13 @@ def probabilities(
     rounds = max(_FEWEST_ROUNDS, min(ROUNDS, _MOST_SCORES // max(count, 1)))
     # Its own source: the caller's gives the same choices whether or not they are logged.
     rng = np.random.default_rng(0)
+    chosen = set(selected)
+    mine = np.array([arm_id in chosen for arm_id in rule.ids], dtype=np.bool_)
     by_chance = by_policy = np.zeros(count)
     if baseline_rate > 0:
-        by_chance = rule.shares_by_chance(rng, rounds)
+        by_chance = rule.shares_by_chance(rng, rounds, mine)
     if baseline_rate < 1:
         scores = (policy or ThompsonSampling()).scores(rule.states, rng, rounds - 1)
-        mine = np.array([arm_id in set(selected) for arm_id in rule.ids])
         by_policy = (rule.times_chosen(scores) + mine) / rounds
     mixed = baseline_rate * by_chance + (1 - baseline_rate) * by_policy
     by_id = dict(zip(rule.ids, mixed.tolist(), strict=True))
@@ -159,11 +160,13 @@ class _Rule:
         places = [i for order in orders for i in self.choose(order)[0]]
         return np.bincount(places, minlength=len(self.ids))
 
-    def shares_by_chance(self, rng: np.random.Generator, rounds: int) -> NDArray[np.float64]:
+    def shares_by_chance(
+        self, rng: np.random.Generator, rounds: int, mine: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
         """In which share of baseline rounds each candidate is chosen."""
         count = len(self.ids)
         if self._budget > 0:
-            return self.times_chosen(rng.random((rounds, count))) / rounds
+            return (self.times_chosen(rng.random((rounds - 1, count))) + mine) / rounds
         free = count - len(self._forced)
         shares = np.full(count, min(self._slots / free, 1.0) if free else 1.0)
         shares[self._forced] = 1.0
