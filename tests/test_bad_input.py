@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -207,6 +208,11 @@ def interoception_calls() -> list[Call]:
         edges = {("a", "b"): EdgeStats(1, [0.5, size])}
         add(f"scores {size}", lambda db, e=edges: db.edges.save(e), "score")
         add(f"weight {size}", lambda db, v=size: db.factors.save({"a": 1.0, "b": v}), "weight")
+        add(f"delta {size}", lambda db, v=size: db.arms.apply_deltas("l", {"a": (0, v)}), "beta")
+        add(f"boost {size}", lambda db, v=size: db.arms.seed("l", ["a"], boost=v), "boost")
+        for name in ("alpha", "beta", "total_reward"):
+            state = replace(ArmState(), **{name: size})
+            add(f"{name} {size}", lambda db, s=state: db.arms.put("l", "a", s), name)
     for seconds in (0, -1.0, float("nan"), float("inf"), "1", True, timedelta(0)):
         options = {"half_life": seconds}
         add(f"decay {seconds}", lambda db, o=options: db.factors.decay(**o), "half_life")

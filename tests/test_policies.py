@@ -233,3 +233,10 @@ def test_the_interval_of_very_much_evidence_holds_its_mean_and_takes_no_time() -
     (just_above,) = posteriors([ArmState(1.001e6, 1.001e6)])
     width = just_below.high - just_below.low
     assert just_above.high - just_above.low == pytest.approx(width, rel=2e-3)
+
+
+def test_an_interval_holds_the_mean_whatever_is_stored() -> None:
+    numbers = (1e-300, 0.01, 1.0, 1e9, 1e15, 1e100)
+    for state in (ArmState(a, b) for a in numbers for b in numbers):
+        (belief,) = posteriors([state])
+        assert 0 <= belief.low <= belief.mean <= belief.high <= 1

@@ -59,7 +59,8 @@ def posteriors(states: Iterable[ArmState], *, level: float = 0.95) -> list[Poste
         end = np.clip(mean + NormalDist().inv_cdf(probability) * np.sqrt(variance), 0.0, 1.0)
         end[~sure] = _quantile(a[~sure], b[~sure], probability)
         ends.append(end)
-    low, high = ends
+    # Of 1e-16 or less, and beside 1e15, doubles can't tell a quantile: the mean is in it anyhow.
+    low, high = np.minimum(ends[0], mean), np.maximum(ends[1], mean)
     columns = (mean.tolist(), variance.tolist(), low.tolist(), high.tolist())
     pulls = [state.pulls for state in states]
     return [Posterior(*row) for row in zip(*columns, pulls, strict=True)]

@@ -74,13 +74,17 @@ def readable(context: Mapping[str, Any] | None) -> str | None:
         return None
 
 
+def check_evidence(value: object, *, name: str) -> float:
+    """A posterior's alpha or beta: positive, and such that sums over arms stay finite."""
+    return validation.check_number(value, name=name, low=SMALLEST, high=validation.MAX_MEASURE)
+
+
 def check_state(state: ArmStateLike) -> dict[str, Any]:
-    number = validation.check_number
     return {
-        "new_alpha": number(state.alpha, name="alpha", low=SMALLEST),
-        "new_beta": number(state.beta, name="beta", low=SMALLEST),
+        "new_alpha": check_evidence(state.alpha, name="alpha"),
+        "new_beta": check_evidence(state.beta, name="beta"),
         "new_pulls": validation.check_count(state.pulls, name="pulls"),
-        "new_total_reward": number(state.total_reward, name="total_reward"),
+        "new_total_reward": validation.check_measure(state.total_reward, name="total_reward"),
         "new_last_updated": validation.check_time(state.last_updated, name="last_updated")
         or datetime.now(UTC),
     }
@@ -107,8 +111,8 @@ def check_deltas(deltas: object) -> dict[str, list[float]]:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:  # noqa: PLR2004 - a pair
             raise InvalidInputError("A delta is a pair (alpha_delta, beta_delta).")
         pairs[validation.check_id(key, name="arm_id")] = [
-            validation.check_number(pair[0], name="alpha_delta"),
-            validation.check_number(pair[1], name="beta_delta"),
+            validation.check_measure(pair[0], name="alpha_delta"),
+            validation.check_measure(pair[1], name="beta_delta"),
         ]
     return pairs
 

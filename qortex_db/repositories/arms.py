@@ -10,11 +10,11 @@ from qortex_db.learning import Arm, ArmState, Policy, Selection
 from qortex_db.repositories import arm_changes, arm_history, arm_statements, validation
 from qortex_db.repositories.arm_arguments import (
     ALL_CONTEXTS,
-    SMALLEST,
     AllContexts,
     ArmStateLike,
     check_candidates,
     check_deltas,
+    check_evidence,
     check_learner,
     check_rules,
     check_state,
@@ -52,7 +52,7 @@ class ArmRepository(ArmReadings):
         """Overwrite one arm's state; to count an observation use `observe`, which loses none.
 
         Args:
-            state: alpha and beta above 0; "" as `last_updated` means now.
+            state: alpha and beta above 0, up to 1e100; "" as `last_updated` means now.
 
         Raises:
             InvalidInputError: A value was refused; nothing was stored.
@@ -119,7 +119,7 @@ class ArmRepository(ArmReadings):
         alpha nor beta falls below 0.01.
 
         Args:
-            deltas: By arm, what to add to alpha and to beta.
+            deltas: By arm, what to add to alpha and to beta; each up to 1e100.
 
         Returns:
             The new states of these arms, in key order.
@@ -203,7 +203,7 @@ class ArmRepository(ArmReadings):
         time and from however many processes.
 
         Args:
-            boost: Their alpha, above 0; beta is 1.
+            boost: Their alpha, above 0, up to 1e100; beta is 1.
             unpulled: As qortex does, also arms that are there and have no pulls, which boosts one
                 anew that has decayed or was reset.
 
@@ -211,7 +211,7 @@ class ArmRepository(ArmReadings):
             The states of all of these arms, in key order.
         """
         ids = validation.check_ids(arm_ids, name="arm_ids")
-        params = {"boost": validation.check_number(boost, name="boost", low=SMALLEST)}
+        params = {"boost": check_evidence(boost, name="boost")}
         statement = arm_changes.SEED[self._history, bool(unpulled)]
         states: dict[str, ArmState] = {}
         # Another round only for arms that others inserted, or deleted, during the last one.
