@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import async_scoped_session
 
-from qortex_db.engine import SessionExecutor, refresh_loaded, translate_map
+from qortex_db.engine import SessionExecutor, refresh_written
 from qortex_db.errors import OutcomeUnknownError, is_connection_lost, translate
-from qortex_db.models import Base, QortexVector
+from qortex_db.models import QortexVector
 from qortex_db.models.collection import collection_table
 from qortex_db.repositories import (
     ArmRepository,
@@ -115,7 +115,7 @@ async def unit_of_work(
             yield UnitOfWork(plain, schema=schema, learning_history=learning_history)
     except Exception:
         # What the savepoint took back, loaded objects may still show.
-        await refresh_loaded(plain, set(Base.metadata.tables.values()), translate_map(schema))
+        await refresh_written(plain, schema)
         raise
 
 

@@ -18,7 +18,10 @@ from sqlalchemy import (
     JSON,
     Computed,
     DateTime,
+    Double,
+    Enum,
     Identity,
+    LargeBinary,
     Numeric,
     SmallInteger,
     String,
@@ -40,6 +43,7 @@ from qortex_db import (
     VectorMixin,
     VectorRecord,
     VectorSpec,
+    unit_of_work,
     vector_column,
 )
 from qortex_db.repositories.batches import Batch
@@ -461,3 +465,153 @@ def test_the_time_for_named_columns_grows_as_the_batch_does() -> None:
 
     seconds(2_000)
     assert min(seconds(32_000) for _ in range(3)) < 60 * max(seconds(2_000) for _ in range(3))
+
+
+class Touched(VectorMixin, Base):
+    __tablename__ = "touched"
+    __collection__ = Collection(VectorSpec(3), language=None, payload_index=False)
+
+    title: Mapped[str | None]
+    edited_at: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True), onupdate=lambda: ALL["seen"]
+    )
+
+
+async def test_what_the_model_says_of_every_update_holds_in_both_lanes(db: Database) -> None:
+    long_ago = {"edited_at": ALL["stamped"]}
+    for number, change in enumerate(
+        (
+            lambda touched, key: touched.update(key, attributes={"title": "x"}),
+            lambda touched, key: touched.merge_payload({"a": 1}, ids=[key]),
+        )
+    ):
+        keys = [f"{number}-alone", f"{number}-together"]
+        touched = db.collection(Touched)
+        await touched.upsert([VectorRecord(key, [1, 2, 3], attributes=long_ago) for key in keys])
+        await change(touched, keys[0])
+        async with db.unit_of_work() as uow:
+            await change(uow.collection(Touched), keys[1])
+        found = await touched.get(keys)
+        times = [(found[key].attributes or {})["edited_at"] for key in keys]
+        assert times == [ALL["seen"]] * 2
+
+
+class Tags(TypeDecorator[list[str]]):
+    """A host's own type over an array."""
+
+    impl = ARRAY(Text)
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:  # noqa: ARG002
+        return None if value is None else sorted(value)
+
+
+class Settings(TypeDecorator[dict[str, Any]]):
+    """A host's own type over JSON."""
+
+    impl = JSON
+    cache_ok = True
+
+
+class Made(VectorMixin, Base):
+    __tablename__ = "made"
+    __collection__ = Collection(VectorSpec(3), language=None, payload_index=False)
+
+    tags: Mapped[list[str]] = mapped_column(ARRAY(Text), default=list)
+    extra: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    mood: Mapped[Mood] = mapped_column(default=Mood.CALM)
+    moods: Mapped[list[Mood] | None] = mapped_column(ARRAY(Enum(Mood, native_enum=False)))
+    raws: Mapped[list[bytes] | None] = mapped_column(ARRAY(LargeBinary))
+    ratios: Mapped[list[float] | None] = mapped_column(ARRAY(Double))
+    rate: Mapped[float | None] = mapped_column(Numeric(10, 2, asdecimal=False))
+    exact: Mapped[Decimal | None] = mapped_column(Double(asdecimal=True))
+    sorted_tags: Mapped[list[str] | None] = mapped_column(Tags)
+    settings: Mapped[dict[str, Any] | None] = mapped_column(Settings)
+
+
+async def test_numbers_are_read_alike_in_both_lanes(db: Database) -> None:
+    made = db.collection(Made)
+    given = {"rate": 0.25, "exact": 0.5, "ratios": [0.1, 2.0]}
+    await made.upsert([VectorRecord("a", [1, 2, 3], attributes=given)])
+    alone = (await made.get(["a"]))["a"].attributes or {}
+    async with db.unit_of_work() as uow:
+        together = (await uow.collection(Made).get(["a"]))["a"].attributes or {}
+    for read in (alone, together):
+        assert {name: read[name] for name in given} == given
+        assert (type(read["rate"]), type(read["exact"])) == (float, Decimal)
+
+
+async def test_what_the_model_makes_for_a_new_row_is_sent_as_any_value_is(db: Database) -> None:
+    made = db.collection(Made)
+    await made.upsert([{"id": "a", "embedding": [1, 2, 3]}])
+    found = (await made.get(["a"]))["a"].attributes or {}
+    assert (found["tags"], found["extra"], found["mood"]) == ([], {}, Mood.CALM)
+
+
+@pytest.mark.parametrize("ids", [["a"], ["a", "b"]])
+async def test_arrays_and_types_of_ones_own_over_them_are_stored_as_the_orm_does(
+    db: Database, ids: list[str]
+) -> None:
+    given: dict[str, Any] = {
+        "moods": [Mood.WILD, None],
+        "raws": [b"\x00\xff", b""],
+        "ratios": [0.1, float("inf"), 1],
+        "sorted_tags": ["b", "a"],
+        "settings": {"a": [1]},
+    }
+    made = db.collection(Made)
+    await made.upsert([VectorRecord(key, [1, 2, 3], attributes=given) for key in ids])
+    assert await made.update(ids[0], attributes=given)
+    assert await made.upsert([VectorRecord(key, [1, 2, 3], attributes=given) for key in ids]) == 0
+    async with AsyncSession(db.engine) as session:
+        for row in await session.scalars(select(Made)):
+            stored = {name: getattr(row, name) for name in given}
+            assert stored == given | {"sorted_tags": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"moods": ["no mood"]},
+        {"raws": ["text"]},
+        {"ratios": ["0.1"]},
+        {"ratios": [10**400]},
+        {"tags": [object()]},
+        {"tags": [3]},
+        {"sorted_tags": [3]},
+        {"settings": {"a": object()}},
+    ],
+    ids=str,
+)
+async def test_an_element_that_the_column_does_not_take_is_refused(
+    db: Database, bad: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidInputError, match=next(iter(bad))):
+        await db.collection(Made).upsert([VectorRecord("a", [1, 2, 3], attributes=bad)])
+
+
+@pytest.mark.parametrize("bad", ["text", True, 10**400])
+async def test_a_float_that_is_none_is_refused(db: Database, bad: Any) -> None:
+    with pytest.raises(InvalidInputError, match="ratio"):
+        await db.collection(Item).upsert([VectorRecord("a", [1, 2, 3], attributes={"ratio": bad})])
+
+
+async def test_what_a_savepoint_took_back_is_gone_from_objects_of_a_hosts_own_model(
+    db: Database,
+) -> None:
+    await db.collection(Item).upsert([VectorRecord("a", [1, 2, 3], payload={"n": 1})])
+
+    async def change_and_fail(session: AsyncSession, item: Item) -> None:
+        async with unit_of_work(session) as uow:
+            async with unit_of_work(session) as inner:
+                await inner.collection(Item).update("a", attributes={"year": 1843})
+            await uow.collection(Item).merge_payload({"n": 2}, ids=["a"])
+            assert (item.payload, item.year) == ({"n": 2}, 1843)
+            raise RuntimeError("stop")
+
+    async with AsyncSession(db.engine) as session:
+        item = await session.get(Item, "a")
+        assert item is not None
+        with pytest.raises(RuntimeError, match="stop"):
+            await change_and_fail(session, item)
+        assert (item.payload, item.year) == ({"n": 1}, None)

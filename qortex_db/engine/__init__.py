@@ -7,7 +7,7 @@ that session's transaction. Repositories see an `Executor` and don't know which.
 from qortex_db.engine.autocommit import RETRY_SECONDS, AutocommitExecutor
 from qortex_db.engine.connections import adopt, create_engine
 from qortex_db.engine.lanes import Executor, Fetched, TableFacts, translate_map
-from qortex_db.engine.session import SessionExecutor, refresh_loaded
+from qortex_db.engine.session import SessionExecutor, refresh_written
 
 __all__ = [
     "RETRY_SECONDS",
@@ -18,6 +18,6 @@ __all__ = [
     "TableFacts",
     "adopt",
     "create_engine",
-    "refresh_loaded",
+    "refresh_written",
     "translate_map",
 ]

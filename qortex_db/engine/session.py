@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from qortex_db.engine.lanes import Fetched, TableFacts
 
+_WRITTEN: Final = "qortex_db_written"
+"""The key of a session's info where the tables are that statements of ours wrote."""
+
 
 _MAX_PARAMETERS: Final = 10_000  # of a query; beyond 32,767 the protocol has no number for them
 
@@ -46,7 +49,8 @@ class SessionExecutor:
             )
             given = fetched(result)
             if written := _written(statement):
-                await refresh_loaded(session, written, self._options)
+                session.info.setdefault(_WRITTEN, set()).update(written)
+                await _refresh_loaded(session, written, self._options)
         except Exception as error:  # noqa: BLE001 - translated, and raised again
             failure = translated(error)
         else:
@@ -94,7 +98,12 @@ def _written(statement: Executable) -> tuple[object, ...]:
     return tables
 
 
-async def refresh_loaded(
+async def refresh_written(session: AsyncSession, schema: str | None) -> None:
+    """Give loaded objects what is stored, as after a rollback of what statements of ours wrote."""
+    await _refresh_loaded(session, session.info.get(_WRITTEN, ()), translate_map(schema))
+
+
+async def _refresh_loaded(
     session: AsyncSession, tables: Container[object], options: Mapping[str, Any]
 ) -> None:
     """Give the session's loaded objects of some tables what the database now holds.

@@ -123,9 +123,10 @@ class Batch:
     def _values(self, written: WrittenColumn, values: list[Any], rows: list[int]) -> list[Any]:
         name = written.column.name
         what = f"{written.part}[{name!r}]" if written.part in ("vectors", "attributes") else name
-        absent = written.make or _nothing
+        if written.make is not None:  # what the model makes is sent as any value is
+            values = [written.make() if value is MISSING else value for value in values]
         return [
-            absent() if value is MISSING else written.check(value, f"{what} of row {row}")
+            None if value is MISSING else written.check(value, f"{what} of row {row}")
             for value, row in zip(values, rows, strict=True)
         ]
 
@@ -240,7 +241,3 @@ def _length(embeddings: list[Any]) -> int:
         return max(1, len(embeddings[0]))
     except (IndexError, TypeError):
         return 1
-
-
-def _nothing() -> None:
-    return None
