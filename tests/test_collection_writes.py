@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import time
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -46,8 +45,6 @@ from qortex_db import (
     unit_of_work,
     vector_column,
 )
-from qortex_db.repositories.batches import Batch
-from qortex_db.repositories.columns import written_columns
 from qortex_db.types import SparseVector
 
 if TYPE_CHECKING:
@@ -451,20 +448,6 @@ async def test_the_orm_sees_what_the_repository_wrote(db: Database) -> None:
         row = (await session.execute(select(Item.title, Item.words).where(Item.id == "a"))).one()
         assert row.title.tolist() == [1.0, 2.0]
         assert row.words is None
-
-
-def test_the_time_for_named_columns_grows_as_the_batch_does() -> None:
-    written = written_columns(Item.__table__)  # type: ignore[arg-type]
-    record = {"id": "a", "embedding": [1, 2, 3], "attributes": {"year": 1, "name": "x"}}
-
-    def seconds(count: int) -> float:
-        records = [record] * count
-        start = time.process_time()
-        Batch(records, 3, written)
-        return time.process_time() - start
-
-    seconds(2_000)
-    assert min(seconds(32_000) for _ in range(3)) < 60 * max(seconds(2_000) for _ in range(3))
 
 
 class Touched(VectorMixin, Base):
