@@ -417,6 +417,10 @@ async def test_merging_changes_single_keys_and_leaves_the_others(db: Database) -
     assert await items.merge_payload({"a": 9}, where={"a": {"$gte": 1}}) == 0
     assert await items.merge_payload(remove=["tags", "b"], where=Item.id == "r") == 1
     assert (await items.get(["r"]))["r"].payload == {"a": 9, "id": "r"}
+    assert await items.upsert([VectorRecord("s", [1, 2, 3], {"a": 1}, "of spice")]) == 1
+    spice = {"$contains": "spice"}
+    assert await items.merge_payload({"z": 1}, where_document=spice) == 1
+    assert await items.merge_payload({"z": 2}, where={"a": 2}, where_document=spice) == 0
     async with db.unit_of_work() as uow:
         loaded = await uow.session.get_one(Item, "r")
         assert await uow.collection(Item).merge_payload({"z": 1}, where={"id": "r"}) == 1
@@ -429,6 +433,7 @@ async def test_a_merge_says_what_it_needs(db: Database) -> None:
         "Nothing to change": {"ids": ["a"]},
         "by ids, or by where": {"values": {"a": 1}},
         "ids, or by where": {"values": {"a": 1}, "ids": ["a"], "where": {}},
+        "or by where": {"values": {"a": 1}, "ids": ["a"], "where_document": {"$contains": "a"}},
         "remove is a str": {"remove": "a", "ids": ["a"]},
         "64 fit": {"remove": ["a"] * 65, "ids": ["a"]},
         "empty key": {"remove": ["a..b"], "ids": ["a"]},

@@ -183,6 +183,7 @@ class VectorWrites:
         remove: Sequence[str] = (),
         ids: Iterable[str] | None = None,
         where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
     ) -> int:
         """Change single keys of payloads, atomically; the others stay.
 
@@ -190,7 +191,8 @@ class VectorWrites:
             values: Keys and their new values; a nested object is replaced as a whole.
             remove: Paths to take out before, as in a filter, at most `MAX_REMOVED`.
             ids: Of which vectors.
-            where: Or of those that a filter matches, as of `search`; one of the two.
+            where: Or of those that a filter matches, as of `search`.
+            where_document: As of `search`.
 
         Returns:
             How many rows were changed; those that would not change are left alone.
@@ -203,13 +205,14 @@ class VectorWrites:
             raise InvalidInputError("Nothing to change: pass values or remove.")
         if len(paths) > MAX_REMOVED:
             raise InvalidInputError(f"remove has {len(paths)} paths; at most {MAX_REMOVED} fit.")
-        if (ids is None) is (where is None):
+        narrowing = with_document(where, where_document)
+        if (ids is None) is (narrowing is None):
             raise InvalidInputError("Say of which vectors: by ids, or by where.")
         params: dict[str, Any] = {f"row_path_{i}": list(path) for i, path in enumerate(paths)}
         params["row_values"] = given
         params |= self._sql.touched.params()
         if ids is None:
-            narrowed = self._vectors.narrow(where, params)
+            narrowed = self._vectors.narrow(narrowing, params)
             statement = self._vectors.searches.merge(narrowed, len(paths))
         else:
             params[IDS] = validation.check_ids(ids)
