@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import re
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -43,6 +45,8 @@ from qortex_db import (
 )
 from qortex_db.models import NAMING_CONVENTION, Base, collection_of
 from qortex_db.models.vector_spec import Metric, Quantization, Storage
+from qortex_db.repositories import VectorRepository
+from qortex_db.repositories.built_once import MAX_STATEMENTS
 from qortex_db.types import SparseVector
 
 if TYPE_CHECKING:
@@ -446,3 +450,35 @@ def distances(metric: str, vectors: Any, query: Any) -> Any:
         "inner_product": -dots,
         "l1": np.abs(vectors - query).sum(axis=1),
     }[metric]
+
+
+def test_statements_of_tables_that_a_program_makes_all_the_time_are_let_go(
+    engine: AsyncEngine,
+) -> None:
+    executor = Database.from_engine(engine).executor
+    tables = []
+    for number in range(2 * MAX_STATEMENTS):
+        table = Table(f"t{number}", MetaData(), Column("id", Text), Column("vec", Embedding(3)))
+        VectorRepository(executor, table)
+        tables.append(weakref.ref(table))
+        del table
+    gc.collect()
+    assert sum(table() is not None for table in tables) <= MAX_STATEMENTS + 1
+
+
+async def test_forms_of_batches_are_kept_up_to_a_bound(engine: AsyncEngine) -> None:
+    names = [f"c{number}" for number in range(7)]
+    columns = {name: mapped_column(Text) for name in names}
+    collection = Collection(VectorSpec(3, index=None), language=None, payload_index=False)
+    table = declared(collection, **columns)
+    vectors = VectorRepository(Database.from_engine(engine).executor, table)
+    forms = list(itertools.product((None, "all", "some"), repeat=len(names)))
+    assert len(forms) > 2 * MAX_STATEMENTS
+    built = [
+        weakref.ref(
+            vectors._sql.upsert(tuple((n, m) for n, m in zip(names, form, strict=True) if m))
+        )
+        for form in forms
+    ]
+    gc.collect()
+    assert sum(statement() is not None for statement in built) <= MAX_STATEMENTS + 1

@@ -10,6 +10,7 @@ from sqlalchemy import Integer, bindparam, func, select, text
 
 from qortex_db.errors import NotFoundError
 from qortex_db.repositories import validation
+from qortex_db.repositories.built_once import MAX_STATEMENTS
 from qortex_db.repositories.rows import sent_embedding
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class IndexAdvice:
     reasons: tuple[str, ...]
 
 
-@functools.cache
+@functools.lru_cache(MAX_STATEMENTS)
 def sampled(table: Table, scope: Scope) -> Select[Any]:
     """Random rows; it reads every id, as the exact answers read every row."""
     return (

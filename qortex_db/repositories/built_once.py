@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from qortex_db.search import Filter
 
 MAX_STATEMENTS: Final = 1_024
-"""How many forms of each are kept built: filters' shapes are their users' data."""
+"""How many forms of each are kept built, and for how many tables: filters' shapes, and which
+columns a batch gives, are their users' data, and a program may make tables all the time."""
 
 Build = TypeVar("Build", bound="Callable[..., Any]")
 

@@ -34,6 +34,7 @@ from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, Storage, VectorSpec
 from qortex_db.repositories import validation
 from qortex_db.repositories.attributes import is_decorated, sent_attribute, stored_type
+from qortex_db.repositories.built_once import MAX_STATEMENTS
 from qortex_db.search.fields import Constant
 from qortex_db.types import Embedding, EncodedEmbeddings, HalfEmbedding, SparseEmbedding
 
@@ -106,7 +107,7 @@ class WrittenColumn:
         return cast(value, Text) if plain else value
 
 
-@functools.cache
+@functools.lru_cache(MAX_STATEMENTS)
 def written_columns(table: Table) -> Mapping[str, WrittenColumn]:
     """The columns of a table that records write, by name."""
     collection = collection_of(table)
@@ -268,7 +269,7 @@ class Touched:
         return {key: make() for name, (key, make) in self._make.items() if name not in without}
 
 
-@functools.cache
+@functools.lru_cache(MAX_STATEMENTS)
 def touched_columns(table: Table) -> Touched:
     """Those of a table, the same object at every call."""
     return Touched(written_columns(table))

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
+from qortex_db.repositories.built_once import MAX_STATEMENTS
 from qortex_db.repositories.columns import touched_columns
 from qortex_db.repositories.records import SearchHit, VectorRecord
 from qortex_db.types import Embedding, HalfEmbedding, JsonText, SentEmbedding, SparseEmbedding
@@ -108,7 +109,7 @@ class RowShape:
         return [self.table.c[name].label(f"attribute_{i}") for i, name in names]
 
 
-@functools.cache
+@functools.lru_cache(MAX_STATEMENTS)
 def row_shape(table: Table) -> RowShape:
     """The rows of a table, the same object at every call."""
     return RowShape(table)

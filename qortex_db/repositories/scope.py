@@ -10,6 +10,7 @@ from sqlalchemy import bindparam
 from qortex_db.errors import InvalidInputError
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories.attributes import check_attribute
+from qortex_db.repositories.built_once import MAX_STATEMENTS
 from qortex_db.search.fields import Constant
 
 if TYPE_CHECKING:
@@ -40,17 +41,17 @@ class Scope:
             self.clauses = (self.column == value,)
 
 
-@functools.cache
+@functools.lru_cache(MAX_STATEMENTS)
 def _whole(table: Table) -> Scope:
     return Scope(table, None)
 
 
-@functools.cache
+@functools.lru_cache(MAX_STATEMENTS)
 def _one_of_many(table: Table, column: str) -> Scope:
     return Scope(table, bindparam(NAMESPACE, type_=table.c[column].type))
 
 
-@functools.cache
+@functools.lru_cache(MAX_STATEMENTS)
 def _large(table: Table, namespace: str | int) -> Scope:
     return Scope(table, Constant(namespace))
 

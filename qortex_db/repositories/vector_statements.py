@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
+from qortex_db.repositories.built_once import MAX_STATEMENTS
 from qortex_db.repositories.columns import touched_columns, written_columns
 from qortex_db.repositories.rows import delete_in_key_order, merge_in_key_order, row_shape
 from qortex_db.types import Embedding, EncodedEmbeddings
@@ -66,13 +67,13 @@ class VectorStatements:
         """Remove rows by their keys."""
         return delete_in_key_order(self.table, self.scope, self.table.c.id == func.any(ids_array()))
 
-    @functools.cache  # noqa: B019 - as below
+    @functools.lru_cache(MAX_STATEMENTS)  # noqa: B019 - as below
     def merge(self, removed: int) -> Update:
         """Change the payloads of rows by their keys."""
         condition = self.table.c.id == func.any(ids_array())
         return merge_in_key_order(self.table, self.scope, condition, removed)
 
-    @functools.cache  # noqa: B019 - as many instances as tables, kept as long as the process
+    @functools.lru_cache(MAX_STATEMENTS)  # noqa: B019 - bounded, and so are the instances
     def upsert(self, form: Form) -> ReturningInsert[Any]:
         """Insert or change; a row that would not change is not touched, nor is its index entry."""
         table, space = self.table, self.scope.column
@@ -132,7 +133,7 @@ class VectorStatements:
             for name in names
         ]
 
-    @functools.cache  # noqa: B019 - as above
+    @functools.lru_cache(MAX_STATEMENTS)  # noqa: B019 - as above
     def update(self, names: frozenset[str]) -> Update:
         """Change the named columns of one row."""
         table = self.table
@@ -151,7 +152,7 @@ class VectorStatements:
         return update(table).where(key, *self.scope.clauses).values(values)
 
 
-@functools.cache
+@functools.lru_cache(MAX_STATEMENTS)
 def statements_for(table: Table, scope: Scope) -> VectorStatements:
     """The statements over a table, the same object at every call."""
     return VectorStatements(table, scope)

@@ -19,6 +19,7 @@ from qortex_db.errors import UPGRADE_HINT, InvalidInputError, SchemaVersionError
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories import validation
+from qortex_db.repositories.built_once import MAX_STATEMENTS
 from qortex_db.repositories.rows import row_shape
 from qortex_db.repositories.scope import Scope, scope_of
 from qortex_db.repositories.search_statements import SearchStatements
@@ -185,7 +186,7 @@ class VectorTable:
             raise
 
 
-@functools.cache
+@functools.lru_cache(MAX_STATEMENTS)
 def searches_for(table: Table, name: str, scope: Scope) -> SearchStatements:
     """The searches of a table by one of its vectors, the same object at every call."""
     return SearchStatements(table, collection_of(table).vectors[name], scope)

@@ -14,6 +14,7 @@ from qortex_db.errors import DimensionMismatchError, InvalidInputError, SchemaVe
 from qortex_db.models import QortexVector
 from qortex_db.observability import traced
 from qortex_db.repositories import MAX_LIMIT, VectorRecord, VectorRepository, validation
+from qortex_db.repositories.built_once import MAX_STATEMENTS
 from qortex_db.stores.handle import DatabaseHandle
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _TABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
-@functools.cache
+@functools.lru_cache(MAX_STATEMENTS)
 def _table(name: str) -> Table:
     """A table as this store sees it: no payload, which it never touches."""
     columns: list[Column[Any]] = [
