@@ -596,6 +596,23 @@ async def test_any_host_engine_gives_the_same(
         assert await db.vectors.count() == 0
 
 
+async def test_a_hosts_serializer_that_renames_keys_is_not_asked(dsn: str) -> None:
+    def renaming(value: Any) -> str:
+        return json.dumps({key.upper(): item for key, item in value.items()})
+
+    async with hosted(dsn, json_serializer=renaming) as host:
+        db = Database.from_engine(host)
+        async with db.unit_of_work() as uow:
+            for lane, side in {"alone": db, "together": uow}.items():
+                states = await side.arms.apply_deltas("l", {lane: (0.5, 0.25)})
+                assert (states[lane].alpha, states[lane].beta) == (1.5, 1.25)
+                other = VectorRecord("other", [2.0] * 8)
+                for number in (1, 2):  # one of two records gives a payload
+                    await side.vectors.upsert([VectorRecord(lane, [1.0] * 8, {"n": number}), other])
+                    found = await side.vectors.get([lane])
+                    assert found[lane].payload == {"n": number}
+
+
 @LANES
 async def test_a_hosts_translated_schema_is_where_the_tables_are(empty_dsn: str, lane: str) -> None:
     await migrations.upgrade(Settings(dsn=empty_dsn, db_schema="tenant", dimensions=8))

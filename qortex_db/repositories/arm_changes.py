@@ -20,7 +20,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.dialects.postgresql import insert
 
 from qortex_db.repositories.arm_history import events_of, kept, recorded
 from qortex_db.repositories.arm_statements import (
@@ -35,6 +35,7 @@ from qortex_db.repositories.arm_statements import (
     arms,
     listed,
 )
+from qortex_db.types import SentJson
 
 
 def _float(value: float) -> Any:
@@ -115,7 +116,7 @@ def _apply_deltas(*, history: bool) -> Any:
 
     def delta(which: int, arm_id: Any) -> Any:
         pair = func.jsonb_extract_path(
-            bindparam("deltas", type_=JSONB), arm_id, literal_column(f"'{which}'", Text)
+            cast(bindparam("deltas"), SentJson()), arm_id, literal_column(f"'{which}'", Text)
         )
         return cast(pair, Double)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any, Final, overload
 
 from qortex_db import learning, observability
@@ -128,7 +129,7 @@ class ArmRepository(ArmReadings):
             InvalidInputError: An id or a number was refused; nothing was changed.
         """
         pairs = check_deltas(deltas)
-        params = {"ids": sorted(pairs), "deltas": pairs}
+        params = {"ids": sorted(pairs), "deltas": json.dumps(pairs)}
         statement = arm_changes.APPLY_DELTAS[self._history]
         return await self._change(statement, learner, context, params)
 

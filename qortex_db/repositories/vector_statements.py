@@ -19,6 +19,7 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
+    type_coerce,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
@@ -26,7 +27,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from qortex_db.repositories.built_once import MAX_STATEMENTS
 from qortex_db.repositories.columns import touched_columns, written_columns
 from qortex_db.repositories.rows import delete_in_key_order, merge_in_key_order, row_shape
-from qortex_db.types import Embedding, EncodedEmbeddings
+from qortex_db.types import Embedding, EncodedEmbeddings, SentJson
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Delete, Table, Update
@@ -85,7 +86,7 @@ class VectorStatements:
         row = list(rows.subquery("rows").c)
         values: dict[str, Any] = {"id": row[0], "vec": row[1]}
         given = {
-            name: bindparam(f"row_given_{i}", type_=JSONB)
+            name: type_coerce(cast(bindparam(f"row_given_{i}"), SentJson()), JSONB)
             for i, (name, mode) in enumerate(form)
             if mode == "some"
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from inspect import isawaitable
@@ -259,7 +260,7 @@ def _params(part: Part) -> dict[str, Any]:
     for i, (values, given) in enumerate(zip(part.values, part.given, strict=True)):
         params[f"row_values_{i}"] = values
         if given is not None:
-            params[f"row_given_{i}"] = given
+            params[f"row_given_{i}"] = json.dumps(given)
     return params
 
 

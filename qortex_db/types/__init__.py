@@ -1,6 +1,6 @@
 """The column types of embeddings, and the conversions between Python's vectors and pgvector's."""
 
-from qortex_db.types.documents import JsonText
+from qortex_db.types.documents import JsonText, SentJson
 from qortex_db.types.half import MAX_HALF, HalfEmbedding, check_half
 from qortex_db.types.sparse import (
     MAX_INDEXED_NONZEROS,
@@ -40,6 +40,7 @@ __all__ = [
     "HalfEmbedding",
     "JsonText",
     "SentEmbedding",
+    "SentJson",
     "SparseEmbedding",
     "SparseVector",
     "as_float32",
