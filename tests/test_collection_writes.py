@@ -569,7 +569,6 @@ async def test_arrays_and_types_of_ones_own_over_them_are_stored_as_the_orm_does
         {"sorted_tags": [3]},
         {"settings": {"a": object()}},
     ],
-    ids=str,
 )
 async def test_an_element_that_the_column_does_not_take_is_refused(
     db: Database, bad: dict[str, Any]
