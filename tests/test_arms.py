@@ -130,7 +130,7 @@ async def test_decays_by_half_life_compose_to_the_time_that_passed(db: Database)
 
 
 async def test_decay_never_underflows(db: Database) -> None:
-    await db.arms.put("l", "a", ArmState(1e-300, 1e300, 1, 1e-300))
+    await db.arms.put("l", "a", ArmState(1e-300, 1e100, 1, 1e-300))
     for factor in (0.0, 1e-300, 0.1, 1e-29):
         state = (await db.arms.decay("l", "a", factor=factor))["a"]
         assert state.alpha == 0.01
