@@ -32,7 +32,7 @@ class Shell:
         self.environment = {"PGVECTOR_DSN": dsn, "COLUMNS": "80"}
 
     async def __call__(self, *arguments: str, **more: str) -> Result:
-        return await program(*COMMAND, *arguments, **self.environment, **more)
+        return await program(*COMMAND, *arguments, **(self.environment | more))
 
     async def json(self, *arguments: str) -> Any:
         done = await self(*arguments, "--json")
@@ -91,6 +91,30 @@ async def test_a_context_without_arms_tells_where_they_are(shell: Shell, db: Dat
     assert 'l has no arms in the context {"task": "other"}.' in done.out
     assert '- {"task": "sql"}: 1 arm, 4 pulls' in done.out
     assert "- default context: 2 arms, 3 pulls" in done.out
+
+
+async def test_a_narrow_terminal_loses_the_bar_and_no_name(shell: Shell, db: Database) -> None:
+    name = "prompt:" + "a-long-name-" * 8
+    await db.arms.observe("l", name, reward=1.0)
+    for columns in ("80", "60", "40"):
+        done = await shell("arms", "top", "l", COLUMNS=columns)
+        assert "0.158-0.987" in done.out
+        assert ("●" in done.out) == (columns == "80")
+        # The title has two words as well; the name's pieces begin their lines.
+        pieces = [line.split()[0] for line in done.out.splitlines() if line.strip()]
+        assert name in "".join(pieces)
+        assert max(map(len, done.out.splitlines())) <= int(columns)
+
+
+async def test_what_a_terminal_obeys_is_shown_and_not_sent(shell: Shell, db: Database) -> None:
+    await db.arms.observe("l", "red\x1b[31m\x9b2J[bold]", reward=1.0)
+    await db.edges.record("\x1b]0;title\x07", "b", score=0.5)
+    arms = await shell("arms", "top", "l")
+    pairs = await shell("edges", "list")
+    for printed in (arms.out, pairs.out):
+        assert not {"\x1b", "\x9b", "\x07"} & set(printed)
+    assert r"\x1b[31m" in "".join(line.split()[0] for line in arms.out.splitlines() if line.strip())
+    assert r"\x1b]0;title\x07 and b" in pairs.out
 
 
 async def test_show_tells_one_arm_or_the_prior(shell: Shell, db: Database) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from qortex_db.repositories.arms import AllContexts
 
 _BAR: Final = 24
+_WIDE: Final = 80  # in less, the bar leaves no room for names
 _SCALE: Final = f">0{'95 %':^{_BAR - 2}}1"
 _NAMED: Final = 5
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -60,13 +61,14 @@ async def _top(
             print_json({"learner": learner, "context": context or {}, "arms": listed})
             return
         if found:
-            columns = ("arm", ">mean", _SCALE, ">interval", ">pulls")
-            table = render.table(*columns, title=render.escape(f"{learner}, in {_named(context)}"))
+            title = render.escape(f"{learner}, in {_named(context)}")
+            scale = (_SCALE,) if out.width >= _WIDE else ()
+            table = render.table("arm", ">mean", *scale, ">interval", ">pulls", title=title)
             for arm, belief in zip(found, beliefs, strict=True):
                 table.add_row(
                     render.escape(arm),
                     f"{belief.mean:.3f}",
-                    _bar(belief),
+                    *(_bar(belief) for _ in scale),
                     f"{belief.low:.3f}-{belief.high:.3f}",
                     f"{belief.pulls:,}",
                 )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich import box
+from rich import box, markup
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
 
 from qortex_db.errors import UPGRADE_HINT
@@ -17,6 +16,13 @@ if TYPE_CHECKING:
     from qortex_db.migrations import Drift, RebuiltIndex, SchemaState
 
 _KIB = 1024
+# A name may hold what a terminal obeys; a line's end stays, as messages have more than one.
+_SHOWN = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != ord("\n")}
+
+
+def escape(text: str) -> str:
+    """Text as it is: no markup, and nothing that a terminal obeys."""
+    return markup.escape(text.translate(_SHOWN))
 
 
 def table(*columns: str, title: str | None = None) -> Table:
@@ -28,7 +34,7 @@ def table(*columns: str, title: str | None = None) -> Table:
             column.removeprefix(">"),
             justify="right" if right else "left",
             no_wrap=right,
-            overflow="ellipsis",
+            overflow="fold",  # a name that is cut may be another's
         )
     return made
 
