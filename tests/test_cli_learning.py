@@ -181,6 +181,7 @@ async def asked(shell: Shell, answer: bytes, *arguments: str) -> int:
         (["decay", "l", "--factor", "2"], "factor is 2"),
         (["decay", "l", "--factor", "0.5", "--half-life", "1d"], "Pass one of"),
         (["decay", "l", "--half-life", "soon"], "a number with a unit"),
+        (["decay", "l", "--half-life", "30"], "a number with a unit"),  # of days, or of seconds?
         (["reset", "l", "--yes", "--all-contexts", "--context", "{}"], "Pass one of"),
     ],
     ids=" ".join,

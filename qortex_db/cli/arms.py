@@ -25,8 +25,8 @@ _BAR: Final = 24
 _WIDE: Final = 80  # in less, the bar leaves no room for names
 _SCALE: Final = f">0{'95 %':^{_BAR - 2}}1"
 _NAMED: Final = 5
-_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)", re.ASCII)
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])", re.ASCII)
 
 arms = group("The arms of learners: what is believed of them.")
 
