@@ -94,7 +94,9 @@ def test_sql_is_printed_without_a_server() -> None:
 
 def test_the_version_and_the_help() -> None:
     assert run("--version")[1].startswith("qortex-db 0.")
-    assert "readiness" in run("--help")[1]
+    shown = run("--help")[1]
+    assert "readiness" in shown
+    assert "PGVECTOR_DSN" in shown  # which server it is about
 
 
 def test_embedded_goes_before_a_given_server(folder: Path, empty_dsn: str) -> None:

@@ -30,7 +30,6 @@ from qortex_db.cli.shell import (
 )
 
 app = typer.Typer(
-    help="The PostgreSQL memory of an AI system.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # its tracebacks show local variables
     add_completion=False,

@@ -84,8 +84,8 @@ def promote(
 ) -> None:
     """Take ready pairs out of the buffer, and print each as a line of JSON.
 
-    They leave it once their lines are written: if that fails, they stay. If only the commit fails,
-    they are printed again by the next call.
+    They leave it once their lines are written: if that fails, they stay.
+    If only the commit fails, they are printed again by the next call.
     """
 
     async def hand_over() -> int:
