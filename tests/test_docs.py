@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import qortex_db
-from qortex_db import Settings
+from qortex_db import Settings, migrations
 
 ROOT = Path(__file__).parents[1]
 COMING_FROM = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/coming_from/*.md"))
@@ -72,6 +72,22 @@ my_own_row = InteroceptionFactor(node_id="mine", weight=2.0)
         arms = await connection.exec_driver_sql("SELECT sum(pulls) FROM learning_arm_states")
         assert arms.scalar() == 1
     await engine.dispose()
+
+
+async def test_the_quickstart_runs_where_no_server_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QORTEX_DB_EMBEDDED_PATH", str(folder / "data"))
+    await migrations.upgrade(Settings(), embedded=True)
+    blocks = BLOCK.findall((ROOT / "docs/quickstart.md").read_text())
+    await program(*blocks)()
+
+
+def test_every_metric_is_named() -> None:
+    page = (ROOT / "docs/configuration.md").read_text()
+    source = (ROOT / "qortex_db/observability.py").read_text()
+    named = set(re.findall(r"`(qortex_\w+)`", page))
+    assert set(re.findall(r'"(qortex_\w+)"', source)) - {"qortex_db"} <= named
 
 
 def test_every_variable_is_in_the_table_with_its_default() -> None:
