@@ -139,7 +139,10 @@ class Database(Repositories):
         )
         self._engine = engine
         translated = engine.execution_options(**engines.translate_map(self._schema))
-        self._sessions = async_sessionmaker(translated, expire_on_commit=False)
+        # A session that was closed would begin anew, in a transaction that nobody ends.
+        self._sessions = async_sessionmaker(
+            translated, expire_on_commit=False, close_resets_only=False
+        )
 
     def __getattr__(self, name: str) -> Any:
         # Reached only for what `_bind` would have set.

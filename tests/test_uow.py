@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pgvector.sqlalchemy import Vector
 from sqlalchemy import ForeignKey, MetaData, Text, create_engine, select, text
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -85,6 +86,17 @@ async def test_a_unit_of_work_keeps_all_or_nothing(db: Database) -> None:
     assert await db.factors.load() == {"n": 1.1, "orm": 2.0}
     assert (await db.edges.get("a", "b")).hit_count == 1
     assert (await db.arms.get("l", "x")).pulls == 1
+
+
+async def test_after_its_end_a_unit_of_work_takes_nothing(db: Database) -> None:
+    async with db.unit_of_work() as uow:
+        await uow.factors.save({"in": 2.0})
+    with pytest.raises(InvalidRequestError, match="closed"):
+        await uow.factors.save({"late": 2.0})
+    with pytest.raises(InvalidRequestError, match="closed"):
+        await uow.vectors.search(VECTOR)
+    assert await db.factors.load() == {"in": 2.0}
+    assert db.engine.pool.checkedout() == 0
 
 
 async def test_nobody_sees_a_unit_of_work_before_its_end(db: Database) -> None:
