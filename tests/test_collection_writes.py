@@ -346,7 +346,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "identity": ({"attributes": {"serial": 2}}, "can't write"),
     "no mapping": ({"attributes": [1]}, "attributes of row 0 is a list; pass a dict"),
     "vectors no mapping": ({"vectors": [1.0]}, "vectors of row 0 is a list"),
-    "text for a number": ({"attributes": {"year": "1"}}, "pass a int"),
+    "text for a number": ({"attributes": {"year": "1"}}, "pass an int"),
     "bool for a number": ({"attributes": {"year": True}}, "is a bool"),
     "too large": ({"attributes": {"rank": 40_000}}, "16 bits"),
     "naive time": ({"attributes": {"seen": datetime(2026, 1, 1)}}, "no time zone"),  # noqa: DTZ001

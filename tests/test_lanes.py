@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from qortex_db import (
+    ArmState,
     ConflictError,
     Database,
     DimensionMismatchError,
@@ -258,10 +259,12 @@ async def test_a_write_whose_connection_died_is_of_unknown_outcome_and_not_repea
         await db.factors.save({"n": 1.0})
         await db.vectors.upsert([VectorRecord("v01500", VECTOR)])
         await db.edges.save({("a0300", "b0300"): EdgeStats(7, [0.5])})
+        await db.arms.put("l", "a", ArmState(1.0, 1.0))
         calls: dict[str, Callable[[], Any]] = {
             "interoception_factors": lambda: db.factors.save({"n": 2.0}),
             "qortex_vectors": lambda: db.vectors.upsert(records(3_000)),
             "interoception_edge_buffer": lambda: db.edges.save(edges),
+            "learning_arm_states": lambda: db.arms.seed("l", ["a"], unpulled=True),
         }
         for table, call in calls.items():
             async with holding(dsn, f"SELECT * FROM {table} FOR UPDATE") as other:

@@ -280,7 +280,7 @@ async def test_what_names_no_namespace_of_this_table_is_refused(db: Database) ->
         (InKey, None, "namespace="),
         (Alone, "a", "no namespaces"),
         (Beside, 1, "pass a str"),
-        (Numbered, "7", "pass a int"),
+        (Numbered, "7", "pass an int"),
         (Beside, "\x00", "NUL"),
     ]
     for model, namespace, says in refused:

@@ -82,12 +82,13 @@ class AutocommitExecutor:
                     replanned = True  # as asyncpg does by itself: the server refused the old plan
                     continue
                 lost = is_connection_lost(cause)
-                if lost and (unsent or isinstance(statement, _READS)):
+                reads = isinstance(statement, _READS) and not _writes(statement)
+                if lost and (unsent or reads):
                     deadline = deadline or time.monotonic() + self._retry_seconds
                     if time.monotonic() < deadline:
                         await asyncio.sleep(_RETRY_PAUSE_SECONDS)  # a restart takes its time
                         continue
-                in_doubt = lost and not unsent and isinstance(statement, UpdateBase)
+                in_doubt = lost and not unsent and _writes(statement)
                 failure = _in_doubt() if in_doubt else translated(cause)
             # Out here it has no context: the driver's error quotes values.
             raise failure
@@ -162,6 +163,11 @@ class AutocommitExecutor:
 
     async def catalog(self) -> dict[str, TableFacts]:
         return catalogs.setdefault(self._engine, {})
+
+
+def _writes(statement: Executable) -> bool:
+    """Whether it may change rows: by itself, or in a CTE, which then names the tables."""
+    return isinstance(statement, UpdateBase) or "writes" in statement.get_execution_options()
 
 
 def _in_doubt() -> Exception:

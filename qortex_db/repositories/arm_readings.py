@@ -132,7 +132,7 @@ class ArmReadings:
         history was begun, and whatever else has changed the arm's row since.
 
         Args:
-            until: Changes recorded later don't count; an aware time.
+            until: Changes of transactions that began later don't count; an aware time.
         """
         params = {
             "learner": check_learner(learner),

@@ -111,11 +111,12 @@ def _made(kind: TypeEngine[Any], value: Any, name: str) -> Any:
 
 def _of(*classes: type) -> Callable[[Any, Any, str], Any]:
     wanted = " or ".join(one.__name__ for one in classes)
+    wanted = f"an {wanted}" if wanted[0] in "aeiou" else f"a {wanted}"
 
     def check(_: Any, value: Any, name: str) -> Any:
         is_bool = isinstance(value, bool) and bool not in classes
         if is_bool or not isinstance(value, classes):
-            raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a {wanted}.")
+            raise InvalidInputError(f"{name} is a {type(value).__name__}; pass {wanted}.")
         return value
 
     return check
@@ -184,7 +185,7 @@ def _integer(bits: int) -> Callable[[Any, Any, str], int]:
         except TypeError:
             number = None
         if number is None or isinstance(value, bool):
-            raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a int.")
+            raise InvalidInputError(f"{name} is a {type(value).__name__}; pass an int.")
         if not -(2**bits) <= number < 2**bits:
             raise InvalidInputError(f"{name} does not fit into the column's {bits + 1} bits.")
         return number
