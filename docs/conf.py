@@ -8,7 +8,7 @@ copyright = "2026, the qortex-db authors"  # noqa: A001 - Sphinx's name
 release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "performance/choosing_measured.md"]  # a part of another page
 html_theme = "furo"
 html_title = f"qortex-db {release}"
 html_theme_options = {"navigation_with_keys": True}

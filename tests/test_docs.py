@@ -38,6 +38,7 @@ def program(*blocks: str) -> Any:
         "docs/learning.md",
         "docs/interoception.md",
         "docs/qortex.md",
+        "docs/performance/choosing.md",
         "docs/quickstart.md",
         "docs/search.md",
         "docs/stores.md",
