@@ -35,6 +35,7 @@ from qortex_db.repositories.arm_statements import (
     arms,
     listed,
 )
+from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.types import SentJson
 
 
@@ -156,14 +157,7 @@ def _locked(*conditions: Any, also: tuple[Any, ...] = ()) -> tuple[Any, Any]:
     The statement then goes by the same conditions, in the same snapshot: to join it with the keys
     takes quadratic time where the planner has no statistics yet.
     """
-    keys = (
-        select(*KEY, *also)
-        .where(*conditions)
-        .order_by(*(key.collate("C") for key in KEY))
-        .with_for_update()
-        .cte("keys")
-        .prefix_with("MATERIALIZED")
-    )
+    keys = locked_in_key_order(KEY, *conditions, also=also)
     return keys, select(func.count()).select_from(keys).scalar_subquery() >= 0
 
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, JSONPATH, insert
 
 from qortex_db.models import InteroceptionEdge
+from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.types import JsonText
 
 _edges: Any = InteroceptionEdge.__table__
@@ -94,20 +95,13 @@ def _record() -> Any:
 
 
 def _remove() -> Any:
-    """Lock in key order first, as every writer does, so that none deadlocks with another."""
     listed: Any = (
         func.unnest(cast(bindparam("srcs"), ARRAY(Text)), cast(bindparam("tgts"), ARRAY(Text)))
         .table_valued(column("src_id", Text), column("tgt_id", Text))
         .render_derived(name="pairs")
     )
-    keys = (
-        select(*_KEY)
-        .where(tuple_(*_KEY).in_(select(listed.c.src_id, listed.c.tgt_id)))
-        .order_by(*(key.collate("C") for key in _KEY))
-        .with_for_update()
-        .cte("keys")
-        .prefix_with("MATERIALIZED")
-    )
+    wanted = tuple_(*_KEY).in_(select(listed.c.src_id, listed.c.tgt_id))
+    keys = locked_in_key_order(_KEY, wanted)
     return delete(_edges).where(*(key == keys.c[key.name] for key in _KEY))
 
 

@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from qortex_db.models import InteroceptionFactor
+from qortex_db.repositories.locking import locked_in_key_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,20 +101,8 @@ def _adjust() -> Any:
     return _on_conflict(statement, weight).returning(_factors.c.node_id, _factors.c.weight)
 
 
-def _locked(*conditions: Any, **lock: Any) -> Any:
-    """Keys locked in their order first, as every writer does, so that none deadlocks."""
-    return (
-        select(_factors.c.node_id)
-        .where(*conditions)
-        .order_by(_factors.c.node_id.collate("C"))
-        .with_for_update(**lock)
-        .cte("keys")
-        .prefix_with("MATERIALIZED")
-    )
-
-
 def _delete() -> Any:
-    keys = _locked(_listed)
+    keys = locked_in_key_order([_factors.c.node_id], _listed)
     return delete(_factors).where(_factors.c.node_id == keys.c.node_id)
 
 
@@ -121,7 +110,7 @@ def _decay(*conditions: Any) -> Any:
     """What would stay as it is keeps its time too: it moves once enough has passed to see."""
     weight = _decayed(func.now())
     moves = (weight != _factors.c.weight) | _factors.c.updated_at.is_(None)
-    keys = _locked(moves, *conditions, key_share=True)
+    keys = locked_in_key_order([_factors.c.node_id], moves, *conditions, key_share=True)
     return (
         update(_factors)
         .where(_factors.c.node_id == keys.c.node_id)

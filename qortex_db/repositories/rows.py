@@ -5,20 +5,21 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ARRAY, Text, bindparam, cast, delete, func, null, select, type_coerce, update
+from sqlalchemy import ARRAY, Text, bindparam, cast, delete, func, null, type_coerce, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories.built_once import MAX_STATEMENTS
 from qortex_db.repositories.columns import touched_columns
+from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.records import SearchHit, VectorRecord
 from qortex_db.types import Embedding, HalfEmbedding, JsonText, SentEmbedding, SparseEmbedding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import CTE, ColumnElement, Delete, Table, Update
+    from sqlalchemy import ColumnElement, Delete, Table, Update
 
     from qortex_db.repositories.scope import Scope
 
@@ -115,23 +116,11 @@ def row_shape(table: Table) -> RowShape:
     return RowShape(table)
 
 
-def locked_keys(table: Table, scope: Scope, condition: ColumnElement[bool]) -> CTE:
-    """The keys of rows, locked in key order: two writers of many rows then never deadlock."""
-    return (
-        select(table.c.id)
-        .where(condition, *scope.clauses)
-        .order_by(table.c.id.collate("C"))
-        .with_for_update()
-        .cte("keys")
-        .prefix_with("MATERIALIZED")
-    )
-
-
 def merge_in_key_order(
     table: Table, scope: Scope, condition: ColumnElement[bool], removed: int
 ) -> Update:
     """Take paths out of payloads, and put keys into them; an equal payload is left alone."""
-    keys = locked_keys(table, scope, condition)
+    keys = locked_in_key_order([table.c.id], condition, *scope.clauses)
     payload: ColumnElement[Any] = table.c.payload
     for i in range(removed):
         path = cast(bindparam(f"row_path_{i}"), ARRAY(Text))
@@ -147,5 +136,5 @@ def merge_in_key_order(
 
 def delete_in_key_order(table: Table, scope: Scope, condition: ColumnElement[bool]) -> Delete:
     """Remove rows."""
-    keys = locked_keys(table, scope, condition)
+    keys = locked_in_key_order([table.c.id], condition, *scope.clauses)
     return delete(table).where(table.c.id == keys.c.id, *scope.clauses)

@@ -1,0 +1,36 @@
+"""The order in which rows are locked: every writer's, so that none deadlocks with another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import CTE, ColumnElement
+
+
+def locked_in_key_order(
+    keys: Sequence[ColumnElement[Any]],
+    *conditions: ColumnElement[bool],
+    also: Sequence[ColumnElement[Any]] = (),
+    key_share: bool = False,
+) -> CTE:
+    """The keys of rows, locked in their order before the rest of a statement.
+
+    Args:
+        keys: The columns of a table's key.
+        conditions: Of the rows.
+        also: What else is read of them.
+        key_share: As of `with_for_update`, for what changes no key.
+    """
+    return (
+        select(*keys, *also)
+        .where(*conditions)
+        .order_by(*(key.collate("C") for key in keys))
+        .with_for_update(key_share=key_share)
+        .cte("keys")
+        .prefix_with("MATERIALIZED")
+    )
