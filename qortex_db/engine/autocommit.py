@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import TextClause
-from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.selectable import SelectBase
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from qortex_db.engine.compiled import Compiled
-from qortex_db.engine.lanes import Fetched, catalogs, fetched, translate_map, translated
+from qortex_db.engine.lanes import (
+    Fetched,
+    catalogs,
+    fetched,
+    translate_map,
+    translated,
+    written_tables,
+)
 from qortex_db.engine.lease import Lease, UnsentError, cancelled_once, execute, pipeline
 from qortex_db.errors import OutcomeUnknownError, is_connection_lost
 
@@ -82,13 +88,14 @@ class AutocommitExecutor:
                     replanned = True  # as asyncpg does by itself: the server refused the old plan
                     continue
                 lost = is_connection_lost(cause)
-                reads = isinstance(statement, _READS) and not _writes(statement)
+                writes = written_tables(statement) is not None
+                reads = isinstance(statement, _READS) and not writes
                 if lost and (unsent or reads):
                     deadline = deadline or time.monotonic() + self._retry_seconds
                     if time.monotonic() < deadline:
                         await asyncio.sleep(_RETRY_PAUSE_SECONDS)  # a restart takes its time
                         continue
-                in_doubt = lost and not unsent and _writes(statement)
+                in_doubt = lost and not unsent and writes
                 failure = _in_doubt() if in_doubt else translated(cause)
             # Out here it has no context: the driver's error quotes values.
             raise failure
@@ -163,11 +170,6 @@ class AutocommitExecutor:
 
     async def catalog(self) -> dict[str, TableFacts]:
         return catalogs.setdefault(self._engine, {})
-
-
-def _writes(statement: Executable) -> bool:
-    """Whether it may change rows: by itself, or in a CTE, which then names the tables."""
-    return isinstance(statement, UpdateBase) or "writes" in statement.get_execution_options()
 
 
 def _in_doubt() -> Exception:

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 import asyncpg
 from sqlalchemy import CursorResult
+from sqlalchemy.sql.dml import UpdateBase
 
 from qortex_db.errors import QortexDbError, translate
 
@@ -67,6 +68,16 @@ def fetched(result: Any) -> Fetched:
         # A filter over a model's attributes makes a session take the whole select for the ORM's.
         return Fetched(result.fetchall(), -1)
     return Fetched(result.fetchall() if result.returns_rows else (), result.rowcount)
+
+
+def written_tables(statement: Executable) -> tuple[object, ...] | None:
+    """The tables whose loaded rows a statement may change; None where it writes nothing.
+
+    One that writes in a CTE says which by the option `writes`.
+    """
+    own = (statement.table,) if isinstance(statement, UpdateBase) else None
+    tables: tuple[object, ...] | None = statement.get_execution_options().get("writes", own)
+    return tables
 
 
 def translated(error: Exception) -> Exception:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import inspect, select, tuple_
-from sqlalchemy.sql.dml import UpdateBase
 
 from qortex_db.engine.connections import check_driver, ensure_codec
-from qortex_db.engine.lanes import catalogs, fetched, translate_map, translated
+from qortex_db.engine.lanes import catalogs, fetched, translate_map, translated, written_tables
 from qortex_db.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class SessionExecutor:
                 statement, dict(params), execution_options=self._options
             )
             given = fetched(result)
-            if written := _written(statement):
+            if written := written_tables(statement):
                 session.info.setdefault(_WRITTEN, set()).update(written)
                 await _refresh_loaded(session, written, self._options)
         except Exception as error:  # noqa: BLE001 - translated, and raised again
@@ -89,13 +88,6 @@ class SessionExecutor:
         schemas = translating.get_execution_options().get("schema_translate_map") or {}
         self._schemas = schemas if self._schema is None else {None: self._schema}
         return catalogs.setdefault(connection.engine.sync_engine, {})
-
-
-def _written(statement: Executable) -> tuple[object, ...]:
-    """The tables whose loaded rows a statement may have changed; an option says if not its own."""
-    own = (statement.table,) if isinstance(statement, UpdateBase) else ()
-    tables: tuple[object, ...] = statement.get_execution_options().get("writes", own)
-    return tables
 
 
 async def refresh_written(session: AsyncSession, schema: str | None) -> None:
