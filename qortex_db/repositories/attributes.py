@@ -11,7 +11,6 @@ import math
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from numbers import Real
-from operator import index
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 from uuid import UUID
 
@@ -180,11 +179,8 @@ def _bool(_: Boolean, value: Any, name: str) -> bool:
 
 def _integer(bits: int) -> Callable[[Any, Any, str], int]:
     def check(_: Any, value: Any, name: str) -> int:
-        try:
-            number = index(value)  # of numpy's too
-        except TypeError:
-            number = None
-        if number is None or isinstance(value, bool):
+        number = validation.as_whole(value)
+        if number is None:
             raise InvalidInputError(f"{name} is a {type(value).__name__}; pass an int.")
         if not -(2**bits) <= number < 2**bits:
             raise InvalidInputError(f"{name} does not fit into the column's {bits + 1} bits.")

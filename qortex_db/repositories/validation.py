@@ -43,7 +43,7 @@ def check_text(value: object, *, name: str) -> str:
 
 def check_id(value: object, *, name: str = "id") -> str:
     """A key: text of 1 to `MAX_ID_BYTES` bytes."""
-    if _whole(value) is not None or isinstance(value, UUID):
+    if as_whole(value) is not None or isinstance(value, UUID):
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass str(id).")
     text = check_text(value, name=name)
     if not text:
@@ -93,7 +93,7 @@ def all_plain(keys: Sequence[object]) -> bool:
     )
 
 
-def _whole(value: object) -> int | None:
+def as_whole(value: object) -> int | None:
     """A whole number of any type, numpy's too; None for what is none."""
     if type(value) is int:
         return value
@@ -105,7 +105,7 @@ def _whole(value: object) -> int | None:
 
 def check_limit(value: object, maximum: int, *, name: str = "limit") -> int:
     """A whole number from 1 to a maximum."""
-    number = _whole(value)
+    number = as_whole(value)
     if number is None:
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a whole number.")
     if not 1 <= number <= maximum:
@@ -152,7 +152,7 @@ def all_measures(values: Collection[object]) -> bool:
 
 def check_count(value: object, *, name: str) -> int:
     """A count that an int4 column holds."""
-    number = _whole(value)
+    number = as_whole(value)
     if number is None or not 0 <= number <= MAX_INT4:
         raise InvalidInputError(f"{name} has to be a whole number from 0 to {MAX_INT4:,}.")
     return number
