@@ -16,6 +16,7 @@ from qortex_db.errors import (
     SerializationConflictError,
     UnavailableError,
 )
+from qortex_db.filters import payload_index
 from qortex_db.learning import (
     UCB1,
     Arm,
@@ -66,7 +67,6 @@ from qortex_db.repositories import (
     SearchHits,
     VectorRecord,
 )
-from qortex_db.search import payload_index
 from qortex_db.settings import Settings
 from qortex_db.stores import (
     ArmOutcome,

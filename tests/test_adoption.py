@@ -44,8 +44,10 @@ from qortex_db import (
     UnavailableError,
     migrations,
 )
-from qortex_db.migrations import AdoptionRefusedError, adopt, adoption, maintenance
-from qortex_db.migrations.indexes import restore_pending
+from qortex_db.migrations import AdoptionRefusedError, adopt
+from qortex_db.migrations.adoption import adopt as adopting
+from qortex_db.migrations.rebuild import owned_table
+from qortex_db.migrations.rebuild.indexes import restore_pending
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -236,8 +238,8 @@ async def backend(dsn: str, like: str) -> int:
 
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maintenance, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(adoption, "PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(owned_table, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(adopting, "PAUSE_SECONDS", 0.1)
 
 
 @pytest.mark.parametrize("dimensions", [3, 384, 1536])
@@ -924,7 +926,7 @@ async def test_readers_go_on_while_a_long_one_is_waited_for(empty_dsn: str) -> N
 async def test_a_table_that_stays_in_use_is_not_waited_for_for_ever(
     empty_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adoption, "LOCK_SECONDS", 0.5)
+    monkeypatch.setattr(adopting, "LOCK_SECONDS", 0.5)
     dsn = await make(empty_dsn)
     before = await everything(dsn)
     for statement in ("SELECT FROM learning_arm_states", "DELETE FROM interoception_factors"):
@@ -947,7 +949,7 @@ async def test_an_interrupted_build_stays_pending_until_it_is_done_again(
             return await restore_pending(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(adoption, "restore_pending", behind_an_older_snapshot)
+        patched.setattr(adopting, "restore_pending", behind_an_older_snapshot)
         task = asyncio.create_task(adopt(settings))
         pid = await backend(dsn, "CREATE INDEX CONCURRENTLY%hnsw%")
         if how == "kill":
@@ -1058,7 +1060,7 @@ def test_status_lists_what_is_pending(dsn: str) -> None:
     assert (code, json.loads(printed)["pending_indexes"]) == (0, ["lost"])
 
 
-PAGE = ROOT / "docs" / "adoption.md"
+PAGE = ROOT / "docs" / "adopt.md"
 
 
 def test_the_dry_run_on_the_page_is_a_real_one(empty_dsn: str) -> None:

@@ -24,7 +24,7 @@ from qortex_db import (
     unit_of_work,
 )
 from qortex_db.engine.compiled import Compiled
-from qortex_db.repositories.arm_changes import DECAY, DELETE, RESET
+from qortex_db.repositories.arms.change_statements import DECAY, DELETE, RESET
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

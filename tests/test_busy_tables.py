@@ -14,7 +14,7 @@ from catalogue import catalogue, execute, rows
 from commands import BIN, ROOT, Result, alembic, program
 
 from qortex_db import LockTimeoutError, Settings, UnavailableError, migrations
-from qortex_db.migrations import patience
+from qortex_db.migrations import busy_tables
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -303,7 +303,7 @@ async def test_a_linter_of_migrations_would_find_what_is_unsafe(tmp_path: Path) 
 
 
 def test_a_statement_waits_for_less_than_a_second() -> None:
-    assert patience.WAIT_MS < 1000
+    assert busy_tables.WAIT_MS < 1000
 
 
 @pytest.mark.parametrize("how", ["kill", "cancel"])

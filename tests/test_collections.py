@@ -46,7 +46,7 @@ from qortex_db import (
 from qortex_db.models import NAMING_CONVENTION, Base, collection_of
 from qortex_db.models.vector_spec import Metric, Quantization, Storage
 from qortex_db.repositories import VectorRepository
-from qortex_db.repositories.built_once import MAX_STATEMENTS
+from qortex_db.repositories.statement_cache import MAX_STATEMENTS
 from qortex_db.types import SparseVector
 
 if TYPE_CHECKING:

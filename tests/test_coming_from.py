@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from test_docs import ROOT
 
 from qortex_db import QortexVector
-from qortex_db.search import read_filter
+from qortex_db.filters import read_filter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

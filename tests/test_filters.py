@@ -23,10 +23,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from test_docs import BLOCK, program
 
 from qortex_db import InvalidInputError, QortexVector, Settings
-from qortex_db.search import payload_index, read_filter
-from qortex_db.search.filters import MAX_CONDITIONS, MAX_DEPTH
-from qortex_db.search.operators import NEGATED, OPERATORS
-from qortex_db.search.values import MAX_LIST
+from qortex_db.filters import payload_index, read_filter
+from qortex_db.filters.operators import NEGATED, OPERATORS
+from qortex_db.filters.reader import MAX_CONDITIONS, MAX_DEPTH
+from qortex_db.filters.values import MAX_LIST
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -25,8 +25,9 @@ from qortex_db import (
     UnavailableError,
     migrations,
 )
-from qortex_db.migrations import IndexProgress, indexes, maintenance, rebuild_index
+from qortex_db.migrations import IndexProgress, rebuild_index
 from qortex_db.migrations.connection import migration_engine, migration_lock
+from qortex_db.migrations.rebuild import indexes, owned_table
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -93,7 +94,7 @@ async def break_by_time(dsn: str, statement: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maintenance, "POLL_SECONDS", 0.05)  # small builds are seen too
+    monkeypatch.setattr(owned_table, "POLL_SECONDS", 0.05)  # small builds are seen too
 
 
 @pytest.fixture

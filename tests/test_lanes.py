@@ -40,7 +40,7 @@ from qortex_db import (
     VectorRecord,
     migrations,
 )
-from qortex_db.repositories.batches import PART_ROWS
+from qortex_db.repositories.vectors.batches import PART_ROWS
 from qortex_db.types import Embedding
 
 if TYPE_CHECKING:

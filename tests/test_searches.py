@@ -21,7 +21,7 @@ from qortex_db import (
     migrations,
 )
 from qortex_db.cli.sample import load_sample
-from qortex_db.search import most_diverse
+from qortex_db.repositories.vectors.search.diversity import most_diverse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence

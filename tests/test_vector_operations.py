@@ -32,7 +32,7 @@ from qortex_db import (
     vector_column,
     vector_index,
 )
-from qortex_db.search import payload_index
+from qortex_db.filters import payload_index
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from qortex_db import ArmState, Database, Posterior
-    from qortex_db.repositories.arms import AllContexts
+    from qortex_db.repositories.arms.repository import AllContexts
 
 _BAR: Final = 24
 _WIDE: Final = 80  # in less, the bar leaves no room for names

@@ -14,7 +14,7 @@ import typer
 from qortex_db.cli import render
 from qortex_db.cli.shell import AsJson, Embedded, err, fail, group, opened, out, print_json, run
 from qortex_db.report import reading
-from qortex_db.repositories.edges import MIN_AVG_SCORE, MIN_HITS
+from qortex_db.repositories.interoception.edges import MIN_AVG_SCORE, MIN_HITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

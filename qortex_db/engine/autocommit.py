@@ -12,7 +12,8 @@ from sqlalchemy.sql.selectable import SelectBase
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from qortex_db.engine.compiled import Compiled
-from qortex_db.engine.lanes import (
+from qortex_db.engine.driver import Lease, UnsentError, cancelled_once, execute, pipeline
+from qortex_db.engine.executor import (
     Fetched,
     catalogs,
     fetched,
@@ -20,7 +21,6 @@ from qortex_db.engine.lanes import (
     translated,
     written_tables,
 )
-from qortex_db.engine.lease import Lease, UnsentError, cancelled_once, execute, pipeline
 from qortex_db.errors import OutcomeUnknownError, is_connection_lost
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Executable
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from qortex_db.engine.lanes import TableFacts
+    from qortex_db.engine.executor import TableFacts
 
 RETRY_SECONDS: Final = 5.0
 """How long a statement that is safe to repeat is tried again while the server is away."""

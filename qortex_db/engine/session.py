@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import inspect, select, tuple_
 
 from qortex_db.engine.connections import check_driver, ensure_codec
-from qortex_db.engine.lanes import catalogs, fetched, translate_map, translated, written_tables
+from qortex_db.engine.executor import catalogs, fetched, translate_map, translated, written_tables
 from qortex_db.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import SessionTransaction
 
-    from qortex_db.engine.lanes import Fetched, TableFacts
+    from qortex_db.engine.executor import Fetched, TableFacts
 
 _WRITTEN: Final = "qortex_db_written"
 """The key of a session's info where the tables are that statements of ours wrote."""

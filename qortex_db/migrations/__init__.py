@@ -1,7 +1,8 @@
 """The schema's history: upgrade, downgrade, check, adopt, rebuild. Alone in knowing Alembic."""
 
-import qortex_db.migrations.autogenerate  # noqa: F401 - registers comparisons and operations
-from qortex_db.migrations.adoption import adopt
+import qortex_db.migrations.autogenerate.compare  # noqa: F401 - registers comparisons and operations
+from qortex_db.migrations.adoption.adopt import adopt
+from qortex_db.migrations.adoption.outcome import AdoptedTable, Adoption, AdoptionRefusedError
 from qortex_db.migrations.commands import (
     SchemaState,
     check,
@@ -13,9 +14,8 @@ from qortex_db.migrations.commands import (
 )
 from qortex_db.migrations.drift import Drift, drift
 from qortex_db.migrations.host import include_name, include_object
-from qortex_db.migrations.indexes import IndexProgress, RebuiltIndex, rebuild_index
-from qortex_db.migrations.pending import pending_indexes
-from qortex_db.migrations.report import AdoptedTable, Adoption, AdoptionRefusedError
+from qortex_db.migrations.rebuild.indexes import IndexProgress, RebuiltIndex, rebuild_index
+from qortex_db.migrations.rebuild.pending import pending_indexes
 
 __all__ = [
     "AdoptedTable",

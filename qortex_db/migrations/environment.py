@@ -20,11 +20,11 @@ from qortex_db.errors import (
     sqlstate_of,
     translate,
 )
+from qortex_db.migrations.busy_tables import WAIT_MS, try_until
 from qortex_db.migrations.connection import migration_engine, migration_lock
 from qortex_db.migrations.dimensions import check_dimensions, check_indexable
 from qortex_db.migrations.drift import drift_of
 from qortex_db.migrations.history import current_revision
-from qortex_db.migrations.patience import WAIT_MS, try_until
 from qortex_db.models import Base
 from qortex_db.settings import Settings
 from qortex_db.types import Embedding

@@ -15,9 +15,9 @@ from sqlalchemy.orm import MappedColumn, mapped_column
 from sqlalchemy.sql.elements import Grouping
 
 from qortex_db.errors import InvalidInputError
+from qortex_db.filters import payload_index
+from qortex_db.filters.fields import TEXT_LANGUAGE, Constant, check_language, check_text
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, HNSW, IndexSpec, VectorSpec
-from qortex_db.search import payload_index
-from qortex_db.search.fields import TEXT_LANGUAGE, Constant, check_language, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,8 +11,8 @@ from sqlalchemy import DateTime, Index, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from qortex_db.filters import payload_index
 from qortex_db.models.base import Base
-from qortex_db.search import payload_index
 from qortex_db.types import Embedding
 
 

@@ -8,8 +8,8 @@ from qortex_db.report import figures
 from qortex_db.report.figures import Bars, Series
 from qortex_db.report.markup import decimals, name_of, table, tag
 from qortex_db.report.statements import LOWEST, MOST_HITS, STEP
-from qortex_db.repositories.edges import MIN_AVG_SCORE, MIN_HITS
-from qortex_db.repositories.factor_statements import DEFAULT_WEIGHT
+from qortex_db.repositories.interoception.edges import MIN_AVG_SCORE, MIN_HITS
+from qortex_db.repositories.interoception.factor_statements import DEFAULT_WEIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

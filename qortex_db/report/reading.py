@@ -14,8 +14,8 @@ from qortex_db import learning
 from qortex_db.learning import ArmState, Posterior
 from qortex_db.report import statements
 from qortex_db.repositories import validation
-from qortex_db.repositories.edges import MIN_AVG_SCORE, MIN_HITS
-from qortex_db.repositories.records import MAX_LIMIT
+from qortex_db.repositories.interoception.edges import MIN_AVG_SCORE, MIN_HITS
+from qortex_db.repositories.vectors.records import MAX_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -29,7 +29,7 @@ from qortex_db.models import (
     LearningContext,
     LearningEvent,
 )
-from qortex_db.repositories.edge_statements import AVG_SCORE, READY
+from qortex_db.repositories.interoception.edge_statements import AVG_SCORE, READY
 
 BINS: Final = 40
 """Of the time between the first and the last pull."""

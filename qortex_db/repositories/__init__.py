@@ -1,17 +1,25 @@
 """Statements and methods, one file a table. Repositories never begin, commit or roll back."""
 
-from qortex_db.repositories.advice import IndexAdvice, RecallProbe, Tuning
-from qortex_db.repositories.arms import ALL_CONTEXTS, ArmRepository, LearnerMetrics
-from qortex_db.repositories.edges import EdgeRepository, EdgeStats, EdgeSummary, Promotion
-from qortex_db.repositories.embeddings import (
+from qortex_db.repositories.arms.repository import ALL_CONTEXTS, ArmRepository, LearnerMetrics
+from qortex_db.repositories.embedding_cache.repository import (
     MAX_CACHED,
     CacheStats,
     EmbeddingModel,
     EmbeddingRepository,
 )
-from qortex_db.repositories.factors import FactorChanges, FactorRepository, FactorSummary
-from qortex_db.repositories.plans import SearchPlan
-from qortex_db.repositories.records import (
+from qortex_db.repositories.interoception.edges import (
+    EdgeRepository,
+    EdgeStats,
+    EdgeSummary,
+    Promotion,
+)
+from qortex_db.repositories.interoception.factors import (
+    FactorChanges,
+    FactorRepository,
+    FactorSummary,
+)
+from qortex_db.repositories.vectors.index_advice import IndexAdvice, RecallProbe, Tuning
+from qortex_db.repositories.vectors.records import (
     MAX_LIMIT,
     FacetCount,
     ScrollPage,
@@ -21,8 +29,9 @@ from qortex_db.repositories.records import (
     SearchHits,
     VectorRecord,
 )
-from qortex_db.repositories.searches import VectorSearches
-from qortex_db.repositories.vectors import VectorRepository
+from qortex_db.repositories.vectors.repository import VectorRepository
+from qortex_db.repositories.vectors.search.explain import SearchPlan
+from qortex_db.repositories.vectors.search.searches import VectorSearches
 
 __all__ = [
     "ALL_CONTEXTS",

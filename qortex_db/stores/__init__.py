@@ -2,8 +2,8 @@
 
 from qortex_db.stores.interoception import PostgresInteroceptionStore
 from qortex_db.stores.learner import Learner
+from qortex_db.stores.learner_types import ArmOutcome, LearnerConfig, SelectionResult
 from qortex_db.stores.learning import PostgresLearningStore
-from qortex_db.stores.outcomes import ArmOutcome, LearnerConfig, SelectionResult
 from qortex_db.stores.vec import PgVectorIndex
 
 __all__ = [

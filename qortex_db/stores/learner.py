@@ -11,9 +11,9 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.learning import Policy, RewardModel, TernaryReward, ThompsonSampling
 from qortex_db.observability import traced
 from qortex_db.repositories import validation
-from qortex_db.repositories.arm_arguments import hash_of, sum_rewards
+from qortex_db.repositories.arms.arguments import hash_of, sum_rewards
+from qortex_db.stores.learner_types import SelectionResult, as_arms, as_pairs, read_outcome
 from qortex_db.stores.learning import PostgresLearningStore
-from qortex_db.stores.outcomes import SelectionResult, as_arms, as_pairs, read_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from qortex_db.database import Database
     from qortex_db.learning import ArmState
     from qortex_db.repositories import ArmRepository
-    from qortex_db.stores.outcomes import ArmLike, LearnerConfigLike, OutcomeLike
+    from qortex_db.stores.learner_types import ArmLike, LearnerConfigLike, OutcomeLike
 
 _MOST_SESSIONS: Final = 10_000
 _PRIOR: Final = 1.0

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from qortex_db.database import Database
     from qortex_db.learning import ArmState
-    from qortex_db.repositories.arms import ArmStateLike
+    from qortex_db.repositories.arms.repository import ArmStateLike
 
 
 class PostgresLearningStore:

@@ -14,14 +14,14 @@ from qortex_db.errors import DimensionMismatchError, InvalidInputError, SchemaVe
 from qortex_db.models import QortexVector
 from qortex_db.observability import traced
 from qortex_db.repositories import MAX_LIMIT, VectorRecord, VectorRepository, validation
-from qortex_db.repositories.built_once import MAX_STATEMENTS
+from qortex_db.repositories.statement_cache import MAX_STATEMENTS
 from qortex_db.stores.handle import DatabaseHandle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from qortex_db.database import Database
-    from qortex_db.repositories.records import EmbeddingInput
+    from qortex_db.repositories.vectors.records import EmbeddingInput
 
 _TABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 

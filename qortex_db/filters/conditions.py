@@ -1,0 +1,173 @@
+"""Conditions as SQL: a function for each form, on the expressions that indexes hold.
+
+Whatever a payload holds, no form raises on the server. A form is NULL or false where it doesn't
+match; a negation takes both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from sqlalchemy import (
+    ARRAY,
+    Boolean,
+    Float,
+    Integer,
+    Numeric,
+    Text,
+    and_,
+    any_,
+    case,
+    cast,
+    false,
+    func,
+    or_,
+    select,
+    type_coerce,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from qortex_db.filters.fields import Constant, Field, words
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Table
+    from sqlalchemy.types import TypeEngine
+
+Bind: TypeAlias = Callable[["TypeEngine[Any]"], "ColumnElement[Any]"]
+"""What gives the parameter of the next value."""
+
+
+def _json(bind: Bind) -> ColumnElement[Any]:
+    return cast(bind(Text()), JSONB)  # as text: a host's engine may have a serializer of its own
+
+
+def _jsons(bind: Bind) -> ColumnElement[Any]:
+    return cast(bind(ARRAY(Text())), ARRAY(JSONB))
+
+
+_TYPES: Final[dict[str, Callable[[Bind], Any]]] = {
+    "keyword": lambda bind: bind(Text()),
+    "string": lambda bind: bind(Text()),
+    "number": lambda bind: cast(bind(Text()), Numeric()),
+    "boolean": lambda bind: bind(Boolean()),
+}
+
+
+def nothing(field: Field, bind: Bind) -> ColumnElement[bool]:  # noqa: ARG001 - a form like others
+    return false()
+
+
+def is_null(field: Field, bind: Bind) -> ColumnElement[bool]:  # noqa: ARG001
+    return func.coalesce(field.kind, Constant("null")) == Constant("null")
+
+
+def exists(field: Field, bind: Bind) -> ColumnElement[bool]:  # noqa: ARG001
+    return field.json.is_not(None)
+
+
+def equals(field: Field, bind: Bind) -> ColumnElement[bool]:
+    return field.json == _json(bind)
+
+
+def equals_any(field: Field, bind: Bind) -> ColumnElement[bool]:
+    return field.json == any_(_jsons(bind))
+
+
+def contains(field: Field, bind: Bind) -> ColumnElement[bool]:
+    return field.payload.op("@>", is_comparison=True)(_json(bind))
+
+
+def contains_any(field: Field, bind: Bind) -> ColumnElement[bool]:
+    return field.payload.op("@>", is_comparison=True)(any_(_jsons(bind)))
+
+
+def compare(field: Field, bind: Bind, column: str, operator: str) -> ColumnElement[bool]:
+    left = getattr(field, column)
+    if column == "string":
+        left = left.collate("C")
+    return left.op(operator, is_comparison=True)(_TYPES[column](bind))  # type: ignore[no-any-return]
+
+
+def is_one_of(field: Field, bind: Bind, column: str) -> ColumnElement[bool]:
+    values = bind(ARRAY(Text()))
+    if column == "number":
+        values = cast(values, ARRAY(Numeric()))
+    return getattr(field, column) == any_(values)  # type: ignore[no-any-return]
+
+
+def array_has(field: Field, bind: Bind, operator: str) -> ColumnElement[bool]:
+    """By equality of elements, where containment would accept more."""
+    elements = func.jsonb_array_elements(field.elements).column_valued()
+    array = type_coerce(func.array(select(elements).scalar_subquery()), ARRAY(JSONB))
+    found = array.op(operator, is_comparison=True)(_jsons(bind))
+    return and_(field.elements.is_not(None), found)  # what is no array has not all of nothing
+
+
+def has_substring(field: Field, bind: Bind) -> ColumnElement[bool]:
+    # With a keyword index the planner knows from it how few strings there are.
+    return and_(
+        field.keyword.is_not(None),
+        func.strpos(field.string, bind(Text())) > Constant(0),
+    )
+
+
+def like(field: Field, bind: Bind, column: str) -> ColumnElement[bool]:
+    return getattr(field, column).like(bind(Text()))  # type: ignore[no-any-return]
+
+
+def ilike(field: Field, bind: Bind) -> ColumnElement[bool]:
+    return field.string.op("ILIKE", is_comparison=True)(bind(Text()))
+
+
+def matches(field: Field, bind: Bind, language: str) -> ColumnElement[bool]:
+    query = func.websearch_to_tsquery(Constant(language), bind(Text()))
+    return words(field.string, language).op("@@", is_comparison=True)(query)
+
+
+def document_matches(table: Table, bind: Bind, language: str) -> ColumnElement[bool]:
+    query = func.websearch_to_tsquery(Constant(language), bind(Text()))
+    return words(table.c.document, language).op("@@", is_comparison=True)(query)
+
+
+def document_contains(table: Table, bind: Bind) -> ColumnElement[bool]:
+    return func.strpos(table.c.document, bind(Text())) > Constant(0)
+
+
+def has_size(field: Field, bind: Bind, operator: str) -> ColumnElement[bool]:
+    size = func.jsonb_array_length(field.elements)
+    return size.op(operator, is_comparison=True)(bind(Integer()))
+
+
+def has_id(table: Table, bind: Bind) -> ColumnElement[bool]:
+    return table.c.id == any_(bind(ARRAY(Text())))
+
+
+def within_box(field: Field, bind: Bind, way: str) -> ColumnElement[bool]:
+    """The latitudes are what an index on the latitude serves."""
+    lat, lon = field.child("lat").number, field.child("lon").number
+    south, north, west, east = (cast(bind(Text()), Numeric()) for _ in range(4))
+    if way == "eastwards":
+        return and_(lat.between(south, north), lon.between(west, east))
+    there = or_(lon.between(west, Constant(180)), lon.between(Constant(-180), east))
+    return and_(lat.between(south, north), there)
+
+
+def within(field: Field, bind: Bind) -> ColumnElement[bool]:
+    """By haversine. The band of latitudes around it is what an index on the latitude serves."""
+    lat, lon = field.child("lat"), field.child("lon")
+    band = lat.number.between(cast(bind(Text()), Numeric()), cast(bind(Text()), Numeric()))
+    valid = and_(
+        lat.number.between(Constant(-90), Constant(90)),
+        lon.number.between(Constant(-180), Constant(180)),
+    )
+    # Rounded (to 0.1 µm), since a float8 may also be too small to be read or squared.
+    there = [
+        func.radians(cast(func.round(side.number, Constant(12)), Float())) for side in (lat, lon)
+    ]
+    here_lat, here_lon, limit = bind(Float()), bind(Float()), bind(Float())
+    two = Constant(2)
+    h = func.power(func.sin((there[0] - here_lat) / two), two) + func.cos(there[0]) * func.cos(
+        here_lat
+    ) * func.power(func.sin((there[1] - here_lon) / two), two)
+    return and_(band, case((valid, h <= limit)))

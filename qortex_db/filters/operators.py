@@ -1,0 +1,240 @@
+"""The operators of filters: what each takes, and which condition it becomes.
+
+The table of docs/filters.md is the rule for nulls, missing keys and types. An operator is read into
+a shape, and its values go aside in the order in which the shape's form asks for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from qortex_db.errors import InvalidInputError
+from qortex_db.filters import conditions
+from qortex_db.filters.fields import (
+    MAX_INDEXED_CHARS,
+    Path,
+    check_text,
+)
+from qortex_db.filters.geo import geo
+from qortex_db.filters.payload_indexes import is_declared
+from qortex_db.filters.text_operators import ilike, like, text
+from qortex_db.filters.values import (
+    BOOLEAN,
+    NESTED,
+    NULL,
+    NUMBER,
+    STRING,
+    as_json,
+    as_list,
+    as_number,
+    as_text,
+    kind_of,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+
+    from qortex_db.filters.shapes import Reader, Shape
+
+# A list this long is also compared by equality, which the server hashes; containment it tries one
+# by one. Below, the planner would take the two for independent and expect too few rows.
+_HASHED_FROM = 100
+
+_SIGNS: Final = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+_MAX_SIZE: Final = 2**31 - 1
+
+_INDEXES: Final = {STRING: "keyword", NUMBER: "number", BOOLEAN: "boolean"}
+
+
+def equal(table: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
+    """Equal as JSON, by type and value; None is null or missing."""
+    kind = kind_of(value, at)
+    if kind is NULL:
+        return conditions.is_null, path
+    if kind is not NESTED and is_declared(table, path, _INDEXES[kind]):
+        column, operand = _comparable(value, at)
+        if column in ("keyword", "number", "boolean"):
+            values.append(operand)
+            return conditions.compare, path, column, "="
+    text = as_json(value, at)
+    if path.positional:
+        values.append(text)
+        return conditions.equals, path
+    values.append(path.around(text))
+    if kind is not NESTED:
+        return conditions.contains, path
+    values.append(text)  # an object or array may contain it and have more
+    return "and", (conditions.contains, path), (conditions.equals, path)
+
+
+def one_of(table: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
+    """Equal to one of a list."""
+    items = as_list(value, at)
+    known = [item for item in items if item is not None]
+    shape = _one_of_known(table, path, known, at, values)
+    return shape if len(known) == len(items) else ("or", shape, (conditions.is_null, path))
+
+
+def _one_of_known(table: Table, path: Path, items: list[Any], at: str, values: list[Any]) -> Shape:
+    if not items:
+        return conditions.nothing, path
+    kinds = {kind_of(item, at) for item in items}
+    column = _INDEXES.get(next(iter(kinds))) if len(kinds) == 1 else None
+    if column in ("keyword", "number") and is_declared(table, path, column):
+        operands = [_comparable(item, at) for item in items]
+        if all(found == column for found, _ in operands):
+            values.append([operand for _, operand in operands])
+            return conditions.is_one_of, path, column
+    texts = [as_json(item, at) for item in items]
+    if path.positional:
+        values.append(texts)
+        return conditions.equals_any, path
+    values.append([path.around(text) for text in texts])
+    if NESTED not in kinds and len(items) < _HASHED_FROM:
+        return conditions.contains_any, path
+    values.append(texts)
+    return "and", (conditions.contains_any, path), (conditions.equals_any, path)
+
+
+def _comparable(value: Any, at: str) -> tuple[str, Any]:
+    """The column of `Field` that compares with a value, and the value for it."""
+    kind = kind_of(value, at)
+    if kind is NUMBER:
+        return "number", as_number(value, at)
+    if kind is BOOLEAN:
+        return "boolean", value
+    if kind is not STRING:
+        raise InvalidInputError(f"{at} is a {type(value).__name__}; pass a number or a string.")
+    text = as_text(value, at)
+    return "keyword" if len(text) < MAX_INDEXED_CHARS else "string", text
+
+
+def _compares(operator: str) -> Reader:
+    def read(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
+        column, operand = _comparable(value, at)
+        if column == "boolean":
+            raise InvalidInputError(f"{at} is a bool, which has no order; pass a number or string.")
+        values.append(operand)
+        return conditions.compare, path, column, operator
+
+    return read
+
+
+_at_least, _at_most = _compares(">="), _compares("<=")
+
+
+def between(table: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
+    """Within two bounds, both included."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:  # noqa: PLR2004
+        raise InvalidInputError(f"{at} takes a list of two, the lowest and the highest.")
+    low, high = value
+    if kind_of(low, at) != kind_of(high, at):
+        raise InvalidInputError(f"{at} has bounds of two types; pass two numbers or two strings.")
+    shapes = (
+        _at_least(table, path, low, at, values),
+        _at_most(table, path, high, at, values),
+    )
+    return "and", *shapes
+
+
+def exists(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:  # noqa: ARG001
+    """Whether the key is there, be it null."""
+    if not isinstance(value, bool):
+        raise InvalidInputError(f"{at} is a {type(value).__name__}; pass True or False.")
+    shape = conditions.exists, path
+    return shape if value else ("not", shape)
+
+
+def has(table: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
+    """An array with this element, or a string with this substring."""
+    element = has_all(table, path, [value], at, values)
+    if kind_of(value, at) is not STRING:
+        return element
+    values.append(as_text(value, at))
+    return "or", element, (conditions.has_substring, path)
+
+
+def has_any(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
+    """An array with one of these elements."""
+    items = as_list(value, at)
+    if not items:
+        return conditions.nothing, path
+    texts = [as_json(item, at) for item in items]
+    exact = (conditions.array_has, path, "&&")
+    if path.positional:
+        values.append(texts)
+        return exact
+    values.append([path.around(f"[{text}]") for text in texts])
+    if not _has_nested(items, at):
+        return conditions.contains_any, path
+    values.append(texts)
+    return "and", (conditions.contains_any, path), exact
+
+
+def has_all(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
+    """An array with all of these elements."""
+    items = as_list(value, at)
+    texts = [as_json(item, at) for item in items]
+    exact = (conditions.array_has, path, "@>")
+    if path.positional:
+        values.append(texts)
+        return exact
+    values.append(path.around(f"[{','.join(texts)}]"))
+    if not _has_nested(items, at):
+        return conditions.contains, path
+    values.append(texts)  # an element may contain an object and have more
+    return "and", (conditions.contains, path), exact
+
+
+def _has_nested(items: list[Any], at: str) -> bool:
+    return any(kind_of(item, at) is NESTED for item in items)
+
+
+def size(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
+    """An array of so many elements."""
+    bounds = value if isinstance(value, Mapping) else {"$eq": value}
+    if not bounds or not bounds.keys() <= _SIGNS.keys():
+        raise InvalidInputError(f"{at} takes a whole number, or a dict of {', '.join(_SIGNS)}.")
+    shapes = []
+    for name, count in bounds.items():
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= _MAX_SIZE:
+            raise InvalidInputError(f"{at} has to be a whole number from 0 to {_MAX_SIZE:,}.")
+        values.append(int(count))
+        shapes.append((conditions.has_size, path, _SIGNS[name]))
+    return shapes[0] if len(shapes) == 1 else ("and", *shapes)
+
+
+def row_ids(table: Table, value: Any, at: str, values: list[Any]) -> Shape:
+    """A row with one of these ids."""
+    if "id" not in table.c:
+        raise InvalidInputError(f"{at} needs a column id, which the table lacks.")
+    keys = [value] if isinstance(value, str) else as_list(value, at)
+    for key in keys:
+        if not isinstance(key, str):
+            raise InvalidInputError(f"{at} has a {type(key).__name__} among its ids; pass str(id).")
+        check_text(key, at)
+    values.append(keys)
+    return conditions.has_id, None
+
+
+OPERATORS: Final[dict[str, Reader]] = {
+    "$eq": equal,
+    "$in": one_of,
+    "$gt": _compares(">"),
+    "$gte": _at_least,
+    "$lt": _compares("<"),
+    "$lte": _at_most,
+    "$between": between,
+    "$exists": exists,
+    "$contains": has,
+    "$any": has_any,
+    "$all": has_all,
+    "$like": like,
+    "$ilike": ilike,
+    "$text": text,
+    "$geo": geo,
+    "$size": size,
+}
+NEGATED: Final = {"$ne": equal, "$nin": one_of}
+"""What is exactly the contrary of another operator."""

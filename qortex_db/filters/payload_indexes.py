@@ -1,0 +1,105 @@
+"""The indexes of payloads, on the expressions that filters render."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+
+from sqlalchemy import Index
+from sqlalchemy.sql.elements import Grouping
+
+from qortex_db.errors import InvalidInputError
+from qortex_db.filters.fields import (
+    TEXT_LANGUAGE,
+    Field,
+    Path,
+    check_language,
+    read_path,
+    words,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+
+Kind: TypeAlias = Literal[
+    "keyword", "integer", "float", "datetime", "bool", "text", "containment", "document"
+]
+"""What a payload index is for. integer and float are one index, and so are keyword and datetime:
+JSON has one kind of number, and dates in it are strings."""
+
+_MAX_NAME: Final = 63  # bytes of an identifier
+_DECLARED: Final = "qortex_db_payload"
+DECLARATION: Final = "qortex_db_payload_index"
+"""The key, in an index's info, of the path, kind and language that it was declared with."""
+
+
+def payload_index(
+    table: Table, path: str, kind: Kind, *, language: str = "simple", name: str | None = None
+) -> Index:
+    """The index that serves filters, declared on a table for Alembic or `index.create()` to make.
+
+    Equality looks at declared indexes: on a path with one of its type it uses that, elsewhere the
+    containment index. So declare what the database has.
+
+    Args:
+        path: As in a filter; "" for the kinds containment (one index for every path) and document.
+        language: Of the kinds text and document; a filter has to name the same.
+        name: Made from table, path and kind unless given.
+    """
+    if kind not in get_args(Kind):
+        raise InvalidInputError(
+            f"kind is no kind of index; pass one of {', '.join(get_args(Kind))}."
+        )
+    check_language(language, "language")
+    if (kind in ("containment", "document")) != (path == ""):
+        raise InvalidInputError(
+            f"An index of kind {kind} is on {'the whole' if path else 'a'} path: pass "
+            f"{'an empty path' if path else 'one'}."
+        )
+    name = name or _index_name(f"ix_{table.name}_payload", path, kind, language)
+    info: dict[str, Any] = {DECLARATION: (path, kind, language)}
+    if kind == "containment":
+        return Index(
+            name,
+            table.c.payload,
+            postgresql_using="gin",
+            postgresql_ops={table.c.payload.key: "jsonb_path_ops"},
+            info=info,
+        )
+    if kind == "document":
+        table.info[TEXT_LANGUAGE] = language
+        vector = words(table.c.document, language)
+        return Index(name, Grouping(vector), postgresql_using="gin", info=info)
+    field = Field(table, read_path(path).steps)
+    if kind == "text":
+        vector = words(field.string, language)
+        return Index(name, Grouping(vector), postgresql_using="gin", info=info)
+    column = _COLUMNS[kind]
+    info[_DECLARED] = (field.steps, column)
+    return Index(name, Grouping(getattr(field, column)), info=info)
+
+
+_COLUMNS = {
+    "keyword": "keyword",
+    "datetime": "keyword",
+    "integer": "number",
+    "float": "number",
+    "bool": "boolean",
+}
+
+
+def is_declared(table: Table, path: Path, column: str) -> bool:
+    """Whether the table declares an index on this column of `Field`."""
+    wanted = (path.steps, column)
+    return any(index.info.get(_DECLARED) == wanted for index in table.indexes)
+
+
+def _index_name(start: str, path: str, kind: str, language: str) -> str:
+    end = kind if language == "simple" else f"{kind}_{language}"
+    name = "_".join(part for part in (start, path, end) if part)
+    if name.isascii() and name.replace("_", "").isalnum() and len(name) <= _MAX_NAME:
+        return name
+    # Other characters become "_", which two paths may share; what was cut off too.
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9]+', '_', name)[: _MAX_NAME - 9]}_{mark}"

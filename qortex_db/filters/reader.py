@@ -1,0 +1,230 @@
+"""Filters over a payload: dictionaries and SQLAlchemy expressions, read into one clause.
+
+A filter's shape (its paths, operators and kinds of values) is apart from its values, so that a
+statement is compiled once for a shape.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from sqlalchemy import ColumnElement, and_, bindparam, or_, true
+from sqlalchemy.sql.elements import Grouping
+
+from qortex_db.errors import InvalidInputError
+from qortex_db.filters.fields import Field, read_path
+from qortex_db.filters.operators import NEGATED, OPERATORS, row_ids
+from qortex_db.filters.text_operators import document_contains, document_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Table
+    from sqlalchemy.types import TypeEngine
+
+    from qortex_db.filters.shapes import Shape
+
+Where: TypeAlias = Mapping[str, Any] | ColumnElement[bool]
+"""A filter: a dictionary as docs/filters.md describes it, or an expression of SQLAlchemy's."""
+
+MAX_DEPTH: Final = 16
+"""How deeply $and, $or, $nor and $not may be nested."""
+MAX_CONDITIONS: Final = 256
+"""How many conditions one filter may have."""
+
+_OF_ROWS: Final = {"$text": document_text, "$id": row_ids}
+
+
+@dataclass(frozen=True, eq=False)
+class Filter:
+    """A filter that was read.
+
+    Attributes:
+        key: Its shape, hashable; None where it holds an expression of SQLAlchemy's. Filters over
+            one table that have the same key have the same clause.
+        params: The values of the clause's parameters, `where_0` and so on.
+    """
+
+    key: Hashable | None
+    params: dict[str, Any]
+    _shape: Shape = field(repr=False)
+    _table: Table = field(repr=False)
+
+    @functools.cached_property
+    def clause(self) -> ColumnElement[bool]:
+        """The condition. Its parameters have no values; give `params` on execution."""
+        return _render(self._shape, self._table, count())
+
+    def __repr__(self) -> str:
+        """Without values."""
+        return f"Filter({len(self.params)} parameters)"
+
+
+def read_filter(where: Where, table: Table) -> Filter:
+    """Read a filter over a table's payload.
+
+    Args:
+        where: An empty dictionary matches every row.
+        table: It has a jsonb column `payload`; $text without a path needs a column `document`.
+
+    Raises:
+        InvalidInputError: An operator is unknown, a value has the wrong type, or a limit is passed.
+            The message names the place, never a value.
+    """
+    if "payload" not in table.c:
+        raise InvalidInputError("The table has no column payload to filter by.")
+    reader = _Reader(table)
+    shape = reader.read(where, "where", 0)
+    params = {f"where_{i}": value for i, value in enumerate(reader.values)}
+    return Filter(shape if reader.is_plain else None, params, shape, table)
+
+
+def with_document(where: Where | None, document: Mapping[str, Any] | None) -> Where | None:
+    """A filter, and one over the row's document beside it."""
+    if document is None:
+        return where
+    of_document = {"$document": document}
+    return of_document if where is None else {"$and": [where, of_document]}
+
+
+class _Reader:
+    """Reads one filter: shapes come back, values are collected."""
+
+    __slots__ = ("conditions", "is_plain", "table", "values")
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.values: list[Any] = []
+        self.conditions = 0
+        self.is_plain = True
+
+    def read(self, where: object, at: str, depth: int) -> Shape:
+        if not isinstance(where, Mapping):
+            return self._expression(where, at)
+        shapes = []
+        for key, value in where.items():
+            if not isinstance(key, str):
+                raise InvalidInputError(f"{at} has a key of type {type(key).__name__}; pass paths.")
+            place = f"{at}[{key[:100]!r}]"
+            if key.startswith("$"):
+                shapes.append(self._operator(key, value, place, depth))
+            else:
+                shapes.append(self._field(key, value, place, depth))
+        return shapes[0] if len(shapes) == 1 else ("and", *shapes)
+
+    def _expression(self, where: Any, at: str) -> Shape:
+        element = where.__clause_element__() if hasattr(where, "__clause_element__") else where
+        if not isinstance(element, ColumnElement):
+            raise InvalidInputError(
+                f"{at} is a {type(where).__name__}; pass a dict or an expression of SQLAlchemy's."
+            )
+        self._count(at)
+        self.is_plain = False
+        # In parentheses: an OR in a host's own SQL would reach beyond it, to other namespaces.
+        return "sql", Grouping(element)
+
+    def _operator(self, key: str, value: Any, at: str, depth: int) -> Shape:
+        if key in _OF_ROWS:
+            self._count(at)
+            return _OF_ROWS[key](self.table, value, at, self.values)
+        self._check_depth(at, depth)
+        if key == "$document":
+            return self._document(value, at, depth)
+        if key == "$not":
+            return "not", self.read(value, at, depth + 1)
+        if key not in ("$and", "$or", "$nor"):
+            raise InvalidInputError(
+                f"{at} is no operator of a whole filter; pass $and, $or, $nor, $not, $id, $text, "
+                r"$document or a path (a key that begins with a dollar is written \$)."
+            )
+        if not isinstance(value, (list, tuple)) or not value:
+            raise InvalidInputError(f"{at} takes a list of at least one filter.")
+        parts = [self.read(part, f"{at}[{i}]", depth + 1) for i, part in enumerate(value)]
+        return ("not", ("or", *parts)) if key == "$nor" else (key[1:], *parts)
+
+    def _document(self, where: object, at: str, depth: int) -> Shape:
+        """Substrings of the document, as Chroma's users write them."""
+        if not isinstance(where, Mapping) or len(where) != 1:
+            raise InvalidInputError(
+                f"{at} takes a dict of one of $contains, $not_contains, $and and $or."
+            )
+        ((key, value),) = where.items()
+        place = f"{at}[{key[:100]!r}]" if isinstance(key, str) else at
+        if key in ("$and", "$or"):
+            self._check_depth(place, depth)
+            if not isinstance(value, (list, tuple)) or not value:
+                raise InvalidInputError(f"{place} takes a list of at least one filter.")
+            parts = [
+                self._document(part, f"{place}[{i}]", depth + 1) for i, part in enumerate(value)
+            ]
+            return (key[1:], *parts)
+        if key not in ("$contains", "$not_contains"):
+            raise InvalidInputError(
+                f"{place} is no operator of a document; pass $contains, $not_contains, $and or $or."
+            )
+        self._count(place)
+        shape = document_contains(self.table, value, place, self.values)
+        return shape if key == "$contains" else ("not", shape)
+
+    def _field(self, key: str, value: Any, at: str, depth: int) -> Shape:
+        path = read_path(key)
+        if not isinstance(value, Mapping):
+            value = {"$eq": value}
+        elif not value:
+            raise InvalidInputError(f"{at} has no operator; for an empty object pass $eq.")
+        shapes = []
+        for name, argument in value.items():
+            place = f"{at}[{name[:100]!r}]" if isinstance(name, str) else at
+            if name == "$not":
+                self._check_depth(place, depth)
+                shapes.append(("not", self._field(key, argument, place, depth + 1)))
+                continue
+            self._count(place)
+            read = OPERATORS.get(name)
+            if read is not None:
+                shapes.append(read(self.table, path, argument, place, self.values))
+            elif name in NEGATED:
+                read = NEGATED[name]
+                shapes.append(("not", read(self.table, path, argument, place, self.values)))
+            else:
+                raise InvalidInputError(
+                    f"{place} is no operator; pass {', '.join(OPERATORS)}, {', '.join(NEGATED)} or "
+                    "$not. To compare with a whole object pass $eq."
+                )
+        return shapes[0] if len(shapes) == 1 else ("and", *shapes)
+
+    def _count(self, at: str) -> None:
+        self.conditions += 1
+        if self.conditions > MAX_CONDITIONS:
+            raise InvalidInputError(
+                f"At {at} the filter has more than {MAX_CONDITIONS} conditions."
+            )
+
+    def _check_depth(self, at: str, depth: int) -> None:
+        if depth >= MAX_DEPTH:
+            raise InvalidInputError(f"{at[:200]}… is nested more than {MAX_DEPTH} levels deep.")
+
+
+def _render(shape: Shape, table: Table, numbers: Iterator[int]) -> ColumnElement[bool]:
+    """A shape's clause; its parameters are numbered in the order in which values were read."""
+    form, *rest = shape
+    if form == "sql":
+        return rest[0]  # type: ignore[no-any-return]
+    if form == "and":
+        return and_(true(), *(_render(part, table, numbers) for part in rest))
+    if form == "or":
+        return or_(*(_render(part, table, numbers) for part in rest))
+    if form == "not":
+        # Not NOT: what is NULL, such as a comparison with a missing key, did not match either.
+        return _render(rest[0], table, numbers).is_not(true())
+
+    def bind(type_: TypeEngine[Any]) -> ColumnElement[Any]:
+        return bindparam(f"where_{next(numbers)}", type_=type_)
+
+    path, *constants = rest
+    where = table if path is None else Field(table, path.steps)
+    return form(where, bind, *constants)  # type: ignore[no-any-return]

@@ -1,0 +1,89 @@
+"""Operators over texts, of payloads and of documents: patterns, words and substrings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from qortex_db.errors import InvalidInputError
+from qortex_db.filters import conditions
+from qortex_db.filters.fields import MAX_INDEXED_CHARS, check_language, text_language
+from qortex_db.filters.values import as_string
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+
+    from qortex_db.filters.fields import Path
+    from qortex_db.filters.shapes import Shape
+
+# The server refuses a query with 32 negations in a row.
+_MAX_DASHES: Final = 16
+_GAPS: Final = re.compile(r"\W+")
+
+
+def _pattern(value: object, at: str) -> str:
+    pattern = as_string(value, at)
+    if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
+        raise InvalidInputError(
+            f"{at} ends with the escape character; write two backslashes for one."
+        )
+    return pattern
+
+
+def like(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
+    """A string that a pattern matches."""
+    pattern = _pattern(value, at)
+    values.append(pattern)
+    beginning = pattern[:-1]
+    # The keyword index knows how a string begins.
+    plain = pattern.endswith("%") and not any(mark in beginning for mark in "%_\\")
+    indexed = plain and 0 < len(beginning) < MAX_INDEXED_CHARS
+    return conditions.like, path, "keyword" if indexed else "string"
+
+
+def ilike(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
+    """As like, whatever the case."""
+    values.append(_pattern(value, at))
+    return conditions.ilike, path
+
+
+def check_query(value: object, at: str) -> str:
+    """A text that `websearch_to_tsquery` can read."""
+    query = as_string(value, at)
+    if any(gap.count("-") > _MAX_DASHES for gap in _GAPS.findall(query)):
+        raise InvalidInputError(f"{at} has more than {_MAX_DASHES} dashes between two words.")
+    return query
+
+
+def _search(value: object, at: str, language: str = "simple") -> tuple[str, str]:
+    if not isinstance(value, Mapping):
+        return check_query(value, at), language
+    if not {"$search"} <= value.keys() <= {"$search", "$language"}:
+        raise InvalidInputError(f"{at} takes a string, or a dict of $search and $language.")
+    language = check_language(value.get("$language", language), f"{at}['$language']")
+    return check_query(value["$search"], f"{at}['$search']"), language
+
+
+def text(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
+    """A string in which words are found."""
+    query, language = _search(value, at)
+    values.append(query)
+    return conditions.matches, path, language
+
+
+def document_text(table: Table, value: Any, at: str, values: list[Any]) -> Shape:
+    """The same of the row's document."""
+    if "document" not in table.c:
+        raise InvalidInputError(f"{at} needs a column document, which the table lacks.")
+    query, language = _search(value, at, text_language(table))
+    values.append(query)
+    return conditions.document_matches, None, language
+
+
+def document_contains(table: Table, value: Any, at: str, values: list[Any]) -> Shape:
+    """A substring of the row's document."""
+    if "document" not in table.c:
+        raise InvalidInputError(f"{at} needs a column document, which the table lacks.")
+    values.append(as_string(value, at))
+    return conditions.document_contains, None

@@ -1,0 +1,1 @@
+"""A database that qortex filled, brought under Alembic: looked at, changed, told."""

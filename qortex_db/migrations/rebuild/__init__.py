@@ -1,0 +1,1 @@
+"""Vector indexes taken away for a load and put back, or built anew."""

@@ -1,0 +1,1 @@
+"""The arms of bandits: read, changed by one statement, and their history."""

@@ -1,0 +1,258 @@
+"""The statements that change arms, each with and without its events.
+
+Rows are inserted, or locked, in key order: writers then never deadlock.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    Double,
+    Integer,
+    Text,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    literal_column,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+
+from qortex_db.repositories.arms.history_statements import events_of, kept, recorded
+from qortex_db.repositories.arms.read_statements import (
+    CONTEXT,
+    IN_CONTEXT,
+    KEY,
+    LEARNER,
+    LISTED,
+    OF_LEARNER,
+    RETURNED,
+    STATE,
+    arms,
+    listed,
+)
+from qortex_db.repositories.locking import locked_in_key_order
+from qortex_db.types import SentJson
+
+
+def _float(value: float) -> Any:
+    return literal_column(f"{value}::float8", Double)
+
+
+def _number(name: str) -> Any:
+    return bindparam(name, type_=Double)
+
+
+_ONE: Final = _float(1.0)
+_FLOOR: Final = _float(0.01)
+"""What decay and deltas leave of alpha and beta at least."""
+_MANY_LIVES: Final = 100  # 2**-100 of the evidence is none, and no number underflows
+_NOTHING: Final = _float(1e-200)  # smaller rewards would underflow, which is an error
+
+
+def _insert(source: Any, *columns: Any, history: bool) -> Any:
+    """Insert rows: learner, context, arm, and these columns."""
+    values = select(LEARNER, CONTEXT, source.c.arm_id, *(value for _, value in columns))
+    return insert(arms).from_select(
+        [*(key.name for key in KEY), *(name for name, _ in columns)],
+        values.where(kept()) if history else values,
+    )
+
+
+def _put(*, history: bool) -> Any:
+    given = [(c.name, bindparam(f"new_{c.name}", type_=c.type)) for c in STATE]
+    statement = _insert(listed(), *given, history=history)
+    change = statement.on_conflict_do_update(
+        index_elements=list(KEY), set_={name: statement.excluded[name] for name, _ in given}
+    ).returning(*RETURNED)
+    return recorded(change, "put") if history else change
+
+
+def _observe(*, history: bool) -> Any:
+    """Add rewards to posteriors.
+
+    A new row is the prior plus the sums, so that it passes any check that a row has to; an old one
+    takes the sums themselves, since subtracting the prior again would round.
+    """
+    rows = listed(n=Integer, r=Double)
+    statement = _insert(
+        rows,
+        ("alpha", _ONE + rows.c.r),
+        ("beta", _ONE + (rows.c.n - rows.c.r)),
+        ("pulls", rows.c.n),
+        ("total_reward", rows.c.r),
+        history=history,
+    )
+    new = statement.excluded
+    change = statement.on_conflict_do_update(
+        index_elements=list(KEY),
+        set_={
+            "alpha": arms.c.alpha + new.total_reward,
+            "beta": arms.c.beta + (new.pulls - new.total_reward),
+            "pulls": arms.c.pulls + new.pulls,
+            "total_reward": arms.c.total_reward + new.total_reward,
+            "last_updated": new.last_updated,
+        },
+    ).returning(*RETURNED)
+    if not history:
+        return change
+    given: dict[str, Any] = {
+        "alpha_added": rows.c.r,
+        "beta_added": rows.c.n - rows.c.r,
+        "pulls_added": rows.c.n,
+    }
+    return recorded(change, "observe", rows, **given)
+
+
+def _apply_deltas(*, history: bool) -> Any:
+    """Add what may be negative, down to a floor.
+
+    The row that is proposed has the floor already, so an old row finds its deltas by its key in the
+    parameter.
+    """
+
+    def delta(which: int, arm_id: Any) -> Any:
+        pair = func.jsonb_extract_path(
+            cast(bindparam("deltas"), SentJson()), arm_id, literal_column(f"'{which}'", Text)
+        )
+        return cast(pair, Double)
+
+    rows = listed()
+    statement = _insert(
+        rows,
+        ("alpha", func.greatest(_ONE + delta(0, rows.c.arm_id), _FLOOR)),
+        ("beta", func.greatest(_ONE + delta(1, rows.c.arm_id), _FLOOR)),
+        ("pulls", literal_column("1", Integer)),
+        ("total_reward", delta(0, rows.c.arm_id)),
+        history=history,
+    )
+    new = statement.excluded
+    change = statement.on_conflict_do_update(
+        index_elements=list(KEY),
+        set_={
+            "alpha": func.greatest(arms.c.alpha + delta(0, arms.c.arm_id), _FLOOR),
+            "beta": func.greatest(arms.c.beta + delta(1, arms.c.arm_id), _FLOOR),
+            "pulls": arms.c.pulls + 1,
+            "total_reward": arms.c.total_reward + new.total_reward,
+            "last_updated": new.last_updated,
+        },
+    ).returning(*RETURNED)
+    if not history:
+        return change
+    given = {
+        "alpha_added": delta(0, rows.c.arm_id),
+        "beta_added": delta(1, rows.c.arm_id),
+        "pulls_added": literal_column("1", Integer),
+    }
+    return recorded(change, "deltas", rows, **given)
+
+
+def _locked(*conditions: Any, also: tuple[Any, ...] = ()) -> tuple[Any, Any]:
+    """The keys of rows, locked in their order; and a condition, so that this comes first.
+
+    The statement then goes by the same conditions, in the same snapshot: to join it with the keys
+    takes quadratic time where the planner has no statistics yet.
+    """
+    keys = locked_in_key_order(KEY, *conditions, also=also)
+    return keys, select(func.count()).select_from(keys).scalar_subquery() >= 0
+
+
+def _decay(*conditions: Any, history: bool) -> Any:
+    """Multiply by a factor, or by what a half-life leaves after the time since the last change."""
+    seconds = func.extract("epoch", func.now() - func.coalesce(arms.c.last_updated, func.now()))
+    half_life = _number("half_life")
+    lives = func.least(func.greatest(cast(seconds, Double), 0) / half_life, _MANY_LIVES)
+    factor = case((half_life.is_(None), _number("by")), else_=func.power(_float(0.5), lives))
+    kept_reward = case(
+        (func.abs(arms.c.total_reward) < _NOTHING, _float(0.0)), else_=arms.c.total_reward * factor
+    )
+    keys, locked = _locked(*conditions, also=(factor.label("multiplied_by"),))
+    change = (
+        update(arms)
+        .where(*conditions, locked)
+        .values(
+            alpha=func.greatest(func.greatest(arms.c.alpha, _FLOOR) * factor, _FLOOR),
+            beta=func.greatest(func.greatest(arms.c.beta, _FLOOR) * factor, _FLOOR),
+            total_reward=kept_reward,
+            last_updated=func.now(),
+        )
+        .returning(*RETURNED)
+    )
+    return (
+        recorded(change, "decay", keys, multiplied_by=keys.c.multiplied_by) if history else change
+    )
+
+
+def _reset(*conditions: Any, history: bool) -> Any:
+    _, locked = _locked(*conditions)
+    prior = {"alpha": _ONE, "beta": _ONE, "pulls": 0, "total_reward": _float(0.0)}
+    change = update(arms).where(*conditions, locked).values(**prior, last_updated=func.now())
+    return recorded(change.returning(*RETURNED), "reset") if history else change
+
+
+def _delete(*conditions: Any, history: bool) -> Any:
+    _, locked = _locked(*conditions)
+    change = delete(arms).where(*conditions, locked)
+    return recorded(change.returning(*RETURNED), "delete") if history else change
+
+
+def _seed(*, unpulled: bool, history: bool) -> Any:
+    """Insert boosted arms that are not there, and read the others.
+
+    The reading sees the rows as they were before the statement: an arm that another transaction
+    inserted meanwhile is in neither part, and the caller asks again.
+    """
+    statement = _insert(listed(), ("alpha", _number("boost")), ("beta", _ONE), history=history)
+    if unpulled:
+        new = statement.excluded
+        prior = {"beta": new.beta, "total_reward": new.total_reward}
+        statement = statement.on_conflict_do_update(
+            index_elements=list(KEY),
+            set_={"alpha": new.alpha, **prior, "last_updated": new.last_updated},
+            where=arms.c.pulls == 0,
+        )
+    else:
+        statement = statement.on_conflict_do_nothing()
+    seeded = statement.returning(*RETURNED).cte("seeded")
+    there = select(*RETURNED).where(
+        OF_LEARNER, IN_CONTEXT, LISTED, arms.c.arm_id.not_in(select(seeded.c.arm_id))
+    )
+    both = select(*seeded.c).union_all(there)
+    if history:
+        both = both.add_cte(events_of(seeded, "seed").cte("recorded"))
+    return both.execution_options(writes=(arms,) if unpulled else ())
+
+
+_CONDITIONS: Final = {  # by whether a context and ids are named
+    (False, False): (OF_LEARNER,),
+    (True, False): (OF_LEARNER, IN_CONTEXT),
+    (False, True): (OF_LEARNER, LISTED),
+    (True, True): (OF_LEARNER, IN_CONTEXT, LISTED),
+}
+_BOTH: Final = (False, True)
+
+
+def _for_each(build: Any) -> dict[tuple[bool, bool, bool], Any]:
+    return {
+        (history, *named): build(*conditions, history=history)
+        for history in _BOTH
+        for named, conditions in _CONDITIONS.items()
+    }
+
+
+# All by whether the history is on.
+PUT: Final = {history: _put(history=history) for history in _BOTH}
+OBSERVE: Final = {history: _observe(history=history) for history in _BOTH}
+APPLY_DELTAS: Final = {history: _apply_deltas(history=history) for history in _BOTH}
+SEED: Final = {
+    (history, unpulled): _seed(unpulled=unpulled, history=history)
+    for history in _BOTH
+    for unpulled in _BOTH
+}
+DECAY: Final = _for_each(_decay)
+RESET: Final = _for_each(_reset)
+DELETE: Final = _for_each(_delete)

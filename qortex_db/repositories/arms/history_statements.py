@@ -1,0 +1,121 @@
+"""The statements of the history: what writes events beside a change, and what reads them.
+
+The events are written by the change's own statement, from what the change returned: so each is
+numbered while its arm's row is locked, and the numbers of one arm's events are in the order of its
+changes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    DateTime,
+    Double,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    null,
+    select,
+)
+from sqlalchemy.dialects.postgresql import JSONB, insert
+
+from qortex_db.models import LearningEvent
+from qortex_db.repositories.arms.read_statements import (
+    CONTEXT,
+    LEARNER,
+    RETURNED,
+    STATE,
+    arms,
+    contexts,
+    listed,
+)
+
+events: Any = LearningEvent.__table__
+
+
+def kept() -> Any:
+    """Keep what the context's hash stands for; a condition, so that this comes before the arms."""
+    readable = bindparam("readable", type_=Text)
+    known = (
+        insert(contexts)
+        .from_select(
+            ["context_hash", "context"],
+            select(CONTEXT, cast(readable, JSONB)).where(readable.is_not(None)),
+        )
+        .on_conflict_do_nothing()
+        .returning(contexts.c.context_hash)
+        .cte("known")
+    )
+    return select(func.count()).select_from(known).scalar_subquery() >= 0
+
+
+def events_of(done: Any, kind: str, beside: Any = None, **amounts: Any) -> Any:
+    """The events of a change.
+
+    Args:
+        done: What the change returned: `RETURNED`.
+        kind: The events'.
+        beside: Rows with amounts by arm, or by context and arm.
+        amounts: Of the events, from these rows.
+    """
+    source = done
+    if beside is not None:
+        shared = [c.name for c in (arms.c.context_hash, arms.c.arm_id) if c.name in beside.c]
+        # Each row has its partner. A full join is never a nested loop, which takes quadratic time
+        # where the planner has no statistics yet.
+        matching = and_(*(beside.c[name] == done.c[name] for name in shared))
+        source = done.join(beside, matching, full=True)
+    states = {c.name: null() if kind == "delete" else done.c[c.name] for c in STATE}
+    values = {
+        "learner_name": LEARNER,
+        "context_hash": done.c.context_hash,
+        "arm_id": done.c.arm_id,
+        "kind": literal_column(f"'{kind}'", Text),
+        **amounts,
+        **states,
+    }
+    return insert(events).from_select(list(values), select(*values.values()).select_from(source))
+
+
+def recorded(change: Any, kind: str, beside: Any = None, **amounts: Any) -> Any:
+    """The change with its events, giving what the change gives."""
+    return (
+        events_of(change.cte("done"), kind, beside, **amounts)
+        .returning(*(events.c[c.name] for c in RETURNED))
+        .execution_options(writes=(arms,))
+    )
+
+
+def _log_selection() -> Any:
+    rows = listed(p=Double)
+    values = select(
+        LEARNER, CONTEXT, rows.c.arm_id, literal_column("'select'", Text), rows.c.p
+    ).where(kept())
+    names = ["learner_name", "context_hash", "arm_id", "kind", "probability"]
+    return insert(events).from_select(names, values)
+
+
+def _rebuild() -> Any:
+    until = bindparam("until", type_=DateTime(timezone=True))
+    place = func.row_number().over(
+        partition_by=(events.c.context_hash, events.c.arm_id), order_by=events.c.id.desc()
+    )
+    changes = (
+        select(*(events.c[c.name] for c in RETURNED), place.label("place"))
+        .where(
+            events.c.learner_name == LEARNER,
+            events.c.kind != "select",
+            until.is_(None) | (events.c.recorded_at <= until),
+        )
+        .subquery("changes")
+    )
+    states = (changes.c[c.name] for c in RETURNED)
+    return select(*states).where(changes.c.place == 1, changes.c.alpha.is_not(None))
+
+
+LOG_SELECTION: Final = _log_selection()
+REBUILD: Final = _rebuild()

@@ -1,0 +1,328 @@
+"""Arms: Beta posteriors by learner, context and arm, counted in SQL."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any, Final, overload
+
+from qortex_db import learning, observability
+from qortex_db.learning import Arm, ArmState, Policy, Selection
+from qortex_db.repositories import validation
+from qortex_db.repositories.arms import change_statements, history_statements, read_statements
+from qortex_db.repositories.arms.arguments import (
+    ALL_CONTEXTS,
+    AllContexts,
+    ArmStateLike,
+    check_candidates,
+    check_deltas,
+    check_evidence,
+    check_learner,
+    check_rules,
+    check_state,
+    hash_of,
+    readable,
+    sum_rewards,
+    which_arms,
+)
+from qortex_db.repositories.arms.reads import ArmReadings, LearnerMetrics, by_arm, by_context
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import timedelta
+
+    import numpy as np
+
+_LEAST: Final = 1e-30  # a smaller factor leaves nothing, and would underflow
+
+
+class ArmRepository(ArmReadings):
+    """The arms of all learners.
+
+    A change of any number of arms is one statement, and none is lost. Where the history is on, the
+    same statement writes the events.
+    """
+
+    async def put(
+        self,
+        learner: str,
+        arm_id: str,
+        state: ArmStateLike,
+        *,
+        context: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Overwrite one arm's state; to count an observation use `observe`, which loses none.
+
+        Args:
+            state: alpha and beta above 0, up to 1e100; "" as `last_updated` means now.
+
+        Raises:
+            InvalidInputError: A value was refused; nothing was stored.
+        """
+        values = {"ids": [validation.check_id(arm_id, name="arm_id")], **check_state(state)}
+        await self._change(change_statements.PUT[self._history], learner, context, values)
+
+    async def observe(
+        self,
+        learner: str,
+        arm_id: str,
+        *,
+        reward: float,
+        context: Mapping[str, Any] | None = None,
+    ) -> ArmState:
+        """Count one reward, atomically: r adds r to alpha and 1 - r to beta.
+
+        Args:
+            reward: 0 to 1.
+
+        Returns:
+            The new state.
+        """
+        return (await self.observe_many(learner, [(arm_id, reward)], context=context))[arm_id]
+
+    async def observe_many(
+        self,
+        learner: str,
+        observations: Iterable[tuple[str, float]],
+        *,
+        context: Mapping[str, Any] | None = None,
+    ) -> dict[str, ArmState]:
+        """Count rewards, any number an arm, in one statement.
+
+        Returns:
+            The new states of the arms observed.
+
+        Raises:
+            InvalidInputError: An id or a reward was refused; nothing was counted.
+        """
+        sums = sum_rewards(observations)
+        keys = sorted(sums)
+        params = {
+            "ids": keys,
+            "n": [sums[key][0] for key in keys],
+            "r": [sums[key][1] for key in keys],
+        }
+        states = await self._change(
+            change_statements.OBSERVE[self._history], learner, context, params
+        )
+        if keys:
+            observed = sum(count for count, _ in sums.values())
+            observability.learning_observations_total.add(observed, {"learner": learner})
+        return states
+
+    async def apply_deltas(
+        self,
+        learner: str,
+        deltas: Mapping[str, tuple[float, float]],
+        *,
+        context: Mapping[str, Any] | None = None,
+    ) -> dict[str, ArmState]:
+        """Add to posteriors what a credit assignment found, in one statement.
+
+        Each arm counts one pull more; its alpha's delta is its reward, and may be negative. Neither
+        alpha nor beta falls below 0.01.
+
+        Args:
+            deltas: By arm, what to add to alpha and to beta; each up to 1e100.
+
+        Returns:
+            The new states of these arms, in key order.
+
+        Raises:
+            InvalidInputError: An id or a number was refused; nothing was changed.
+        """
+        pairs = check_deltas(deltas)
+        params = {"ids": sorted(pairs), "deltas": json.dumps(pairs)}
+        statement = change_statements.APPLY_DELTAS[self._history]
+        return await self._change(statement, learner, context, params)
+
+    @overload
+    async def decay(
+        self,
+        learner: str,
+        arm_id: str | None = None,
+        *,
+        factor: float = 0.9,
+        half_life: float | timedelta | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> dict[str, ArmState]: ...
+    @overload
+    async def decay(
+        self,
+        learner: str,
+        arm_id: str | None = None,
+        *,
+        factor: float = 0.9,
+        half_life: float | timedelta | None = None,
+        context: AllContexts,
+    ) -> dict[str, dict[str, ArmState]]: ...
+    async def decay(
+        self,
+        learner: str,
+        arm_id: str | None = None,
+        *,
+        factor: float = 0.9,
+        half_life: float | timedelta | None = None,
+        context: Mapping[str, Any] | AllContexts | None = None,
+    ) -> dict[str, ArmState] | dict[str, dict[str, ArmState]]:
+        """Let evidence fade: multiply alpha, beta and total_reward; the mean stays.
+
+        Neither alpha nor beta falls below 0.01, and pulls stay. Arms that are not stored stay so.
+
+        Args:
+            arm_id: Only this one; by default all of them.
+            factor: 0 to 1.
+            half_life: In its place: seconds after which half is left. What counts is the time
+                since the arm last changed, by the server's clock.
+            context: Of the default context, another, or `ALL_CONTEXTS`.
+
+        Returns:
+            The new states in key order; for `ALL_CONTEXTS` by context hash and arm.
+        """
+        by = validation.check_number(factor, name="factor", low=0, high=1)
+        ids = None if arm_id is None else [validation.check_id(arm_id, name="arm_id")]
+        params, named = which_arms(learner, ids, context)
+        seconds = (
+            None if half_life is None else validation.check_seconds(half_life, name="half_life")
+        )
+        params |= {"by": by if by > _LEAST else 0.0, "half_life": seconds}
+        statement = change_statements.DECAY[(self._history, *named)]
+        states = by_context((await self._executor.run(statement, params)).rows)
+        if isinstance(context, AllContexts):
+            return states
+        return states.get(params["context"], {})
+
+    async def seed(
+        self,
+        learner: str,
+        arm_ids: Iterable[str],
+        *,
+        boost: float = 2.0,
+        unpulled: bool = False,
+        context: Mapping[str, Any] | None = None,
+    ) -> dict[str, ArmState]:
+        """Give arms a better start: those that are not there begin with this alpha.
+
+        An arm that is there stays as it is, so that a second seeding changes nothing, at whatever
+        time and from however many processes.
+
+        Args:
+            boost: Their alpha, above 0, up to 1e100; beta is 1.
+            unpulled: As qortex does, also arms that are there and have no pulls, which boosts one
+                anew that has decayed or was reset.
+
+        Returns:
+            The states of all of these arms, in key order.
+        """
+        ids = validation.check_ids(arm_ids, name="arm_ids")
+        params = {"boost": check_evidence(boost, name="boost")}
+        statement = change_statements.SEED[self._history, bool(unpulled)]
+        states: dict[str, ArmState] = {}
+        # Another round only for arms that others inserted, or deleted, during the last one.
+        while missing := [key for key in ids if key not in states]:
+            states |= await self._change(statement, learner, context, params | {"ids": missing})
+        return dict(sorted(states.items()))
+
+    async def reset(
+        self,
+        learner: str,
+        arm_ids: Iterable[str] | None = None,
+        *,
+        context: Mapping[str, Any] | AllContexts | None = None,
+    ) -> int:
+        """Take arms back to the prior: these, or all; they stay stored, so no seed boosts them.
+
+        Returns:
+            How many states were there.
+        """
+        return await self._remove(change_statements.RESET, learner, arm_ids, context)
+
+    async def delete(
+        self,
+        learner: str,
+        arm_ids: Iterable[str] | None = None,
+        *,
+        context: Mapping[str, Any] | AllContexts | None = None,
+    ) -> int:
+        """Forget arms: these, or all; of the default context, another, or `ALL_CONTEXTS`.
+
+        Returns:
+            How many states were there.
+        """
+        return await self._remove(change_statements.DELETE, learner, arm_ids, context)
+
+    async def select(
+        self,
+        learner: str,
+        candidates: Sequence[Arm | str],
+        *,
+        k: int = 1,
+        context: Mapping[str, Any] | None = None,
+        token_budget: int = 0,
+        baseline_rate: float = 0.1,
+        min_pulls: int = 0,
+        policy: Policy | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> Selection:
+        """Choose among candidates, with one query for all of them.
+
+        Where the history is on, a second statement logs the chosen arms with their probabilities.
+
+        Args:
+            candidates: Arms or ids, without repetition.
+            k: How many; 0 or less means no cap.
+            token_budget: What the chosen may cost together; 0 means no budget.
+            baseline_rate: The share of rounds, 0 to 1, in which chance alone chooses.
+            min_pulls: Arms observed less often are chosen first.
+            policy: `ThompsonSampling()` by default, `UCB1()`, `EpsilonGreedy()`, or your own.
+            rng: A seeded generator gives the same choice again.
+        """
+        arms, ids = check_candidates(candidates)
+        rules = check_rules(k, token_budget, baseline_rate, min_pulls) | {"policy": policy}
+        params = {"learner": check_learner(learner), "context": hash_of(context), "ids": ids}
+        rows = (await self._executor.run(read_statements.POSTERIORS, params)).rows if ids else ()
+        states = {arm_id: ArmState(alpha, beta, pulls) for arm_id, alpha, beta, pulls in rows}
+        selection = learning.select(arms, states, rng=rng, **rules)
+        if self._history and selection.selected:
+            # A tenth of a second of numpy for 200 candidates: not on the event loop's thread.
+            likely = await asyncio.to_thread(
+                learning.probabilities, arms, states, selection.selected, **rules
+            )
+            logged = {"ids": sorted(likely), "p": [likely[key] for key in sorted(likely)]}
+            await self._change(history_statements.LOG_SELECTION, learner, context, logged)
+        observability.learning_selections_total.add(
+            1, {"learner": learner, "baseline": selection.is_baseline}
+        )
+        return selection
+
+    async def _change(
+        self,
+        statement: Any,
+        learner: str,
+        context: Mapping[str, Any] | None,
+        params: dict[str, Any],
+    ) -> dict[str, ArmState]:
+        """Run what may insert arms of one context; nothing without any."""
+        params |= {"learner": check_learner(learner), "context": hash_of(context)}
+        if not params["ids"]:
+            return {}
+        if self._history:
+            params["readable"] = readable(context)
+        rows = (await self._executor.run(statement, params)).rows
+        return by_arm(sorted(rows, key=lambda row: str(row[1])))
+
+    async def _remove(
+        self,
+        statements: Mapping[tuple[bool, bool, bool], Any],
+        learner: str,
+        arm_ids: Iterable[str] | None,
+        context: Mapping[str, Any] | AllContexts | None,
+    ) -> int:
+        ids = None if arm_ids is None else validation.check_ids(arm_ids, name="arm_ids")
+        params, named = which_arms(learner, ids, context)
+        if ids is not None and not ids:
+            return 0
+        return (await self._executor.run(statements[(self._history, *named)], params)).rowcount
+
+
+__all__ = ["ALL_CONTEXTS", "AllContexts", "ArmRepository", "ArmStateLike", "LearnerMetrics"]

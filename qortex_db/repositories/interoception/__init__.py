@@ -1,0 +1,1 @@
+"""Factors and edges: what feedback says of nodes and of pairs."""

@@ -1,0 +1,295 @@
+"""Edges: pairs seen together, with hit counts and their newest scores."""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from qortex_db import observability
+from qortex_db.errors import InvalidInputError
+from qortex_db.repositories import validation
+from qortex_db.repositories.interoception import edge_statements
+
+if TYPE_CHECKING:
+    from qortex_db.engine import Executor
+
+MAX_SCORES: Final = 100
+"""How many scores of an edge are kept unless told otherwise, the newest."""
+MIN_HITS: Final = 3
+MIN_AVG_SCORE: Final = 0.75
+_PART_ROWS: Final = 250
+_MOST_SCORES: Final = 10_000
+
+
+@dataclass(slots=True)
+class EdgeStats:
+    """What was observed of an edge.
+
+    Attributes:
+        hit_count: How often.
+        scores: The newest similarities, oldest first.
+        last_seen: ISO 8601 in UTC, "" where unknown.
+    """
+
+    hit_count: int = 0
+    scores: list[float] = field(default_factory=list)
+    last_seen: str = ""
+
+    @property
+    def avg_score(self) -> float:
+        """The mean of the stored scores, 0.0 without any."""
+        # From left to right, as the server adds: sum() does otherwise since Python 3.12.
+        return reduce(operator.add, self.scores) / len(self.scores) if self.scores else 0.0
+
+
+class EdgeStatsLike(Protocol):
+    """Any object with the attributes of `EdgeStats`, such as qortex's own."""
+
+    @property
+    def hit_count(self) -> int: ...
+    @property
+    def scores(self) -> list[float]: ...
+    @property
+    def last_seen(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """An edge that left the buffer for good.
+
+    Attributes:
+        src_id: The smaller id of the pair.
+        tgt_id: The larger.
+        hit_count: How often the pair was observed.
+        avg_score: The mean of the scores that were stored.
+    """
+
+    src_id: str
+    tgt_id: str
+    hit_count: int
+    avg_score: float
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSummary:
+    """The buffer at a glance.
+
+    Attributes:
+        ready_to_promote: How many edges `promote` would take.
+    """
+
+    count: int
+    total_hits: int
+    mean_hits: float
+    max_hits: int
+    ready_to_promote: int
+
+
+def edge_key(src: object, tgt: object) -> tuple[str, str]:
+    """The key of an undirected edge: the sorted pair."""
+    first = validation.check_id(src, name="src_id")
+    second = validation.check_id(tgt, name="tgt_id")
+    return (first, second) if first <= second else (second, first)
+
+
+def _edge_keys(keys: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    if isinstance(keys, (str, bytes)):
+        raise InvalidInputError("keys has to be a list of (src_id, tgt_id) pairs.")
+    return sorted({_edge_key(key) for key in keys})
+
+
+def _edge_key(key: tuple[str, str]) -> tuple[str, str]:
+    if isinstance(key, (str, bytes)) or len(key) != 2:  # noqa: PLR2004 - a pair
+        raise InvalidInputError("keys has to be a list of (src_id, tgt_id) pairs.")
+    return edge_key(*key)
+
+
+def _scores(values: list[float]) -> list[float]:
+    return values if validation.all_measures(values) else [_score(value) for value in values]
+
+
+def _score(value: object) -> float:
+    return validation.check_measure(value, name="score")
+
+
+class EdgeRepository:
+    """The buffer of observed edges."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    async def load(self) -> dict[tuple[str, str], EdgeStats]:
+        """Every buffered edge by its sorted pair."""
+        rows = (await self._executor.run(edge_statements.LOAD, {})).rows
+        return {(row[0], row[1]): _stats(row[2:]) for row in rows}
+
+    async def get(self, src: str, tgt: str) -> EdgeStats:
+        """One edge, in either direction; zeros if it was never observed."""
+        first, second = edge_key(src, tgt)
+        rows = (await self._executor.run(edge_statements.GET, {"src": first, "tgt": second})).rows
+        return _stats(rows[0]) if rows else EdgeStats()
+
+    async def save(
+        self, edges: Mapping[tuple[str, str], EdgeStatsLike], *, max_scores: int = MAX_SCORES
+    ) -> None:
+        """Store edges over what is there; what is absent stays, and "" as `last_seen` means now.
+
+        Args:
+            edges: Stats by pair.
+            max_scores: How many scores an edge keeps, the newest, 1 to 10,000.
+
+        Raises:
+            InvalidInputError: A key, count, score or time was refused; nothing was stored.
+        """
+        if not isinstance(edges, Mapping):
+            raise InvalidInputError("edges has to be a mapping of pairs to EdgeStats.")
+        most = _max_scores(max_scores)
+        rows: dict[tuple[str, str], list[Any]] = {}
+        for key, stats in edges.items():
+            rows[_edge_key(key)] = [
+                validation.check_count(stats.hit_count, name="hit_count"),
+                _scores(stats.scores)[-most:],
+                validation.check_time(stats.last_seen, name="last_seen"),
+            ]
+        if rows:  # in parts, the next made while the server works on those before
+            keys = sorted(rows)
+            parts = (
+                _params(keys[start : start + _PART_ROWS], rows)
+                for start in range(0, len(keys), _PART_ROWS)
+            )
+            await self._executor.run_all(edge_statements.SAVE, parts)
+
+    async def record(
+        self, src: str, tgt: str, *, score: float, max_scores: int = MAX_SCORES
+    ) -> EdgeStats:
+        """Count one observation of a pair, atomically.
+
+        Args:
+            src: One id.
+            tgt: The other; the direction does not matter.
+            score: The similarity; any number up to 1e100.
+            max_scores: How many scores the edge keeps, the newest, 1 to 10,000.
+
+        Returns:
+            The edge as it is now.
+        """
+        most = _max_scores(max_scores)
+        rows = await self._record({edge_key(src, tgt): [1, [_score(score)], None]}, most)
+        return _stats(rows[0])
+
+    async def record_many(
+        self, observations: Iterable[tuple[str, str, float]], *, max_scores: int = MAX_SCORES
+    ) -> int:
+        """Count many observations in one statement.
+
+        Args:
+            observations: Triples (src_id, tgt_id, score), the oldest first.
+            max_scores: How many scores an edge keeps, the newest, 1 to 10,000.
+
+        Returns:
+            How many edges were touched.
+        """
+        most = _max_scores(max_scores)
+        scores: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        for item in observations:
+            if isinstance(item, (str, bytes)) or len(item) != 3:  # noqa: PLR2004 - a triple
+                raise InvalidInputError("An observation is a triple (src_id, tgt_id, score).")
+            src, tgt, score = item
+            scores[edge_key(src, tgt)].append(_score(score))
+        rows = {key: [len(values), values[-most:], None] for key, values in scores.items()}
+        return len(await self._record(rows, most))
+
+    async def remove(self, keys: Iterable[tuple[str, str]]) -> int:
+        """Forget edges.
+
+        Returns:
+            How many were there; unknown ones are ignored.
+        """
+        pairs = _edge_keys(keys)
+        if not pairs:
+            return 0
+        params = {"srcs": [pair[0] for pair in pairs], "tgts": [pair[1] for pair in pairs]}
+        return (await self._executor.run(edge_statements.REMOVE, params)).rowcount
+
+    async def promote(
+        self,
+        *,
+        min_hits: int = MIN_HITS,
+        min_avg_score: float = MIN_AVG_SCORE,
+        limit: int | None = None,
+    ) -> list[Promotion]:
+        """Take the edges out of the buffer that were seen often and found similar.
+
+        Each goes to exactly one caller, however many promote at once, and they don't wait for one
+        another. In a unit of work it goes with what is written there, or stays if that fails; by
+        itself it has left the buffer when the call returns. An edge that someone is writing at
+        this moment is left to a later call; one that is observed after it starts anew.
+
+        Args:
+            min_hits: The fewest observations, included.
+            min_avg_score: The smallest mean of the stored scores, included; without any it is 0.
+            limit: How many at most; None means all.
+
+        Returns:
+            Most hits first, then the highest mean, then by key; `limit` cuts in this order.
+        """
+        params = _thresholds(min_hits, min_avg_score) | {
+            "limit": None
+            if limit is None
+            else validation.check_limit(limit, validation.MAX_INT4, name="limit")
+        }
+        rows = (await self._executor.run(edge_statements.PROMOTE, params)).rows
+        observability.edges_promoted_total.add(len(rows))
+        promotions = [Promotion(*row) for row in rows]
+        promotions.sort(key=lambda p: (-p.hit_count, -p.avg_score, p.src_id, p.tgt_id))
+        return promotions
+
+    async def summary(
+        self, *, min_hits: int = MIN_HITS, min_avg_score: float = MIN_AVG_SCORE
+    ) -> EdgeSummary:
+        """Counts over the buffer, by one statement; the thresholds are those of `promote`."""
+        params = _thresholds(min_hits, min_avg_score)
+        row = (await self._executor.run(edge_statements.SUMMARY, params)).rows[0]
+        count, total, mean, most, ready = row
+        return EdgeSummary(count, int(total or 0), float(mean or 0.0), int(most or 0), ready)
+
+    async def _record(
+        self, rows: Mapping[tuple[str, str], list[Any]], max_scores: int
+    ) -> Sequence[Any]:
+        if not rows:
+            return ()
+        params = _params(sorted(rows), rows) | {"newest": f"$[last-{max_scores - 1} to last]"}
+        return (await self._executor.run(edge_statements.RECORD, params)).rows
+
+
+def _max_scores(value: object) -> int:
+    return validation.check_limit(value, _MOST_SCORES, name="max_scores")
+
+
+def _thresholds(min_hits: object, min_avg_score: object) -> dict[str, Any]:
+    return {
+        "min_hits": validation.check_count(min_hits, name="min_hits"),
+        "min_avg_score": validation.check_number(min_avg_score, name="min_avg_score"),
+    }
+
+
+def _params(
+    keys: list[tuple[str, str]], rows: Mapping[tuple[str, str], list[Any]]
+) -> dict[str, Any]:
+    return {
+        "srcs": [key[0] for key in keys],
+        "tgts": [key[1] for key in keys],
+        "hits": [rows[key][0] for key in keys],
+        "scores": [json.dumps(rows[key][1]) for key in keys],
+        "times": [rows[key][2] for key in keys],
+    }
+
+
+def _stats(row: Any) -> EdgeStats:
+    hit_count, scores, last_seen = row
+    return EdgeStats(hit_count, scores, last_seen.isoformat() if last_seen else "")

@@ -1,0 +1,244 @@
+"""Factors: how much feedback weighs a node."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from qortex_db import observability
+from qortex_db.errors import InvalidInputError
+from qortex_db.repositories import validation
+from qortex_db.repositories.interoception import factor_statements
+from qortex_db.repositories.interoception.factor_statements import DEFAULT_WEIGHT, DELTAS
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from qortex_db.engine import Executor
+
+_CURSOR: Final = re.compile(r"(\d{1,18})@(-?\d{1,19}\.\d{1,10})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class FactorChanges:
+    """What a copy of the factors needs to become like the table.
+
+    Attributes:
+        weights: The weights to put over those of the copy.
+        cursor: What to ask with the next time; text that may be stored.
+        count: How many factors are stored. A copy that has more after taking `weights` over holds
+            some that were deleted: ask again without a cursor.
+    """
+
+    weights: dict[str, float]
+    cursor: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class FactorSummary:
+    """All factors at a glance.
+
+    Attributes:
+        mean: 1.0, as are min and max, where none is stored.
+        boosted: How many weights are above 1.0.
+        penalised: How many are below.
+        entropy: Of the weights as shares of their sum, in bits.
+    """
+
+    count: int
+    mean: float
+    min: float
+    max: float
+    boosted: int
+    penalised: int
+    entropy: float
+
+
+class FactorRepository:
+    """The factors of all nodes."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    async def load(self) -> dict[str, float]:
+        """Every stored weight by node."""
+        rows = (await self._executor.run(factor_statements.LOAD, {})).rows
+        return {row[0]: row[1] for row in rows}
+
+    async def get(self, node_ids: Iterable[str]) -> dict[str, float]:
+        """The weights of these nodes, in the order given; 1.0 where none is stored."""
+        given = node_ids if isinstance(node_ids, (str, bytes)) else list(node_ids)
+        keys = validation.check_ids(given, name="node_ids")
+        if not keys:
+            return {}
+        rows = (await self._executor.run(factor_statements.GET, {"ids": keys})).rows
+        stored = {row[0]: row[1] for row in rows}
+        return {key: stored.get(key, DEFAULT_WEIGHT) for key in given}
+
+    async def save(self, weights: Mapping[str, float]) -> None:
+        """Store weights as they are; what is absent stays.
+
+        Raises:
+            InvalidInputError: An id or a weight was refused; nothing was stored.
+        """
+        if not isinstance(weights, Mapping):
+            raise InvalidInputError("weights has to be a mapping of node ids to numbers.")
+        keys = validation.check_ids(weights, name="node ids")
+        if not keys:
+            return
+        values = [weights[key] for key in keys]
+        if not validation.all_measures(values):
+            values = [
+                validation.check_measure(value, name=f"weight of {key!r:.60}")
+                for key, value in zip(keys, values, strict=True)
+            ]
+        await self._executor.run(factor_statements.SAVE, {"ids": keys, "weights": values})
+        observability.factor_updates_total.add(len(keys), {"outcome": "saved"})
+
+    async def adjust(
+        self, outcomes: Mapping[str, str], *, half_life: float | timedelta | None = None
+    ) -> dict[str, float]:
+        """Move weights by feedback, each within 0.1 to 5.0, atomically.
+
+        Args:
+            outcomes: "accepted" (+0.1), "rejected" (-0.05) or "partial" (+0.03) by node.
+            half_life: In seconds. Where weights decay, pass what `decay` is given: each weight
+                then decays to this moment before it moves. Without it, the time since the weight
+                last changed is forgiven.
+
+        Returns:
+            The new weights.
+
+        Raises:
+            InvalidInputError: An id or an outcome is unknown; nothing was changed.
+        """
+        if not isinstance(outcomes, Mapping):
+            raise InvalidInputError("outcomes has to be a mapping of node ids to outcomes.")
+        rows: dict[str, float] = {}
+        for key, outcome in outcomes.items():
+            validation.check_id(key, name="node id")
+            if not isinstance(outcome, str) or outcome not in DELTAS:
+                raise InvalidInputError(
+                    f"The outcome of {key!r:.60} is unknown; pass one of {', '.join(DELTAS)}."
+                )
+            rows[key] = DEFAULT_WEIGHT + DELTAS[outcome]
+        pace = (
+            0.0
+            if half_life is None
+            else 1.0 / validation.check_seconds(half_life, name="half_life")
+        )
+        if not rows:
+            return {}
+        keys = sorted(rows)
+        params = {
+            "ids": keys,
+            "weights": [rows[key] for key in keys],
+            "half_lives_per_second": pace,
+        }
+        fetched = await self._executor.run(factor_statements.ADJUST, params)
+        for outcome in outcomes.values():
+            observability.factor_updates_total.add(1, {"outcome": outcome})
+        return {row[0]: row[1] for row in fetched.rows}
+
+    async def decay(
+        self, *, half_life: float | timedelta, node_ids: Iterable[str] | None = None
+    ) -> int:
+        """Move weights towards 1.0 by the time since each last changed, in one statement.
+
+        A weight `w` becomes `1 + (w - 1) * 0.5 ** (elapsed / half_life)`. It may be called at any
+        moments: twice is once over the whole time. What changes a weight starts its time anew, so
+        let `adjust` know the half-life too.
+
+        Args:
+            half_life: In seconds.
+            node_ids: Whose; None means every node.
+
+        Returns:
+            How many factors were written. `changes` tells which.
+        """
+        seconds = validation.check_seconds(half_life, name="half_life")
+        params: dict[str, object] = {"half_lives_per_second": 1.0 / seconds}
+        statement = factor_statements.DECAY_ALL
+        if node_ids is not None:
+            statement = factor_statements.DECAY
+            params["ids"] = keys = validation.check_ids(node_ids, name="node_ids")
+            if not keys:
+                return 0
+        count = (await self._executor.run(statement, params)).rowcount
+        observability.factor_updates_total.add(count, {"outcome": "decayed"})
+        return count
+
+    async def changes(self, since: str | None = None) -> FactorChanges:
+        """What was written since a cursor, so that a copy in memory is refreshed cheaply.
+
+        Exact, whatever the clocks say and however late a transaction commits: a copy that takes
+        each answer over is never without a committed weight. A weight may be sent more than once.
+        Ask by itself: a unit of work also sees what it may still roll back.
+
+        Args:
+            since: The cursor of the answer before; None sends everything.
+
+        Raises:
+            InvalidInputError: `since` is no cursor of this database, or newer than this server, as
+                after a restore: ask without one.
+
+        Source:
+            https://www.postgresql.org/docs/current/functions-info.html (pg_current_snapshot)
+        """
+        number, origin = _parsed(since)
+        rows = (await self._executor.run(factor_statements.CHANGES, {"since": number})).rows
+        _, _, database, cursor, newest, count = next(row for row in rows if row[0] is None)
+        if number is not None and (origin != database or number > newest):
+            raise InvalidInputError(
+                "since is the cursor of another database, or newer than this server: start anew "
+                "from what changes() gives without one."
+            )
+        weights = {row[0]: row[1] for row in rows if row[0] is not None}
+        return FactorChanges(weights, f"{cursor}@{database}", count)
+
+    async def weight_seeds(self, seed_ids: Iterable[str]) -> dict[str, float]:
+        """The seeds' shares by their weights, summing to 1; equal shares where all weigh 0."""
+        weights = await self.get(seed_ids)
+        total = sum(weights.values())
+        if total == 0:
+            return {key: 1.0 / len(weights) for key in weights}
+        return {key: weight / total for key, weight in weights.items()}
+
+    async def delete(self, node_ids: Iterable[str]) -> int:
+        """Forget the weights of these nodes.
+
+        Returns:
+            How many were stored.
+        """
+        keys = validation.check_ids(node_ids)
+        if not keys:
+            return 0
+        return (await self._executor.run(factor_statements.DELETE, {"ids": keys})).rowcount
+
+    async def summary(self) -> FactorSummary:
+        """Count, mean, extremes and entropy, by one statement."""
+        count, mean, low, high, boosted, penalised, entropy = (
+            await self._executor.run(factor_statements.SUMMARY, {})
+        ).rows[0]
+        return FactorSummary(
+            count=count,
+            mean=DEFAULT_WEIGHT if mean is None else mean,
+            min=DEFAULT_WEIGHT if low is None else low,
+            max=DEFAULT_WEIGHT if high is None else high,
+            boosted=boosted,
+            penalised=penalised,
+            entropy=abs(float(entropy or 0.0)),
+        )
+
+
+def _parsed(cursor: str | None) -> tuple[int | None, str]:
+    """A cursor's transaction, and the database that it is of."""
+    if cursor is None:
+        return None, ""
+    match = _CURSOR.fullmatch(validation.check_text(cursor, name="since"))
+    if match is None:
+        raise InvalidInputError("since is no cursor: pass that of the answer before, or None.")
+    return int(match[1]), match[2]

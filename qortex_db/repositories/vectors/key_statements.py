@@ -1,0 +1,163 @@
+"""The statements of a vectors table, built once for each table and scope.
+
+A table is any with `id` as its key and `vec`; `payload`, `document` and `updated_at` are optional.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from sqlalchemy import (
+    ARRAY,
+    Text,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    type_coerce,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB, insert
+
+from qortex_db.repositories.statement_cache import MAX_STATEMENTS
+from qortex_db.repositories.vectors.row_shape import (
+    delete_in_key_order,
+    merge_in_key_order,
+    row_shape,
+)
+from qortex_db.repositories.vectors.written_columns import touched_columns, written_columns
+from qortex_db.types import Embedding, EncodedEmbeddings, SentJson
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Delete, Table, Update
+    from sqlalchemy.sql.dml import ReturningInsert
+
+    from qortex_db.repositories.vectors.namespaces import Scope
+
+Given: TypeAlias = Literal["all", "some"]
+"""For which rows of a batch a column is given."""
+Form: TypeAlias = tuple[tuple[str, Given], ...]
+"""The columns that a batch gives, beside id and vector."""
+
+IDS: Final = "row_ids"
+"""The parameter with ids. No parameter of a write may be called like a host's column."""
+ID: Final = "row_id_0"
+"""The parameter with one id."""
+VECS: Final = "row_vecs"
+
+
+def ids_array() -> ColumnElement[Any]:
+    """The parameter `IDS` as a text array."""
+    return cast(bindparam(IDS), ARRAY(Text))
+
+
+class VectorStatements:
+    """The statements over one table, or over one namespace of it."""
+
+    def __init__(self, table: Table, scope: Scope) -> None:
+        self.table = table
+        self.scope = scope
+        self.written = written_columns(table)
+        self.touched = touched_columns(table)
+        columns = select(*row_shape(table).of_record()).where(*scope.clauses)
+        self.get = columns.where(table.c.id == func.any(ids_array()))
+
+    @functools.cached_property
+    def delete(self) -> Delete:
+        """Remove rows by their keys."""
+        return delete_in_key_order(self.table, self.scope, self.table.c.id == func.any(ids_array()))
+
+    @functools.lru_cache(MAX_STATEMENTS)  # noqa: B019 - as below
+    def merge(self, removed: int) -> Update:
+        """Change the payloads of rows by their keys."""
+        condition = self.table.c.id == func.any(ids_array())
+        return merge_in_key_order(self.table, self.scope, condition, removed)
+
+    @functools.lru_cache(MAX_STATEMENTS)  # noqa: B019 - bounded, and so are the instances
+    def upsert(self, form: Form) -> ReturningInsert[Any]:
+        """Insert or change; a row that would not change is not touched, nor is its index entry."""
+        table, space = self.table, self.scope.column
+        used = {name: self.written[name] for name, _ in form}
+        # In a select list unnest() streams; in FROM its rows are put aside first.
+        arrays = [ids_array(), cast(bindparam(VECS), EncodedEmbeddings())]
+        arrays += [one.array(f"row_values_{i}") for i, one in enumerate(used.values())]
+        rows = select(*(func.unnest(array).label(f"of_{i}") for i, array in enumerate(arrays)))
+        row = list(rows.subquery("rows").c)
+        values: dict[str, Any] = {"id": row[0], "vec": row[1]}
+        given = {
+            name: type_coerce(cast(bindparam(f"row_given_{i}"), SentJson()), JSONB)
+            for i, (name, mode) in enumerate(form)
+            if mode == "some"
+        }
+        for (name, written), sent in zip(used.items(), row[2:], strict=True):
+            values[name] = written.value(sent)
+            if name in given and written.default is not None:
+                values[name] = case(
+                    (given[name].has_key(row[0]), values[name]), else_=written.default
+                )
+        if space is not None:
+            values[space.name] = self.scope.value
+        statement = insert(table).from_select(
+            list(values), select(*values.values()), include_defaults=False
+        )
+        new: Any = statement.excluded
+        wanted: dict[str, Any] = {"vec": new.vec}
+        for name in used:
+            wanted[name] = new[name]
+            if name in given:
+                # An object's keys are found by bisection; `= ANY` would scan for each row.
+                wanted[name] = case((given[name].has_key(new.id), new[name]), else_=table.c[name])
+        changed = tuple_(*self._comparable(table.c, wanted)).is_distinct_from(
+            tuple_(*self._comparable(wanted, wanted))
+        )
+        changes = self.touched.values(used) | wanted
+        for name, value in self.touched.values().items():
+            if name in given:
+                changes[name] = case((given[name].has_key(new.id), new[name]), else_=value)
+        # Writing back an equal vector that lies in TOAST would cost an index entry.
+        changes["vec"] = case((table.c.vec.is_distinct_from(new.vec), new.vec), else_=table.c.vec)
+        if "updated_at" in table.c:
+            changes["updated_at"] = new.updated_at
+        if space is not None and not space.primary_key:
+            # Another namespace's row is nobody else's to change: the NULL is refused.
+            changes[space.name] = case((space == new[space.name], space))
+            changed = or_(changed, space != new[space.name])
+        keys = [table.c.id] if space is None or not space.primary_key else [table.c.id, space]
+        return statement.on_conflict_do_update(
+            index_elements=keys, set_=changes, where=changed
+        ).returning(literal_column("1"))  # to be counted
+
+    def _comparable(self, values: Any, names: dict[str, Any]) -> list[ColumnElement[Any]]:
+        return [
+            self.written[name].comparable(values[name]) if name in self.written else values[name]
+            for name in names
+        ]
+
+    @functools.lru_cache(MAX_STATEMENTS)  # noqa: B019 - as above
+    def update(self, names: frozenset[str]) -> Update:
+        """Change the named columns of one row."""
+        table = self.table
+        values: dict[str, Any] = {**self.touched.values(names)}
+        for i, name in enumerate(sorted(names)):
+            parameter = f"row_value_{i}"
+            # Cast: a column of half precision would have the driver ask for a type it can't send.
+            values[name] = (
+                cast(bindparam(parameter, type_=Embedding()), Embedding())
+                if name == "vec"
+                else self.written[name].single(parameter)
+            )
+        if "updated_at" in table.c:
+            values["updated_at"] = func.now()
+        key = table.c.id == bindparam(ID)
+        return update(table).where(key, *self.scope.clauses).values(values)
+
+
+@functools.lru_cache(MAX_STATEMENTS)
+def statements_for(table: Table, scope: Scope) -> VectorStatements:
+    """The statements over a table, the same object at every call."""
+    return VectorStatements(table, scope)

@@ -1,0 +1,154 @@
+"""Reads of a vectors table by key, by page and by count."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from qortex_db.errors import InvalidInputError
+from qortex_db.filters import with_document
+from qortex_db.repositories import validation
+from qortex_db.repositories.vectors.key_statements import IDS
+from qortex_db.repositories.vectors.records import MAX_LIMIT, FacetCount, ScrollPage, VectorRecord
+from qortex_db.repositories.vectors.search.nearest import SearchForm
+from qortex_db.repositories.vectors.search.statements import Page
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping
+
+    from qortex_db.filters import Where
+    from qortex_db.repositories.vectors.key_statements import VectorStatements
+    from qortex_db.repositories.vectors.table import VectorTable
+
+MAX_PAGE_SIZE: Final = 100_000
+"""The most rows of one page of `stream`."""
+
+
+class VectorReads:
+    """What reads the vectors of a table without comparing them."""
+
+    _vectors: VectorTable
+    _sql: VectorStatements
+
+    async def get(self, ids: Iterable[str]) -> dict[str, VectorRecord]:
+        """The stored vectors by id, embeddings as float32; who is missing is absent."""
+        keys = validation.check_ids(ids)
+        if not keys:
+            return {}
+        fetched = await self._vectors.run(self._sql.get, {IDS: keys})
+        record = self._vectors.shape.record
+        return {row[0]: record(row) for row in fetched.rows}
+
+    async def facet(
+        self,
+        path: str,
+        *,
+        where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        limit: int = 10,
+    ) -> list[FacetCount]:
+        """How many rows have each value at a path of the payload, the most frequent first.
+
+        Args:
+            path: As in a filter. Of an array each element counts, once for each row.
+            where: Count only these rows.
+            where_document: As of `search`.
+            limit: The most values, 1 to `MAX_LIMIT`.
+        """
+        params: dict[str, Any] = {"hits": validation.check_limit(limit, MAX_LIMIT)}
+        narrowed = self._vectors.narrow(with_document(where, where_document), params)
+        statement = self._vectors.searches.facet(narrowed, self._vectors.steps(path, "path"))
+        return [FacetCount(*row) for row in await self._vectors.rows(statement, params)]
+
+    async def count(
+        self, *, where: Where | None = None, where_document: Mapping[str, Any] | None = None
+    ) -> int:
+        """How many vectors there are: a scan, so not for every request."""
+        params: dict[str, Any] = {}
+        narrowed = self._vectors.narrow(with_document(where, where_document), params)
+        return int((await self._vectors.rows(self._vectors.searches.count(narrowed), params))[0][0])
+
+    async def scroll(
+        self,
+        *,
+        limit: int = 100,
+        after: str | None = None,
+        order_by: str | None = None,
+        descending: bool = False,
+        where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        with_embedding: bool = False,
+    ) -> ScrollPage:
+        """A page of vectors in the order of their ids, or of a payload's field and then of ids.
+
+        Args:
+            limit: 1 to `MAX_LIMIT`.
+            after: The `next` of the page before; only with the same `order_by` and `descending`.
+            order_by: A path into the payload, as in a filter; rows without it are left out. An
+                index of kind containment does not help here: the page costs a scan.
+            descending: The greatest first, ids too.
+            where: As of `search`.
+            where_document: As of `search`.
+            with_embedding: Return embeddings too; without, they are empty.
+        """
+        count = validation.check_limit(limit, MAX_LIMIT)
+        steps = () if order_by is None else self._vectors.steps(order_by, "order_by")
+        params: dict[str, Any] = {"hits": count}
+        if after is not None:
+            params |= _read_cursor(after, has_value=bool(steps))
+        if not isinstance(descending, bool):
+            raise InvalidInputError(f"descending is a {type(descending).__name__}; pass a bool.")
+        narrowed = self._vectors.narrow(with_document(where, where_document), params)
+        form = SearchForm(with_embedding=with_embedding)
+        page = Page(steps, goes_on=after is not None, descending=descending)
+        rows = await self._vectors.rows(self._vectors.searches.page(narrowed, form, page), params)
+        record = self._vectors.shape.record
+        last = json.dumps([rows[-1][0], rows[-1][-1]]) if len(rows) == count else None
+        return ScrollPage([record(row[:-1], with_embedding=with_embedding) for row in rows], last)
+
+    async def stream(
+        self,
+        *,
+        batch_size: int = 500,
+        where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        with_embedding: bool = True,
+    ) -> AsyncIterator[VectorRecord]:
+        """All vectors in the order of their ids, page by page by the last id seen.
+
+        Args:
+            batch_size: Rows of a page, and of memory.
+            where: As of `search`.
+            where_document: As of `search`.
+            with_embedding: Return embeddings too; without, they are empty.
+        """
+        size = validation.check_limit(batch_size, MAX_PAGE_SIZE, name="batch_size")
+        record = self._vectors.shape.record
+        params: dict[str, Any] = {"hits": size}
+        narrowed = self._vectors.narrow(with_document(where, where_document), params)
+        form = SearchForm(with_embedding=with_embedding)
+        page = Page()
+        while True:
+            statement = self._vectors.searches.page(narrowed, form, page)
+            rows = (await self._vectors.run(statement, params)).rows
+            for row in rows:
+                yield record(row[:-1], with_embedding=with_embedding)
+            if len(rows) < size:
+                return
+            page, params["after"] = Page(goes_on=True), rows[-1][0]
+
+
+def _read_cursor(cursor: object, *, has_value: bool) -> dict[str, str]:
+    try:
+        key, value = json.loads(cursor)  # type: ignore[arg-type]
+        params = {"after": validation.check_id(key)}
+        if has_value:
+            json.loads(value, parse_constant=_no_json)
+            params["after_value"] = validation.check_text(value, name="after")
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidInputError("after is no `next` of a page in this order.") from None
+    return params
+
+
+def _no_json(name: str) -> None:
+    raise ValueError(name)  # NaN, which Python's reader takes

@@ -1,0 +1,111 @@
+"""The repository of a vectors table: its writes, reads and searches, and what its index finds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qortex_db import observability, types
+from qortex_db.repositories import validation
+from qortex_db.repositories.vectors.index_advice import (
+    MAX_SAMPLE,
+    TABLE_SIZE,
+    IndexAdvice,
+    Judge,
+    RecallProbe,
+    Tuning,
+    advise,
+    sampled,
+    tune,
+)
+from qortex_db.repositories.vectors.key_statements import statements_for
+from qortex_db.repositories.vectors.reads import VectorReads
+from qortex_db.repositories.vectors.search.index_settings import MAX_EF_SEARCH
+from qortex_db.repositories.vectors.search.searches import VectorSearches
+from qortex_db.repositories.vectors.writes import VectorWrites
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+
+    from qortex_db.engine import Executor
+
+
+class VectorRepository(VectorWrites, VectorReads, VectorSearches):
+    """The vectors of one table: stored, changed, read and searched."""
+
+    def __init__(self, executor: Executor, table: Table, *, namespace: Any = None) -> None:
+        super().__init__(executor, table, namespace=namespace)
+        self._sql = statements_for(table, self._vectors.scope)
+
+    async def dimensions(self) -> int | None:
+        """What the column holds, read once for each engine; None where it declares nothing.
+
+        Raises:
+            SchemaVersionError: There is no such table.
+        """
+        return (await self._vectors.facts()).dimensions
+
+    async def recall_probe(
+        self, *, sample: int = 100, limit: int = 10, ef_search: int | None = None
+    ) -> RecallProbe:
+        """How many of the true neighbours the index finds, on random stored vectors.
+
+        It compares each of them with every row, so it is for now and then. The gauge
+        `qortex_vec_recall` shows the last one.
+
+        Args:
+            sample: How many, 1 to `MAX_SAMPLE`.
+            limit: How many neighbours of each, 1 to 1,000.
+            ef_search: As of `search`.
+        """
+        judge = await self._judge(sample, limit)
+        probe = RecallProbe(await judge.recall(ef_search), judge.sample, limit, ef_search)
+        observability.vec_recall.set(probe.recall, {"table": self._vectors.table.name})
+        return probe
+
+    async def tune(
+        self,
+        *,
+        target_recall: float = 0.95,
+        sample: int = 100,
+        limit: int = 10,
+        max_ef_search: int = MAX_EF_SEARCH,
+    ) -> Tuning:
+        """The smallest `ef_search` with which the index finds this share of the true neighbours.
+
+        Args:
+            target_recall: 0 to 1.
+            sample: As of `recall_probe`.
+            limit: As of `recall_probe`.
+            max_ef_search: Where to stop, 1 to 1,000.
+
+        Raises:
+            NotFoundError: None reaches it.
+        """
+        target = validation.check_number(target_recall, name="target_recall", low=0, high=1)
+        most = validation.check_limit(max_ef_search, MAX_EF_SEARCH, name="max_ef_search")
+        return await tune(await self._judge(sample, limit), target, most)
+
+    async def recommend_index(
+        self, *, rows: int | None = None, memory_bytes: int | None = None
+    ) -> IndexAdvice:
+        """Which index suits the table's size and the server's memory, and why.
+
+        Args:
+            rows: How many there will be; by default the planner's own estimate.
+            memory_bytes: What the index may take; by default half of `effective_cache_size`.
+        """
+        dimensions = await self.dimensions() or types.MAX_DIMENSIONS
+        found = await self._vectors.executor.run(TABLE_SIZE, {"name": self._vectors.qualified_name})
+        tuples, size, cache = found.rows[0] if found.rows else (-1, 0, 0)
+        if rows is None:  # not analyzed yet: from its size
+            rows = tuples if tuples >= 0 else size // (4 * dimensions + 100)
+        rows = validation.check_count(rows, name="rows")
+        memory = cache // 2 if memory_bytes is None else memory_bytes
+        return advise(rows, dimensions, memory)
+
+    async def _judge(self, sample: int, limit: int) -> Judge:
+        count = validation.check_limit(sample, MAX_SAMPLE, name="sample")
+        judge = Judge(self, limit)
+        statement = sampled(self._vectors.table, self._vectors.scope)
+        await judge.prepare(await self._vectors.rows(statement, {"sample": count}))
+        return judge

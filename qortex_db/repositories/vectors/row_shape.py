@@ -1,0 +1,140 @@
+"""What statements say of a row: its columns as they are read, and the order of its locks."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import ARRAY, Text, bindparam, cast, delete, func, null, type_coerce, update
+from sqlalchemy.dialects.postgresql import JSONB
+
+from qortex_db.models.collection import collection_of
+from qortex_db.models.vector_spec import DEFAULT_VECTOR
+from qortex_db.repositories.locking import locked_in_key_order
+from qortex_db.repositories.statement_cache import MAX_STATEMENTS
+from qortex_db.repositories.vectors.records import SearchHit, VectorRecord
+from qortex_db.repositories.vectors.written_columns import touched_columns
+from qortex_db.types import Embedding, HalfEmbedding, JsonText, SentEmbedding, SparseEmbedding
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement, Delete, Table, Update
+
+    from qortex_db.repositories.vectors.namespaces import Scope
+
+OPTIONAL: Final = ("payload", "document")
+"""What a table of vectors may lack."""
+
+
+def sent_embedding(column: ColumnElement[Any], name: str = "vec") -> ColumnElement[Any]:
+    """The embedding in binary, past the driver's codec; a sparse one as it is."""
+    if isinstance(column.type, SparseEmbedding):
+        return column.label(name)
+    full = cast(column, Embedding()) if isinstance(column.type, HalfEmbedding) else column
+    return func.vector_send(full, type_=SentEmbedding()).label(name)
+
+
+class RowShape:
+    """A table's rows as they are read: columns of a statement, and what is made of its rows.
+
+    Attributes:
+        vectors: The names of the further vectors.
+        attributes: The names of the host's own columns.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        collection = collection_of(table)
+        self.vectors = [name for name in collection.vectors if name != DEFAULT_VECTOR]
+        self.attributes = list(collection.attributes)
+
+    def of_record(self, *, with_embedding: bool = True) -> list[ColumnElement[Any]]:
+        """What `record` reads; without embeddings those are NULL."""
+        embedding = sent_embedding(self.table.c.vec) if with_embedding else null().label("vec")
+        further = [
+            sent_embedding(self.table.c[name], f"vector_{i}")
+            if with_embedding
+            else null().label(f"vector_{i}")
+            for i, name in enumerate(self.vectors)
+        ]
+        return [self.table.c.id, embedding, *self._optional(), *further, *self._attributes()]
+
+    def record(self, row: Sequence[Any], *, with_embedding: bool = True) -> VectorRecord:
+        """A row of `of_record`; what comes after is left alone."""
+        key, embedding, payload, document = row[:4]
+        if not (self.vectors or self.attributes):
+            return VectorRecord(key, embedding, payload, document)
+        end = 4 + len(self.vectors)
+        vectors = None
+        if with_embedding:
+            vectors = dict(zip(self.vectors, row[4:end], strict=True))
+        attributes = dict(zip(self.attributes, row[end:], strict=False))
+        return VectorRecord(key, embedding, payload, document, vectors, attributes)
+
+    def of_hit(
+        self, vector: ColumnElement[Any], *, with_payload: bool, with_embedding: bool
+    ) -> list[ColumnElement[Any]]:
+        """What `hit` reads after id and score."""
+        columns = self._optional()
+        if not with_payload:
+            columns = [null().label(name) for name in OPTIONAL]
+        if with_embedding:
+            columns.append(sent_embedding(vector))
+        if not (with_payload and self.attributes):
+            return columns
+        if not with_embedding:
+            columns.append(null().label("vec"))
+        return [*columns, *self._attributes()]
+
+    def hit(self, row: Sequence[Any], score: float) -> SearchHit:
+        """A row of id, distance and `of_hit`, with its score."""
+        if len(row) <= 5:  # noqa: PLR2004 - no attributes
+            return SearchHit(row[0], score, *row[2:])
+        payload, document, embedding = row[2:5]
+        attributes = dict(zip(self.attributes, row[5:], strict=True))
+        return SearchHit(row[0], score, payload, document, embedding, attributes)
+
+    def _optional(self) -> list[ColumnElement[Any]]:
+        """Payload and document, NULL where the table lacks one."""
+        table = self.table
+        payload = (
+            type_coerce(cast(table.c.payload, Text), JsonText()) if "payload" in table.c else null()
+        )
+        document = table.c.document if "document" in table.c else null()
+        return [payload.label("payload"), document.label("document")]
+
+    def _attributes(self) -> list[ColumnElement[Any]]:
+        # By number: a host may call a column as a statement of ours calls something else.
+        names = enumerate(self.attributes)
+        return [self.table.c[name].label(f"attribute_{i}") for i, name in names]
+
+
+@functools.lru_cache(MAX_STATEMENTS)
+def row_shape(table: Table) -> RowShape:
+    """The rows of a table, the same object at every call."""
+    return RowShape(table)
+
+
+def merge_in_key_order(
+    table: Table, scope: Scope, condition: ColumnElement[bool], removed: int
+) -> Update:
+    """Take paths out of payloads, and put keys into them; an equal payload is left alone."""
+    keys = locked_in_key_order([table.c.id], condition, *scope.clauses)
+    payload: ColumnElement[Any] = table.c.payload
+    for i in range(removed):
+        path = cast(bindparam(f"row_path_{i}"), ARRAY(Text))
+        payload = payload.op("#-", return_type=JSONB())(path)
+    values = cast(bindparam("row_values", type_=Text), JSONB)
+    payload = payload.op("||", return_type=JSONB())(values)
+    changes: dict[str, Any] = touched_columns(table).values() | {"payload": payload}
+    if "updated_at" in table.c:
+        changes["updated_at"] = func.now()
+    changed = table.c.payload.is_distinct_from(payload)
+    return update(table).where(table.c.id == keys.c.id, *scope.clauses, changed).values(changes)
+
+
+def delete_in_key_order(table: Table, scope: Scope, condition: ColumnElement[bool]) -> Delete:
+    """Remove rows."""
+    keys = locked_in_key_order([table.c.id], condition, *scope.clauses)
+    return delete(table).where(table.c.id == keys.c.id, *scope.clauses)

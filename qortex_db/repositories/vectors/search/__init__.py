@@ -1,0 +1,1 @@
+"""Searches: what compares vectors, and the statements that do it."""

@@ -1,0 +1,154 @@
+"""Searches from examples, each one statement, built once for each form of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import (
+    ARRAY,
+    Integer,
+    Text,
+    bindparam,
+    case,
+    cast,
+    func,
+    or_,
+    select,
+    true,
+    union,
+    union_all,
+)
+
+from qortex_db.filters.fields import Constant
+from qortex_db.repositories.statement_cache import built_once
+from qortex_db.types import Embedding, EncodedEmbeddings
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Select, SelectBase, Subquery
+
+    from qortex_db.filters import Filter
+    from qortex_db.repositories.vectors.search.nearest import Nearest, SearchForm
+
+_SIDES: Final = ("positive", "negative")
+
+
+@built_once
+def nearest_to_mean(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[Any]:
+    """The rows nearest to the mean of examples, and how many of those there are."""
+    sides = []
+    for side in _SIDES:
+        examples = _examples(rows, side)
+        one: ColumnElement[Any] = cast(examples.c.vec, Embedding())
+        if rows.vector.metric == "cosine":  # then each example counts by its direction alone
+            one = func.l2_normalize(one)
+        mean = func.avg(one).label("mean")
+        sides.append(select(mean, func.count().label("count")).select_from(examples).cte(side))
+    liked, disliked = sides
+    towards = liked.c.mean.op("+")(liked.c.mean.op("-")(disliked.c.mean))
+    aim = func.coalesce(towards, liked.c.mean, type_=Embedding())
+    count = liked.c.count + disliked.c.count
+    target = (
+        select(aim.label("aim"), count.label("examples"))
+        .select_from(liked.join(disliked, true()))
+        .cte("target")
+        .prefix_with("MATERIALIZED")
+    )
+    query = cast(select(target.c.aim).correlate(None).scalar_subquery(), rows.vector.type)
+    (found,) = rows.found(form, where, [query], _no_example(rows))
+    return (
+        select(*found.c, target.c.examples)
+        .select_from(target.outerjoin(found, true()))
+        .order_by(found.c.distance, found.c.id)
+    )
+
+
+@built_once
+def best_scores(
+    rows: Nearest, where: Filter | None, form: SearchForm, positives: int
+) -> Select[Any]:
+    """The rows that score best against all examples, and how many of those there are."""
+    place = func.row_number().over().label("place")
+    sides = []
+    for side in _SIDES:
+        examples = _examples(rows, side)
+        sides.append(select(examples.c.vec, place).cte(side).prefix_with("MATERIALIZED"))
+    liked = sides[0]
+    candidates: SelectBase
+    if form.exact:
+        every = select(rows.table.c.id).where(
+            rows.column.is_not(None), *rows.scope.clauses, *_no_example(rows)
+        )
+        candidates = every if where is None else every.where(where.clause)
+    else:
+        bare = replace(form, with_payload=False, with_embedding=False)
+        queries = [
+            cast(
+                select(liked.c.vec).where(liked.c.place == i).correlate(None).scalar_subquery(),
+                rows.vector.type,
+            )
+            for i in range(1, positives + 1)
+        ]
+        parts = rows.found(bare, where, queries, _no_example(rows))
+        candidates = union(*(select(part.c.id) for part in parts))
+    keys = candidates.subquery("candidates")
+    # The least distance is no NaN, the distance of a zero vector, unless all are.
+    nearest = [
+        select(func.min(rows.vector.distance(rows.column, side.c.vec)))
+        .select_from(side)
+        .correlate(rows.table)
+        .scalar_subquery()
+        for side in sides
+    ]
+    compared = (
+        select(rows.table.c.id, nearest[0].label("liked"), nearest[1].label("disliked"))
+        .select_from(rows.table.join(keys, keys.c.id == rows.table.c.id))
+        .where(*rows.scope.clauses)
+        .subquery("compared")
+    )
+    good, bad = (_similarity(rows, compared.c[name]) for name in ("liked", "disliked"))
+    score = case((or_(bad.is_(None), good > bad), good), else_=-(bad * bad)).label("score")
+    best = (
+        select(compared.c.id, score)
+        .where(compared.c.liked != Constant("NaN"))
+        .order_by(score.desc(), compared.c.id)
+        .limit(bindparam("hits", type_=Integer))
+        .subquery("best")
+    )
+    hits = (
+        select(best.c.id, best.c.score, *rows.columns(form))
+        .select_from(best.join(rows.table, rows.table.c.id == best.c.id))
+        .where(*rows.scope.clauses)
+        .subquery("hits")
+    )
+    counts = [select(func.count()).select_from(side).scalar_subquery() for side in sides]
+    total = select((counts[0] + counts[1]).label("examples")).subquery("total")
+    return (
+        select(*hits.c, total.c.examples)
+        .select_from(total.outerjoin(hits, true()))
+        .order_by(hits.c.score.desc(), hits.c.id)
+    )
+
+
+def _examples(rows: Nearest, side: str) -> Subquery:
+    """The embeddings of a side: those stored under its ids, and those given."""
+    ids = cast(bindparam(f"{side}_ids"), ARRAY(Text))
+    stored = select(rows.column.label("vec")).where(
+        rows.table.c.id == func.any(ids), *rows.scope.clauses
+    )
+    sparse = rows.vector.storage == "sparse"
+    arrays = cast(bindparam(f"{side}_vecs"), ARRAY(Text) if sparse else EncodedEmbeddings())
+    given = select(cast(func.unnest(arrays), rows.vector.type))
+    return union_all(stored, given).subquery(f"{side}_examples")
+
+
+def _no_example(rows: Nearest) -> list[ColumnElement[bool]]:
+    keys = [cast(bindparam(f"{side}_ids"), ARRAY(Text)) for side in _SIDES]
+    return [rows.table.c.id != func.all(ids) for ids in keys]
+
+
+def _similarity(rows: Nearest, distance: ColumnElement[float]) -> ColumnElement[Any]:
+    """Above zero for what is alike, by any metric."""
+    if rows.vector.metric == "cosine":
+        return 1.0 - distance
+    return -distance if rows.vector.metric == "inner_product" else 1.0 / (1.0 + distance)

@@ -1,0 +1,124 @@
+"""Searches that start from examples, each one statement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+
+from qortex_db.errors import InvalidInputError, NotFoundError
+from qortex_db.filters import with_document
+from qortex_db.repositories import validation
+from qortex_db.repositories.vectors.records import MAX_LIMIT, EmbeddingInput, SearchHits
+from qortex_db.repositories.vectors.search.example_statements import best_scores, nearest_to_mean
+from qortex_db.repositories.vectors.search.index_settings import BRANCH_LIMIT, MAX_QUERIES, approach
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from qortex_db.engine import TableFacts
+    from qortex_db.filters import Where
+    from qortex_db.repositories.vectors.table import VectorTable
+
+MAX_EXAMPLES: Final = 1_000
+"""The most examples of one `recommend` from their mean."""
+
+Strategy: TypeAlias = Literal["average", "best_score"]
+
+
+class ExampleSearches:
+    """Searches of a table by what is in it."""
+
+    _vectors: VectorTable
+
+    async def recommend(
+        self,
+        positive: Sequence[str | EmbeddingInput],
+        negative: Sequence[str | EmbeddingInput] = (),
+        *,
+        limit: int = 10,
+        where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        strategy: Strategy = "average",
+        using: str | None = None,
+        exact: bool = False,
+        with_payload: bool = True,
+        with_embedding: bool = False,
+    ) -> SearchHits:
+        """What is like the positive examples and unlike the negative ones; no example is a hit.
+
+        Args:
+            positive: Ids of stored vectors, or embeddings; at least one.
+            negative: The same; may be empty.
+            limit: 1 to `MAX_LIMIT`.
+            where: As of `search`.
+            where_document: As of `search`.
+            strategy: "average" searches from the mean of the positive examples, moved away from the
+                mean of the negative ones by the difference between the two; by cosine each counts
+                by its direction alone. "best_score" compares with each of up to `MAX_QUERIES`: a
+                score is the greatest similarity to a positive example if that is above the greatest
+                to a negative one, and else minus the square of the latter. By l2 and l1 similarity
+                is 1 / (1 + distance). The index brings in the hundred nearest of each positive
+                example, or as many as the limit if that is larger.
+            using: As of `search`.
+            exact: As of `search`.
+            with_payload: As of `search`.
+            with_embedding: As of `search`.
+
+        Raises:
+            NotFoundError: An id is not there.
+            InvalidInputError: An argument was refused.
+
+        Source:
+            Qdrant's recommendation strategies `average_vector` and `best_score`.
+        """
+        vectors = self._vectors.using(using)
+        if strategy not in get_args(Strategy):
+            names = ", ".join(get_args(Strategy))
+            raise InvalidInputError(f"strategy has to be one of {names}.")
+        by_each = strategy == "best_score"
+        count = validation.check_limit(limit, MAX_LIMIT)
+        facts = await vectors.facts()
+        params: dict[str, Any] = {"hits": count}
+        params["candidates"] = max(BRANCH_LIMIT, count) if by_each else count
+        liked = _add_examples(params, "positive", positive, vectors, facts)
+        if not liked:
+            raise InvalidInputError("positive is empty; pass at least one example.")
+        wanted = liked + _add_examples(params, "negative", negative, vectors, facts)
+        most = MAX_QUERIES if by_each else MAX_EXAMPLES
+        validation.check_limit(wanted, most, name="the number of examples")
+        narrowed, form = approach(
+            vectors,
+            params,
+            with_document(where, where_document),
+            excluding=True,  # the examples
+            exact=exact,
+            with_payload=with_payload,
+            with_embedding=with_embedding,
+        )
+        sources = vectors.searches.rows
+        if by_each:
+            statement = best_scores(sources, narrowed, form, liked)
+        else:
+            statement = nearest_to_mean(sources, narrowed, form)
+        rows = await vectors.rows(statement, params)
+        if rows[0][-1] < wanted:
+            raise NotFoundError(f"{wanted - rows[0][-1]} of the examples' ids are not there.")
+        found = [row[:-1] for row in rows if row[0] is not None]
+        shape = vectors.shape
+        hits = [shape.hit(row, row[1]) for row in found] if by_each else vectors.hits(found)
+        return SearchHits(hits, requested=count, complete=True)
+
+
+def _add_examples(
+    params: dict[str, Any], side: str, examples: object, vectors: VectorTable, facts: TableFacts
+) -> int:
+    """Put the examples of a side among the parameters, and say how many they are."""
+    listed = validation.check_list(examples, name=side)
+    ids = [one for one in listed if isinstance(one, str)]
+    keys = validation.check_ids(ids, name=f"the ids of {side}")
+    embeddings = [
+        vectors.encode(one, facts, f"{side}[{i}]")
+        for i, one in enumerate(listed)
+        if not isinstance(one, str)
+    ]
+    params |= {f"{side}_ids": keys, f"{side}_vecs": embeddings}
+    return len(keys) + len(embeddings)

@@ -1,0 +1,285 @@
+"""Searches that fuse several queries, each one statement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
+
+from qortex_db.errors import InvalidInputError
+from qortex_db.filters import check_query, with_document
+from qortex_db.models.collection import collection_of
+from qortex_db.repositories import validation
+from qortex_db.repositories.vectors.records import MAX_LIMIT, EmbeddingInput, SearchHits
+from qortex_db.repositories.vectors.search.fused_statements import (
+    BranchName,
+    Fusion,
+    hybrid,
+    many,
+    multi,
+)
+from qortex_db.repositories.vectors.search.index_settings import BRANCH_LIMIT, MAX_QUERIES, approach
+from qortex_db.types import SparseVector
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qortex_db.filters import Where
+    from qortex_db.repositories.vectors.table import VectorTable
+
+SparseInput: TypeAlias = SparseVector | Mapping[int, float]
+"""A sparse embedding, or a mapping from positions, counted from 0, to components."""
+
+_BRANCHES: Final[tuple[BranchName, ...]] = get_args(BranchName)
+
+
+class FusedSearches:
+    """Searches of a table by several queries at once."""
+
+    _vectors: VectorTable
+
+    async def hybrid_search(
+        self,
+        embedding: EmbeddingInput | None,
+        text: str | None = None,
+        *,
+        sparse: SparseInput | None = None,
+        limit: int = 10,
+        where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        alpha: float | None = None,
+        weights: Mapping[BranchName, float] | None = None,
+        k: int = 60,
+        branch_limit: int | Mapping[BranchName, int] | None = None,
+        using: str | None = None,
+        sparse_using: str | None = None,
+        exact: bool = False,
+        with_payload: bool = True,
+        with_embedding: bool = False,
+    ) -> SearchHits:
+        """The best by meaning, by words and by a sparse vector together, all under one filter.
+
+        Each that is given is a branch; one alone will do. A row's score is the sum over the
+        branches that find it: by reciprocal rank `weight / (k + rank)`, or with `alpha`
+        `weight * s`, where s is the branch's own score scaled from 0, its worst, to 1, its best.
+
+        Args:
+            embedding: As of `search`: the branch "dense".
+            text: Words, "phrases", -exclusions and `or`, as `websearch_to_tsquery` reads them; at
+                most 1,000 characters: the branch "text".
+            sparse: For a sparse vector of the collection: the branch "sparse". By cosine and inner
+                product it finds only what is similar at all.
+            limit: 1 to `MAX_LIMIT`.
+            where: As of `search`.
+            where_document: As of `search`.
+            alpha: 0 to 1: the weight of the dense branch; the others share 1 - alpha equally. None
+                fuses by reciprocal rank.
+            weights: Of branches by name, to multiply theirs; 1 where none is given.
+            k: How flat reciprocal ranks are, 1 to 10,000.
+            branch_limit: How many each branch brings in, or a mapping by name; by default 100, or
+                the limit if larger.
+            using: As of `search`.
+            sparse_using: The name of the sparse vector, where the collection has several.
+            exact: Compare the embeddings with every row.
+            with_payload: As of `search`.
+            with_embedding: As of `search`.
+
+        Returns:
+            Not `complete` where fewer than the limit came back and a `branch_limit` is below it.
+
+        Raises:
+            InvalidInputError: An argument was refused, or the table lacks what a branch looks at.
+        """
+        vectors = self._vectors.using(using)
+        count = validation.check_limit(limit, MAX_LIMIT)
+        if sparse is None and sparse_using is not None:
+            raise InvalidInputError(
+                "sparse_using names a vector, but there is no sparse embedding."
+            )
+        beside = _sparse_vector(vectors, sparse_using) if sparse is not None else None
+        given = {"dense": embedding, "text": text, "sparse": sparse}
+        names: tuple[BranchName, ...] = tuple(name for name in _BRANCHES if given[name] is not None)
+        if not names:
+            raise InvalidInputError("Pass an embedding, a text or a sparse embedding.")
+        limits = _limits(branch_limit, names, max(BRANCH_LIMIT, count))
+        params: dict[str, Any] = {"hits": count, **_weights(weights, names, alpha)}
+        params |= {f"{name}_candidates": limits[name] for name in names}
+        params["candidates"] = limits.get("dense", 1)
+        if alpha is None:
+            params["k"] = float(validation.check_limit(k, MAX_LIMIT, name="k"))
+        if text is not None:
+            if "document" not in vectors.table.c:
+                raise InvalidInputError(f"The table {vectors.table.name} has no column document.")
+            params["text"] = check_query(text, "text")
+        if embedding is not None:
+            params["query"] = vectors.encode_query(embedding, await vectors.facts())
+        if beside is not None:
+            params["sparse_query"] = beside.encode(sparse, await beside.facts(), "sparse")
+        narrowed, form = approach(
+            vectors,
+            params,
+            with_document(where, where_document),
+            exact=exact,
+            with_payload=with_payload,
+            with_embedding=with_embedding,
+            beside=limits.get("sparse", 0),
+        )
+        spec = None if beside is None else beside.vector
+        fusion = Fusion(names, "ranks" if alpha is None else "scores", spec)
+        rows = await vectors.rows(hybrid(vectors.searches.rows, narrowed, form, fusion), params)
+        # A branch that brings in fewer than the limit may have left out what matches.
+        complete = len(rows) == count or min(limits.values()) >= count
+        return SearchHits(
+            (vectors.shape.hit(row, row[1]) for row in rows), requested=count, complete=complete
+        )
+
+    async def multi_search(
+        self,
+        embeddings: Sequence[EmbeddingInput],
+        *,
+        limit: int = 10,
+        where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        using: str | None = None,
+        exact: bool = False,
+        with_payload: bool = True,
+        with_embedding: bool = False,
+    ) -> SearchHits:
+        """The vectors most similar to any of several, each once, by its best score.
+
+        Args:
+            embeddings: 1 to `MAX_QUERIES`.
+            limit: 1 to `MAX_LIMIT`, over all of them together.
+            where: As of `search`.
+            where_document: As of `search`.
+            using: As of `search`.
+            exact: As of `search`.
+            with_payload: As of `search`.
+            with_embedding: As of `search`.
+        """
+        vectors = self._vectors.using(using)
+        count = validation.check_limit(limit, MAX_LIMIT)
+        params: dict[str, Any] = {"candidates": count, "hits": count}
+        number = await _add_queries(params, vectors, embeddings)
+        narrowed, form = approach(
+            vectors,
+            params,
+            with_document(where, where_document),
+            exact=exact,
+            with_payload=with_payload,
+            with_embedding=with_embedding,
+        )
+        rows = await vectors.rows(multi(vectors.searches.rows, narrowed, form, number), params)
+        return SearchHits(vectors.hits(rows), requested=count, complete=True)
+
+    async def search_many(
+        self,
+        embeddings: Sequence[EmbeddingInput],
+        *,
+        limit: int = 10,
+        where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        using: str | None = None,
+        exact: bool = False,
+        with_payload: bool = True,
+        with_embedding: bool = False,
+    ) -> list[SearchHits]:
+        """What `search` finds for each of several embeddings, in one round trip.
+
+        Args:
+            embeddings: 1 to `MAX_QUERIES`.
+            limit: 1 to `MAX_LIMIT`, for each of them.
+            where: As of `search`.
+            where_document: As of `search`.
+            min_score: As of `search`.
+            using: As of `search`.
+            exact: As of `search`.
+            with_payload: As of `search`.
+            with_embedding: As of `search`.
+
+        Returns:
+            The answers in the order of the embeddings.
+        """
+        vectors = self._vectors.using(using)
+        count = validation.check_limit(limit, MAX_LIMIT)
+        floor = -math.inf if min_score is None else vectors.check_score(min_score)
+        params: dict[str, Any] = {"candidates": count}
+        number = await _add_queries(params, vectors, embeddings)
+        narrowed, form = approach(
+            vectors,
+            params,
+            with_document(where, where_document),
+            exact=exact,
+            with_payload=with_payload,
+            with_embedding=with_embedding,
+        )
+        rows = await vectors.rows(many(vectors.searches.rows, narrowed, form, number), params)
+        answers: list[list[Any]] = [[] for _ in range(number)]
+        for *row, answer in rows:
+            answers[answer].append(row)
+        return [
+            SearchHits(vectors.hits(answer, floor), requested=count, complete=True)
+            for answer in answers
+        ]
+
+
+async def _add_queries(params: dict[str, Any], vectors: VectorTable, embeddings: object) -> int:
+    """Put several queries among the parameters, and say how many they are."""
+    queries = validation.check_list(embeddings, name="embeddings")
+    validation.check_limit(len(queries), MAX_QUERIES, name="the number of embeddings")
+    facts = await vectors.facts()
+    for i, query in enumerate(queries):
+        params[f"query_{i}"] = vectors.encode(query, facts, f"embeddings[{i}]")
+    return len(queries)
+
+
+def _sparse_vector(vectors: VectorTable, name: str | None) -> VectorTable:
+    """The sparse vector of this name, or the only one."""
+    specs = collection_of(vectors.table).vectors.items()
+    names = [key for key, spec in specs if spec.storage == "sparse"]
+    if name is None and len(names) == 1:
+        return vectors.using(names[0])
+    if name not in names:
+        has = f"it has {', '.join(names)}: pass sparse_using" if names else "it has none"
+        raise InvalidInputError(f"Which sparse vector of {vectors.table.name}? {has}.")
+    return vectors.using(name)
+
+
+def _of_branches(given: object, names: tuple[BranchName, ...], at: str) -> Mapping[BranchName, Any]:
+    """A mapping from names of branches that a search has."""
+    if not isinstance(given, Mapping):
+        raise InvalidInputError(f"{at} is a {type(given).__name__}; pass a dict by branch.")
+    if not given.keys() <= set(names):
+        raise InvalidInputError(f"{at} names another branch; this search has {', '.join(names)}.")
+    return given
+
+
+def _limits(
+    given: int | Mapping[BranchName, int] | None, names: tuple[BranchName, ...], default: int
+) -> dict[BranchName, int]:
+    at = "branch_limit"
+    if given is None or isinstance(given, Mapping):
+        own = _of_branches(given or {}, names, at)
+    else:
+        own = dict.fromkeys(names, given)
+    limits = dict.fromkeys(names, default)
+    return limits | {
+        name: validation.check_limit(value, MAX_LIMIT, name=at) for name, value in own.items()
+    }
+
+
+def _weights(
+    given: Mapping[BranchName, float] | None, names: tuple[BranchName, ...], alpha: float | None
+) -> dict[str, float]:
+    """The branches' weights, as parameters."""
+    weights: dict[BranchName, float] = dict.fromkeys(names, 1.0)
+    if alpha is not None:
+        dense = validation.check_number(alpha, name="alpha", low=0, high=1)
+        others = max(1, len(names) - ("dense" in names))
+        weights = {name: dense if name == "dense" else (1 - dense) / others for name in names}
+    for name, value in _of_branches({} if given is None else given, names, "weights").items():
+        weights[name] *= validation.check_number(value, name=f"weights[{name!r}]", low=0)
+    if not any(weights.values()):
+        raise InvalidInputError("The weights of all branches are 0; give one of them more.")
+    return {f"{name}_weight": weight for name, weight in weights.items()}

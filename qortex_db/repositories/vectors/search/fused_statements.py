@@ -1,0 +1,148 @@
+"""Searches by several queries at once, each one statement, built once for each form of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from sqlalchemy import (
+    Float,
+    Integer,
+    Text,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    select,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+
+from qortex_db.filters.fields import Constant, text_language, words
+from qortex_db.repositories.statement_cache import built_once
+from qortex_db.repositories.vectors.search.nearest import Branch, Nearest, SearchForm, found
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Select, Subquery
+
+    from qortex_db.filters import Filter
+    from qortex_db.models import VectorSpec
+
+BranchName: TypeAlias = Literal["dense", "text", "sparse"]
+
+_HITS = bindparam("hits", type_=Integer)
+# The distance of sparse vectors that share no position: such a row is no match, as in full text.
+_UNRELATED: Final = {"inner_product": 0, "cosine": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """What is fused, and how.
+
+    Attributes:
+        by: Reciprocal ranks, or scores scaled from 0 to 1.
+        sparse: What the branch of this name searches.
+    """
+
+    names: tuple[BranchName, ...]
+    by: Literal["ranks", "scores"]
+    sparse: VectorSpec | None
+
+
+@built_once
+def hybrid(rows: Nearest, where: Filter | None, form: SearchForm, fusion: Fusion) -> Select[Any]:
+    """The best of the rows that any branch brings in, by a fused score."""
+    bare = replace(form, with_payload=False, with_embedding=False)
+    queries: dict[BranchName, Branch] = {}
+    if "dense" in fusion.names:
+        queries["dense"] = Branch(rows)
+    sparse = fusion.sparse
+    if sparse is not None:
+        queries["sparse"] = Branch(Nearest(rows.table, sparse, rows.scope, "sparse_"))
+    shares = []
+    for name, branch in zip(queries, found([*queries.values()], bare, where), strict=True):
+        share = _share(fusion, name, -branch.c.distance, branch.c.id)
+        matches = branch.c.distance != Constant("NaN")  # as of a zero vector
+        if name == "sparse" and sparse is not None and sparse.metric in _UNRELATED:
+            matches = branch.c.distance < Constant(_UNRELATED[sparse.metric])
+        shares.append(select(branch.c.id, share).where(matches))
+    if "text" in fusion.names:
+        lexical = _matching(rows, where)
+        share = _share(fusion, "text", lexical.c.rank, lexical.c.id)
+        shares.append(select(lexical.c.id, share))
+    every = union_all(*shares).subquery("every")
+    # In the shares' own order: equal ones in another order have to give an equal sum.
+    total = func.sum(aggregate_order_by(every.c.share, every.c.share))
+    best = (
+        select(every.c.id, total.label("score"))
+        .group_by(every.c.id)
+        .order_by(total.desc(), every.c.id)
+        .limit(_HITS)
+        .subquery("best")
+    )
+    return (
+        select(best.c.id, best.c.score, *rows.columns(form))
+        .select_from(best.join(rows.table, rows.table.c.id == best.c.id))
+        .where(*rows.scope.clauses)
+        .order_by(best.c.score.desc(), best.c.id)
+    )
+
+
+def _matching(rows: Nearest, where: Filter | None) -> Subquery:
+    """The rows whose document matches a text, the best by `ts_rank_cd`."""
+    language = text_language(rows.table)
+    text = words(rows.table.c.document, language)
+    query = func.websearch_to_tsquery(Constant(language), bindparam("text", type_=Text))
+    rank = func.ts_rank_cd(text, query)
+    matching = select(rows.table.c.id, rank.label("rank")).where(
+        text.op("@@", is_comparison=True)(query), *rows.scope.clauses
+    )
+    if where is not None:
+        matching = matching.where(where.clause)
+    limit = bindparam("text_candidates", type_=Integer)
+    return matching.order_by(rank.desc(), rows.table.c.id).limit(limit).subquery("lexical")
+
+
+@built_once
+def multi(rows: Nearest, where: Filter | None, form: SearchForm, count: int) -> Select[Any]:
+    """The rows nearest to any of several queries, each once, by its least distance."""
+    branches = rows.found(form, where, _queries(rows, count))
+    every = union_all(*(select(*branch.c) for branch in branches)).subquery("every")
+    place = func.row_number().over(partition_by=every.c.id, order_by=every.c.distance)
+    placed = select(*every.c, place.label("place")).subquery("placed")
+    return (
+        select(*(placed.c[column.name] for column in every.c))
+        .where(placed.c.place == 1)
+        .order_by(placed.c.distance, placed.c.id)
+        .limit(_HITS)
+    )
+
+
+@built_once
+def many(rows: Nearest, where: Filter | None, form: SearchForm, count: int) -> Select[Any]:
+    """The rows nearest to each of several queries, and the number of that query."""
+    branches = rows.found(form, where, _queries(rows, count))
+    every = union_all(
+        *(
+            select(*branch.c, literal_column(str(i), Integer).label("number"))
+            for i, branch in enumerate(branches)
+        )
+    ).subquery("every")
+    return select(*every.c).order_by(every.c.number, every.c.distance, every.c.id)
+
+
+def _queries(rows: Nearest, count: int) -> list[ColumnElement[Any]]:
+    return [bindparam(f"query_{i}", type_=rows.vector.type) for i in range(count)]
+
+
+def _share(
+    fusion: Fusion, name: BranchName, better: ColumnElement[float], key: ColumnElement[str]
+) -> ColumnElement[Any]:
+    """What a branch adds to a row's score; `better` grows with what it finds better."""
+    weight = bindparam(f"{name}_weight", type_=Float)
+    if fusion.by == "ranks":
+        place = func.row_number().over(order_by=(better.desc(), key))
+        return (weight / (bindparam("k", type_=Float) + place)).label("share")
+    low, high = func.min(better).over(), func.max(better).over()
+    scaled = case((high == low, 1.0), else_=(better - low) / func.nullif(high - low, 0))
+    return (weight * scaled).label("share")

@@ -1,0 +1,101 @@
+"""How a search uses its index: what it is told, and what it takes unasked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from qortex_db.errors import InvalidInputError
+from qortex_db.repositories import validation
+from qortex_db.repositories.vectors.search.nearest import SearchForm
+
+if TYPE_CHECKING:
+    from qortex_db.filters import Filter, Where
+    from qortex_db.repositories.vectors.table import VectorTable
+
+MAX_EF_SEARCH: Final = 1_000
+"""pgvector's own limit of `hnsw.ef_search`; beyond it an iterative scan goes on."""
+MAX_PROBES: Final = 32_768
+"""pgvector's own limit of `ivfflat.probes`."""
+MAX_QUERIES: Final = 32
+"""The most queries of one statement: each is a branch of its own."""
+BRANCH_LIMIT: Final = 100
+"""How many rows a branch brings in where several are fused, unless said otherwise."""
+
+IterativeScan: TypeAlias = Literal["relaxed", "strict", "off"]
+
+_DEFAULT_EF_SEARCH = 40
+_FILTERED_EF_SEARCH = 200
+_SCANS = {"relaxed": "relaxed_order", "strict": "strict_order", "off": "off"}
+_LIBRARIES = {"ef_search": "hnsw", "iterative_scan": "hnsw", "probes": "ivfflat"}
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """What a caller says of an index; None leaves it to us."""
+
+    ef_search: int | None = None
+    probes: int | None = None
+    iterative_scan: IterativeScan | None = None
+    oversampling: float | None = None
+
+
+_UNTOUCHED: Final = Knobs()
+
+
+def approach(
+    vectors: VectorTable,
+    params: dict[str, Any],
+    where: Where | None,
+    *,
+    exact: bool,
+    with_payload: bool = True,
+    with_embedding: bool = False,
+    excluding: bool = False,
+    beside: int = 0,
+    knobs: Knobs = _UNTOUCHED,
+) -> tuple[Filter | None, SearchForm]:
+    """The filter and the form of a search for `params["candidates"]`.
+
+    Args:
+        params: Of the statement; those of the filter and of the settings are put among them.
+        excluding: Whether rows are left out even without a filter.
+        beside: The most rows that another index brings in to the same statement.
+    """
+    narrowed = vectors.narrow(where, params)
+    reach = params["oversampled"] = vectors.reach(params["candidates"], knobs.oversampling)
+    filtered = excluding or narrowed is not None or bool(vectors.scope.clauses)
+    settings = {} if exact is True else _settings(max(reach, beside), knobs, filtered=filtered)
+    params |= settings
+    form = SearchForm(
+        exact=exact,
+        guarded=not exact,
+        settings=tuple(f"{_LIBRARIES[name]}.{name}" for name in settings),
+        with_payload=with_payload,
+        with_embedding=with_embedding,
+    )
+    return narrowed, form
+
+
+def _settings(count: int, knobs: Knobs, *, filtered: bool) -> dict[str, str]:
+    """The settings of pgvector that a search needs, beyond what the server has."""
+    found = {}
+    ef_search, iterative_scan = knobs.ef_search, knobs.iterative_scan
+    if ef_search is not None:
+        ef_search = validation.check_limit(ef_search, MAX_EF_SEARCH, name="ef_search")
+    if iterative_scan is not None and iterative_scan not in _SCANS:
+        raise InvalidInputError(f"iterative_scan has to be one of {', '.join(_SCANS)}.")
+    # LIMIT above ef_search would silently return ef_search rows.
+    if (
+        filtered
+        or ef_search is not None
+        or iterative_scan is not None
+        or count > _DEFAULT_EF_SEARCH
+    ):
+        least = _FILTERED_EF_SEARCH if filtered else _DEFAULT_EF_SEARCH
+        found["ef_search"] = str(ef_search or min(MAX_EF_SEARCH, max(least, count)))
+        scan = iterative_scan or ("relaxed" if filtered else "strict")
+        found["iterative_scan"] = _SCANS[scan]
+    if knobs.probes is not None:
+        found["probes"] = str(validation.check_limit(knobs.probes, MAX_PROBES, name="probes"))
+    return found

@@ -1,0 +1,297 @@
+"""Searches of one table: each is one statement, in either lane."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from qortex_db.filters import with_document
+from qortex_db.repositories import validation
+from qortex_db.repositories.vectors.records import (
+    MAX_LIMIT,
+    EmbeddingInput,
+    SearchGroup,
+    SearchGroups,
+    SearchHits,
+)
+from qortex_db.repositories.vectors.search.diversity import most_diverse
+from qortex_db.repositories.vectors.search.examples import ExampleSearches
+from qortex_db.repositories.vectors.search.explain import Explain, SearchPlan, read_plan
+from qortex_db.repositories.vectors.search.fused import FusedSearches
+from qortex_db.repositories.vectors.search.index_settings import IterativeScan, Knobs, approach
+from qortex_db.repositories.vectors.search.nearest import SearchForm
+from qortex_db.repositories.vectors.table import VectorTable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Table
+
+    from qortex_db.engine import Executor
+    from qortex_db.filters import Where
+
+
+class VectorSearches(FusedSearches, ExampleSearches):
+    """Searches by the metric of a collection; nothing here writes, so a standby can serve it.
+
+    Where an index finds fewer rows than were asked for, the same statement compares with every row:
+    a filter, or rows deleted meanwhile, never shorten an answer.
+    """
+
+    def __init__(self, executor: Executor, table: Table, *, namespace: Any = None) -> None:
+        self._vectors = VectorTable(executor, table, namespace=namespace)
+
+    async def search(
+        self,
+        embedding: EmbeddingInput,
+        *,
+        limit: int = 10,
+        where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        ef_search: int | None = None,
+        probes: int | None = None,
+        iterative_scan: IterativeScan | None = None,
+        oversampling: float | None = None,
+        using: str | None = None,
+        exact: bool = False,
+        with_payload: bool = True,
+        with_embedding: bool = False,
+    ) -> SearchHits:
+        """The most similar vectors, best first; ties by id.
+
+        Args:
+            embedding: As many numbers as the column holds.
+            limit: 1 to `MAX_LIMIT`.
+            where: A filter over the payload, or an expression over the table's columns.
+            where_document: `$contains` and `$not_contains` of the document, `$and` and `$or`.
+            min_score: Leave out hits below this score; by cosine -1 to 1.
+            ef_search: Candidates that an HNSW index keeps, 1 to 1,000; more find more and take
+                longer. By default the larger of 40 (200 with a filter) and the limit.
+            probes: Lists that an IVFFlat index looks into, 1 to 32,768.
+            iterative_scan: How an index goes on where a filter took its candidates away: relaxed
+                (the default with a filter), strict, or off.
+            oversampling: How many times the limit a quantized index brings in, to be compared anew
+                by the full vectors: 1 to 100; by default 2 for half precision, 20 for single bits.
+            using: Which vector of the collection; by default its own, `vec`.
+            exact: Compare with every row: slow, and right.
+            with_payload: Return the hits' payloads and documents.
+            with_embedding: Return the hits' embeddings too.
+
+        Raises:
+            InvalidInputError: An argument was refused.
+        """
+        vectors = self._vectors.using(using)
+        count = validation.check_limit(limit, MAX_LIMIT)
+        if min_score is not None:
+            min_score = vectors.check_score(min_score)
+        where = with_document(where, where_document)
+        knobs = Knobs(ef_search, probes, iterative_scan, oversampling)
+        facts = await vectors.facts()
+        params = {"query": vectors.encode_query(embedding, facts), "candidates": count}
+        narrowed, form = approach(
+            vectors,
+            params,
+            where,
+            exact=exact,
+            with_payload=with_payload,
+            with_embedding=with_embedding,
+            knobs=knobs,
+        )
+        # A table that has answered in full will do so again: the second half can stay away.
+        lean = form.guarded and not (narrowed or form.settings) and facts.plentiful is True
+        statement = vectors.searches.search(
+            narrowed, replace(form, guarded=False) if lean else form
+        )
+        rows = await vectors.rows(statement, params)
+        if lean and len(rows) < count:
+            facts.plentiful = False
+            rows = await vectors.rows(vectors.searches.search(None, form), params)
+        elif narrowed is None and facts.plentiful is None and len(rows) == count:
+            facts.plentiful = True
+        floor = -math.inf if min_score is None else min_score
+        return SearchHits(vectors.hits(rows, floor), requested=count, complete=True)
+
+    async def explain(
+        self,
+        embedding: EmbeddingInput,
+        *,
+        limit: int = 10,
+        where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        ef_search: int | None = None,
+        probes: int | None = None,
+        iterative_scan: IterativeScan | None = None,
+        oversampling: float | None = None,
+        using: str | None = None,
+        exact: bool = False,
+    ) -> SearchPlan:
+        """How the server runs a search: it is run, and its plan is returned; no value is in it.
+
+        Args:
+            embedding: As of `search`, like all the others.
+        """
+        vectors = self._vectors.using(using)
+        count = validation.check_limit(limit, MAX_LIMIT)
+        knobs = Knobs(ef_search, probes, iterative_scan, oversampling)
+        params = {
+            "query": vectors.encode_query(embedding, await vectors.facts()),
+            "candidates": count,
+        }
+        where = with_document(where, where_document)
+        narrowed, form = approach(vectors, params, where, exact=exact, knobs=knobs)
+        statement = Explain(vectors.searches.search(narrowed, form))
+        rows = (await vectors.run(statement, params)).rows
+        return read_plan(rows[0][0])
+
+    async def range_search(
+        self,
+        embedding: EmbeddingInput,
+        *,
+        min_score: float,
+        limit: int = MAX_LIMIT,
+        where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        using: str | None = None,
+        with_payload: bool = True,
+        with_embedding: bool = False,
+    ) -> SearchHits:
+        """All vectors at least this similar, best first; it compares with every row.
+
+        Args:
+            embedding: As of `search`.
+            min_score: The least score; by cosine -1 to 1.
+            limit: The most hits; `complete` says whether there are no more.
+            where: As of `search`.
+            where_document: As of `search`.
+            using: As of `search`.
+            with_payload: As of `search`.
+            with_embedding: As of `search`.
+        """
+        vectors = self._vectors.using(using)
+        count = validation.check_limit(limit, MAX_LIMIT)
+        least = vectors.check_score(min_score)
+        params: dict[str, Any] = {
+            "query": vectors.encode_query(embedding, await vectors.facts()),
+            "candidates": count + 1,
+            "max_distance": vectors.zero_distance_score - least,
+        }
+        narrowed = vectors.narrow(with_document(where, where_document), params)
+        form = SearchForm(with_payload=with_payload, with_embedding=with_embedding)
+        rows = await vectors.rows(vectors.searches.within(narrowed, form), params)
+        return SearchHits(vectors.hits(rows[:count]), requested=count, complete=len(rows) <= count)
+
+    async def mmr_search(
+        self,
+        embedding: EmbeddingInput,
+        *,
+        limit: int = 10,
+        fetch_limit: int = 50,
+        lambda_: float = 0.5,
+        where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        using: str | None = None,
+        exact: bool = False,
+        with_payload: bool = True,
+        with_embedding: bool = False,
+    ) -> SearchHits:
+        """Similar vectors that differ among themselves, by maximal marginal relevance.
+
+        Args:
+            embedding: As of `search`.
+            limit: 1 to `fetch_limit`.
+            fetch_limit: How many of the most similar are chosen from, up to `MAX_LIMIT`.
+            lambda_: 1.0 looks at similarity alone, 0.0 at difference alone.
+            where: As of `search`.
+            where_document: As of `search`.
+            using: As of `search`.
+            exact: As of `search`.
+            with_payload: As of `search`.
+            with_embedding: As of `search`.
+
+        Returns:
+            In the order in which they were chosen; scores are similarities to the query.
+        """
+        fetch = validation.check_limit(fetch_limit, MAX_LIMIT, name="fetch_limit")
+        count = validation.check_limit(limit, fetch)
+        weight = validation.check_number(lambda_, name="lambda_", low=0, high=1)
+        found = await self.search(
+            embedding,
+            limit=fetch,
+            where=where,
+            where_document=where_document,
+            using=using,
+            exact=exact,
+            with_payload=with_payload,
+            with_embedding=True,
+        )
+        embeddings = [hit.embedding for hit in found if hit.embedding is not None]
+        chosen = most_diverse(embeddings, [hit.score for hit in found], count, weight)
+        hits = [found[i] if with_embedding else replace(found[i], embedding=None) for i in chosen]
+        return SearchHits(hits, requested=count, complete=True)
+
+    async def search_groups(
+        self,
+        embedding: EmbeddingInput,
+        group_by: str,
+        *,
+        limit: int = 10,
+        group_size: int = 3,
+        fetch_limit: int | None = None,
+        where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        using: str | None = None,
+        exact: bool = False,
+        with_payload: bool = True,
+        with_embedding: bool = False,
+    ) -> SearchGroups:
+        """The best few of each value of a payload's field, groups by their best hit.
+
+        Args:
+            embedding: As of `search`.
+            group_by: A path into the payload, as in a filter; rows without a value are left out.
+            limit: The most groups, 1 to 1,000.
+            group_size: The most hits of a group, 1 to 100.
+            fetch_limit: How many of the most similar are grouped, up to `MAX_LIMIT`; by default ten
+                times what could be returned.
+            where: As of `search`.
+            where_document: As of `search`.
+            using: As of `search`.
+            exact: As of `search`.
+            with_payload: As of `search`.
+            with_embedding: As of `search`.
+
+        Returns:
+            Not `complete` where groups or hits may be missing since `fetch_limit` was reached.
+        """
+        vectors = self._vectors.using(using)
+        count = validation.check_limit(limit, 1_000)
+        size = validation.check_limit(group_size, 100, name="group_size")
+        fetch = min(MAX_LIMIT, 10 * count * size)
+        if fetch_limit is not None:
+            fetch = validation.check_limit(fetch_limit, MAX_LIMIT, name="fetch_limit")
+        params: dict[str, Any] = {
+            "query": vectors.encode_query(embedding, await vectors.facts()),
+            "candidates": fetch,
+            "hits": count,
+            "group_size": size,
+        }
+        narrowed, form = approach(
+            vectors,
+            params,
+            with_document(where, where_document),
+            exact=exact,
+            with_payload=with_payload,
+            with_embedding=with_embedding,
+        )
+        statement = vectors.searches.groups(narrowed, form, vectors.steps(group_by, "group_by"))
+        rows = await vectors.rows(statement, params)
+        groups: dict[str, SearchGroup] = {}
+        for *hit, value, _ in rows:
+            if hit[0] is not None:
+                group = groups.setdefault(repr(value), SearchGroup(value, []))
+                group.hits.extend(vectors.hits([hit]))
+        full = len(groups) == count and all(len(group.hits) == size for group in groups.values())
+        everything = rows[0][-1] < fetch
+        return SearchGroups(groups.values(), requested=count, complete=full or everything)

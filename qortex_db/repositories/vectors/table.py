@@ -1,0 +1,192 @@
+"""A table of vectors as its repositories see it: what it holds, and how it is asked."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Text as SqlText
+from sqlalchemy import bindparam, cast, func, select
+from sqlalchemy.dialects.postgresql import OID
+from sqlalchemy.sql import column, table
+
+from qortex_db import observability, types
+from qortex_db.engine import TableFacts
+from qortex_db.errors import UPGRADE_HINT, InvalidInputError, SchemaVersionError
+from qortex_db.filters import Filter, Where, read_filter, read_path
+from qortex_db.models.collection import collection_of
+from qortex_db.models.vector_spec import DEFAULT_VECTOR
+from qortex_db.repositories import validation
+from qortex_db.repositories.statement_cache import MAX_STATEMENTS
+from qortex_db.repositories.vectors.namespaces import Scope, scope_of
+from qortex_db.repositories.vectors.row_shape import row_shape
+from qortex_db.repositories.vectors.search.statements import SearchStatements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sqlalchemy import Executable, Select, Table
+
+    from qortex_db.engine import Executor, Fetched
+    from qortex_db.repositories.vectors.records import SearchHit
+
+_attributes = table("pg_attribute", column("attrelid"), column("attname"), column("atttypmod"))
+_attributes.schema = "pg_catalog"
+_TYPMOD = select(_attributes.c.atttypmod).where(
+    _attributes.c.attrelid == cast(func.to_regclass(bindparam("table_name", type_=SqlText)), OID),
+    _attributes.c.attname == bindparam("column_name", type_=SqlText),
+)
+_OVERSAMPLING: Final = {None: 1.0, "half": 2.0, "binary": 20.0}
+
+
+class VectorTable:
+    """One vector of one table, by one executor."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        table: Table,
+        name: str = DEFAULT_VECTOR,
+        *,
+        namespace: Any = None,
+    ) -> None:
+        self.executor = executor
+        self.table = table
+        self.namespace = namespace
+        self.scope, self._scope_params = scope_of(table, namespace)
+        self.searches = searches_for(table, name, self.scope)
+        self.vector = self.searches.vector
+        self.shape = row_shape(table)
+
+    def using(self, name: str | None) -> VectorTable:
+        """Another vector of the same table.
+
+        Raises:
+            InvalidInputError: There is none of this name.
+        """
+        if name is None:
+            return self
+        names = collection_of(self.table).vectors
+        if name not in names:
+            raise InvalidInputError(
+                f"{self.table.name} has no vector of that name; it has {', '.join(names)}."
+            )
+        return VectorTable(self.executor, self.table, name, namespace=self.namespace)
+
+    @property
+    def zero_distance_score(self) -> float:
+        """The score at no distance; from there each unit of distance takes one."""
+        return 1.0 if self.vector.metric == "cosine" else 0.0
+
+    def hits(self, rows: Iterable[Sequence[Any]], floor: float = -math.inf) -> list[SearchHit]:
+        """Rows as hits: a score is 1 - distance by cosine, -distance by every other metric."""
+        start = self.zero_distance_score
+        # A zero vector has no angle: its score is NaN, which is no hit.
+        hit = self.shape.hit
+        return [hit(row, score) for row in rows if (score := start - row[1]) >= floor]
+
+    def check_score(self, score: object) -> float:
+        """A least score that can be had."""
+        if self.vector.metric == "cosine":
+            return validation.check_number(score, name="min_score", low=-1, high=1)
+        return validation.check_number(score, name="min_score")
+
+    def reach(self, count: int, oversampling: float | None = None) -> int:
+        """How many candidates an index has to bring in for so many hits."""
+        factor = _OVERSAMPLING[self.vector.quantization]
+        if oversampling is not None:
+            factor = validation.check_number(oversampling, name="oversampling", low=1, high=100)
+        return math.ceil(count * factor) if self.vector.quantization else count
+
+    def narrow(self, where: Where | None, params: dict[str, Any]) -> Filter | None:
+        """A filter, its values put among the parameters; None where there is none."""
+        if where is None:
+            return None
+        narrowed = read_filter(where, self.table)
+        params |= narrowed.params
+        return narrowed
+
+    def steps(self, path: object, name: str) -> tuple[str, ...]:
+        if "payload" not in self.table.c:
+            raise InvalidInputError(f"The table {self.table.name} has no column payload.")
+        return read_path(validation.check_text(path, name=name)).steps
+
+    async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
+        """A statement of this scope."""
+        if self._scope_params:
+            params = {**params, **self._scope_params}
+        return await self.executor.run(statement, params)
+
+    async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
+        """One statement with several sets of parameters, all or none."""
+        if self._scope_params:
+            params = ({**each, **self._scope_params} for each in params)
+        return await self.executor.run_all(statement, params)
+
+    async def rows(self, statement: Select[Any], params: Mapping[str, Any]) -> Sequence[Any]:
+        """The rows of a search, timed."""
+        start = time.perf_counter()
+        rows = (await self.run(statement, params)).rows
+        observability.vec_search_duration.record(time.perf_counter() - start)
+        return rows
+
+    async def facts(self) -> TableFacts:
+        """What is known of the table, looked up once for each engine.
+
+        Raises:
+            SchemaVersionError: There is no such table.
+        """
+        known = await self.executor.catalog()
+        name, column = self.qualified_name, self.vector.column
+        key = f"{name}.{column}"
+        if key not in known:
+            params = {"table_name": name, "column_name": column}
+            rows = (await self.executor.run(_TYPMOD, params)).rows
+            if not rows:
+                raise SchemaVersionError(
+                    f"There is no table {name} with a column {column} here: {UPGRADE_HINT}, or "
+                    f"write a migration that creates it: CREATE TABLE {name} (id text PRIMARY KEY, "
+                    f"{column} vector(384)).",
+                    sqlstate="42P01",
+                )
+            known[key] = TableFacts(None if rows[0][0] < 0 else int(rows[0][0]))
+        return known[key]
+
+    @functools.cached_property
+    def qualified_name(self) -> str:
+        """As `to_regclass` takes it."""
+        parts = (self.executor.schema_of(self.table.schema), self.table.name)
+        return ".".join('"' + part.replace('"', '""') + '"' for part in parts if part)
+
+    def encode(self, embedding: object, facts: TableFacts, name: str = "embedding") -> Any:
+        """A query's embedding, checked."""
+        if isinstance(self.vector.type, types.SparseEmbedding):
+            return self.vector.type.to_text(embedding, name=name)
+        array = types.as_float32(embedding, name=name)
+        types.check_dimensions(array, facts.dimensions, name=name)
+        types.check_values(array, name=name, allow_zero=self.vector.metric != "cosine")
+        if self.vector.storage == "half":
+            types.check_half(array, name=name)
+        return types.encode(array)
+
+    def encode_query(self, embedding: object, facts: TableFacts) -> Any:
+        """One query's embedding, checked."""
+        try:
+            return self.encode(embedding, facts)
+        except InvalidInputError as error:
+            several = isinstance(embedding, Sequence) and any(
+                hasattr(one, "__len__") and not isinstance(one, str) for one in embedding
+            )
+            if several or getattr(embedding, "ndim", 1) > 1:
+                hint = "For several queries there are search_many (an answer to each), multi_search"
+                error.args = (f"{error} {hint} (one answer to all).",)
+            raise
+
+
+@functools.lru_cache(MAX_STATEMENTS)
+def searches_for(table: Table, name: str, scope: Scope) -> SearchStatements:
+    """The searches of a table by one of its vectors, the same object at every call."""
+    return SearchStatements(table, collection_of(table).vectors[name], scope)

@@ -1,0 +1,284 @@
+"""Writes of a vectors table: each is one atomic statement, and nothing is written by halves."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, Final
+
+from qortex_db import observability
+from qortex_db.errors import NOT_NULL_VIOLATION, ConflictError, InvalidInputError
+from qortex_db.filters import with_document
+from qortex_db.repositories import validation
+from qortex_db.repositories.vectors.batches import Batch, Part
+from qortex_db.repositories.vectors.key_statements import ID, IDS, VECS
+from qortex_db.repositories.vectors.records import EmbeddingInput, RecordInput, VectorRecord
+from qortex_db.repositories.vectors.written_columns import named_values
+
+if TYPE_CHECKING:
+    from qortex_db.filters import Where
+    from qortex_db.repositories.vectors.key_statements import VectorStatements
+    from qortex_db.repositories.vectors.table import VectorTable
+    from qortex_db.repositories.vectors.written_columns import RecordPart
+
+MAX_BATCH_SIZE: Final = 100_000
+"""The most rows of one batch of `ingest`."""
+MAX_REMOVED: Final = 64
+"""The most paths that one `merge_payload` takes out."""
+
+
+class VectorWrites:
+    """What changes the vectors of a table."""
+
+    _vectors: VectorTable
+    _sql: VectorStatements
+
+    async def upsert(self, records: Iterable[RecordInput]) -> int:
+        """Insert vectors, or change those whose id is there.
+
+        Args:
+            records: Each a `VectorRecord` or a mapping. Of a repeated id the last wins.
+
+        Returns:
+            How many rows were written; rows that would not change are left alone.
+
+        Raises:
+            InvalidInputError: A record was refused, named by row and id; nothing was written.
+        """
+        return await self._upsert(records)
+
+    async def upsert_with_zeros(self, records: Iterable[RecordInput]) -> int:
+        """As `upsert`, but takes zero vectors too: they are kept and counted, and never hits."""
+        return await self._upsert(records, allow_zero=True)
+
+    async def _upsert(
+        self, records: Iterable[RecordInput], *, allow_zero: bool = False, first_row: int = 0
+    ) -> int:
+        if isinstance(records, (Mapping, VectorRecord, str, bytes)):
+            raise InvalidInputError("Pass a list of records, even for one.")
+        vector = self._vectors.vector
+        batch = Batch(
+            records,
+            (await self._vectors.facts()).dimensions,
+            self._sql.written,
+            allow_zero=allow_zero or vector.metric != "cosine",
+            is_half=vector.storage == "half",
+            first_row=first_row,
+        )
+        if not batch.ids:
+            return 0
+        statement = self._sql.upsert(batch.form)
+        every = {name for name, given in batch.form if given == "all"}
+        touched = self._sql.touched.params(every)
+        params = ({**_params(part), **touched} for part in batch.parts())
+        start = time.perf_counter()
+        try:
+            if batch.is_one_part:
+                written = (await self._vectors.run(statement, next(params))).rowcount
+            else:
+                written = await self._vectors.run_all(statement, params)
+        except ConflictError as error:
+            if self._vectors.scope.column is None or error.sqlstate != NOT_NULL_VIOLATION:
+                raise
+            raise ConflictError(
+                "An id of these records is in another namespace, or a column that takes no NULL "
+                "was not given. Nothing was written.",
+                sqlstate=error.sqlstate,
+            ) from None
+        observability.vec_add_total.add(len(batch.ids))
+        observability.vec_add_duration.record(time.perf_counter() - start)
+        return written
+
+    async def ingest(
+        self,
+        records: Iterable[RecordInput] | AsyncIterable[RecordInput],
+        *,
+        batch_size: int = 5_000,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """Upsert any number of vectors in batches, each a statement of its own.
+
+        By itself each batch is its own transaction, so that what is done stays done, and running
+        it again resumes cheaply; in a unit of work all batches belong to that transaction.
+
+        Args:
+            records: As for `upsert`; read lazily, one batch in memory at a time.
+            batch_size: Rows of a statement.
+            on_progress: Called, and awaited if need be, with the rows done so far.
+
+        Returns:
+            How many records were read.
+
+        Raises:
+            InvalidInputError: A record was refused, named by batch and row; earlier batches stay.
+        """
+        size = validation.check_limit(batch_size, MAX_BATCH_SIZE, name="batch_size")
+        done = 0
+        number = 0
+        async for batch in _batches(records, size):
+            number += 1
+            try:
+                await self._upsert(batch, first_row=done)
+            except Exception as error:
+                rows = f"batch {number} (rows {done:,} to {done + len(batch) - 1:,})"
+                error.args = (f"{rows}: {error} Earlier batches were written.", *error.args[1:])
+                raise
+            done += len(batch)
+            if on_progress is not None and isawaitable(outcome := on_progress(done)):
+                await outcome
+        return done
+
+    async def update(
+        self,
+        id: str,  # noqa: A002 - the column's name
+        *,
+        embedding: EmbeddingInput | None = None,
+        payload: Mapping[str, Any] | None = None,
+        document: str | None = None,
+        vectors: Mapping[str, Any] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Change what is given of one existing vector; None leaves it.
+
+        Args:
+            id: Its key.
+            embedding: As of `upsert`, like all the others.
+            payload: Put in the place of the old one; `merge_payload` changes single keys.
+            document: The text.
+            vectors: Further vectors by name; None clears one.
+            attributes: The host's own columns by name.
+
+        Returns:
+            Whether there is such a vector.
+        """
+        key = validation.check_id(id)
+        values: dict[str, Any] = {}
+        if embedding is not None:
+            values["vec"] = self._vectors.encode(embedding, await self._vectors.facts())
+        for name, value in (("payload", payload), ("document", document)):
+            if value is not None:
+                if name not in self._sql.written:
+                    raise InvalidInputError(f"The table has no column {name}.")
+                values[name] = self._sql.written[name].check(value, name)
+        parts: dict[RecordPart, Any] = {"vectors": vectors, "attributes": attributes}
+        for part, given in parts.items():
+            if given is not None:
+                for name, value in named_values(self._sql.written, part, given, part):
+                    values[name] = self._sql.written[name].check(value, f"{part}[{name!r}]")
+        if not values:
+            raise InvalidInputError(
+                "Nothing to change: pass embedding, payload, document, vectors or attributes."
+            )
+        statement = self._sql.update(frozenset(values))
+        params = {f"row_value_{i}": values[name] for i, name in enumerate(sorted(values))}
+        params |= {ID: key, **self._sql.touched.params(values)}
+        return (await self._vectors.run(statement, params)).rowcount > 0
+
+    async def merge_payload(
+        self,
+        values: Mapping[str, Any] | None = None,
+        *,
+        remove: Sequence[str] = (),
+        ids: Iterable[str] | None = None,
+        where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Change single keys of payloads, atomically; the others stay.
+
+        Args:
+            values: Keys and their new values; a nested object is replaced as a whole.
+            remove: Paths to take out before, as in a filter, at most `MAX_REMOVED`.
+            ids: Of which vectors.
+            where: Or of those that a filter matches, as of `search`.
+            where_document: As of `search`.
+
+        Returns:
+            How many rows were changed; those that would not change are left alone.
+        """
+        given = validation.check_payload({} if values is None else values, name="values")
+        if isinstance(remove, str):
+            raise InvalidInputError("remove is a str; pass a list of paths, even for one.")
+        paths = [self._vectors.steps(path, f"remove[{i}]") for i, path in enumerate(remove)]
+        if not (values or paths):
+            raise InvalidInputError("Nothing to change: pass values or remove.")
+        if len(paths) > MAX_REMOVED:
+            raise InvalidInputError(f"remove has {len(paths)} paths; at most {MAX_REMOVED} fit.")
+        narrowing = with_document(where, where_document)
+        if (ids is None) is (narrowing is None):
+            raise InvalidInputError("Say of which vectors: by ids, or by where.")
+        params: dict[str, Any] = {f"row_path_{i}": list(path) for i, path in enumerate(paths)}
+        params["row_values"] = given
+        params |= self._sql.touched.params()
+        if ids is None:
+            narrowed = self._vectors.narrow(narrowing, params)
+            statement = self._vectors.searches.merge(narrowed, len(paths))
+        else:
+            params[IDS] = validation.check_ids(ids)
+            statement = self._sql.merge(len(paths))
+        return (await self._vectors.run(statement, params)).rowcount
+
+    async def delete(self, ids: Iterable[str]) -> int:
+        """Remove vectors by id.
+
+        Returns:
+            How many were there.
+        """
+        keys = validation.check_ids(ids)
+        if not keys:
+            return 0
+        return (await self._vectors.run(self._sql.delete, {IDS: keys})).rowcount
+
+    async def delete_where(
+        self,
+        where: Where | None = None,
+        *,
+        where_document: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Remove the vectors that a filter matches.
+
+        Args:
+            where: As of `search`; an empty dictionary, which matches every row, is refused.
+            where_document: As of `search`.
+
+        Returns:
+            How many they were.
+        """
+        unbounded = where is None or (isinstance(where, Mapping) and not where)
+        if unbounded and where_document is None:
+            raise InvalidInputError("where is empty, which would remove every vector.")
+        params: dict[str, Any] = {}
+        where = with_document(where, where_document)
+        statement = self._vectors.searches.delete(self._vectors.narrow(where, params))
+        return (await self._vectors.run(statement, params)).rowcount
+
+
+def _params(part: Part) -> dict[str, Any]:
+    params: dict[str, Any] = {IDS: part.ids, VECS: part.embeddings}
+    for i, (values, given) in enumerate(zip(part.values, part.given, strict=True)):
+        params[f"row_values_{i}"] = values
+        if given is not None:
+            params[f"row_given_{i}"] = json.dumps(given)
+    return params
+
+
+async def _batches(
+    records: Iterable[RecordInput] | AsyncIterable[RecordInput], size: int
+) -> AsyncIterator[list[RecordInput]]:
+    if isinstance(records, AsyncIterable):
+        batch: list[RecordInput] = []
+        async for record in records:
+            batch.append(record)
+            if len(batch) == size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+    elif isinstance(records, Iterable) and not isinstance(records, (Mapping, str, bytes)):
+        iterator = iter(records)
+        while batch := list(itertools.islice(iterator, size)):
+            yield batch
+    else:
+        raise InvalidInputError("records has to be an iterable of records.")

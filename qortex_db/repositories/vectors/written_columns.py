@@ -1,0 +1,299 @@
+"""The columns that are written beside a row's id and vector: what each takes, and how it is sent.
+
+They are the payload, the document, the further vectors, and the columns of the host's own. Each is
+one array in a bulk statement, and one parameter in an update of one row.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    Enum,
+    Text,
+    TypeDecorator,
+    bindparam,
+    case,
+    cast,
+    func,
+    null,
+    select,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from qortex_db import types
+from qortex_db.errors import InvalidInputError
+from qortex_db.filters.fields import Constant
+from qortex_db.models.collection import collection_of
+from qortex_db.models.vector_spec import DEFAULT_VECTOR, Storage, VectorSpec
+from qortex_db.repositories import validation
+from qortex_db.repositories.statement_cache import MAX_STATEMENTS
+from qortex_db.repositories.vectors.column_values import is_decorated, sent_attribute, stored_type
+from qortex_db.types import Embedding, EncodedEmbeddings, HalfEmbedding, SparseEmbedding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable
+
+    from sqlalchemy import Column, ColumnElement, Table
+    from sqlalchemy.types import TypeEngine
+
+RecordPart: TypeAlias = Literal["payload", "document", "vectors", "attributes"]
+"""The field of a `VectorRecord` that a column's value comes from."""
+
+
+Convert: TypeAlias = "Callable[[ColumnElement[Any]], ColumnElement[Any]]"
+
+
+class _Missing(enum.Enum):
+    MISSING = enum.auto()
+
+
+MISSING: Final = _Missing.MISSING
+"""What a record says nothing of: a stored row keeps what it has, a new one gets the default."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WrittenColumn:
+    """A column beside id and vector.
+
+    Attributes:
+        check: Refuses a value, or makes of it what is sent.
+        element: The type of what is sent.
+        convert: Makes the column's value of that, where the types differ.
+        default: What a new row gets where nothing is given, as SQL; None for NULL.
+        make: The same, made in Python for each row.
+    """
+
+    column: Column[Any]
+    part: RecordPart
+    check: Callable[[Any, str], Any]
+    element: TypeEngine[Any]
+    convert: Convert | None = None
+    default: ColumnElement[Any] | None = None
+    make: Callable[[], Any] | None = None
+
+    @property
+    def is_always_written(self) -> bool:
+        """Whether the model, and not the server, knows what a new row gets."""
+        return self.part == "attributes" and self.column.default is not None
+
+    def value(self, sent: ColumnElement[Any]) -> ColumnElement[Any]:
+        """The column's value."""
+        return sent if self.convert is None else self.convert(sent)
+
+    def array(self, parameter: str) -> ColumnElement[Any]:
+        """The parameter with a value of each row."""
+        kind: TypeEngine[Any] = ARRAY(self.element, dimensions=1)
+        if isinstance(self.element, Embedding):
+            kind = EncodedEmbeddings()
+        # With its type, or what the host's own types make of a value would be left out.
+        return cast(bindparam(parameter, type_=kind), kind)
+
+    def single(self, parameter: str) -> ColumnElement[Any]:
+        """The value of one row."""
+        return self.value(cast(bindparam(parameter, type_=self.element), self.element))
+
+    def comparable(self, value: ColumnElement[Any]) -> ColumnElement[Any]:
+        """What tells whether a value changes; plain json has no equality."""
+        kind = stored_type(self.column.type)
+        plain = isinstance(kind, JSON) and not isinstance(kind, JSONB)
+        return cast(value, Text) if plain else value
+
+
+@functools.lru_cache(MAX_STATEMENTS)
+def written_columns(table: Table) -> Mapping[str, WrittenColumn]:
+    """The columns of a table that records write, by name."""
+    collection = collection_of(table)
+    columns = {}
+    if "payload" in table.c:
+        columns["payload"] = WrittenColumn(
+            table.c.payload,
+            "payload",
+            _check_payload,
+            Text(),
+            lambda sent: func.coalesce(cast(sent, JSONB), text("'{}'::jsonb")),
+        )
+    if "document" in table.c:
+        columns["document"] = WrittenColumn(table.c.document, "document", _check_text, Text())
+    for name, spec in collection.vectors.items():
+        if name != DEFAULT_VECTOR:
+            columns[name] = _vector(table.c[name], spec)
+    for name in collection.attributes:
+        column = table.c[name]
+        if column.computed is None and column.identity is None:
+            columns[name] = _attribute(column)
+    return columns
+
+
+def named_values(
+    written: Mapping[str, WrittenColumn], part: RecordPart, values: object, name: str
+) -> Iterable[tuple[str, Any]]:
+    """The pairs of a record's `vectors` or `attributes`.
+
+    Raises:
+        InvalidInputError: There is no such column, or it can't be written.
+    """
+    if not isinstance(values, Mapping):
+        raise InvalidInputError(f"{name} is a {type(values).__name__}; pass a dict.")
+    for key in values:
+        if key not in written or written[key].part != part:
+            known = [key for key, one in written.items() if one.part == part]
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise InvalidInputError(
+                f"{name} names {key!r:.60}, which the collection does not have or can't write; "
+                f"{has}."
+            )
+    return values.items()
+
+
+def _check_payload(value: object, name: str) -> str:
+    return validation.check_payload(value, name=name)
+
+
+def _check_text(value: object, name: str) -> str:
+    return validation.check_text(value, name=name)
+
+
+def _vector(column: Column[Any], spec: VectorSpec) -> WrittenColumn:
+    kind = spec.type
+    if isinstance(kind, SparseEmbedding):
+        return WrittenColumn(
+            column,
+            "vectors",
+            lambda value, name: None if value is None else kind.to_text(value, name=name),
+            Text(),
+            lambda sent: cast(sent, SparseEmbedding()),
+        )
+    is_half = spec.storage == "half"
+    allow_zero = spec.metric != "cosine"
+
+    def check(value: object, name: str) -> bytes | None:
+        if value is None:
+            return None
+        array = types.as_float32(value, name=name)
+        types.check_dimensions(array, spec.dimensions, name=name)
+        types.check_values(array, name=name, allow_zero=allow_zero)
+        if is_half:
+            types.check_half(array, name=name)
+        return types.encode(array)
+
+    return WrittenColumn(
+        column,
+        "vectors",
+        check,
+        Embedding(),
+        (lambda sent: cast(sent, HalfEmbedding())) if is_half else None,
+    )
+
+
+_STORAGES: Final[Mapping[type, Storage]] = {
+    Embedding: "full",
+    HalfEmbedding: "half",
+    SparseEmbedding: "sparse",
+}
+
+
+def _attribute(column: Column[Any]) -> WrittenColumn:
+    kind = column.type
+    default, make = _defaults(column)
+    check: Callable[[Any, str], Any] = functools.partial(sent_attribute, column)
+    storage = _STORAGES.get(type(kind))
+    if storage is not None:  # a vector that no search is about
+        spec = VectorSpec(kind.dimensions, "l2", storage, index=None)  # type: ignore[attr-defined]
+        return replace(_vector(column, spec), part="attributes", default=default, make=make)
+    stored = stored_type(kind)
+    element: TypeEngine[Any] = stored
+    convert: Convert | None = None
+    if isinstance(stored, (JSON, Enum)):
+        element, convert = Text(), lambda sent: cast(sent, stored)
+    elif isinstance(stored, ARRAY):
+        # An array of arrays would be taken apart as a whole: each goes as JSON.
+        element, convert = Text(), lambda sent: _from_json_array(sent, stored)
+    if is_decorated(kind):
+        convert = _decorated(kind, convert)
+    return WrittenColumn(column, "attributes", check, element, convert, default, make)
+
+
+def _decorated(kind: TypeDecorator[Any], inner: Convert | None) -> Convert:
+    """What a host's type makes of a value in SQL; SQLAlchemy leaves it out of arrays."""
+
+    def convert(sent: ColumnElement[Any]) -> ColumnElement[Any]:
+        value = sent if inner is None else inner(sent)
+        made = kind.bind_expression(value)  # type: ignore[arg-type]
+        return value if made is None else made
+
+    return convert
+
+
+def _from_json_array(sent: ColumnElement[Any], kind: ARRAY[Any]) -> ColumnElement[Any]:
+    elements = func.jsonb_array_elements_text(cast(sent, JSONB)).column_valued()
+    array = func.array(select(elements).scalar_subquery())
+    return case((sent.is_not(None), cast(array, kind)), else_=null())
+
+
+class Touched:
+    """The host's columns with an `onupdate`: each changed row gets theirs, as SQLAlchemy gives it.
+
+    SQLAlchemy's own way makes values while it executes, which a call by itself passes by, and
+    leaves them out of ON CONFLICT.
+    """
+
+    def __init__(self, written: Mapping[str, WrittenColumn]) -> None:
+        self._sql: dict[str, ColumnElement[Any]] = {}
+        self._make: dict[str, tuple[str, Callable[[], Any]]] = {}
+        for number, (name, one) in enumerate(written.items()):
+            own: Any = one.column.onupdate
+            if own is None:
+                continue
+            value, make = _generated(own)
+            if make is not None:
+                parameter = f"row_touch_{number}"
+                value = one.single(parameter)
+                self._make[name] = (parameter, _checked(one, make))
+            if value is not None:
+                self._sql[name] = value
+
+    def values(self, without: Container[str] = ()) -> dict[str, ColumnElement[Any]]:
+        """SQL for those that are not given."""
+        return {name: value for name, value in self._sql.items() if name not in without}
+
+    def params(self, without: Container[str] = ()) -> dict[str, Any]:
+        """The parameters of that SQL."""
+        return {key: make() for name, (key, make) in self._make.items() if name not in without}
+
+
+@functools.lru_cache(MAX_STATEMENTS)
+def touched_columns(table: Table) -> Touched:
+    """Those of a table, the same object at every call."""
+    return Touched(written_columns(table))
+
+
+def _checked(one: WrittenColumn, make: Callable[[], Any]) -> Callable[[], Any]:
+    return lambda: one.check(make(), one.column.name)
+
+
+def _defaults(column: Column[Any]) -> tuple[ColumnElement[Any] | None, Callable[[], Any] | None]:
+    """What a new row gets: SQL of the server's or the model's, or what the model makes in Python.
+
+    SQLAlchemy's own would be made once for all rows of a statement.
+    """
+    own: Any = column.default
+    if own is not None:
+        return _generated(own)
+    given: Any = getattr(column.server_default, "arg", None)
+    return Constant(given) if isinstance(given, str) else given, None
+
+
+def _generated(own: Any) -> tuple[ColumnElement[Any] | None, Callable[[], Any] | None]:
+    if own.is_sequence:
+        return own.next_value(), None
+    if own.is_clause_element:
+        return own.arg, None
+    return None, (lambda: own.arg(None)) if own.is_callable else (lambda: own.arg)
