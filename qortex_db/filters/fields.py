@@ -18,6 +18,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import Case, ColumnElement, Grouping, quoted_name
 from sqlalchemy.sql.visitors import InternalTraversal
 
+from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -54,20 +55,6 @@ _NUMERIC: Any = getattr(func, quoted_name("numeric", quote=True))
 _BOOL: Any = func.bool
 
 
-def check_text(value: str, at: str) -> str:
-    """Text that PostgreSQL can hold: no NUL, no lone surrogate."""
-    if "\x00" in value:
-        raise InvalidInputError(f"{at} contains NUL, which PostgreSQL's text can't hold.")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise InvalidInputError(
-                f"{at} contains a lone surrogate, which is no character of UTF-8."
-            ) from None
-    return value
-
-
 @dataclass(frozen=True, slots=True)
 class Path:
     """The steps from a payload to a value.
@@ -101,7 +88,7 @@ def read_path(text: str) -> Path:
         raise InvalidInputError(
             f"{at}… has {len(text)} characters; at most {MAX_PATH_CHARS} are allowed."
         )
-    check_text(text, at)
+    check_text(text, name=at)
     steps = []
     end = -1
     while end < len(text):

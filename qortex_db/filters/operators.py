@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from qortex_db.checks import check_count, check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import conditions
 from qortex_db.filters.fields import (
     MAX_INDEXED_CHARS,
     Path,
-    check_text,
 )
 from qortex_db.filters.geo import geo
 from qortex_db.filters.payload_indexes import is_declared
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 _HASHED_FROM = 100
 
 _SIGNS: Final = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
-_MAX_SIZE: Final = 2**31 - 1
 
 _INDEXES: Final = {STRING: "keyword", NUMBER: "number", BOOLEAN: "boolean"}
 
@@ -198,9 +197,7 @@ def size(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
         raise InvalidInputError(f"{at} takes a whole number, or a dict of {', '.join(_SIGNS)}.")
     shapes = []
     for name, count in bounds.items():
-        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= _MAX_SIZE:
-            raise InvalidInputError(f"{at} has to be a whole number from 0 to {_MAX_SIZE:,}.")
-        values.append(int(count))
+        values.append(check_count(count, name=at))
         shapes.append((conditions.has_size, path, _SIGNS[name]))
     return shapes[0] if len(shapes) == 1 else ("and", *shapes)
 
@@ -213,7 +210,7 @@ def row_ids(table: Table, value: Any, at: str, values: list[Any]) -> Shape:
     for key in keys:
         if not isinstance(key, str):
             raise InvalidInputError(f"{at} has a {type(key).__name__} among its ids; pass str(id).")
-        check_text(key, at)
+        check_text(key, name=at)
     values.append(keys)
     return conditions.has_id, None
 

@@ -9,8 +9,8 @@ from datetime import UTC, date, datetime
 from json.encoder import encode_basestring
 from typing import Any, Final
 
+from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
-from qortex_db.filters.fields import check_text
 
 MAX_LIST: Final = 10_000
 """The longest list of values."""
@@ -59,7 +59,7 @@ def as_text(value: Any, at: str) -> str:
                 f"{at} is a datetime without a time zone; add one, or pass a string."
             )
         return value.astimezone(UTC).isoformat()
-    return value.isoformat() if isinstance(value, date) else check_text(str.__str__(value), at)
+    return value.isoformat() if isinstance(value, date) else check_text(str.__str__(value), name=at)
 
 
 def as_number(value: Any, at: str) -> str:
@@ -89,7 +89,7 @@ def as_json(value: Any, at: str, depth: int = 0) -> str:
     for key, item in value.items():
         if not isinstance(key, str):
             raise InvalidInputError(f"{at} has a key of type {type(key).__name__}; pass strings.")
-        name = encode_basestring(check_text(key, f"a key of {at}"))
+        name = encode_basestring(check_text(key, name=f"a key of {at}"))
         members.append(f"{name}:{as_json(item, at, depth + 1)}")
     return f"{{{','.join(members)}}}"
 
@@ -111,4 +111,4 @@ def as_string(value: object, at: str) -> str:
         raise InvalidInputError(
             f"{at} has {len(value):,} characters; at most {MAX_QUERY_CHARS:,} are allowed."
         )
-    return check_text(value, at)
+    return check_text(value, name=at)

@@ -14,9 +14,10 @@ from sqlalchemy import Index, Table, inspect, text
 from sqlalchemy.orm import MappedColumn, mapped_column
 from sqlalchemy.sql.elements import Grouping
 
+from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import payload_index
-from qortex_db.filters.fields import TEXT_LANGUAGE, Constant, check_language, check_text
+from qortex_db.filters.fields import TEXT_LANGUAGE, Constant, check_language
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, HNSW, IndexSpec, VectorSpec
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Collection:
         if len(set(map(str, large))) < len(large):
             raise InvalidInputError("large_namespaces names one twice.")
         for name in large:
-            check_text(str(name), "large_namespaces")
+            check_text(str(name), name="large_namespaces")
 
 
 def vector_column(spec: VectorSpec, name: str | None = None) -> MappedColumn[Any]:

@@ -9,6 +9,7 @@ from sqlalchemy import Float, func
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import BIT
 
+from qortex_db.checks import check_whole
 from qortex_db.errors import InvalidInputError
 from qortex_db.types import (
     MAX_DIMENSIONS,
@@ -45,9 +46,10 @@ _KINDS: Final = {"full": "vector", "half": "halfvec", "sparse": "sparsevec"}
 _INDEXED: Final = {"vector": 2_000, "halfvec": 4_000}
 
 
-def _check_range(value: object, low: int, high: int, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidInputError(f"{name} must be a whole number from {low:,} to {high:,}.")
+def _keep_whole(spec: object, name: str, low: int, high: int, called: str = "") -> None:
+    """Check a frozen spec's number; one of numpy's is kept as an int, which revisions can say."""
+    number = check_whole(getattr(spec, name), low, high, name=called or name)
+    object.__setattr__(spec, name, number)
 
 
 def _check_choice(value: object, choices: tuple[object, ...], name: str) -> None:
@@ -72,8 +74,8 @@ class HNSW:
     where: str | None = None
 
     def __post_init__(self) -> None:
-        _check_range(self.m, 2, 100, "m")
-        _check_range(self.ef_construction, 4, 1_000, "ef_construction")
+        _keep_whole(self, "m", 2, 100)
+        _keep_whole(self, "ef_construction", 4, 1_000)
         if self.ef_construction < 2 * self.m:
             raise InvalidInputError(
                 f"ef_construction ({self.ef_construction}) must be at least twice m ({self.m})."
@@ -100,7 +102,7 @@ class IVFFlat:
     where: str | None = None
 
     def __post_init__(self) -> None:
-        _check_range(self.lists, 1, 32_768, "lists")
+        _keep_whole(self, "lists", 1, 32_768)
 
     @property
     def options(self) -> dict[str, int]:
@@ -143,7 +145,7 @@ class VectorSpec:
             raise InvalidInputError("index must be an HNSW(…), an IVFFlat(…) or None.")
         if self.dimensions is not None:
             high = MAX_SPARSE_DIMENSIONS if self.storage == "sparse" else MAX_DIMENSIONS
-            _check_range(self.dimensions, 1, high, f"dimensions of a {self.storage} vector")
+            _keep_whole(self, "dimensions", 1, high, f"dimensions of a {self.storage} vector")
         self._check_quantization()
         if self.index is not None:
             self._check_index(self.index)

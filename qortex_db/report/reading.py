@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
 
-from qortex_db import learning
+from qortex_db import checks, learning
 from qortex_db.learning import ArmState, Posterior
 from qortex_db.report import statements
 from qortex_db.repositories import validation
 from qortex_db.repositories.interoception.edges import MIN_AVG_SCORE, MIN_HITS
-from qortex_db.repositories.vectors.records import MAX_LIMIT
+from qortex_db.repositories.validation import MAX_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -178,7 +178,7 @@ async def nearest(
 ) -> list[NearEdge]:
     """The edges that lack least to be promoted; those that lack nothing lead."""
     params = {
-        "min_hits": validation.check_count(min_hits, name="min_hits"),
+        "min_hits": checks.check_count(min_hits, name="min_hits"),
         "min_avg_score": validation.check_number(min_avg_score, name="min_avg_score"),
         "k": validation.check_limit(limit, MAX_LIMIT),
     }

@@ -18,9 +18,9 @@ from qortex_db.repositories.interoception.factors import (
     FactorRepository,
     FactorSummary,
 )
+from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.index_advice import IndexAdvice, RecallProbe, Tuning
 from qortex_db.repositories.vectors.records import (
-    MAX_LIMIT,
     FacetCount,
     ScrollPage,
     SearchGroup,

@@ -1,4 +1,4 @@
-"""What is refused before it reaches the server, each rule once."""
+"""What the repositories refuse before it reaches the server, each rule once."""
 
 from __future__ import annotations
 
@@ -7,38 +7,23 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from numbers import Real
-from operator import index
-from typing import Any, Final, SupportsIndex, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
+from qortex_db.checks import as_whole, check_text, check_whole
 from qortex_db.errors import InvalidInputError
 
 MAX_ID_BYTES: Final = 1_024
 """The longest id, in bytes of UTF-8: three of them still fit into one B-tree entry."""
 
-MAX_INT4: Final = 2**31 - 1
+MAX_LIMIT: Final = 10_000
+"""The most of what one call returns or takes in a list, unless its own limit is named."""
 
 MAX_MEASURE: Final = 1e100
 """The largest weight or score: what the server sums and squares of them stays finite."""
 
 # A mapping that is no dict is one to JSON too; what else is unknown, dict() refuses.
 _to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=dict).encode
-
-
-def check_text(value: object, *, name: str) -> str:
-    """Text that PostgreSQL can hold: no NUL, no lone surrogate."""
-    if not isinstance(value, str):
-        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a str.")
-    if "\x00" in value:
-        raise InvalidInputError(f"{name} contains NUL, which PostgreSQL's text can't hold.")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise InvalidInputError(
-                f"{name} contains a lone surrogate, which is no character of UTF-8."
-            ) from None
-    return value
 
 
 def check_id(value: object, *, name: str = "id") -> str:
@@ -93,24 +78,9 @@ def all_plain(keys: Sequence[object]) -> bool:
     )
 
 
-def as_whole(value: object) -> int | None:
-    """A whole number of any type, numpy's too; None for what is none."""
-    if type(value) is int:
-        return value
-    try:
-        return None if isinstance(value, bool) else index(cast("SupportsIndex", value))
-    except TypeError:
-        return None
-
-
 def check_limit(value: object, maximum: int, *, name: str = "limit") -> int:
     """A whole number from 1 to a maximum."""
-    number = as_whole(value)
-    if number is None:
-        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a whole number.")
-    if not 1 <= number <= maximum:
-        raise InvalidInputError(f"{name} is {number}; pass a whole number from 1 to {maximum:,}.")
-    return number
+    return check_whole(value, 1, maximum, name=name)
 
 
 def check_number(
@@ -148,14 +118,6 @@ def all_measures(values: Collection[object]) -> bool:
         and min(numbers) >= -MAX_MEASURE
         and max(numbers) <= MAX_MEASURE
     )
-
-
-def check_count(value: object, *, name: str) -> int:
-    """A count that an int4 column holds."""
-    number = as_whole(value)
-    if number is None or not 0 <= number <= MAX_INT4:
-        raise InvalidInputError(f"{name} has to be a whole number from 0 to {MAX_INT4:,}.")
-    return number
 
 
 def check_seconds(value: object, *, name: str) -> float:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from qortex_db.database import Database
-    from qortex_db.repositories.vectors.records import EmbeddingInput
+    from qortex_db.types import EmbeddingInput
 
 _TABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 

@@ -7,9 +7,11 @@ Sending it in binary costs 1-2 µs a vector where text costs 80-180.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Float
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
@@ -21,13 +23,15 @@ except ImportError:  # before pgvector 0.4
     from pgvector.utils import Vector as PgVector  # type: ignore[no-redef, unused-ignore]
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from numpy.typing import NDArray
     from sqlalchemy import ColumnElement, Dialect
 
 MAX_DIMENSIONS: Final = 16_000
 """What a pgvector column holds at most."""
+
+EmbeddingInput: TypeAlias = Sequence[float] | NDArray[np.floating[Any]] | NDArray[np.integer[Any]]
+"""One vector: a list, a tuple or a one-dimensional numpy array of floats or integers."""
 
 _HEADER = struct.Struct(">HH")
 _BOOLS = {bool, np.bool_}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import TableClause, func, select, text
 
+from qortex_db.checks import check_whole
 from qortex_db.errors import InvalidInputError, NotFoundError, QortexDbError, sqlstate_of
 from qortex_db.migrations.connection import migration_engine, migration_lock
 from qortex_db.migrations.rebuild.owned_table import OwnedTable, find_table, finish
@@ -164,9 +165,7 @@ def _options(memory: str | None, workers: int | None) -> dict[str, str]:
             )
         options["maintenance_work_mem"] = f"{kilobytes}kB"
     if workers is not None:
-        if type(workers) is not int or not 0 <= workers <= _MAX_WORKERS:
-            raise InvalidInputError(f"parallel_workers has to be 0 to {_MAX_WORKERS}.")
-        options[_WORKERS] = str(workers)
+        options[_WORKERS] = str(check_whole(workers, 0, _MAX_WORKERS, name="parallel_workers"))
     return options
 
 

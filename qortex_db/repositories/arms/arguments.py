@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from qortex_db import learning
+from qortex_db import checks, learning
 from qortex_db.errors import InvalidInputError
 from qortex_db.learning import Arm
 from qortex_db.repositories import validation
@@ -83,7 +84,7 @@ def check_state(state: ArmStateLike) -> dict[str, Any]:
     return {
         "new_alpha": check_evidence(state.alpha, name="alpha"),
         "new_beta": check_evidence(state.beta, name="beta"),
-        "new_pulls": validation.check_count(state.pulls, name="pulls"),
+        "new_pulls": checks.check_count(state.pulls, name="pulls"),
         "new_total_reward": validation.check_measure(state.total_reward, name="total_reward"),
         "new_last_updated": validation.check_time(state.last_updated, name="last_updated")
         or datetime.now(UTC),
@@ -128,19 +129,17 @@ def check_candidates(candidates: Iterable[Arm | str]) -> tuple[list[Arm | str], 
         raise InvalidInputError("candidates has an id twice.")
     for arm in arms:
         if isinstance(arm, Arm):
-            validation.check_count(arm.token_cost, name="token_cost")
+            checks.check_count(arm.token_cost, name="token_cost")
     return arms, ids
 
 
 def check_rules(k: int, token_budget: int, baseline_rate: float, min_pulls: int) -> dict[str, Any]:
     """The options of a selection."""
-    if isinstance(k, bool) or not isinstance(k, int):
-        raise InvalidInputError("k has to be a whole number.")
     return {
-        "k": k,
-        "token_budget": validation.check_count(token_budget, name="token_budget"),
+        "k": checks.check_whole(k, -sys.maxsize, sys.maxsize, name="k"),
+        "token_budget": checks.check_count(token_budget, name="token_budget"),
         "baseline_rate": validation.check_number(
             baseline_rate, name="baseline_rate", low=0, high=1
         ),
-        "min_pulls": validation.check_count(min_pulls, name="min_pulls"),
+        "min_pulls": checks.check_count(min_pulls, name="min_pulls"),
     }

@@ -11,7 +11,7 @@ from qortex_db.learning import ArmState, Posterior
 from qortex_db.repositories import validation
 from qortex_db.repositories.arms import history_statements, read_statements
 from qortex_db.repositories.arms.arguments import check_learner, hash_of
-from qortex_db.repositories.vectors.records import MAX_LIMIT
+from qortex_db.repositories.validation import MAX_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from qortex_db import observability, types
+from qortex_db import checks, observability, types
 from qortex_db.errors import DimensionMismatchError, InvalidInputError
 from qortex_db.repositories import validation
 from qortex_db.repositories.embedding_cache import statements
-from qortex_db.repositories.vectors.records import MAX_LIMIT, EmbeddingInput
+from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.types import EmbeddingInput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,7 +107,7 @@ class EmbeddingRepository:
             else validation.check_limit(dimensions, types.MAX_DIMENSIONS, name="dimensions"),
         }
         size = validation.check_limit(batch_size, MAX_LIMIT, name="batch_size")
-        bound = validation.check_count(max_rows, name="max_rows")
+        bound = checks.check_count(max_rows, name="max_rows")
         vectors = await self._find(list(text_of), key)
         expected = _one_length(vectors.values(), dimensions)
         missing = [text_hash for text_hash in text_of if text_hash not in vectors]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from qortex_db import observability
+from qortex_db import checks, observability
 from qortex_db.errors import InvalidInputError
 from qortex_db.repositories import validation
 from qortex_db.repositories.interoception import edge_statements
@@ -152,7 +152,7 @@ class EdgeRepository:
         rows: dict[tuple[str, str], list[Any]] = {}
         for key, stats in edges.items():
             rows[_edge_key(key)] = [
-                validation.check_count(stats.hit_count, name="hit_count"),
+                checks.check_count(stats.hit_count, name="hit_count"),
                 _scores(stats.scores)[-most:],
                 validation.check_time(stats.last_seen, name="last_seen"),
             ]
@@ -241,7 +241,7 @@ class EdgeRepository:
         params = _thresholds(min_hits, min_avg_score) | {
             "limit": None
             if limit is None
-            else validation.check_limit(limit, validation.MAX_INT4, name="limit")
+            else validation.check_limit(limit, checks.MAX_INT4, name="limit")
         }
         rows = (await self._executor.run(edge_statements.PROMOTE, params)).rows
         observability.edges_promoted_total.add(len(rows))
@@ -273,7 +273,7 @@ def _max_scores(value: object) -> int:
 
 def _thresholds(min_hits: object, min_avg_score: object) -> dict[str, Any]:
     return {
-        "min_hits": validation.check_count(min_hits, name="min_hits"),
+        "min_hits": checks.check_count(min_hits, name="min_hits"),
         "min_avg_score": validation.check_number(min_avg_score, name="min_avg_score"),
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from qortex_db import observability
+from qortex_db import checks, observability
 from qortex_db.errors import InvalidInputError
 from qortex_db.repositories import validation
 from qortex_db.repositories.interoception import factor_statements
@@ -238,7 +238,7 @@ def _parsed(cursor: str | None) -> tuple[int | None, str]:
     """A cursor's transaction, and the database that it is of."""
     if cursor is None:
         return None, ""
-    match = _CURSOR.fullmatch(validation.check_text(cursor, name="since"))
+    match = _CURSOR.fullmatch(checks.check_text(cursor, name="since"))
     if match is None:
         raise InvalidInputError("since is no cursor: pass that of the answer before, or None.")
     return int(match[1]), match[2]

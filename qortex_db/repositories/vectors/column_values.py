@@ -36,6 +36,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import dialect
 
+from qortex_db import checks
 from qortex_db.errors import InvalidInputError
 from qortex_db.repositories import validation
 
@@ -105,7 +106,7 @@ def _made(kind: TypeEngine[Any], value: Any, name: str) -> Any:
     if isinstance(kind, (JSON, ARRAY, Enum)):
         return _checked(kind, value, name)
     # The type below takes what SQLAlchemy would have it take, more than a user may pass.
-    return validation.check_text(value, name=name) if isinstance(value, str) else value
+    return checks.check_text(value, name=name) if isinstance(value, str) else value
 
 
 def _of(*classes: type) -> Callable[[Any, Any, str], Any]:
@@ -159,11 +160,11 @@ def _item(kind: TypeEngine[Any], value: Any, name: str) -> str | None:
         return f"\\x{value.hex()}"
     if isinstance(value, timedelta):
         return f"{value.days} days {value.seconds} seconds {value.microseconds} microseconds"
-    return validation.check_text(str(value), name=name)
+    return checks.check_text(str(value), name=name)
 
 
 def _string(kind: String, value: Any, name: str) -> str:
-    text = validation.check_text(_text(kind, value, name), name=name)
+    text = checks.check_text(_text(kind, value, name), name=name)
     if kind.length is not None and len(text) > kind.length:
         raise InvalidInputError(
             f"{name} has {len(text):,} characters; the column takes {kind.length:,}."
@@ -179,7 +180,7 @@ def _bool(_: Boolean, value: Any, name: str) -> bool:
 
 def _integer(bits: int) -> Callable[[Any, Any, str], int]:
     def check(_: Any, value: Any, name: str) -> int:
-        number = validation.as_whole(value)
+        number = checks.as_whole(value)
         if number is None:
             raise InvalidInputError(f"{name} is a {type(value).__name__}; pass an int.")
         if not -(2**bits) <= number < 2**bits:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from qortex_db import checks
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import with_document
 from qortex_db.repositories import validation
+from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.key_statements import IDS
-from qortex_db.repositories.vectors.records import MAX_LIMIT, FacetCount, ScrollPage, VectorRecord
+from qortex_db.repositories.vectors.records import FacetCount, ScrollPage, VectorRecord
 from qortex_db.repositories.vectors.search.nearest import SearchForm
 from qortex_db.repositories.vectors.search.statements import Page
 
@@ -144,7 +146,7 @@ def _read_cursor(cursor: object, *, has_value: bool) -> dict[str, str]:
         params = {"after": validation.check_id(key)}
         if has_value:
             json.loads(value, parse_constant=_no_json)
-            params["after_value"] = validation.check_text(value, name="after")
+            params["after_value"] = checks.check_text(value, name="after")
     except (TypeError, ValueError, RecursionError):
         raise InvalidInputError("after is no `next` of a page in this order.") from None
     return params

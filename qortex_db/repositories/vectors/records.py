@@ -6,22 +6,20 @@ import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.repositories import validation
+from qortex_db.repositories.validation import MAX_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MAX_LIMIT: Final = 10_000
-"""The most hits of one search."""
+    from numpy.typing import NDArray
 
-EmbeddingInput: TypeAlias = Sequence[float] | NDArray[np.floating[Any]] | NDArray[np.integer[Any]]
-"""One vector: a list, a tuple or a one-dimensional numpy array of floats or integers."""
+    from qortex_db.types import EmbeddingInput
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qortex_db import observability, types
+from qortex_db import checks, observability, types
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.index_advice import (
     MAX_SAMPLE,
@@ -99,7 +99,7 @@ class VectorRepository(VectorWrites, VectorReads, VectorSearches):
         tuples, size, cache = found.rows[0] if found.rows else (-1, 0, 0)
         if rows is None:  # not analyzed yet: from its size
             rows = tuples if tuples >= 0 else size // (4 * dimensions + 100)
-        rows = validation.check_count(rows, name="rows")
+        rows = checks.check_count(rows, name="rows")
         memory = cache // 2 if memory_bytes is None else memory_bytes
         return advise(rows, dimensions, memory)
 

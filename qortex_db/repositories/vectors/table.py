@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, cast, func, select
 from sqlalchemy.dialects.postgresql import OID
 from sqlalchemy.sql import column, table
 
-from qortex_db import observability, types
+from qortex_db import checks, observability, types
 from qortex_db.engine import TableFacts
 from qortex_db.errors import UPGRADE_HINT, InvalidInputError, SchemaVersionError
 from qortex_db.filters import Filter, Where, read_filter, read_path
@@ -112,7 +112,7 @@ class VectorTable:
     def steps(self, path: object, name: str) -> tuple[str, ...]:
         if "payload" not in self.table.c:
             raise InvalidInputError(f"The table {self.table.name} has no column payload.")
-        return read_path(validation.check_text(path, name=name)).steps
+        return read_path(checks.check_text(path, name=name)).steps
 
     async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
         """A statement of this scope."""

@@ -15,7 +15,7 @@ from qortex_db.filters import with_document
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.batches import Batch, Part
 from qortex_db.repositories.vectors.key_statements import ID, IDS, VECS
-from qortex_db.repositories.vectors.records import EmbeddingInput, RecordInput, VectorRecord
+from qortex_db.repositories.vectors.records import RecordInput, VectorRecord
 from qortex_db.repositories.vectors.written_columns import named_values
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qortex_db.repositories.vectors.key_statements import VectorStatements
     from qortex_db.repositories.vectors.table import VectorTable
     from qortex_db.repositories.vectors.written_columns import RecordPart
+    from qortex_db.types import EmbeddingInput
 
 MAX_BATCH_SIZE: Final = 100_000
 """The most rows of one batch of `ingest`."""

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from qortex_db import types
+from qortex_db import checks, types
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.fields import Constant
 from qortex_db.models.collection import collection_of
@@ -158,7 +158,7 @@ def _check_payload(value: object, name: str) -> str:
 
 
 def _check_text(value: object, name: str) -> str:
-    return validation.check_text(value, name=name)
+    return checks.check_text(value, name=name)
 
 
 def _vector(column: Column[Any], spec: VectorSpec) -> WrittenColumn:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 from qortex_db.errors import InvalidInputError, NotFoundError
 from qortex_db.filters import with_document
 from qortex_db.repositories import validation
-from qortex_db.repositories.vectors.records import MAX_LIMIT, EmbeddingInput, SearchHits
+from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.repositories.vectors.records import SearchHits
 from qortex_db.repositories.vectors.search.example_statements import best_scores, nearest_to_mean
 from qortex_db.repositories.vectors.search.index_settings import BRANCH_LIMIT, MAX_QUERIES, approach
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from qortex_db.engine import TableFacts
     from qortex_db.filters import Where
     from qortex_db.repositories.vectors.table import VectorTable
+    from qortex_db.types import EmbeddingInput
 
 MAX_EXAMPLES: Final = 1_000
 """The most examples of one `recommend` from their mean."""

@@ -10,7 +10,8 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.filters import check_query, with_document
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories import validation
-from qortex_db.repositories.vectors.records import MAX_LIMIT, EmbeddingInput, SearchHits
+from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.repositories.vectors.records import SearchHits
 from qortex_db.repositories.vectors.search.fused_statements import (
     BranchName,
     Fusion,
@@ -19,7 +20,7 @@ from qortex_db.repositories.vectors.search.fused_statements import (
     multi,
 )
 from qortex_db.repositories.vectors.search.index_settings import BRANCH_LIMIT, MAX_QUERIES, approach
-from qortex_db.types import SparseVector
+from qortex_db.types import EmbeddingInput, SparseVector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

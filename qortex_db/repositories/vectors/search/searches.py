@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from qortex_db.filters import with_document
 from qortex_db.repositories import validation
+from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.records import (
-    MAX_LIMIT,
-    EmbeddingInput,
     SearchGroup,
     SearchGroups,
     SearchHits,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from qortex_db.engine import Executor
     from qortex_db.filters import Where
+    from qortex_db.types import EmbeddingInput
 
 
 class VectorSearches(FusedSearches, ExampleSearches):
