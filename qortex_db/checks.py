@@ -23,11 +23,11 @@ def as_whole(value: object) -> int | None:
 def check_whole(value: object, low: int, high: int, *, name: str) -> int:
     """A whole number within bounds, both included."""
     number = as_whole(value)
-    if number is None or not low <= number <= high:
-        given = f"a {type(value).__name__}" if number is None else f"{number:,}"
-        raise InvalidInputError(
-            f"{name} has to be a whole number from {low:,} to {high:,}, not {given}."
-        )
+    wanted = f"a whole number from {low:,} to {high:,}"
+    if number is None:
+        raise InvalidInputError(f"{name} has to be {wanted}, not a {type(value).__name__}.")
+    if not low <= number <= high:
+        raise InvalidInputError(f"{name} is {number}; pass {wanted}.")
     return number
 
 

@@ -6,7 +6,7 @@ that session's transaction. Repositories see an `Executor` and don't know which.
 
 from qortex_db.engine.autocommit import RETRY_SECONDS, AutocommitExecutor
 from qortex_db.engine.connections import adopt, create_engine
-from qortex_db.engine.executor import Executor, Fetched, TableFacts, translate_map
+from qortex_db.engine.executor import Executor, Fetched, translate_map
 from qortex_db.engine.session import SessionExecutor, refresh_written
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "Executor",
     "Fetched",
     "SessionExecutor",
-    "TableFacts",
     "adopt",
     "create_engine",
     "refresh_written",

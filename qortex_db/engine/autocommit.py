@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Executable
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from qortex_db.engine.executor import TableFacts
 
 RETRY_SECONDS: Final = 5.0
 """How long a statement that is safe to repeat is tried again while the server is away."""
@@ -168,7 +167,7 @@ class AutocommitExecutor:
         found: str | None = self._schemas.get(declared, declared)
         return found
 
-    async def catalog(self) -> dict[str, TableFacts]:
+    async def catalog(self) -> dict[object, Any]:
         return catalogs.setdefault(self._engine, {})
 
 

@@ -26,19 +26,6 @@ class Fetched:
     rowcount: int
 
 
-@dataclass(slots=True)
-class TableFacts:
-    """What is known of a table.
-
-    Attributes:
-        dimensions: What its embedding column declares.
-        plentiful: Whether an index has answered searches in full; None before the first one.
-    """
-
-    dimensions: int | None
-    plentiful: bool | None = None
-
-
 class Executor(Protocol):
     """Runs statements; what it raises is of our error tree."""
 
@@ -50,8 +37,8 @@ class Executor(Protocol):
         """Execute with each of the parameters, all or none; return how many rows came back."""
         ...
 
-    async def catalog(self) -> dict[str, TableFacts]:
-        """What is known of this database's tables, by their qualified names."""
+    async def catalog(self) -> dict[object, Any]:
+        """What repositories have learned of this database, by keys of theirs."""
         ...
 
     def schema_of(self, declared: str | None) -> str | None:
@@ -59,8 +46,8 @@ class Executor(Protocol):
         ...
 
 
-# Dimensions don't change under a running service; one look for each engine and table is enough.
-catalogs: WeakKeyDictionary[Any, dict[str, TableFacts]] = WeakKeyDictionary()
+# What is in it doesn't change under a running service: one look for each engine is enough.
+catalogs: WeakKeyDictionary[Any, dict[object, Any]] = WeakKeyDictionary()
 
 
 def fetched(result: Any) -> Fetched:

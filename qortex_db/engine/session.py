@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import SessionTransaction
 
-    from qortex_db.engine.executor import Fetched, TableFacts
+    from qortex_db.engine.executor import Fetched
 
 _WRITTEN: Final = "qortex_db_written"
 """The key of a session's info where the tables are that statements of ours wrote."""
@@ -82,7 +82,7 @@ class SessionExecutor:
     def schema_of(self, declared: str | None) -> str | None:
         return self._schemas.get(declared, declared)
 
-    async def catalog(self) -> dict[str, TableFacts]:
+    async def catalog(self) -> dict[object, Any]:
         connection = await self._session.connection()
         translating: Any = connection.sync_connection  # a host's engine may say so, or this one
         schemas = translating.get_execution_options().get("schema_translate_map") or {}

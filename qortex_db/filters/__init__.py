@@ -2,7 +2,7 @@
 
 from qortex_db.filters.fields import read_path
 from qortex_db.filters.payload_indexes import Kind, payload_index
-from qortex_db.filters.reader import Filter, Where, read_filter, with_document
+from qortex_db.filters.reader import Filter, Where, read_filter, values_of, with_document
 from qortex_db.filters.text_operators import check_query
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "payload_index",
     "read_filter",
     "read_path",
+    "values_of",
     "with_document",
 ]

@@ -1,6 +1,6 @@
-"""Conditions as SQL: a function for each form, on the expressions that indexes hold.
+"""Conditions as SQL: a function for each, on the expressions that indexes hold.
 
-Whatever a payload holds, no form raises on the server. A form is NULL or false where it doesn't
+Whatever a payload holds, no condition raises on the server. It is NULL or false where it doesn't
 match; a negation takes both.
 """
 
@@ -34,6 +34,14 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Table
     from sqlalchemy.types import TypeEngine
 
+    from qortex_db.filters.fields import Path
+
+Shape: TypeAlias = tuple[Any, ...]
+"""A filter without its values: a condition, its path and constants; or "and", "or", "not" and
+shapes."""
+Reader: TypeAlias = Callable[["Table", "Path", Any, str, list[Any]], Shape]
+"""Reads an operator's argument: the table, the path, the argument, what an error calls it, and the
+values to append to."""
 Bind: TypeAlias = Callable[["TypeEngine[Any]"], "ColumnElement[Any]"]
 """What gives the parameter of the next value."""
 
@@ -54,7 +62,7 @@ _TYPES: Final[dict[str, Callable[[Bind], Any]]] = {
 }
 
 
-def nothing(field: Field, bind: Bind) -> ColumnElement[bool]:  # noqa: ARG001 - a form like others
+def nothing(field: Field, bind: Bind) -> ColumnElement[bool]:  # noqa: ARG001 - a condition like others
     return false()
 
 

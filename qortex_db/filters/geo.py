@@ -13,8 +13,8 @@ from qortex_db.filters.values import NUMBER, as_number, kind_of
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
+    from qortex_db.filters.conditions import Shape
     from qortex_db.filters.fields import Path
-    from qortex_db.filters.shapes import Shape
 
 EARTH_RADIUS_M: Final = 6_371_008.8
 """The mean radius of the Earth."""

@@ -1,7 +1,7 @@
 """The operators of filters: what each takes, and which condition it becomes.
 
 The table of docs/filters.md is the rule for nulls, missing keys and types. An operator is read into
-a shape, and its values go aside in the order in which the shape's form asks for them.
+a shape, and its values go aside in the order in which the condition asks for them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from qortex_db.filters.values import (
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
-    from qortex_db.filters.shapes import Reader, Shape
+    from qortex_db.filters.conditions import Reader, Shape
 
 # A list this long is also compared by equality, which the server hashes; containment it tries one
 # by one. Below, the planner would take the two for independent and expect too few rows.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Table
     from sqlalchemy.types import TypeEngine
 
-    from qortex_db.filters.shapes import Shape
+    from qortex_db.filters.conditions import Shape
 
 Where: TypeAlias = Mapping[str, Any] | ColumnElement[bool]
 """A filter: a dictionary as docs/filters.md describes it, or an expression of SQLAlchemy's."""
@@ -81,6 +81,11 @@ def read_filter(where: Where, table: Table) -> Filter:
     shape = reader.read(where, "where", 0)
     params = {f"where_{i}": value for i, value in enumerate(reader.values)}
     return Filter(shape if reader.is_plain else None, params, shape, table)
+
+
+def values_of(narrowed: Filter | None) -> Mapping[str, Any]:
+    """The parameters of a filter; none where there is no filter."""
+    return {} if narrowed is None else narrowed.params
 
 
 def with_document(where: Where | None, document: Mapping[str, Any] | None) -> Where | None:
@@ -211,14 +216,14 @@ class _Reader:
 
 def _render(shape: Shape, table: Table, numbers: Iterator[int]) -> ColumnElement[bool]:
     """A shape's clause; its parameters are numbered in the order in which values were read."""
-    form, *rest = shape
-    if form == "sql":
+    condition, *rest = shape
+    if condition == "sql":
         return rest[0]  # type: ignore[no-any-return]
-    if form == "and":
+    if condition == "and":
         return and_(true(), *(_render(part, table, numbers) for part in rest))
-    if form == "or":
+    if condition == "or":
         return or_(*(_render(part, table, numbers) for part in rest))
-    if form == "not":
+    if condition == "not":
         # Not NOT: what is NULL, such as a comparison with a missing key, did not match either.
         return _render(rest[0], table, numbers).is_not(true())
 
@@ -227,4 +232,4 @@ def _render(shape: Shape, table: Table, numbers: Iterator[int]) -> ColumnElement
 
     path, *constants = rest
     where = table if path is None else Field(table, path.steps)
-    return form(where, bind, *constants)  # type: ignore[no-any-return]
+    return condition(where, bind, *constants)  # type: ignore[no-any-return]

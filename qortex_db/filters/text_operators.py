@@ -14,8 +14,8 @@ from qortex_db.filters.values import as_string
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
+    from qortex_db.filters.conditions import Shape
     from qortex_db.filters.fields import Path
-    from qortex_db.filters.shapes import Shape
 
 # The server refuses a query with 32 negations in a row.
 _MAX_DASHES: Final = 16

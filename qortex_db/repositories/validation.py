@@ -83,6 +83,12 @@ def check_limit(value: object, maximum: int, *, name: str = "limit") -> int:
     return check_whole(value, 1, maximum, name=name)
 
 
+def check_flag(value: object, *, name: str) -> None:
+    """True or False, and nothing that merely counts as one."""
+    if type(value) is not bool:
+        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a bool.")
+
+
 def check_number(
     value: object, *, name: str, low: float = -math.inf, high: float = math.inf
 ) -> float:

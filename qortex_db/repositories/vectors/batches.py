@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from qortex_db.repositories.vectors.key_statements import Form
+    from qortex_db.repositories.vectors.key_statements import GivenColumns
     from qortex_db.repositories.vectors.written_columns import RecordPart, WrittenColumn
 
 PART_BYTES: Final = 2**16
@@ -43,7 +43,7 @@ class Part:
     """Checked rows, column by column.
 
     Attributes:
-        values: Of the columns that the batch gives, in the form's order.
+        values: Of the columns that the batch gives, in their order.
         given: For each of these the ids that give it; None where all do.
     """
 
@@ -58,7 +58,7 @@ class Batch:
 
     Attributes:
         ids: Distinct, in key order.
-        form: The columns given, and whether by all records or by some.
+        given: The columns given, and whether by all records or by some.
 
     Args:
         written: The columns that the table has beside id and vector.
@@ -86,7 +86,7 @@ class Batch:
             (written[name], [values[i] for i in self._order])
             for name, values in sorted(further.items())
         ]
-        self.form: Form = tuple(
+        self.given: GivenColumns = tuple(
             (one.column.name, "some" if any(value is MISSING for value in values) else "all")
             for one, values in self._columns
         )
@@ -116,7 +116,7 @@ class Batch:
             columns = [self._values(one, values[part], rows) for one, values in self._columns]
             given = [
                 None if mode == "all" else self._given(values[part], part)
-                for (_, mode), (_, values) in zip(self.form, self._columns, strict=True)
+                for (_, mode), (_, values) in zip(self.given, self._columns, strict=True)
             ]
             yield Part(self.ids[part], embeddings, columns, given)
 

@@ -1,4 +1,4 @@
-"""The statements of a vectors table, built once for each table and scope.
+"""The statements of a vectors table by key, built once for each table and scope.
 
 A table is any with `id` as its key and `vec`; `payload`, `document` and `updated_at` are optional.
 """
@@ -14,6 +14,7 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
+    delete,
     func,
     literal_column,
     or_,
@@ -24,12 +25,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
+from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import MAX_STATEMENTS
-from qortex_db.repositories.vectors.row_shape import (
-    delete_in_key_order,
-    merge_in_key_order,
-    row_shape,
-)
+from qortex_db.repositories.vectors.row_shape import row_shape
 from qortex_db.repositories.vectors.written_columns import touched_columns, written_columns
 from qortex_db.types import Embedding, EncodedEmbeddings, SentJson
 
@@ -41,7 +39,7 @@ if TYPE_CHECKING:
 
 Given: TypeAlias = Literal["all", "some"]
 """For which rows of a batch a column is given."""
-Form: TypeAlias = tuple[tuple[str, Given], ...]
+GivenColumns: TypeAlias = tuple[tuple[str, Given], ...]
 """The columns that a batch gives, beside id and vector."""
 
 IDS: Final = "row_ids"
@@ -56,8 +54,8 @@ def ids_array() -> ColumnElement[Any]:
     return cast(bindparam(IDS), ARRAY(Text))
 
 
-class VectorStatements:
-    """The statements over one table, or over one namespace of it."""
+class KeyStatements:
+    """What reads and changes rows by their keys, in one table or one namespace of it."""
 
     def __init__(self, table: Table, scope: Scope) -> None:
         self.table = table
@@ -79,10 +77,10 @@ class VectorStatements:
         return merge_in_key_order(self.table, self.scope, condition, removed)
 
     @functools.lru_cache(MAX_STATEMENTS)  # noqa: B019 - bounded, and so are the instances
-    def upsert(self, form: Form) -> ReturningInsert[Any]:
+    def upsert(self, columns: GivenColumns) -> ReturningInsert[Any]:
         """Insert or change; a row that would not change is not touched, nor is its index entry."""
         table, space = self.table, self.scope.column
-        used = {name: self.written[name] for name, _ in form}
+        used = {name: self.written[name] for name, _ in columns}
         # In a select list unnest() streams; in FROM its rows are put aside first.
         arrays = [ids_array(), cast(bindparam(VECS), EncodedEmbeddings())]
         arrays += [one.array(f"row_values_{i}") for i, one in enumerate(used.values())]
@@ -91,7 +89,7 @@ class VectorStatements:
         values: dict[str, Any] = {"id": row[0], "vec": row[1]}
         given = {
             name: type_coerce(cast(bindparam(f"row_given_{i}"), SentJson()), JSONB)
-            for i, (name, mode) in enumerate(form)
+            for i, (name, mode) in enumerate(columns)
             if mode == "some"
         }
         for (name, written), sent in zip(used.items(), row[2:], strict=True):
@@ -158,6 +156,30 @@ class VectorStatements:
 
 
 @functools.lru_cache(MAX_STATEMENTS)
-def statements_for(table: Table, scope: Scope) -> VectorStatements:
-    """The statements over a table, the same object at every call."""
-    return VectorStatements(table, scope)
+def by_key(table: Table, scope: Scope) -> KeyStatements:
+    """The statements by key over a table, the same object at every call."""
+    return KeyStatements(table, scope)
+
+
+def merge_in_key_order(
+    table: Table, scope: Scope, condition: ColumnElement[bool], removed: int
+) -> Update:
+    """Take paths out of payloads, and put keys into them; an equal payload is left alone."""
+    keys = locked_in_key_order([table.c.id], condition, *scope.clauses)
+    payload: ColumnElement[Any] = table.c.payload
+    for i in range(removed):
+        path = cast(bindparam(f"row_path_{i}"), ARRAY(Text))
+        payload = payload.op("#-", return_type=JSONB())(path)
+    values = cast(bindparam("row_values", type_=Text), JSONB)
+    payload = payload.op("||", return_type=JSONB())(values)
+    changes: dict[str, Any] = touched_columns(table).values() | {"payload": payload}
+    if "updated_at" in table.c:
+        changes["updated_at"] = func.now()
+    changed = table.c.payload.is_distinct_from(payload)
+    return update(table).where(table.c.id == keys.c.id, *scope.clauses, changed).values(changes)
+
+
+def delete_in_key_order(table: Table, scope: Scope, condition: ColumnElement[bool]) -> Delete:
+    """Remove rows."""
+    keys = locked_in_key_order([table.c.id], condition, *scope.clauses)
+    return delete(table).where(table.c.id == keys.c.id, *scope.clauses)

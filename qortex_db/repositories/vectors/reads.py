@@ -7,37 +7,32 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db import checks
 from qortex_db.errors import InvalidInputError
-from qortex_db.filters import with_document
+from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.repositories.vectors.filter_statements import Page
 from qortex_db.repositories.vectors.key_statements import IDS
 from qortex_db.repositories.vectors.records import FacetCount, ScrollPage, VectorRecord
-from qortex_db.repositories.vectors.search.nearest import SearchForm
-from qortex_db.repositories.vectors.search.statements import Page
+from qortex_db.repositories.vectors.table import OfTable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
 
     from qortex_db.filters import Where
-    from qortex_db.repositories.vectors.key_statements import VectorStatements
-    from qortex_db.repositories.vectors.table import VectorTable
 
 MAX_PAGE_SIZE: Final = 100_000
 """The most rows of one page of `stream`."""
 
 
-class VectorReads:
+class VectorReads(OfTable):
     """What reads the vectors of a table without comparing them."""
-
-    _vectors: VectorTable
-    _sql: VectorStatements
 
     async def get(self, ids: Iterable[str]) -> dict[str, VectorRecord]:
         """The stored vectors by id, embeddings as float32; who is missing is absent."""
         keys = validation.check_ids(ids)
         if not keys:
             return {}
-        fetched = await self._vectors.run(self._sql.get, {IDS: keys})
+        fetched = await self._vectors.run(self._vectors.by_key.get, {IDS: keys})
         record = self._vectors.shape.record
         return {row[0]: record(row) for row in fetched.rows}
 
@@ -57,18 +52,20 @@ class VectorReads:
             where_document: As of `search`.
             limit: The most values, 1 to `MAX_LIMIT`.
         """
-        params: dict[str, Any] = {"hits": validation.check_limit(limit, MAX_LIMIT)}
-        narrowed = self._vectors.narrow(with_document(where, where_document), params)
-        statement = self._vectors.searches.facet(narrowed, self._vectors.steps(path, "path"))
-        return [FacetCount(*row) for row in await self._vectors.rows(statement, params)]
+        vectors = self._vectors
+        count = validation.check_limit(limit, MAX_LIMIT)
+        narrowed = vectors.narrow(where, where_document)
+        statement = vectors.by_filter.facet(narrowed, vectors.steps(path, "path"))
+        rows = await vectors.rows(statement, {"hits": count, **values_of(narrowed)})
+        return [FacetCount(*row) for row in rows]
 
     async def count(
         self, *, where: Where | None = None, where_document: Mapping[str, Any] | None = None
     ) -> int:
         """How many vectors there are: a scan, so not for every request."""
-        params: dict[str, Any] = {}
-        narrowed = self._vectors.narrow(with_document(where, where_document), params)
-        return int((await self._vectors.rows(self._vectors.searches.count(narrowed), params))[0][0])
+        narrowed = self._vectors.narrow(where, where_document)
+        statement = self._vectors.by_filter.count(narrowed)
+        return int((await self._vectors.rows(statement, values_of(narrowed)))[0][0])
 
     async def scroll(
         self,
@@ -93,18 +90,20 @@ class VectorReads:
             where_document: As of `search`.
             with_embedding: Return embeddings too; without, they are empty.
         """
+        vectors = self._vectors
         count = validation.check_limit(limit, MAX_LIMIT)
-        steps = () if order_by is None else self._vectors.steps(order_by, "order_by")
-        params: dict[str, Any] = {"hits": count}
-        if after is not None:
-            params |= _read_cursor(after, has_value=bool(steps))
-        if not isinstance(descending, bool):
-            raise InvalidInputError(f"descending is a {type(descending).__name__}; pass a bool.")
-        narrowed = self._vectors.narrow(with_document(where, where_document), params)
-        form = SearchForm(with_embedding=with_embedding)
-        page = Page(steps, goes_on=after is not None, descending=descending)
-        rows = await self._vectors.rows(self._vectors.searches.page(narrowed, form, page), params)
-        record = self._vectors.shape.record
+        steps = () if order_by is None else vectors.steps(order_by, "order_by")
+        cursor = {} if after is None else _read_cursor(after, has_value=bool(steps))
+        narrowed = vectors.narrow(where, where_document)
+        page = Page(
+            steps,
+            goes_on=after is not None,
+            descending=descending,
+            with_embedding=with_embedding,
+        )
+        params = {"hits": count, **cursor, **values_of(narrowed)}
+        rows = await vectors.rows(vectors.by_filter.page(narrowed, page), params)
+        record = vectors.shape.record
         last = json.dumps([rows[-1][0], rows[-1][-1]]) if len(rows) == count else None
         return ScrollPage([record(row[:-1], with_embedding=with_embedding) for row in rows], last)
 
@@ -126,18 +125,18 @@ class VectorReads:
         """
         size = validation.check_limit(batch_size, MAX_PAGE_SIZE, name="batch_size")
         record = self._vectors.shape.record
-        params: dict[str, Any] = {"hits": size}
-        narrowed = self._vectors.narrow(with_document(where, where_document), params)
-        form = SearchForm(with_embedding=with_embedding)
-        page = Page()
+        narrowed = self._vectors.narrow(where, where_document)
+        params: dict[str, Any] = {"hits": size, **values_of(narrowed)}
+        page = Page(with_embedding=with_embedding)
         while True:
-            statement = self._vectors.searches.page(narrowed, form, page)
+            statement = self._vectors.by_filter.page(narrowed, page)
             rows = (await self._vectors.run(statement, params)).rows
             for row in rows:
                 yield record(row[:-1], with_embedding=with_embedding)
             if len(rows) < size:
                 return
-            page, params["after"] = Page(goes_on=True), rows[-1][0]
+            page = Page(goes_on=True, with_embedding=with_embedding)
+            params["after"] = rows[-1][0]
 
 
 def _read_cursor(cursor: object, *, has_value: bool) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from qortex_db import checks, observability, types
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.index_advice import (
@@ -17,24 +15,14 @@ from qortex_db.repositories.vectors.index_advice import (
     sampled,
     tune,
 )
-from qortex_db.repositories.vectors.key_statements import statements_for
 from qortex_db.repositories.vectors.reads import VectorReads
 from qortex_db.repositories.vectors.search.index_settings import MAX_EF_SEARCH
 from qortex_db.repositories.vectors.search.searches import VectorSearches
 from qortex_db.repositories.vectors.writes import VectorWrites
 
-if TYPE_CHECKING:
-    from sqlalchemy import Table
-
-    from qortex_db.engine import Executor
-
 
 class VectorRepository(VectorWrites, VectorReads, VectorSearches):
     """The vectors of one table: stored, changed, read and searched."""
-
-    def __init__(self, executor: Executor, table: Table, *, namespace: Any = None) -> None:
-        super().__init__(executor, table, namespace=namespace)
-        self._sql = statements_for(table, self._vectors.scope)
 
     async def dimensions(self) -> int | None:
         """What the column holds, read once for each engine; None where it declares nothing.

@@ -1,27 +1,22 @@
-"""What statements say of a row: its columns as they are read, and the order of its locks."""
+"""A row of a vectors table as it is read: columns of a statement, and what is made of them."""
 
 from __future__ import annotations
 
 import functools
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ARRAY, Text, bindparam, cast, delete, func, null, type_coerce, update
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import Text, cast, func, null, type_coerce
 
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
-from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import MAX_STATEMENTS
 from qortex_db.repositories.vectors.records import SearchHit, VectorRecord
-from qortex_db.repositories.vectors.written_columns import touched_columns
 from qortex_db.types import Embedding, HalfEmbedding, JsonText, SentEmbedding, SparseEmbedding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import ColumnElement, Delete, Table, Update
-
-    from qortex_db.repositories.vectors.namespaces import Scope
+    from sqlalchemy import ColumnElement, Table
 
 OPTIONAL: Final = ("payload", "document")
 """What a table of vectors may lack."""
@@ -114,27 +109,3 @@ class RowShape:
 def row_shape(table: Table) -> RowShape:
     """The rows of a table, the same object at every call."""
     return RowShape(table)
-
-
-def merge_in_key_order(
-    table: Table, scope: Scope, condition: ColumnElement[bool], removed: int
-) -> Update:
-    """Take paths out of payloads, and put keys into them; an equal payload is left alone."""
-    keys = locked_in_key_order([table.c.id], condition, *scope.clauses)
-    payload: ColumnElement[Any] = table.c.payload
-    for i in range(removed):
-        path = cast(bindparam(f"row_path_{i}"), ARRAY(Text))
-        payload = payload.op("#-", return_type=JSONB())(path)
-    values = cast(bindparam("row_values", type_=Text), JSONB)
-    payload = payload.op("||", return_type=JSONB())(values)
-    changes: dict[str, Any] = touched_columns(table).values() | {"payload": payload}
-    if "updated_at" in table.c:
-        changes["updated_at"] = func.now()
-    changed = table.c.payload.is_distinct_from(payload)
-    return update(table).where(table.c.id == keys.c.id, *scope.clauses, changed).values(changes)
-
-
-def delete_in_key_order(table: Table, scope: Scope, condition: ColumnElement[bool]) -> Delete:
-    """Remove rows."""
-    keys = locked_in_key_order([table.c.id], condition, *scope.clauses)
-    return delete(table).where(table.c.id == keys.c.id, *scope.clauses)

@@ -6,6 +6,7 @@ import functools
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Text as SqlText
@@ -14,16 +15,15 @@ from sqlalchemy.dialects.postgresql import OID
 from sqlalchemy.sql import column, table
 
 from qortex_db import checks, observability, types
-from qortex_db.engine import TableFacts
 from qortex_db.errors import UPGRADE_HINT, InvalidInputError, SchemaVersionError
-from qortex_db.filters import Filter, Where, read_filter, read_path
+from qortex_db.filters import Filter, Where, read_filter, read_path, with_document
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories import validation
-from qortex_db.repositories.statement_cache import MAX_STATEMENTS
-from qortex_db.repositories.vectors.namespaces import Scope, scope_of
+from qortex_db.repositories.vectors.filter_statements import by_filter
+from qortex_db.repositories.vectors.key_statements import by_key
+from qortex_db.repositories.vectors.namespaces import scope_of
 from qortex_db.repositories.vectors.row_shape import row_shape
-from qortex_db.repositories.vectors.search.statements import SearchStatements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -42,6 +42,26 @@ _TYPMOD = select(_attributes.c.atttypmod).where(
 _OVERSAMPLING: Final = {None: 1.0, "half": 2.0, "binary": 20.0}
 
 
+@dataclass(frozen=True, slots=True)
+class TableFacts:
+    """What a table's embedding column declares: its dimensions, None where it takes any."""
+
+    dimensions: int | None
+
+
+class OfTable:
+    """What reads, writes and searches of a table have in common: that table.
+
+    Args:
+        executor: The lane that statements take.
+        table: Of a collection.
+        namespace: Whose rows it is about; None for all of them.
+    """
+
+    def __init__(self, executor: Executor, table: Table, *, namespace: Any = None) -> None:
+        self._vectors = VectorTable(executor, table, namespace=namespace)
+
+
 class VectorTable:
     """One vector of one table, by one executor."""
 
@@ -55,11 +75,13 @@ class VectorTable:
     ) -> None:
         self.executor = executor
         self.table = table
+        self.name = name
         self.namespace = namespace
+        self.vector = collection_of(table).vectors[name]
         self.scope, self._scope_params = scope_of(table, namespace)
-        self.searches = searches_for(table, name, self.scope)
-        self.vector = self.searches.vector
         self.shape = row_shape(table)
+        self.by_key = by_key(table, self.scope)
+        self.by_filter = by_filter(table, self.scope)
 
     def using(self, name: str | None) -> VectorTable:
         """Another vector of the same table.
@@ -101,13 +123,12 @@ class VectorTable:
             factor = validation.check_number(oversampling, name="oversampling", low=1, high=100)
         return math.ceil(count * factor) if self.vector.quantization else count
 
-    def narrow(self, where: Where | None, params: dict[str, Any]) -> Filter | None:
-        """A filter, its values put among the parameters; None where there is none."""
-        if where is None:
-            return None
-        narrowed = read_filter(where, self.table)
-        params |= narrowed.params
-        return narrowed
+    def narrow(
+        self, where: Where | None, where_document: Mapping[str, Any] | None
+    ) -> Filter | None:
+        """What a caller says of rows, as one filter; None where he says nothing."""
+        whole = with_document(where, where_document)
+        return None if whole is None else read_filter(whole, self.table)
 
     def steps(self, path: object, name: str) -> tuple[str, ...]:
         if "payload" not in self.table.c:
@@ -141,8 +162,9 @@ class VectorTable:
         """
         known = await self.executor.catalog()
         name, column = self.qualified_name, self.vector.column
-        key = f"{name}.{column}"
-        if key not in known:
+        key = (TableFacts, name, column)
+        facts: TableFacts | None = known.get(key)
+        if facts is None:
             params = {"table_name": name, "column_name": column}
             rows = (await self.executor.run(_TYPMOD, params)).rows
             if not rows:
@@ -152,8 +174,8 @@ class VectorTable:
                     f"{column} vector(384)).",
                     sqlstate="42P01",
                 )
-            known[key] = TableFacts(None if rows[0][0] < 0 else int(rows[0][0]))
-        return known[key]
+            known[key] = facts = TableFacts(None if rows[0][0] < 0 else int(rows[0][0]))
+        return facts
 
     @functools.cached_property
     def qualified_name(self) -> str:
@@ -184,9 +206,3 @@ class VectorTable:
                 hint = "For several queries there are search_many (an answer to each), multi_search"
                 error.args = (f"{error} {hint} (one answer to all).",)
             raise
-
-
-@functools.lru_cache(MAX_STATEMENTS)
-def searches_for(table: Table, name: str, scope: Scope) -> SearchStatements:
-    """The searches of a table by one of its vectors, the same object at every call."""
-    return SearchStatements(table, collection_of(table).vectors[name], scope)

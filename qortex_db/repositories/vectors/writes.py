@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db import observability
 from qortex_db.errors import NOT_NULL_VIOLATION, ConflictError, InvalidInputError
-from qortex_db.filters import with_document
+from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.batches import Batch, Part
 from qortex_db.repositories.vectors.key_statements import ID, IDS, VECS
 from qortex_db.repositories.vectors.records import RecordInput, VectorRecord
+from qortex_db.repositories.vectors.table import OfTable
 from qortex_db.repositories.vectors.written_columns import named_values
 
 if TYPE_CHECKING:
     from qortex_db.filters import Where
-    from qortex_db.repositories.vectors.key_statements import VectorStatements
-    from qortex_db.repositories.vectors.table import VectorTable
     from qortex_db.repositories.vectors.written_columns import RecordPart
     from qortex_db.types import EmbeddingInput
 
@@ -31,11 +30,8 @@ MAX_REMOVED: Final = 64
 """The most paths that one `merge_payload` takes out."""
 
 
-class VectorWrites:
+class VectorWrites(OfTable):
     """What changes the vectors of a table."""
-
-    _vectors: VectorTable
-    _sql: VectorStatements
 
     async def upsert(self, records: Iterable[RecordInput]) -> int:
         """Insert vectors, or change those whose id is there.
@@ -60,20 +56,20 @@ class VectorWrites:
     ) -> int:
         if isinstance(records, (Mapping, VectorRecord, str, bytes)):
             raise InvalidInputError("Pass a list of records, even for one.")
-        vector = self._vectors.vector
+        vector, by_key = self._vectors.vector, self._vectors.by_key
         batch = Batch(
             records,
             (await self._vectors.facts()).dimensions,
-            self._sql.written,
+            by_key.written,
             allow_zero=allow_zero or vector.metric != "cosine",
             is_half=vector.storage == "half",
             first_row=first_row,
         )
         if not batch.ids:
             return 0
-        statement = self._sql.upsert(batch.form)
-        every = {name for name, given in batch.form if given == "all"}
-        touched = self._sql.touched.params(every)
+        statement = by_key.upsert(batch.given)
+        every = {name for name, given in batch.given if given == "all"}
+        touched = by_key.touched.params(every)
         params = ({**_params(part), **touched} for part in batch.parts())
         start = time.perf_counter()
         try:
@@ -155,27 +151,28 @@ class VectorWrites:
         Returns:
             Whether there is such a vector.
         """
+        by_key = self._vectors.by_key
         key = validation.check_id(id)
         values: dict[str, Any] = {}
         if embedding is not None:
             values["vec"] = self._vectors.encode(embedding, await self._vectors.facts())
         for name, value in (("payload", payload), ("document", document)):
             if value is not None:
-                if name not in self._sql.written:
+                if name not in by_key.written:
                     raise InvalidInputError(f"The table has no column {name}.")
-                values[name] = self._sql.written[name].check(value, name)
+                values[name] = by_key.written[name].check(value, name)
         parts: dict[RecordPart, Any] = {"vectors": vectors, "attributes": attributes}
         for part, given in parts.items():
             if given is not None:
-                for name, value in named_values(self._sql.written, part, given, part):
-                    values[name] = self._sql.written[name].check(value, f"{part}[{name!r}]")
+                for name, value in named_values(by_key.written, part, given, part):
+                    values[name] = by_key.written[name].check(value, f"{part}[{name!r}]")
         if not values:
             raise InvalidInputError(
                 "Nothing to change: pass embedding, payload, document, vectors or attributes."
             )
-        statement = self._sql.update(frozenset(values))
+        statement = by_key.update(frozenset(values))
         params = {f"row_value_{i}": values[name] for i, name in enumerate(sorted(values))}
-        params |= {ID: key, **self._sql.touched.params(values)}
+        params |= {ID: key, **by_key.touched.params(values)}
         return (await self._vectors.run(statement, params)).rowcount > 0
 
     async def merge_payload(
@@ -199,6 +196,7 @@ class VectorWrites:
         Returns:
             How many rows were changed; those that would not change are left alone.
         """
+        by_key = self._vectors.by_key
         given = validation.check_payload({} if values is None else values, name="values")
         if isinstance(remove, str):
             raise InvalidInputError("remove is a str; pass a list of paths, even for one.")
@@ -207,18 +205,18 @@ class VectorWrites:
             raise InvalidInputError("Nothing to change: pass values or remove.")
         if len(paths) > MAX_REMOVED:
             raise InvalidInputError(f"remove has {len(paths)} paths; at most {MAX_REMOVED} fit.")
-        narrowing = with_document(where, where_document)
-        if (ids is None) is (narrowing is None):
+        narrowed = self._vectors.narrow(where, where_document)
+        if (ids is None) is (narrowed is None):
             raise InvalidInputError("Say of which vectors: by ids, or by where.")
         params: dict[str, Any] = {f"row_path_{i}": list(path) for i, path in enumerate(paths)}
         params["row_values"] = given
-        params |= self._sql.touched.params()
+        params |= by_key.touched.params()
         if ids is None:
-            narrowed = self._vectors.narrow(narrowing, params)
-            statement = self._vectors.searches.merge(narrowed, len(paths))
+            params |= values_of(narrowed)
+            statement = self._vectors.by_filter.merge(narrowed, len(paths))
         else:
             params[IDS] = validation.check_ids(ids)
-            statement = self._sql.merge(len(paths))
+            statement = by_key.merge(len(paths))
         return (await self._vectors.run(statement, params)).rowcount
 
     async def delete(self, ids: Iterable[str]) -> int:
@@ -230,7 +228,7 @@ class VectorWrites:
         keys = validation.check_ids(ids)
         if not keys:
             return 0
-        return (await self._vectors.run(self._sql.delete, {IDS: keys})).rowcount
+        return (await self._vectors.run(self._vectors.by_key.delete, {IDS: keys})).rowcount
 
     async def delete_where(
         self,
@@ -250,10 +248,9 @@ class VectorWrites:
         unbounded = where is None or (isinstance(where, Mapping) and not where)
         if unbounded and where_document is None:
             raise InvalidInputError("where is empty, which would remove every vector.")
-        params: dict[str, Any] = {}
-        where = with_document(where, where_document)
-        statement = self._vectors.searches.delete(self._vectors.narrow(where, params))
-        return (await self._vectors.run(statement, params)).rowcount
+        narrowed = self._vectors.narrow(where, where_document)
+        statement = self._vectors.by_filter.delete(narrowed)
+        return (await self._vectors.run(statement, values_of(narrowed))).rowcount
 
 
 def _params(part: Part) -> dict[str, Any]:

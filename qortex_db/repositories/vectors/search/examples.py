@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from qortex_db.errors import InvalidInputError, NotFoundError
-from qortex_db.filters import with_document
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.records import SearchHits
 from qortex_db.repositories.vectors.search.example_statements import best_scores, nearest_to_mean
 from qortex_db.repositories.vectors.search.index_settings import BRANCH_LIMIT, MAX_QUERIES, approach
+from qortex_db.repositories.vectors.search.statements import search_statements
+from qortex_db.repositories.vectors.table import OfTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from qortex_db.engine import TableFacts
     from qortex_db.filters import Where
-    from qortex_db.repositories.vectors.table import VectorTable
+    from qortex_db.repositories.vectors.table import TableFacts, VectorTable
     from qortex_db.types import EmbeddingInput
 
 MAX_EXAMPLES: Final = 1_000
@@ -26,10 +27,8 @@ MAX_EXAMPLES: Final = 1_000
 Strategy: TypeAlias = Literal["average", "best_score"]
 
 
-class ExampleSearches:
+class ExampleSearches(OfTable):
     """Searches of a table by what is in it."""
-
-    _vectors: VectorTable
 
     async def recommend(
         self,
@@ -79,28 +78,28 @@ class ExampleSearches:
         by_each = strategy == "best_score"
         count = validation.check_limit(limit, MAX_LIMIT)
         facts = await vectors.facts()
-        params: dict[str, Any] = {"hits": count}
-        params["candidates"] = max(BRANCH_LIMIT, count) if by_each else count
-        liked = _add_examples(params, "positive", positive, vectors, facts)
-        if not liked:
+        liked = _examples(vectors, facts, "positive", positive)
+        if not liked.count:
             raise InvalidInputError("positive is empty; pass at least one example.")
-        wanted = liked + _add_examples(params, "negative", negative, vectors, facts)
+        disliked = _examples(vectors, facts, "negative", negative)
+        wanted = liked.count + disliked.count
         most = MAX_QUERIES if by_each else MAX_EXAMPLES
         validation.check_limit(wanted, most, name="the number of examples")
-        narrowed, form = approach(
+        how = approach(
             vectors,
-            params,
-            with_document(where, where_document),
+            max(BRANCH_LIMIT, count) if by_each else count,
+            vectors.narrow(where, where_document),
             excluding=True,  # the examples
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
         )
-        sources = vectors.searches.rows
+        sources = search_statements(vectors).rows
         if by_each:
-            statement = best_scores(sources, narrowed, form, liked)
+            statement = best_scores(sources, how.filter, how.form, liked.count)
         else:
-            statement = nearest_to_mean(sources, narrowed, form)
+            statement = nearest_to_mean(sources, how.filter, how.form)
+        params = {"hits": count, **liked.params, **disliked.params, **how.params}
         rows = await vectors.rows(statement, params)
         if rows[0][-1] < wanted:
             raise NotFoundError(f"{wanted - rows[0][-1]} of the examples' ids are not there.")
@@ -110,11 +109,16 @@ class ExampleSearches:
         return SearchHits(hits, requested=count, complete=True)
 
 
-def _add_examples(
-    params: dict[str, Any], side: str, examples: object, vectors: VectorTable, facts: TableFacts
-) -> int:
-    """Put the examples of a side among the parameters, and say how many they are."""
-    listed = validation.check_list(examples, name=side)
+@dataclass(frozen=True, slots=True)
+class _Examples:
+    """The examples of a side: how many there are, and their parameters."""
+
+    count: int
+    params: Mapping[str, Any]
+
+
+def _examples(vectors: VectorTable, facts: TableFacts, side: str, given: object) -> _Examples:
+    listed = validation.check_list(given, name=side)
     ids = [one for one in listed if isinstance(one, str)]
     keys = validation.check_ids(ids, name=f"the ids of {side}")
     embeddings = [
@@ -122,5 +126,5 @@ def _add_examples(
         for i, one in enumerate(listed)
         if not isinstance(one, str)
     ]
-    params |= {f"{side}_ids": keys, f"{side}_vecs": embeddings}
-    return len(keys) + len(embeddings)
+    params = {f"{side}_ids": keys, f"{side}_vecs": embeddings}
+    return _Examples(len(keys) + len(embeddings), params)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
 
 from qortex_db.errors import InvalidInputError
-from qortex_db.filters import check_query, with_document
+from qortex_db.filters import check_query
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
@@ -20,6 +20,8 @@ from qortex_db.repositories.vectors.search.fused_statements import (
     multi,
 )
 from qortex_db.repositories.vectors.search.index_settings import BRANCH_LIMIT, MAX_QUERIES, approach
+from qortex_db.repositories.vectors.search.statements import search_statements
+from qortex_db.repositories.vectors.table import OfTable
 from qortex_db.types import EmbeddingInput, SparseVector
 
 if TYPE_CHECKING:
@@ -34,10 +36,8 @@ SparseInput: TypeAlias = SparseVector | Mapping[int, float]
 _BRANCHES: Final[tuple[BranchName, ...]] = get_args(BranchName)
 
 
-class FusedSearches:
+class FusedSearches(OfTable):
     """Searches of a table by several queries at once."""
-
-    _vectors: VectorTable
 
     async def hybrid_search(
         self,
@@ -105,7 +105,6 @@ class FusedSearches:
         limits = _limits(branch_limit, names, max(BRANCH_LIMIT, count))
         params: dict[str, Any] = {"hits": count, **_weights(weights, names, alpha)}
         params |= {f"{name}_candidates": limits[name] for name in names}
-        params["candidates"] = limits.get("dense", 1)
         if alpha is None:
             params["k"] = float(validation.check_limit(k, MAX_LIMIT, name="k"))
         if text is not None:
@@ -116,10 +115,10 @@ class FusedSearches:
             params["query"] = vectors.encode_query(embedding, await vectors.facts())
         if beside is not None:
             params["sparse_query"] = beside.encode(sparse, await beside.facts(), "sparse")
-        narrowed, form = approach(
+        how = approach(
             vectors,
-            params,
-            with_document(where, where_document),
+            limits.get("dense", 1),
+            vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
@@ -127,7 +126,8 @@ class FusedSearches:
         )
         spec = None if beside is None else beside.vector
         fusion = Fusion(names, "ranks" if alpha is None else "scores", spec)
-        rows = await vectors.rows(hybrid(vectors.searches.rows, narrowed, form, fusion), params)
+        statement = hybrid(search_statements(vectors).rows, how.filter, how.form, fusion)
+        rows = await vectors.rows(statement, {**params, **how.params})
         # A branch that brings in fewer than the limit may have left out what matches.
         complete = len(rows) == count or min(limits.values()) >= count
         return SearchHits(
@@ -160,17 +160,17 @@ class FusedSearches:
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
-        params: dict[str, Any] = {"candidates": count, "hits": count}
-        number = await _add_queries(params, vectors, embeddings)
-        narrowed, form = approach(
+        queries = await _queries(vectors, embeddings)
+        how = approach(
             vectors,
-            params,
-            with_document(where, where_document),
+            count,
+            vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
         )
-        rows = await vectors.rows(multi(vectors.searches.rows, narrowed, form, number), params)
+        statement = multi(search_statements(vectors).rows, how.filter, how.form, len(queries))
+        rows = await vectors.rows(statement, {"hits": count, **queries, **how.params})
         return SearchHits(vectors.hits(rows), requested=count, complete=True)
 
     async def search_many(
@@ -205,18 +205,18 @@ class FusedSearches:
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
         floor = -math.inf if min_score is None else vectors.check_score(min_score)
-        params: dict[str, Any] = {"candidates": count}
-        number = await _add_queries(params, vectors, embeddings)
-        narrowed, form = approach(
+        queries = await _queries(vectors, embeddings)
+        how = approach(
             vectors,
-            params,
-            with_document(where, where_document),
+            count,
+            vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
         )
-        rows = await vectors.rows(many(vectors.searches.rows, narrowed, form, number), params)
-        answers: list[list[Any]] = [[] for _ in range(number)]
+        statement = many(search_statements(vectors).rows, how.filter, how.form, len(queries))
+        rows = await vectors.rows(statement, {**queries, **how.params})
+        answers: list[list[Any]] = [[] for _ in queries]
         for *row, answer in rows:
             answers[answer].append(row)
         return [
@@ -225,14 +225,15 @@ class FusedSearches:
         ]
 
 
-async def _add_queries(params: dict[str, Any], vectors: VectorTable, embeddings: object) -> int:
-    """Put several queries among the parameters, and say how many they are."""
-    queries = validation.check_list(embeddings, name="embeddings")
-    validation.check_limit(len(queries), MAX_QUERIES, name="the number of embeddings")
+async def _queries(vectors: VectorTable, embeddings: object) -> dict[str, Any]:
+    """Several queries as the parameters of a statement, one each."""
+    given = validation.check_list(embeddings, name="embeddings")
+    validation.check_limit(len(given), MAX_QUERIES, name="the number of embeddings")
     facts = await vectors.facts()
-    for i, query in enumerate(queries):
-        params[f"query_{i}"] = vectors.encode(query, facts, f"embeddings[{i}]")
-    return len(queries)
+    return {
+        f"query_{i}": vectors.encode(query, facts, f"embeddings[{i}]")
+        for i, query in enumerate(given)
+    }
 
 
 def _sparse_vector(vectors: VectorTable, name: str | None) -> VectorTable:

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from qortex_db.errors import InvalidInputError
+from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.search.nearest import SearchForm
 
 if TYPE_CHECKING:
-    from qortex_db.filters import Filter, Where
+    from collections.abc import Mapping
+
+    from qortex_db.filters import Filter
     from qortex_db.repositories.vectors.table import VectorTable
 
 MAX_EF_SEARCH: Final = 1_000
@@ -43,10 +46,25 @@ class Knobs:
 _UNTOUCHED: Final = Knobs()
 
 
+@dataclass(frozen=True, slots=True)
+class Approach:
+    """How a search goes about it.
+
+    Attributes:
+        filter: What it is narrowed by; None for nothing.
+        form: Of its statement.
+        params: The parameters that the filter, the settings and the candidates have in it.
+    """
+
+    filter: Filter | None
+    form: SearchForm
+    params: Mapping[str, Any]
+
+
 def approach(
     vectors: VectorTable,
-    params: dict[str, Any],
-    where: Where | None,
+    candidates: int,
+    narrowed: Filter | None,
     *,
     exact: bool,
     with_payload: bool = True,
@@ -54,19 +72,16 @@ def approach(
     excluding: bool = False,
     beside: int = 0,
     knobs: Knobs = _UNTOUCHED,
-) -> tuple[Filter | None, SearchForm]:
-    """The filter and the form of a search for `params["candidates"]`.
+) -> Approach:
+    """How to find so many candidates.
 
     Args:
-        params: Of the statement; those of the filter and of the settings are put among them.
         excluding: Whether rows are left out even without a filter.
         beside: The most rows that another index brings in to the same statement.
     """
-    narrowed = vectors.narrow(where, params)
-    reach = params["oversampled"] = vectors.reach(params["candidates"], knobs.oversampling)
+    reach = vectors.reach(candidates, knobs.oversampling)
     filtered = excluding or narrowed is not None or bool(vectors.scope.clauses)
     settings = {} if exact is True else _settings(max(reach, beside), knobs, filtered=filtered)
-    params |= settings
     form = SearchForm(
         exact=exact,
         guarded=not exact,
@@ -74,7 +89,8 @@ def approach(
         with_payload=with_payload,
         with_embedding=with_embedding,
     )
-    return narrowed, form
+    found = {"candidates": candidates, "oversampled": reach, **values_of(narrowed), **settings}
+    return Approach(narrowed, form, found)
 
 
 def _settings(count: int, knobs: Knobs, *, filtered: bool) -> dict[str, str]:

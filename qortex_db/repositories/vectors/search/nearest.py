@@ -19,7 +19,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from qortex_db.errors import InvalidInputError
+from qortex_db.repositories.validation import check_flag
 from qortex_db.repositories.vectors.row_shape import row_shape
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ class SearchForm:
 
     def __post_init__(self) -> None:
         for name in ("exact", "with_payload", "with_embedding"):
-            if type(value := getattr(self, name)) is not bool:
-                raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a bool.")
+            check_flag(getattr(self, name), name=name)
 
 
 class Nearest:

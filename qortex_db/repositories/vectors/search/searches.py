@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from qortex_db.filters import with_document
+from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.records import (
@@ -18,17 +18,20 @@ from qortex_db.repositories.vectors.search.diversity import most_diverse
 from qortex_db.repositories.vectors.search.examples import ExampleSearches
 from qortex_db.repositories.vectors.search.explain import Explain, SearchPlan, read_plan
 from qortex_db.repositories.vectors.search.fused import FusedSearches
-from qortex_db.repositories.vectors.search.index_settings import IterativeScan, Knobs, approach
+from qortex_db.repositories.vectors.search.index_settings import (
+    Approach,
+    IterativeScan,
+    Knobs,
+    approach,
+)
 from qortex_db.repositories.vectors.search.nearest import SearchForm
-from qortex_db.repositories.vectors.table import VectorTable
+from qortex_db.repositories.vectors.search.statements import search_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Table
-
-    from qortex_db.engine import Executor
     from qortex_db.filters import Where
+    from qortex_db.repositories.vectors.table import VectorTable
     from qortex_db.types import EmbeddingInput
 
 
@@ -38,9 +41,6 @@ class VectorSearches(FusedSearches, ExampleSearches):
     Where an index finds fewer rows than were asked for, the same statement compares with every row:
     a filter, or rows deleted meanwhile, never shorten an answer.
     """
-
-    def __init__(self, executor: Executor, table: Table, *, namespace: Any = None) -> None:
-        self._vectors = VectorTable(executor, table, namespace=namespace)
 
     async def search(
         self,
@@ -86,32 +86,44 @@ class VectorSearches(FusedSearches, ExampleSearches):
         count = validation.check_limit(limit, MAX_LIMIT)
         if min_score is not None:
             min_score = vectors.check_score(min_score)
-        where = with_document(where, where_document)
-        knobs = Knobs(ef_search, probes, iterative_scan, oversampling)
         facts = await vectors.facts()
-        params = {"query": vectors.encode_query(embedding, facts), "candidates": count}
-        narrowed, form = approach(
+        how = approach(
             vectors,
-            params,
-            where,
+            count,
+            vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
-            knobs=knobs,
+            knobs=Knobs(ef_search, probes, iterative_scan, oversampling),
         )
-        # A table that has answered in full will do so again: the second half can stay away.
-        lean = form.guarded and not (narrowed or form.settings) and facts.plentiful is True
-        statement = vectors.searches.search(
-            narrowed, replace(form, guarded=False) if lean else form
-        )
-        rows = await vectors.rows(statement, params)
-        if lean and len(rows) < count:
-            facts.plentiful = False
-            rows = await vectors.rows(vectors.searches.search(None, form), params)
-        elif narrowed is None and facts.plentiful is None and len(rows) == count:
-            facts.plentiful = True
+        params = {"query": vectors.encode_query(embedding, facts), **how.params}
+        rows = await self._answered(vectors, how, params)
         floor = -math.inf if min_score is None else min_score
         return SearchHits(vectors.hits(rows, floor), requested=count, complete=True)
+
+    async def _answered(
+        self, vectors: VectorTable, how: Approach, params: Mapping[str, Any]
+    ) -> Sequence[Any]:
+        """The rows of a search, from every row where the index gives too few.
+
+        An index that has answered in full will do so again: then the second half stays away.
+        """
+        statements = search_statements(vectors)
+        index = await _index_record(vectors)
+        plain = how.form.guarded and not (how.filter or how.form.settings)
+        lean = plain and index.answers_in_full is True
+        form = replace(how.form, guarded=False) if lean else how.form
+        rows = await vectors.rows(statements.search(how.filter, form), params)
+        if lean and len(rows) < params["candidates"]:
+            index.answers_in_full = False
+            rows = await vectors.rows(statements.search(None, how.form), params)
+        elif (
+            how.filter is None
+            and index.answers_in_full is None
+            and len(rows) == params["candidates"]
+        ):
+            index.answers_in_full = True
+        return rows
 
     async def explain(
         self,
@@ -134,14 +146,12 @@ class VectorSearches(FusedSearches, ExampleSearches):
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
+        facts = await vectors.facts()
+        narrowed = vectors.narrow(where, where_document)
         knobs = Knobs(ef_search, probes, iterative_scan, oversampling)
-        params = {
-            "query": vectors.encode_query(embedding, await vectors.facts()),
-            "candidates": count,
-        }
-        where = with_document(where, where_document)
-        narrowed, form = approach(vectors, params, where, exact=exact, knobs=knobs)
-        statement = Explain(vectors.searches.search(narrowed, form))
+        how = approach(vectors, count, narrowed, exact=exact, knobs=knobs)
+        statement = Explain(search_statements(vectors).search(how.filter, how.form))
+        params = {"query": vectors.encode_query(embedding, facts), **how.params}
         rows = (await vectors.run(statement, params)).rows
         return read_plan(rows[0][0])
 
@@ -172,14 +182,15 @@ class VectorSearches(FusedSearches, ExampleSearches):
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
         least = vectors.check_score(min_score)
-        params: dict[str, Any] = {
+        narrowed = vectors.narrow(where, where_document)
+        params = {
             "query": vectors.encode_query(embedding, await vectors.facts()),
             "candidates": count + 1,
             "max_distance": vectors.zero_distance_score - least,
+            **values_of(narrowed),
         }
-        narrowed = vectors.narrow(with_document(where, where_document), params)
         form = SearchForm(with_payload=with_payload, with_embedding=with_embedding)
-        rows = await vectors.rows(vectors.searches.within(narrowed, form), params)
+        rows = await vectors.rows(search_statements(vectors).within(narrowed, form), params)
         return SearchHits(vectors.hits(rows[:count]), requested=count, complete=len(rows) <= count)
 
     async def mmr_search(
@@ -271,21 +282,22 @@ class VectorSearches(FusedSearches, ExampleSearches):
         fetch = min(MAX_LIMIT, 10 * count * size)
         if fetch_limit is not None:
             fetch = validation.check_limit(fetch_limit, MAX_LIMIT, name="fetch_limit")
-        params: dict[str, Any] = {
-            "query": vectors.encode_query(embedding, await vectors.facts()),
-            "candidates": fetch,
-            "hits": count,
-            "group_size": size,
-        }
-        narrowed, form = approach(
+        how = approach(
             vectors,
-            params,
-            with_document(where, where_document),
+            fetch,
+            vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
         )
-        statement = vectors.searches.groups(narrowed, form, vectors.steps(group_by, "group_by"))
+        params = {
+            "query": vectors.encode_query(embedding, await vectors.facts()),
+            "hits": count,
+            "group_size": size,
+            **how.params,
+        }
+        steps = vectors.steps(group_by, "group_by")
+        statement = search_statements(vectors).groups(how.filter, how.form, steps)
         rows = await vectors.rows(statement, params)
         groups: dict[str, SearchGroup] = {}
         for *hit, value, _ in rows:
@@ -295,3 +307,20 @@ class VectorSearches(FusedSearches, ExampleSearches):
         full = len(groups) == count and all(len(group.hits) == size for group in groups.values())
         everything = rows[0][-1] < fetch
         return SearchGroups(groups.values(), requested=count, complete=full or everything)
+
+
+@dataclass(slots=True)
+class _IndexRecord:
+    """Whether an index has answered plain searches in full; None before the first one."""
+
+    answers_in_full: bool | None = None
+
+
+async def _index_record(vectors: VectorTable) -> _IndexRecord:
+    """What is remembered of a vector's index, for each engine."""
+    known = await vectors.executor.catalog()
+    key = (_IndexRecord, vectors.qualified_name, vectors.vector.column)
+    record: _IndexRecord | None = known.get(key)
+    if record is None:
+        known[key] = record = _IndexRecord()
+    return record
