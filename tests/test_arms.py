@@ -24,7 +24,7 @@ from qortex_db import (
     unit_of_work,
 )
 from qortex_db.engine.compiled import Compiled
-from qortex_db.repositories.arms.change_statements import DECAY, DELETE, RESET
+from qortex_db.repositories.arms.change_statements import decay, remove, reset
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -85,13 +85,15 @@ async def test_a_whole_learner_decays_and_is_reset(db: Database) -> None:
     assert numbers(await db.arms.get("other", "a", context=SQL)) == (4.0, 2.0, 4, 3.0)
 
 
-@pytest.mark.parametrize("change", [DECAY, RESET, DELETE], ids=["decay", "reset", "delete"])
+@pytest.mark.parametrize("change", [decay, reset, remove], ids=["decay", "reset", "delete"])
 async def test_a_change_of_many_arms_joins_nothing(dsn: str, db: Database, change: Any) -> None:
     """Until a table is analysed the planner takes it for empty, and a join for one of few rows."""
     await db.arms.observe_many("l", [(f"a{i}", 1.0) for i in range(500)])
     params = {"learner": "l", "context": "default", "by": 0.5, "half_life": None}
     for history in (False, True):
-        compiled = Compiled(change[history, True, False], db.engine.dialect, {})
+        compiled = Compiled(
+            change(in_context=True, listed=False, history=history), db.engine.dialect, {}
+        )
         connection = await asyncpg.connect(dsn)
         plan = await connection.fetch(f"EXPLAIN {compiled.sql}", *compiled.arguments(params))
         await connection.close()

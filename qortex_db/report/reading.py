@@ -130,11 +130,11 @@ async def read(db: Database, *, learners: Iterable[str] | None = None) -> Report
         await run(_SNAPSHOT, {})
         found = await contexts(uow.executor, names)
         panels = await _panels(uow.executor, [context for context, _ in found])
-        bins = (await run(statements.FACTOR_BINS, {})).rows
-        extremes = (await run(statements.FACTOR_EXTREMES, {"k": EXTREMES})).rows
+        bins = (await run(statements.factor_bins(), {})).rows
+        extremes = (await run(statements.factor_extremes(), {"k": EXTREMES})).rows
         thresholds = {"min_hits": MIN_HITS, "min_avg_score": MIN_AVG_SCORE}
         hits: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
-        for count, ready, number in (await run(statements.EDGE_HITS, thresholds)).rows:
+        for count, ready, number in (await run(statements.edge_hits(), thresholds)).rows:
             hits[count][ready] = number
         return Report(
             taken_at=datetime.now(UTC),
@@ -161,7 +161,7 @@ async def contexts(
 ) -> list[tuple[Context, int]]:
     """The contexts with the most pulls, at most `each` of a learner; and how many there are."""
     params = {"learners": learners, "contexts": each, "panels": limit}
-    rows = (await executor.run(statements.PANELS, params)).rows
+    rows = (await executor.run(statements.panels(), params)).rows
     default = learning.context_hash(None)
     return [
         (Context(learner, key, "{}" if key == default else readable, *sums), total)
@@ -182,13 +182,13 @@ async def nearest(
         "min_avg_score": validation.check_number(min_avg_score, name="min_avg_score"),
         "k": validation.check_limit(limit, MAX_LIMIT),
     }
-    return [NearEdge(*row) for row in (await executor.run(statements.NEAREST, params)).rows]
+    return [NearEdge(*row) for row in (await executor.run(statements.nearest_edges(), params)).rows]
 
 
 async def _panels(executor: Executor, found: list[Context]) -> list[Panel]:
     keys = [(context.learner, context.hash) for context in found]
     params = {"learners": [key[0] for key in keys], "contexts": [key[1] for key in keys]}
-    rows = (await executor.run(statements.BEST, params | {"top": TOP})).rows
+    rows = (await executor.run(statements.best(), params | {"top": TOP})).rows
     states = [ArmState(*row[3:7]) for row in rows]
     # A moment of numpy: not on the event loop's thread.
     posteriors = await asyncio.to_thread(learning.posteriors, states)
@@ -200,8 +200,8 @@ async def _panels(executor: Executor, found: list[Context]) -> list[Panel]:
         "best_contexts": [row[1] for row in rows],
         "best_arms": [row[2] for row in rows],
     }
-    recorded = (await executor.run(statements.PULLS_OF_EVENTS, of_best)).rows
-    changed = (await executor.run(statements.PULLS_OF_ARMS, of_best)).rows
+    recorded = (await executor.run(statements.pulls_of_events(), of_best)).rows
+    changed = (await executor.run(statements.pulls_of_arms(), of_best)).rows
     pulls = _pulls(changed, recorded=False) | _pulls(recorded, recorded=True)
     return [
         Panel(context, best[key], pulls.get(key)) for context, key in zip(found, keys, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -29,7 +30,7 @@ from qortex_db.models import (
     LearningContext,
     LearningEvent,
 )
-from qortex_db.repositories.interoception.edge_statements import AVG_SCORE, READY
+from qortex_db.repositories.interoception.edge_statements import avg_score, is_ready
 
 BINS: Final = 40
 """Of the time between the first and the last pull."""
@@ -45,7 +46,6 @@ _contexts: Any = LearningContext.__table__
 _events: Any = LearningEvent.__table__
 _factors: Any = InteroceptionFactor.__table__
 _edges: Any = InteroceptionEdge.__table__
-_MEAN: Final = _arms.c.alpha / (_arms.c.alpha + _arms.c.beta)
 
 
 def _texts(name: str) -> Any:
@@ -65,7 +65,8 @@ def _listed(*names: str) -> Any:
     )
 
 
-def _panels() -> Any:
+@cache
+def panels() -> Any:
     """Contexts of learners with what they sum up to: of each learner those with the most pulls."""
     groups = (
         select(
@@ -94,7 +95,7 @@ def _panels() -> Any:
         func.count().over().label("all_contexts"),
     ).subquery("placed")
     order = (placed.c.learner_pulls.desc(), placed.c.learner_name, placed.c.place)
-    panels = (
+    kept = (
         select(placed)
         .where(placed.c.place <= _int("contexts"))
         .order_by(*order)
@@ -105,26 +106,27 @@ def _panels() -> Any:
     # Ordered once more: a join keeps no order.
     return (
         select(
-            panels.c.learner_name,
-            panels.c.context_hash,
+            kept.c.learner_name,
+            kept.c.context_hash,
             readable,
-            panels.c.arms,
-            cast(panels.c.pulls, BigInteger),
-            panels.c.reward,
-            panels.c.contexts,
-            panels.c.all_contexts,
+            kept.c.arms,
+            cast(kept.c.pulls, BigInteger),
+            kept.c.reward,
+            kept.c.contexts,
+            kept.c.all_contexts,
         )
-        .select_from(panels.outerjoin(_contexts, _contexts.c.context_hash == panels.c.context_hash))
-        .order_by(panels.c.learner_pulls.desc(), panels.c.learner_name, panels.c.place)
+        .select_from(kept.outerjoin(_contexts, _contexts.c.context_hash == kept.c.context_hash))
+        .order_by(kept.c.learner_pulls.desc(), kept.c.learner_name, kept.c.place)
     )
 
 
-def _best() -> Any:
+@cache
+def best() -> Any:
     """Of each of these contexts the arms of the highest mean, as `arms.top` has them."""
     listed = _listed("learners", "contexts")
     place = func.row_number().over(
         partition_by=(_arms.c.learner_name, _arms.c.context_hash),
-        order_by=(_MEAN.desc(), _arms.c.arm_id),
+        order_by=((_arms.c.alpha / (_arms.c.alpha + _arms.c.beta)).desc(), _arms.c.arm_id),
     )
     ranked = (
         select(_arms, place.label("place"))
@@ -148,6 +150,21 @@ def _best() -> Any:
         .where(ranked.c.place <= _int("top"))
         .order_by(ranked.c.learner_name, ranked.c.context_hash, ranked.c.place)
     )
+
+
+@cache
+def pulls_of_events() -> Any:
+    """Pulls as the history has them."""
+    changing = [literal_column("'observe'", Text), literal_column("'deltas'", Text)]
+    return _pulls(
+        _events, _events.c.recorded_at, _events.c.pulls_added, _events.c.kind.in_(changing)
+    )
+
+
+@cache
+def pulls_of_arms() -> Any:
+    """All pulls of an arm at the time of its last change, where there is no history."""
+    return _pulls(_arms, _arms.c.last_updated, _arms.c.pulls)
 
 
 def _pulls(table: Any, time: Any, amount: Any, *conditions: Any) -> Any:
@@ -179,7 +196,7 @@ def _pulls(table: Any, time: Any, amount: Any, *conditions: Any) -> Any:
         .group_by(rows.c.learner_name, rows.c.context_hash)
         .cte("spans")
     )
-    best = (
+    shown = (
         func.unnest(_texts("best_learners"), _texts("best_contexts"), _texts("best_arms"))
         .table_valued(column("learner", Text), column("context", Text), column("arm", Text))
         .render_derived(name="best")
@@ -190,15 +207,15 @@ def _pulls(table: Any, time: Any, amount: Any, *conditions: Any) -> Any:
         (spans.c.learner_name == rows.c.learner_name)
         & (spans.c.context_hash == rows.c.context_hash),
     ).outerjoin(
-        best,
-        (best.c.learner == rows.c.learner_name)
-        & (best.c.context == rows.c.context_hash)
-        & (best.c.arm == rows.c.arm_id),
+        shown,
+        (shown.c.learner == rows.c.learner_name)
+        & (shown.c.context == rows.c.context_hash)
+        & (shown.c.arm == rows.c.arm_id),
     )
     keys = (
         rows.c.learner_name,
         rows.c.context_hash,
-        best.c.arm,
+        shown.c.arm,
         place,
         spans.c.start,
         spans.c.end,
@@ -208,7 +225,8 @@ def _pulls(table: Any, time: Any, amount: Any, *conditions: Any) -> Any:
     )
 
 
-def _bins() -> Any:
+@cache
+def factor_bins() -> Any:
     """Factors by bin; what was stored beyond the bounds of feedback is in the outermost."""
     count = round((HIGHEST - LOWEST) / STEP) + 1
     edges = (LOWEST - STEP / 2, HIGHEST + STEP / 2)
@@ -216,7 +234,8 @@ def _bins() -> Any:
     return select(place - 1, func.count()).group_by(place).order_by(place)
 
 
-def _extremes() -> Any:
+@cache
+def factor_extremes() -> Any:
     """The nodes with the largest weights, and those with the smallest."""
     weight, node = _factors.c.weight, _factors.c.node_id
     halves = (
@@ -232,22 +251,24 @@ def _extremes() -> Any:
     return union_all(*(half.subquery().select() for half in halves))
 
 
-def _hits() -> Any:
+@cache
+def edge_hits() -> Any:
     """Edges by their hits, and by whether they are ready to be promoted."""
     edges = select(
         func.least(func.greatest(_edges.c.hit_count, 0), MOST_HITS).label("hits"),
-        READY.label("ready"),
+        is_ready().label("ready"),
     ).subquery("edges")
     return select(edges.c.hits, edges.c.ready, func.count()).group_by(*edges.c).order_by(*edges.c)
 
 
-def _nearest() -> Any:
+@cache
+def nearest_edges() -> Any:
     """The edges that lack least: hits first, then mean score; those that lack nothing lead."""
     edges = select(
         _edges.c.src_id,
         _edges.c.tgt_id,
         _edges.c.hit_count,
-        AVG_SCORE.label("avg_score"),
+        avg_score().label("avg_score"),
         _edges.c.last_seen,
     ).subquery("edges")
     lacking = (
@@ -256,18 +277,3 @@ def _nearest() -> Any:
     )
     order = (*lacking, edges.c.hit_count.desc(), edges.c.avg_score.desc(), *edges.c[:2])
     return select(edges).order_by(*order).limit(_int("k"))
-
-
-PANELS: Final = _panels()
-BEST: Final = _best()
-PULLS_OF_EVENTS: Final = _pulls(
-    _events,
-    _events.c.recorded_at,
-    _events.c.pulls_added,
-    _events.c.kind.in_([literal_column("'observe'", Text), literal_column("'deltas'", Text)]),
-)
-PULLS_OF_ARMS: Final = _pulls(_arms, _arms.c.last_updated, _arms.c.pulls)
-FACTOR_BINS: Final = _bins()
-FACTOR_EXTREMES: Final = _extremes()
-EDGE_HITS: Final = _hits()
-NEAREST: Final = _nearest()

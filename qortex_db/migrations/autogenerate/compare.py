@@ -18,7 +18,7 @@ from sqlalchemy.schema import CreateIndex
 
 from qortex_db.errors import QortexDbError, sqlstate_of, translate
 from qortex_db.filters.payload_indexes import DECLARATION
-from qortex_db.migrations.autogenerate.index_shapes import VECTOR_METHODS, Shape
+from qortex_db.migrations.autogenerate.index_shapes import VECTOR_METHODS, IndexShape
 from qortex_db.migrations.autogenerate.operations import (
     CreatePayloadIndexOp,
     CreateVectorIndexOp,
@@ -113,12 +113,12 @@ def _compare_indexes(  # noqa: PLR0917 - Alembic's signature
         fresh = found is None or not touched.isdisjoint(c.name for c in index.columns)
         said = index.info.get(DECLARATION)
         kind = CreateVectorIndexOp if said is None else CreatePayloadIndexOp
-        shape = Shape.of(index)
+        shape = IndexShape.of(index)
         changes.ops.append(kind(key, name, shape, schema=schema, concurrently=not fresh, said=said))
 
 
 def _drop(
-    key: str, table: str, shape: Shape, schema: str | None, *, concurrently: bool
+    key: str, table: str, shape: IndexShape, schema: str | None, *, concurrently: bool
 ) -> ops.MigrateOperation:
     kind = DropVectorIndexOp if shape.method in VECTOR_METHODS else DropPayloadIndexOp
     return kind(key, table, shape, schema=schema, concurrently=concurrently)
@@ -191,7 +191,7 @@ def _is_ours(index: Index) -> bool:
     return DECLARATION in index.info or method in VECTOR_METHODS
 
 
-def _is_ours_in(shape: Shape, table: Table | None) -> bool:
+def _is_ours_in(shape: IndexShape, table: Table | None) -> bool:
     """Whether an index that is no longer declared was one of ours."""
     if shape.method in VECTOR_METHODS:
         return True
@@ -212,7 +212,7 @@ def _qualified(connection: Connection, schema: str | None, name: str) -> str:
     return ".".join(quote(part) for part in (schema, name) if part)
 
 
-def _read(connection: Connection, name: str) -> Iterator[tuple[str, tuple[Shape, bool]]]:
+def _read(connection: Connection, name: str) -> Iterator[tuple[str, tuple[IndexShape, bool]]]:
     """A table's indexes by name: what they are, and whether they are valid and nothing more."""
     for row in connection.execute(_INDEXES, {"name": name}):
         key, method, on, opclass, is_default, reloptions, where, plain = row
@@ -220,13 +220,15 @@ def _read(connection: Connection, name: str) -> Iterator[tuple[str, tuple[Shape,
         options |= dict(option.split("=", 1) for option in reloptions or ())
         numbers = {key: int(value) if value.isdigit() else value for key, value in options.items()}
         named = method in VECTOR_METHODS or not is_default
-        shape = Shape(method, on, opclass if named else None, tuple(sorted(numbers.items())), where)
+        shape = IndexShape(
+            method, on, opclass if named else None, tuple(sorted(numbers.items())), where
+        )
         yield key, (shape, plain)
 
 
 def _build(
     connection: Connection, name: str, found: Table, indexes: Iterable[Index], touched: set[str]
-) -> dict[str, tuple[Shape, bool]]:
+) -> dict[str, tuple[IndexShape, bool]]:
     """What the server says of declared indexes once it has made them, on a copy of the table."""
     savepoint = connection.begin_nested()
     try:
@@ -243,7 +245,7 @@ def _build(
             )
             connection.exec_driver_sql(f"ALTER TABLE {copy} {change}")
         for index in indexes:
-            shape = Shape.of(index).index(
+            shape = IndexShape.of(index).index(
                 str(index.name), found.name, "pg_temp", concurrently=False
             )
             connection.execute(CreateIndex(shape))

@@ -27,7 +27,7 @@ _TIMEOUTS: Final = {"statement_timeout": "0", "lock_timeout": "10min"}  # older 
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class IndexShape:
     """What an index is, in SQL.
 
     Attributes:
@@ -45,7 +45,7 @@ class Shape:
     where: str | None = None
 
     @classmethod
-    def of(cls, index: Index) -> Shape:
+    def of(cls, index: Index) -> IndexShape:
         """What a declared index is."""
         dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
         compiler = dialect.statement_compiler(dialect, None)
@@ -80,11 +80,11 @@ def _literal(sql: str) -> Any:
     return text(sql.replace(":", r"\:"))  # no parameter
 
 
-def payload_shape(path: str, kind: Kind, language: str) -> Shape:
+def payload_shape(path: str, kind: Kind, language: str) -> IndexShape:
     """The index that `payload_index` declares."""
     columns = Column("payload", postgresql.JSONB), Column("document", Text)
     table = Table("t", MetaData(), *columns)
-    return Shape.of(payload_index(table, path, kind, language=language, name="i"))
+    return IndexShape.of(payload_index(table, path, kind, language=language, name="i"))
 
 
 def build(operations: Operations, index: Index, *, concurrently: bool) -> None:

@@ -13,7 +13,7 @@ from alembic.operations import MigrateOperation, Operations
 from qortex_db.errors import InvalidInputError
 from qortex_db.migrations.autogenerate.index_shapes import (
     VECTOR_METHODS,
-    Shape,
+    IndexShape,
     build,
     drop,
     payload_shape,
@@ -35,7 +35,7 @@ class _IndexOp(MigrateOperation):
         self,
         index_name: str,
         table_name: str,
-        shape: Shape | None = None,
+        shape: IndexShape | None = None,
         *,
         schema: str | None = None,
         concurrently: bool = True,
@@ -120,7 +120,7 @@ class CreateVectorIndexOp(_CreateIndexOp):
             raise InvalidInputError(f"method must be one of: {', '.join(VECTOR_METHODS)}.")
         given = {"ef_construction": ef_construction, "lists": lists, "m": m}
         options = tuple((name, value) for name, value in given.items() if value is not None)
-        shape = Shape(method, on, opclass, options, where)
+        shape = IndexShape(method, on, opclass, options, where)
         op = cls(index_name, table_name, shape, schema=schema, concurrently=concurrently)
         operations.invoke(op)
 
@@ -193,7 +193,7 @@ class CreatePayloadIndexOp(_CreateIndexOp):
         shape = (
             payload_shape(path, kind, language)
             if on is None
-            else Shape(method, on, opclass, (), where)
+            else IndexShape(method, on, opclass, (), where)
         )
         op = cls(index_name, table_name, shape, schema=schema, concurrently=concurrently)
         operations.invoke(op)
@@ -235,11 +235,11 @@ def _create(operations: Operations, op: _CreateIndexOp) -> None:
 @Operations.implementation_for(DropVectorIndexOp)
 @Operations.implementation_for(DropPayloadIndexOp)
 def _drop(operations: Operations, op: _DropIndexOp) -> None:
-    nameless = Shape("btree", "nothing")  # a drop needs the name alone
+    nameless = IndexShape("btree", "nothing")  # a drop needs the name alone
     drop(operations, _index(op, nameless), concurrently=op.concurrently)
 
 
-def _index(op: _IndexOp, shape: Shape) -> Index:
+def _index(op: _IndexOp, shape: IndexShape) -> Index:
     return shape.index(op.index_name, op.table_name, op.schema, concurrently=op.concurrently)
 
 

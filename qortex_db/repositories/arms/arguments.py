@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from qortex_db import checks, learning
 from qortex_db.errors import InvalidInputError
@@ -53,16 +54,36 @@ def hash_of(context: Mapping[str, Any] | None) -> str:
     return learning.context_hash(context)
 
 
+@dataclass(frozen=True, slots=True)
+class WhichArms:
+    """Which arms of a learner a statement is about.
+
+    Attributes:
+        params: The parameters that say so.
+        in_context: Whether they are those of one context.
+        listed: Whether they are those of a list.
+    """
+
+    params: Mapping[str, Any]
+    in_context: bool
+    listed: bool
+
+    @property
+    def named(self) -> dict[str, bool]:
+        """What the statement's builder is told."""
+        return {"in_context": self.in_context, "listed": self.listed}
+
+
 def which_arms(
     learner: str, ids: list[str] | None, context: Mapping[str, Any] | AllContexts | None
-) -> tuple[dict[str, Any], tuple[bool, bool]]:
-    """Parameters that say which arms, and whether they name a context and ids."""
+) -> WhichArms:
+    """A learner's arms, by their context and ids as far as given."""
     params: dict[str, Any] = {"learner": check_learner(learner)}
     if not isinstance(context, AllContexts):
         params["context"] = hash_of(context)
     if ids is not None:
         params["ids"] = ids
-    return params, ("context" in params, ids is not None)
+    return WhichArms(params, "context" in params, ids is not None)
 
 
 def readable(context: Mapping[str, Any] | None) -> str | None:
@@ -91,16 +112,26 @@ def check_state(state: ArmStateLike) -> dict[str, Any]:
     }
 
 
-def sum_rewards(observations: Iterable[tuple[str, float]]) -> dict[str, tuple[int, float]]:
-    """How many rewards each arm got, and their sum."""
-    sums: dict[str, tuple[int, float]] = {}
+class Rewards(NamedTuple):
+    """The rewards of an arm: how many, and their sum."""
+
+    pulls: int = 0
+    reward: float = 0.0
+
+
+_NONE: Final = Rewards()
+
+
+def sum_rewards(observations: Iterable[tuple[str, float]]) -> dict[str, Rewards]:
+    """The rewards of each arm."""
+    sums: dict[str, Rewards] = {}
     for item in observations:
         if isinstance(item, (str, bytes)) or len(item) != 2:  # noqa: PLR2004 - a pair
             raise InvalidInputError("An observation is a pair (arm_id, reward).")
         key = validation.check_id(item[0], name="arm_id")
         reward = validation.check_number(item[1], name="reward", low=0, high=1)
-        count, total = sums.get(key, (0, 0.0))
-        sums[key] = (count + 1, total + reward)
+        before = sums.get(key, _NONE)
+        sums[key] = Rewards(before.pulls + 1, before.reward + reward)
     return sums
 
 

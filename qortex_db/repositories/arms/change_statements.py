@@ -1,10 +1,13 @@
-"""The statements that change arms, each with and without its events.
+"""The statements that change arms, each built once, when it is first used.
+
+With the history on, the same statement writes the events.
 
 Rows are inserted, or locked, in key order: writers then never deadlock.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -25,15 +28,13 @@ from sqlalchemy.dialects.postgresql import insert
 from qortex_db.repositories.arms.history_statements import events_of, kept, recorded
 from qortex_db.repositories.arms.read_statements import (
     CONTEXT,
-    IN_CONTEXT,
     KEY,
     LEARNER,
-    LISTED,
-    OF_LEARNER,
     RETURNED,
     STATE,
     arms,
-    listed,
+    listed_rows,
+    of_arms,
 )
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.types import SentJson
@@ -63,22 +64,25 @@ def _insert(source: Any, *columns: Any, history: bool) -> Any:
     )
 
 
-def _put(*, history: bool) -> Any:
+@cache
+def put(*, history: bool) -> Any:
+    """Write a state over what is there."""
     given = [(c.name, bindparam(f"new_{c.name}", type_=c.type)) for c in STATE]
-    statement = _insert(listed(), *given, history=history)
+    statement = _insert(listed_rows(), *given, history=history)
     change = statement.on_conflict_do_update(
         index_elements=list(KEY), set_={name: statement.excluded[name] for name, _ in given}
     ).returning(*RETURNED)
     return recorded(change, "put") if history else change
 
 
-def _observe(*, history: bool) -> Any:
+@cache
+def observe(*, history: bool) -> Any:
     """Add rewards to posteriors.
 
     A new row is the prior plus the sums, so that it passes any check that a row has to; an old one
     takes the sums themselves, since subtracting the prior again would round.
     """
-    rows = listed(n=Integer, r=Double)
+    rows = listed_rows(n=Integer, r=Double)
     statement = _insert(
         rows,
         ("alpha", _ONE + rows.c.r),
@@ -108,7 +112,8 @@ def _observe(*, history: bool) -> Any:
     return recorded(change, "observe", rows, **given)
 
 
-def _apply_deltas(*, history: bool) -> Any:
+@cache
+def apply_deltas(*, history: bool) -> Any:
     """Add what may be negative, down to a floor.
 
     The row that is proposed has the floor already, so an old row finds its deltas by its key in the
@@ -121,7 +126,7 @@ def _apply_deltas(*, history: bool) -> Any:
         )
         return cast(pair, Double)
 
-    rows = listed()
+    rows = listed_rows()
     statement = _insert(
         rows,
         ("alpha", func.greatest(_ONE + delta(0, rows.c.arm_id), _FLOOR)),
@@ -161,8 +166,10 @@ def _locked(*conditions: Any, also: tuple[Any, ...] = ()) -> tuple[Any, Any]:
     return keys, select(func.count()).select_from(keys).scalar_subquery() >= 0
 
 
-def _decay(*conditions: Any, history: bool) -> Any:
+@cache
+def decay(*, in_context: bool, listed: bool, history: bool) -> Any:
     """Multiply by a factor, or by what a half-life leaves after the time since the last change."""
+    conditions = of_arms(in_context=in_context, listed=listed)
     seconds = func.extract("epoch", func.now() - func.coalesce(arms.c.last_updated, func.now()))
     half_life = _number("half_life")
     lives = func.least(func.greatest(cast(seconds, Double), 0) / half_life, _MANY_LIVES)
@@ -187,26 +194,33 @@ def _decay(*conditions: Any, history: bool) -> Any:
     )
 
 
-def _reset(*conditions: Any, history: bool) -> Any:
+@cache
+def reset(*, in_context: bool, listed: bool, history: bool) -> Any:
+    """Take arms back to the prior."""
+    conditions = of_arms(in_context=in_context, listed=listed)
     _, locked = _locked(*conditions)
     prior = {"alpha": _ONE, "beta": _ONE, "pulls": 0, "total_reward": _float(0.0)}
     change = update(arms).where(*conditions, locked).values(**prior, last_updated=func.now())
     return recorded(change.returning(*RETURNED), "reset") if history else change
 
 
-def _delete(*conditions: Any, history: bool) -> Any:
+@cache
+def remove(*, in_context: bool, listed: bool, history: bool) -> Any:
+    """Delete arms."""
+    conditions = of_arms(in_context=in_context, listed=listed)
     _, locked = _locked(*conditions)
     change = delete(arms).where(*conditions, locked)
     return recorded(change.returning(*RETURNED), "delete") if history else change
 
 
-def _seed(*, unpulled: bool, history: bool) -> Any:
+@cache
+def seed(*, unpulled: bool, history: bool) -> Any:
     """Insert boosted arms that are not there, and read the others.
 
     The reading sees the rows as they were before the statement: an arm that another transaction
     inserted meanwhile is in neither part, and the caller asks again.
     """
-    statement = _insert(listed(), ("alpha", _number("boost")), ("beta", _ONE), history=history)
+    statement = _insert(listed_rows(), ("alpha", _number("boost")), ("beta", _ONE), history=history)
     if unpulled:
         new = statement.excluded
         prior = {"beta": new.beta, "total_reward": new.total_reward}
@@ -219,40 +233,9 @@ def _seed(*, unpulled: bool, history: bool) -> Any:
         statement = statement.on_conflict_do_nothing()
     seeded = statement.returning(*RETURNED).cte("seeded")
     there = select(*RETURNED).where(
-        OF_LEARNER, IN_CONTEXT, LISTED, arms.c.arm_id.not_in(select(seeded.c.arm_id))
+        *of_arms(listed=True), arms.c.arm_id.not_in(select(seeded.c.arm_id))
     )
     both = select(*seeded.c).union_all(there)
     if history:
         both = both.add_cte(events_of(seeded, "seed").cte("recorded"))
     return both.execution_options(writes=(arms,) if unpulled else ())
-
-
-_CONDITIONS: Final = {  # by whether a context and ids are named
-    (False, False): (OF_LEARNER,),
-    (True, False): (OF_LEARNER, IN_CONTEXT),
-    (False, True): (OF_LEARNER, LISTED),
-    (True, True): (OF_LEARNER, IN_CONTEXT, LISTED),
-}
-_BOTH: Final = (False, True)
-
-
-def _for_each(build: Any) -> dict[tuple[bool, bool, bool], Any]:
-    return {
-        (history, *named): build(*conditions, history=history)
-        for history in _BOTH
-        for named, conditions in _CONDITIONS.items()
-    }
-
-
-# All by whether the history is on.
-PUT: Final = {history: _put(history=history) for history in _BOTH}
-OBSERVE: Final = {history: _observe(history=history) for history in _BOTH}
-APPLY_DELTAS: Final = {history: _apply_deltas(history=history) for history in _BOTH}
-SEED: Final = {
-    (history, unpulled): _seed(unpulled=unpulled, history=history)
-    for history in _BOTH
-    for unpulled in _BOTH
-}
-DECAY: Final = _for_each(_decay)
-RESET: Final = _for_each(_reset)
-DELETE: Final = _for_each(_delete)

@@ -7,7 +7,8 @@ changes.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from functools import cache
+from typing import Any
 
 from sqlalchemy import (
     DateTime,
@@ -31,7 +32,7 @@ from qortex_db.repositories.arms.read_statements import (
     STATE,
     arms,
     contexts,
-    listed,
+    listed_rows,
 )
 
 events: Any = LearningEvent.__table__
@@ -90,8 +91,10 @@ def recorded(change: Any, kind: str, beside: Any = None, **amounts: Any) -> Any:
     )
 
 
-def _log_selection() -> Any:
-    rows = listed(p=Double)
+@cache
+def log_selection() -> Any:
+    """Keep which arms were chosen, and how likely that was."""
+    rows = listed_rows(p=Double)
     values = select(
         LEARNER, CONTEXT, rows.c.arm_id, literal_column("'select'", Text), rows.c.p
     ).where(kept())
@@ -99,7 +102,9 @@ def _log_selection() -> Any:
     return insert(events).from_select(names, values)
 
 
-def _rebuild() -> Any:
+@cache
+def rebuild() -> Any:
+    """The states after the newest events."""
     until = bindparam("until", type_=DateTime(timezone=True))
     place = func.row_number().over(
         partition_by=(events.c.context_hash, events.c.arm_id), order_by=events.c.id.desc()
@@ -115,7 +120,3 @@ def _rebuild() -> Any:
     )
     states = (changes.c[c.name] for c in RETURNED)
     return select(*states).where(changes.c.place == 1, changes.c.alpha.is_not(None))
-
-
-LOG_SELECTION: Final = _log_selection()
-REBUILD: Final = _rebuild()

@@ -53,7 +53,7 @@ class ArmReadings:
     ) -> ArmState:
         """One arm's state; the prior, and nothing stored, if it was never observed."""
         key = validation.check_id(arm_id, name="arm_id")
-        found = await self._states(read_statements.GET, learner, context, ids=[key])
+        found = await self._states(read_statements.get(), learner, context, ids=[key])
         return found.get(key, ArmState())
 
     async def get_all(
@@ -65,22 +65,22 @@ class ArmReadings:
     ) -> dict[str, ArmState]:
         """Every stored arm of one context, or these of them."""
         if arm_ids is None:
-            return await self._states(read_statements.GET_ALL, learner, context)
+            return await self._states(read_statements.get_all(), learner, context)
         if not (ids := validation.check_ids(arm_ids, name="arm_ids")):
             return {}
-        return await self._states(read_statements.GET, learner, context, ids=ids)
+        return await self._states(read_statements.get(), learner, context, ids=ids)
 
     async def get_all_states(self, learner: str) -> dict[str, dict[str, ArmState]]:
         """Every stored arm of a learner by context hash and arm."""
         params = {"learner": check_learner(learner)}
-        return by_context((await self._executor.run(read_statements.GET_ALL_STATES, params)).rows)
+        return by_context((await self._executor.run(read_statements.get_all_states(), params)).rows)
 
     async def top(
         self, learner: str, *, k: int = 10, context: Mapping[str, Any] | None = None
     ) -> list[tuple[str, ArmState]]:
         """The arms of the highest posterior mean, highest first; ties by id."""
         count = validation.check_limit(k, MAX_LIMIT, name="k")
-        return list((await self._states(read_statements.TOP, learner, context, k=count)).items())
+        return list((await self._states(read_statements.top(), learner, context, k=count)).items())
 
     async def posteriors(
         self,
@@ -104,14 +104,17 @@ class ArmReadings:
     async def metrics(self, learner: str) -> LearnerMetrics:
         """Counts and sums over all contexts."""
         params = {"learner": check_learner(learner)}
-        row = (await self._executor.run(read_statements.METRICS, params)).rows[0]
+        row = (await self._executor.run(read_statements.metrics(), params)).rows[0]
         arms, contexts, pulls, reward = row
         return LearnerMetrics(learner, arms, contexts, int(pulls), reward)
 
     async def contexts(self, learner: str) -> list[str]:
         """The hashes of the contexts in which a learner has arms."""
         params = {"learner": check_learner(learner)}
-        return [row[0] for row in (await self._executor.run(read_statements.CONTEXTS, params)).rows]
+        return [
+            row[0]
+            for row in (await self._executor.run(read_statements.context_hashes(), params)).rows
+        ]
 
     async def read_contexts(self, learner: str) -> dict[str, dict[str, Any] | None]:
         """The contexts in which a learner has arms, by their hashes.
@@ -120,7 +123,7 @@ class ArmReadings:
             What each hash stands for; None where it was not seen with the history on.
         """
         params = {"learner": check_learner(learner)}
-        rows = (await self._executor.run(read_statements.READ_CONTEXTS, params)).rows
+        rows = (await self._executor.run(read_statements.read_contexts(), params)).rows
         default = learning.context_hash(None)
         return {key: {} if key == default else context for key, context in rows}
 
@@ -139,7 +142,7 @@ class ArmReadings:
             "learner": check_learner(learner),
             "until": validation.check_time(until, name="until"),
         }
-        return by_context((await self._executor.run(history_statements.REBUILD, params)).rows)
+        return by_context((await self._executor.run(history_statements.rebuild(), params)).rows)
 
     async def _states(
         self, statement: Any, learner: str, context: Mapping[str, Any] | None, **params: Any

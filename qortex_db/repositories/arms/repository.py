@@ -28,7 +28,7 @@ from qortex_db.repositories.arms.arguments import (
 from qortex_db.repositories.arms.reads import ArmReadings, LearnerMetrics, by_arm, by_context
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import timedelta
 
     import numpy as np
@@ -60,7 +60,7 @@ class ArmRepository(ArmReadings):
             InvalidInputError: A value was refused; nothing was stored.
         """
         values = {"ids": [validation.check_id(arm_id, name="arm_id")], **check_state(state)}
-        await self._change(change_statements.PUT[self._history], learner, context, values)
+        await self._change(change_statements.put(history=self._history), learner, context, values)
 
     async def observe(
         self,
@@ -99,14 +99,14 @@ class ArmRepository(ArmReadings):
         keys = sorted(sums)
         params = {
             "ids": keys,
-            "n": [sums[key][0] for key in keys],
-            "r": [sums[key][1] for key in keys],
+            "n": [sums[key].pulls for key in keys],
+            "r": [sums[key].reward for key in keys],
         }
         states = await self._change(
-            change_statements.OBSERVE[self._history], learner, context, params
+            change_statements.observe(history=self._history), learner, context, params
         )
         if keys:
-            observed = sum(count for count, _ in sums.values())
+            observed = sum(rewards.pulls for rewards in sums.values())
             observability.learning_observations_total.add(observed, {"learner": learner})
         return states
 
@@ -133,7 +133,7 @@ class ArmRepository(ArmReadings):
         """
         pairs = check_deltas(deltas)
         params = {"ids": sorted(pairs), "deltas": json.dumps(pairs)}
-        statement = change_statements.APPLY_DELTAS[self._history]
+        statement = change_statements.apply_deltas(history=self._history)
         return await self._change(statement, learner, context, params)
 
     @overload
@@ -181,12 +181,12 @@ class ArmRepository(ArmReadings):
         """
         by = validation.check_number(factor, name="factor", low=0, high=1)
         ids = None if arm_id is None else [validation.check_id(arm_id, name="arm_id")]
-        params, named = which_arms(learner, ids, context)
+        which = which_arms(learner, ids, context)
         seconds = (
             None if half_life is None else validation.check_seconds(half_life, name="half_life")
         )
-        params |= {"by": by if by > _LEAST else 0.0, "half_life": seconds}
-        statement = change_statements.DECAY[(self._history, *named)]
+        params = {**which.params, "by": by if by > _LEAST else 0.0, "half_life": seconds}
+        statement = change_statements.decay(**which.named, history=self._history)
         states = by_context((await self._executor.run(statement, params)).rows)
         if isinstance(context, AllContexts):
             return states
@@ -216,7 +216,7 @@ class ArmRepository(ArmReadings):
         """
         ids = validation.check_ids(arm_ids, name="arm_ids")
         params = {"boost": check_evidence(boost, name="boost")}
-        statement = change_statements.SEED[self._history, bool(unpulled)]
+        statement = change_statements.seed(unpulled=bool(unpulled), history=self._history)
         states: dict[str, ArmState] = {}
         # Another round only for arms that others inserted, or deleted, during the last one.
         while missing := [key for key in ids if key not in states]:
@@ -235,7 +235,7 @@ class ArmRepository(ArmReadings):
         Returns:
             How many states were there.
         """
-        return await self._remove(change_statements.RESET, learner, arm_ids, context)
+        return await self._remove(change_statements.reset, learner, arm_ids, context)
 
     async def delete(
         self,
@@ -249,7 +249,7 @@ class ArmRepository(ArmReadings):
         Returns:
             How many states were there.
         """
-        return await self._remove(change_statements.DELETE, learner, arm_ids, context)
+        return await self._remove(change_statements.remove, learner, arm_ids, context)
 
     async def select(
         self,
@@ -280,7 +280,7 @@ class ArmRepository(ArmReadings):
         arms, ids = check_candidates(candidates)
         rules = check_rules(k, token_budget, baseline_rate, min_pulls) | {"policy": policy}
         params = {"learner": check_learner(learner), "context": hash_of(context), "ids": ids}
-        rows = (await self._executor.run(read_statements.POSTERIORS, params)).rows if ids else ()
+        rows = (await self._executor.run(read_statements.posteriors(), params)).rows if ids else ()
         states = {arm_id: ArmState(alpha, beta, pulls) for arm_id, alpha, beta, pulls in rows}
         selection = learning.select(arms, states, rng=rng, **rules)
         if self._history and selection.selected:
@@ -289,7 +289,7 @@ class ArmRepository(ArmReadings):
                 learning.probabilities, arms, states, selection.selected, **rules
             )
             logged = {"ids": sorted(likely), "p": [likely[key] for key in sorted(likely)]}
-            await self._change(history_statements.LOG_SELECTION, learner, context, logged)
+            await self._change(history_statements.log_selection(), learner, context, logged)
         observability.learning_selections_total.add(
             1, {"learner": learner, "baseline": selection.is_baseline}
         )
@@ -313,16 +313,17 @@ class ArmRepository(ArmReadings):
 
     async def _remove(
         self,
-        statements: Mapping[tuple[bool, bool, bool], Any],
+        statement: Callable[..., Any],
         learner: str,
         arm_ids: Iterable[str] | None,
         context: Mapping[str, Any] | AllContexts | None,
     ) -> int:
         ids = None if arm_ids is None else validation.check_ids(arm_ids, name="arm_ids")
-        params, named = which_arms(learner, ids, context)
+        which = which_arms(learner, ids, context)
         if ids is not None and not ids:
             return 0
-        return (await self._executor.run(statements[(self._history, *named)], params)).rowcount
+        removal = statement(**which.named, history=self._history)
+        return (await self._executor.run(removal, which.params)).rowcount
 
 
 __all__ = ["ALL_CONTEXTS", "AllContexts", "ArmRepository", "ArmStateLike", "LearnerMetrics"]

@@ -117,7 +117,7 @@ class EmbeddingRepository:
             batch = missing[start : start + size]
             returned = await _call(model, [text_of[text_hash] for text_hash in batch])
             computed = dict(zip(batch, _checked(returned, len(batch), expected), strict=True))
-            await self._executor.run(statements.STORE, key | _rows(computed, bound))
+            await self._executor.run(statements.store(), key | _rows(computed, bound))
             vectors |= computed
             expected = vectors[batch[0]].size
         if not order:
@@ -130,9 +130,8 @@ class EmbeddingRepository:
         Returns:
             How many there were.
         """
-        statement, params = statements.CLEAR_ALL, {}
+        statement, params = statements.clear(of_model=name is not None), {}
         if name is not None:
-            statement = statements.CLEAR_MODEL
             params = {"model": validation.check_id(name, name="name")}
         count, after = 0, b""
         while True:
@@ -145,7 +144,7 @@ class EmbeddingRepository:
 
     async def stats(self) -> CacheStats:
         """Counts and bytes. It reads the whole index, so not for each call."""
-        rows = (await self._executor.run(statements.STATS, {})).rows
+        rows = (await self._executor.run(statements.stats(), {})).rows
         models = {model: count for model, count, _ in rows}
         return CacheStats(sum(models.values()), rows[0][2] if rows else 0, models)
 
@@ -159,10 +158,10 @@ class EmbeddingRepository:
                 "hashes": hashes[start : start + _LOOKUP_ROWS],
                 "stale_before": datetime.now(UTC) - _STALE_AFTER,
             }
-            rows = (await self._executor.run(statements.FIND, params)).rows
+            rows = (await self._executor.run(statements.find(), params)).rows
             vectors |= {text_hash: vector for text_hash, vector, _ in rows}
             if stale := [text_hash for text_hash, _, is_stale in rows if is_stale]:
-                await self._executor.run(statements.TOUCH, params | {"hashes": stale})
+                await self._executor.run(statements.touch(), params | {"hashes": stale})
         return vectors
 
 

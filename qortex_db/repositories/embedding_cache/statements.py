@@ -1,4 +1,4 @@
-"""The statements of the embedding cache.
+"""The statements of the embedding cache, each built once, when it is first used.
 
 None of them waits for a lock while it holds one that another waits for: inserts go in key order
 and come before the statement's own evictions; those, and the notes of use, skip what is locked.
@@ -6,6 +6,7 @@ and come before the statement's own evictions; those, and the notes of use, skip
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
@@ -36,26 +37,28 @@ MAX_EXAMINED: Final = 256
 """How many rows of a group one statement looks at, however many a larger bound has left there."""
 
 _cache: Any = CachedEmbedding.__table__
-_KEY = (_cache.c.text_hash, _cache.c.model, _cache.c.revision, _cache.c.dimensions)
-_ctid: Any = literal_column("ctid")
-_hashes = cast(bindparam("hashes"), ARRAY(LargeBinary))
-_asked_for = (
-    _cache.c.text_hash == func.any(_hashes),
-    _cache.c.model == bindparam("model", type_=Text),
-    _cache.c.revision == bindparam("revision", type_=Text),
-    _cache.c.dimensions == bindparam("dimensions", type_=Integer),
-)
-_is_stale = _cache.c.last_used < bindparam("stale_before", type_=DateTime(timezone=True))
+_KEY: Final = (_cache.c.text_hash, _cache.c.model, _cache.c.revision, _cache.c.dimensions)
 
 
-def _store() -> Delete:
+@cache
+def find() -> Any:
+    """The cached embeddings of texts, and which were last noted as used too long ago."""
+    return select(
+        _cache.c.text_hash,
+        func.vector_send(_cache.c.vec, type_=SentEmbedding()),
+        _is_stale().label("is_stale"),
+    ).where(*_asked_for())
+
+
+@cache
+def store() -> Delete:
     """Insert what is new; then, in each group that this overfills, drop what was used least lately.
 
     A group is a range of hashes, so that neither counting nor finding the oldest costs more in a
     large table than in a small one.
     """
     rows = select(
-        func.unnest(_hashes),
+        func.unnest(_hashes()),
         bindparam("model", type_=Text),
         bindparam("revision", type_=Text),
         bindparam("dimensions", type_=Integer),
@@ -110,10 +113,12 @@ def _store() -> Delete:
     return delete(_cache).where(_ctid == func.any(locked))
 
 
-def _touch() -> Any:
+@cache
+def touch() -> Any:
+    """Note the use of embeddings."""
     stale = (
         select(*_KEY)
-        .where(*_asked_for, _is_stale)
+        .where(*_asked_for(), _is_stale())
         .with_for_update(skip_locked=True)
         .cte("stale")
         .prefix_with("MATERIALIZED")
@@ -125,8 +130,10 @@ def _touch() -> Any:
     )
 
 
-def _clear(*conditions: Any) -> Any:
-    """Delete a batch in key order, from where the one before ended."""
+@cache
+def clear(*, of_model: bool) -> Any:
+    """Delete a batch in key order, from where the one before ended: of one model, or of all."""
+    conditions = [_model_is()] if of_model else []
     keys = (
         select(*_KEY)
         .where(_cache.c.text_hash >= bindparam("after", type_=LargeBinary), *conditions)
@@ -143,19 +150,37 @@ def _clear(*conditions: Any) -> Any:
     )
 
 
-FIND = select(
-    _cache.c.text_hash,
-    func.vector_send(_cache.c.vec, type_=SentEmbedding()),
-    _is_stale.label("is_stale"),
-).where(*_asked_for)
-STORE = _store()
-TOUCH = _touch()
-CLEAR_ALL = _clear()
-CLEAR_MODEL = _clear(_cache.c.model == bindparam("model", type_=Text))
-_SIZE = (
-    select(func.pg_total_relation_size(literal_column("tableoid")))
-    .select_from(_cache)
-    .limit(literal_column("1"))
-    .scalar_subquery()
-)
-STATS = select(_cache.c.model, func.count(), _SIZE).group_by(_cache.c.model)
+@cache
+def stats() -> Any:
+    """Counts by model, and the size of it all."""
+    size = (
+        select(func.pg_total_relation_size(literal_column("tableoid")))
+        .select_from(_cache)
+        .limit(literal_column("1"))
+        .scalar_subquery()
+    )
+    return select(_cache.c.model, func.count(), size).group_by(_cache.c.model)
+
+
+_ctid: Final[Any] = literal_column("ctid")
+
+
+def _hashes() -> Any:
+    return cast(bindparam("hashes"), ARRAY(LargeBinary))
+
+
+def _model_is() -> Any:
+    return _cache.c.model == bindparam("model", type_=Text)
+
+
+def _asked_for() -> tuple[Any, ...]:
+    return (
+        _cache.c.text_hash == func.any(_hashes()),
+        _model_is(),
+        _cache.c.revision == bindparam("revision", type_=Text),
+        _cache.c.dimensions == bindparam("dimensions", type_=Integer),
+    )
+
+
+def _is_stale() -> Any:
+    return _cache.c.last_used < bindparam("stale_before", type_=DateTime(timezone=True))

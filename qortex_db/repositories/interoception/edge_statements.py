@@ -1,8 +1,9 @@
-"""The statements over `interoception_edge_buffer`, built once."""
+"""The statements over `interoception_edge_buffer`, each built once, when it is first used."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     ARRAY,
@@ -10,6 +11,7 @@ from sqlalchemy import (
     Double,
     Integer,
     Text,
+    and_,
     bindparam,
     cast,
     column,
@@ -25,21 +27,124 @@ from qortex_db.models import InteroceptionEdge
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.types import JsonText
 
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Delete, Select
+
 _edges: Any = InteroceptionEdge.__table__
-_KEY = (_edges.c.src_id, _edges.c.tgt_id)
-_STATS = (
-    _edges.c.hit_count,
-    type_coerce(cast(_edges.c.scores, Text), JsonText()),
-    _edges.c.last_seen,
-)
-_value = func.jsonb_array_elements_text(_edges.c.scores).table_valued(column("value", Text))
-# In the order of the array and in binary, so the same to the last digit as EdgeStats.avg_score.
-AVG_SCORE = func.coalesce(
-    select(func.avg(cast(_value.c.value, Double))).select_from(_value).scalar_subquery(), 0.0
-)
-READY = (_edges.c.hit_count >= bindparam("min_hits", type_=Integer)) & (
-    bindparam("min_avg_score", type_=Double) <= AVG_SCORE
-)
+_KEY: Final = (_edges.c.src_id, _edges.c.tgt_id)
+
+
+@cache
+def load() -> Select[Any]:
+    """Every edge."""
+    return select(*_KEY, *_stats())
+
+
+@cache
+def get() -> Select[Any]:
+    """One edge."""
+    pair = _edges.c.src_id == bindparam("src"), _edges.c.tgt_id == bindparam("tgt")
+    return select(*_stats()).where(*pair)
+
+
+@cache
+def save() -> Any:
+    """Write edges over what is there."""
+    statement = _upsert()
+    new = statement.excluded
+    return statement.on_conflict_do_update(
+        index_elements=list(_KEY),
+        set_={"hit_count": new.hit_count, "scores": new.scores, "last_seen": new.last_seen},
+    )
+
+
+@cache
+def record() -> Any:
+    """Add observations to edges."""
+    statement = _upsert()
+    new = statement.excluded
+    newest = func.jsonb_path_query_array(
+        _edges.c.scores.op("||")(new.scores), cast(bindparam("newest"), JSONPATH), type_=JSONB
+    )
+    return statement.on_conflict_do_update(
+        index_elements=list(_KEY),
+        set_={
+            "hit_count": _edges.c.hit_count + new.hit_count,
+            "scores": newest,
+            "last_seen": new.last_seen,
+        },
+    ).returning(*_stats())
+
+
+@cache
+def remove() -> Delete:
+    """Delete edges by their keys."""
+    listed: Any = (
+        func.unnest(cast(bindparam("srcs"), ARRAY(Text)), cast(bindparam("tgts"), ARRAY(Text)))
+        .table_valued(column("src_id", Text), column("tgt_id", Text))
+        .render_derived(name="pairs")
+    )
+    wanted = tuple_(*_KEY).in_(select(listed.c.src_id, listed.c.tgt_id))
+    keys = locked_in_key_order(_KEY, wanted)
+    return delete(_edges).where(*(key == keys.c[key.name] for key in _KEY))
+
+
+@cache
+def promote() -> Any:
+    """Lock what is ready and free, then delete it: each edge is one promoter's.
+
+    Who skips what others hold waits for nobody, so the order of locks may be that of merit. A row
+    that changed since the snapshot is looked at again as it is now, by the lock and by the delete.
+    """
+    average = avg_score()
+    ready = (
+        select(*_KEY)
+        .where(is_ready())
+        .order_by(_edges.c.hit_count.desc(), average.desc(), *(key.collate("C") for key in _KEY))
+        .limit(cast(bindparam("limit"), Integer))  # NULL is none
+        .with_for_update(skip_locked=True)
+        .cte("ready")
+        .prefix_with("MATERIALIZED")
+    )
+    return (
+        delete(_edges)
+        .where(*(key == ready.c[key.name] for key in _KEY))
+        .returning(*_KEY, _edges.c.hit_count, average.label("avg_score"))
+    )
+
+
+@cache
+def summary() -> Select[Any]:
+    """Counts over the buffer."""
+    return select(
+        func.count(),
+        func.sum(_edges.c.hit_count),
+        func.avg(_edges.c.hit_count),
+        func.max(_edges.c.hit_count),
+        func.count().filter(is_ready()),
+    ).select_from(_edges)
+
+
+@cache
+def avg_score() -> ColumnElement[float]:
+    """The mean of an edge's scores; 0 without any."""
+    value = func.jsonb_array_elements_text(_edges.c.scores).table_valued(column("value", Text))
+    # In the order of the array and in binary, so the same to the last digit as EdgeStats.avg_score.
+    mean = select(func.avg(cast(value.c.value, Double))).select_from(value).scalar_subquery()
+    return func.coalesce(mean, 0.0)
+
+
+@cache
+def is_ready() -> ColumnElement[bool]:
+    """Whether `promote` would take an edge."""
+    often = _edges.c.hit_count >= bindparam("min_hits", type_=Integer)
+    similar: ColumnElement[bool] = bindparam("min_avg_score", type_=Double) <= avg_score()
+    return and_(often, similar)
+
+
+def _stats() -> tuple[Any, ...]:
+    scores = type_coerce(cast(_edges.c.scores, Text), JsonText())
+    return _edges.c.hit_count, scores, _edges.c.last_seen
 
 
 def _upsert() -> Any:
@@ -67,78 +172,3 @@ def _upsert() -> Any:
             func.coalesce(rows.c.last_seen, func.now()),
         ),
     )
-
-
-def _save() -> Any:
-    statement = _upsert()
-    new = statement.excluded
-    return statement.on_conflict_do_update(
-        index_elements=list(_KEY),
-        set_={"hit_count": new.hit_count, "scores": new.scores, "last_seen": new.last_seen},
-    )
-
-
-def _record() -> Any:
-    statement = _upsert()
-    new = statement.excluded
-    newest = func.jsonb_path_query_array(
-        _edges.c.scores.op("||")(new.scores), cast(bindparam("newest"), JSONPATH), type_=JSONB
-    )
-    return statement.on_conflict_do_update(
-        index_elements=list(_KEY),
-        set_={
-            "hit_count": _edges.c.hit_count + new.hit_count,
-            "scores": newest,
-            "last_seen": new.last_seen,
-        },
-    ).returning(*_STATS)
-
-
-def _remove() -> Any:
-    listed: Any = (
-        func.unnest(cast(bindparam("srcs"), ARRAY(Text)), cast(bindparam("tgts"), ARRAY(Text)))
-        .table_valued(column("src_id", Text), column("tgt_id", Text))
-        .render_derived(name="pairs")
-    )
-    wanted = tuple_(*_KEY).in_(select(listed.c.src_id, listed.c.tgt_id))
-    keys = locked_in_key_order(_KEY, wanted)
-    return delete(_edges).where(*(key == keys.c[key.name] for key in _KEY))
-
-
-def _promote() -> Any:
-    """Lock what is ready and free, then delete it: each edge is one promoter's.
-
-    Who skips what others hold waits for nobody, so the order of locks may be that of merit. A row
-    that changed since the snapshot is looked at again as it is now, by the lock and by the delete.
-    """
-    ready = (
-        select(*_KEY)
-        .where(READY)
-        .order_by(_edges.c.hit_count.desc(), AVG_SCORE.desc(), *(key.collate("C") for key in _KEY))
-        .limit(cast(bindparam("limit"), Integer))  # NULL is none
-        .with_for_update(skip_locked=True)
-        .cte("ready")
-        .prefix_with("MATERIALIZED")
-    )
-    return (
-        delete(_edges)
-        .where(*(key == ready.c[key.name] for key in _KEY))
-        .returning(*_KEY, _edges.c.hit_count, AVG_SCORE.label("avg_score"))
-    )
-
-
-LOAD = select(*_KEY, *_STATS)
-GET = select(*_STATS).where(
-    _edges.c.src_id == bindparam("src"), _edges.c.tgt_id == bindparam("tgt")
-)
-SAVE = _save()
-RECORD = _record()
-REMOVE = _remove()
-PROMOTE = _promote()
-SUMMARY = select(
-    func.count(),
-    func.sum(_edges.c.hit_count),
-    func.avg(_edges.c.hit_count),
-    func.max(_edges.c.hit_count),
-    func.count().filter(READY),
-).select_from(_edges)

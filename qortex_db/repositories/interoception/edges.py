@@ -125,13 +125,13 @@ class EdgeRepository:
 
     async def load(self) -> dict[tuple[str, str], EdgeStats]:
         """Every buffered edge by its sorted pair."""
-        rows = (await self._executor.run(edge_statements.LOAD, {})).rows
+        rows = (await self._executor.run(edge_statements.load(), {})).rows
         return {(row[0], row[1]): _stats(row[2:]) for row in rows}
 
     async def get(self, src: str, tgt: str) -> EdgeStats:
         """One edge, in either direction; zeros if it was never observed."""
         first, second = edge_key(src, tgt)
-        rows = (await self._executor.run(edge_statements.GET, {"src": first, "tgt": second})).rows
+        rows = (await self._executor.run(edge_statements.get(), {"src": first, "tgt": second})).rows
         return _stats(rows[0]) if rows else EdgeStats()
 
     async def save(
@@ -162,7 +162,7 @@ class EdgeRepository:
                 _params(keys[start : start + _PART_ROWS], rows)
                 for start in range(0, len(keys), _PART_ROWS)
             )
-            await self._executor.run_all(edge_statements.SAVE, parts)
+            await self._executor.run_all(edge_statements.save(), parts)
 
     async def record(
         self, src: str, tgt: str, *, score: float, max_scores: int = MAX_SCORES
@@ -214,7 +214,7 @@ class EdgeRepository:
         if not pairs:
             return 0
         params = {"srcs": [pair[0] for pair in pairs], "tgts": [pair[1] for pair in pairs]}
-        return (await self._executor.run(edge_statements.REMOVE, params)).rowcount
+        return (await self._executor.run(edge_statements.remove(), params)).rowcount
 
     async def promote(
         self,
@@ -243,7 +243,7 @@ class EdgeRepository:
             if limit is None
             else validation.check_limit(limit, checks.MAX_INT4, name="limit")
         }
-        rows = (await self._executor.run(edge_statements.PROMOTE, params)).rows
+        rows = (await self._executor.run(edge_statements.promote(), params)).rows
         observability.edges_promoted_total.add(len(rows))
         promotions = [Promotion(*row) for row in rows]
         promotions.sort(key=lambda p: (-p.hit_count, -p.avg_score, p.src_id, p.tgt_id))
@@ -254,7 +254,7 @@ class EdgeRepository:
     ) -> EdgeSummary:
         """Counts over the buffer, by one statement; the thresholds are those of `promote`."""
         params = _thresholds(min_hits, min_avg_score)
-        row = (await self._executor.run(edge_statements.SUMMARY, params)).rows[0]
+        row = (await self._executor.run(edge_statements.summary(), params)).rows[0]
         count, total, mean, most, ready = row
         return EdgeSummary(count, int(total or 0), float(mean or 0.0), int(most or 0), ready)
 
@@ -264,7 +264,7 @@ class EdgeRepository:
         if not rows:
             return ()
         params = _params(sorted(rows), rows) | {"newest": f"$[last-{max_scores - 1} to last]"}
-        return (await self._executor.run(edge_statements.RECORD, params)).rows
+        return (await self._executor.run(edge_statements.record(), params)).rows
 
 
 def _max_scores(value: object) -> int:

@@ -1,7 +1,8 @@
-"""The statements over `interoception_factors`, built once."""
+"""The statements over `interoception_factors`, each built once, when it is first used."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
@@ -30,6 +31,8 @@ from qortex_db.repositories.locking import locked_in_key_order
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sqlalchemy import Select
+
 DELTAS: Final[Mapping[str, float]] = {"accepted": 0.1, "rejected": -0.05, "partial": 0.03}
 """What an outcome adds to a weight."""
 MIN_WEIGHT: Final = 0.1
@@ -44,7 +47,123 @@ _DATABASE: Final = (
 )
 
 _factors: Any = InteroceptionFactor.__table__
-_listed = _factors.c.node_id == func.any(cast(bindparam("ids"), ARRAY(Text)))
+
+
+@cache
+def load() -> Select[Any]:
+    """Every weight by node."""
+    return select(_factors.c.node_id, _factors.c.weight)
+
+
+@cache
+def get() -> Select[Any]:
+    """The weights of nodes."""
+    return load().where(_is_listed())
+
+
+@cache
+def save() -> Any:
+    """Write weights as they are."""
+    statement = _upsert()
+    return _on_conflict(statement, statement.excluded.weight)
+
+
+@cache
+def adjust() -> Any:
+    """Move weights by outcomes.
+
+    A new row has the default plus the outcome's delta; that sum also tells which delta it is.
+
+    The deltas are parameters: as differences of `excluded` they would carry its rounding.
+    """
+    statement = _upsert()
+    new = statement.excluded
+    delta = case(
+        *((new.weight == DEFAULT_WEIGHT + delta, delta) for delta in DELTAS.values()), else_=0.0
+    )
+    weight = _clamped(_decayed(new.updated_at) + delta)
+    return _on_conflict(statement, weight).returning(_factors.c.node_id, _factors.c.weight)
+
+
+@cache
+def remove() -> Any:
+    """Delete weights by node."""
+    keys = locked_in_key_order([_factors.c.node_id], _is_listed())
+    return delete(_factors).where(_factors.c.node_id == keys.c.node_id)
+
+
+@cache
+def decay(*, listed: bool) -> Any:
+    """Move weights towards the default: all of them, or those listed.
+
+    What would stay as it is keeps its time too: it moves once enough has passed to see.
+    """
+    conditions = [_is_listed()] if listed else []
+    weight = _decayed(func.now())
+    moves = (weight != _factors.c.weight) | _factors.c.updated_at.is_(None)
+    keys = locked_in_key_order([_factors.c.node_id], moves, *conditions, key_share=True)
+    return (
+        update(_factors)
+        .where(_factors.c.node_id == keys.c.node_id)
+        .values(weight=weight, updated_at=func.greatest(_factors.c.updated_at, func.now()))
+    )
+
+
+@cache
+def summary() -> Any:
+    """All weights at a glance."""
+    # PostgreSQL refuses what underflows; so small a share has no part in the entropy.
+    total = func.sum(_factors.c.weight).over()
+    share = case(((total > 0) & (_factors.c.weight > _NO_WEIGHT), _factors.c.weight / total))
+    weights = select(_factors.c.weight, share.label("share")).subquery("weights")
+    weight = weights.c.weight
+    return select(
+        func.count(),
+        func.avg(weight),
+        func.min(weight),
+        func.max(weight),
+        func.count().filter(weight > DEFAULT_WEIGHT),
+        func.count().filter(weight < DEFAULT_WEIGHT),
+        func.sum(-weights.c.share * func.ln(weights.c.share) / func.ln(2.0)),
+    ).select_from(weights)
+
+
+def _number(transaction_id: Any) -> Any:
+    return cast(cast(transaction_id, Text), BigInteger)
+
+
+@cache
+def changes() -> Any:
+    """The cursor's own row, then the rows written since a cursor.
+
+    The cursor is the oldest transaction still running: all before it have ended, and are seen
+    here. So whatever a later call sees for the first time has this number or a later one, however
+    long it takes to commit; a savepoint's number is later than its transaction's. Of a row's number
+    only the lower half is stored. Counted on from the cursor, it falls below the newest number
+    where the row is new; where an ancient row does so by chance, it is sent once too often.
+    """
+    snapshot = func.pg_current_snapshot()
+    end = _number(func.pg_snapshot_xmax(snapshot))
+    since = cast(bindparam("since"), BigInteger)
+    distance = (_number(literal_column("xmin")) - since).op("&")(2**32 - 1)
+    written = func.coalesce(distance < end - since, True)
+    return union_all(
+        select(
+            null().label("node_id"),
+            null().label("weight"),
+            literal_column(_DATABASE, Text).label("database"),
+            _number(func.pg_snapshot_xmin(snapshot)).label("cursor"),
+            end.label("newest"),
+            select(func.count()).select_from(_factors).scalar_subquery().label("count"),
+        ),
+        select(_factors.c.node_id, _factors.c.weight, null(), null(), null(), null()).where(
+            written
+        ),
+    )
+
+
+def _is_listed() -> Any:
+    return _factors.c.node_id == func.any(cast(bindparam("ids"), ARRAY(Text)))
 
 
 def _clamped(weight: Any) -> Any:
@@ -80,100 +199,3 @@ def _on_conflict(statement: Any, weight: Any) -> Any:
     return statement.on_conflict_do_update(
         index_elements=[_factors.c.node_id], set_={"weight": weight, "updated_at": latest}
     )
-
-
-def _save() -> Any:
-    statement = _upsert()
-    return _on_conflict(statement, statement.excluded.weight)
-
-
-def _adjust() -> Any:
-    """A new row has the default plus the outcome's delta; that sum also tells which delta it is.
-
-    The deltas are parameters: as differences of `excluded` they would carry its rounding.
-    """
-    statement = _upsert()
-    new = statement.excluded
-    delta = case(
-        *((new.weight == DEFAULT_WEIGHT + delta, delta) for delta in DELTAS.values()), else_=0.0
-    )
-    weight = _clamped(_decayed(new.updated_at) + delta)
-    return _on_conflict(statement, weight).returning(_factors.c.node_id, _factors.c.weight)
-
-
-def _delete() -> Any:
-    keys = locked_in_key_order([_factors.c.node_id], _listed)
-    return delete(_factors).where(_factors.c.node_id == keys.c.node_id)
-
-
-def _decay(*conditions: Any) -> Any:
-    """What would stay as it is keeps its time too: it moves once enough has passed to see."""
-    weight = _decayed(func.now())
-    moves = (weight != _factors.c.weight) | _factors.c.updated_at.is_(None)
-    keys = locked_in_key_order([_factors.c.node_id], moves, *conditions, key_share=True)
-    return (
-        update(_factors)
-        .where(_factors.c.node_id == keys.c.node_id)
-        .values(weight=weight, updated_at=func.greatest(_factors.c.updated_at, func.now()))
-    )
-
-
-def _summary() -> Any:
-    # PostgreSQL refuses what underflows; so small a share has no part in the entropy.
-    total = func.sum(_factors.c.weight).over()
-    share = case(((total > 0) & (_factors.c.weight > _NO_WEIGHT), _factors.c.weight / total))
-    weights = select(_factors.c.weight, share.label("share")).subquery("weights")
-    weight = weights.c.weight
-    return select(
-        func.count(),
-        func.avg(weight),
-        func.min(weight),
-        func.max(weight),
-        func.count().filter(weight > DEFAULT_WEIGHT),
-        func.count().filter(weight < DEFAULT_WEIGHT),
-        func.sum(-weights.c.share * func.ln(weights.c.share) / func.ln(2.0)),
-    ).select_from(weights)
-
-
-def _number(transaction_id: Any) -> Any:
-    return cast(cast(transaction_id, Text), BigInteger)
-
-
-def _changes() -> Any:
-    """The cursor's own row, then the rows written since a cursor.
-
-    The cursor is the oldest transaction still running: all before it have ended, and are seen
-    here. So whatever a later call sees for the first time has this number or a later one, however
-    long it takes to commit; a savepoint's number is later than its transaction's. Of a row's number
-    only the lower half is stored. Counted on from the cursor, it falls below the newest number
-    where the row is new; where an ancient row does so by chance, it is sent once too often.
-    """
-    snapshot = func.pg_current_snapshot()
-    end = _number(func.pg_snapshot_xmax(snapshot))
-    since = cast(bindparam("since"), BigInteger)
-    distance = (_number(literal_column("xmin")) - since).op("&")(2**32 - 1)
-    written = func.coalesce(distance < end - since, True)
-    return union_all(
-        select(
-            null().label("node_id"),
-            null().label("weight"),
-            literal_column(_DATABASE, Text).label("database"),
-            _number(func.pg_snapshot_xmin(snapshot)).label("cursor"),
-            end.label("newest"),
-            select(func.count()).select_from(_factors).scalar_subquery().label("count"),
-        ),
-        select(_factors.c.node_id, _factors.c.weight, null(), null(), null(), null()).where(
-            written
-        ),
-    )
-
-
-LOAD = select(_factors.c.node_id, _factors.c.weight)
-GET = LOAD.where(_listed)
-SAVE = _save()
-ADJUST = _adjust()
-DELETE = _delete()
-DECAY = _decay(_listed)
-DECAY_ALL = _decay()
-SUMMARY = _summary()
-CHANGES = _changes()

@@ -65,7 +65,7 @@ class FactorRepository:
 
     async def load(self) -> dict[str, float]:
         """Every stored weight by node."""
-        rows = (await self._executor.run(factor_statements.LOAD, {})).rows
+        rows = (await self._executor.run(factor_statements.load(), {})).rows
         return {row[0]: row[1] for row in rows}
 
     async def get(self, node_ids: Iterable[str]) -> dict[str, float]:
@@ -74,7 +74,7 @@ class FactorRepository:
         keys = validation.check_ids(given, name="node_ids")
         if not keys:
             return {}
-        rows = (await self._executor.run(factor_statements.GET, {"ids": keys})).rows
+        rows = (await self._executor.run(factor_statements.get(), {"ids": keys})).rows
         stored = {row[0]: row[1] for row in rows}
         return {key: stored.get(key, DEFAULT_WEIGHT) for key in given}
 
@@ -95,7 +95,7 @@ class FactorRepository:
                 validation.check_measure(value, name=f"weight of {key!r:.60}")
                 for key, value in zip(keys, values, strict=True)
             ]
-        await self._executor.run(factor_statements.SAVE, {"ids": keys, "weights": values})
+        await self._executor.run(factor_statements.save(), {"ids": keys, "weights": values})
         observability.factor_updates_total.add(len(keys), {"outcome": "saved"})
 
     async def adjust(
@@ -138,7 +138,7 @@ class FactorRepository:
             "weights": [rows[key] for key in keys],
             "half_lives_per_second": pace,
         }
-        fetched = await self._executor.run(factor_statements.ADJUST, params)
+        fetched = await self._executor.run(factor_statements.adjust(), params)
         for outcome in outcomes.values():
             observability.factor_updates_total.add(1, {"outcome": outcome})
         return {row[0]: row[1] for row in fetched.rows}
@@ -161,12 +161,11 @@ class FactorRepository:
         """
         seconds = validation.check_seconds(half_life, name="half_life")
         params: dict[str, object] = {"half_lives_per_second": 1.0 / seconds}
-        statement = factor_statements.DECAY_ALL
         if node_ids is not None:
-            statement = factor_statements.DECAY
             params["ids"] = keys = validation.check_ids(node_ids, name="node_ids")
             if not keys:
                 return 0
+        statement = factor_statements.decay(listed=node_ids is not None)
         count = (await self._executor.run(statement, params)).rowcount
         observability.factor_updates_total.add(count, {"outcome": "decayed"})
         return count
@@ -189,7 +188,7 @@ class FactorRepository:
             https://www.postgresql.org/docs/current/functions-info.html (pg_current_snapshot)
         """
         number, origin = _parsed(since)
-        rows = (await self._executor.run(factor_statements.CHANGES, {"since": number})).rows
+        rows = (await self._executor.run(factor_statements.changes(), {"since": number})).rows
         _, _, database, cursor, newest, count = next(row for row in rows if row[0] is None)
         if number is not None and (origin != database or number > newest):
             raise InvalidInputError(
@@ -216,12 +215,12 @@ class FactorRepository:
         keys = validation.check_ids(node_ids)
         if not keys:
             return 0
-        return (await self._executor.run(factor_statements.DELETE, {"ids": keys})).rowcount
+        return (await self._executor.run(factor_statements.remove(), {"ids": keys})).rowcount
 
     async def summary(self) -> FactorSummary:
         """Count, mean, extremes and entropy, by one statement."""
         count, mean, low, high, boosted, penalised, entropy = (
-            await self._executor.run(factor_statements.SUMMARY, {})
+            await self._executor.run(factor_statements.summary(), {})
         ).rows[0]
         return FactorSummary(
             count=count,
