@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from choosing import choosing
 from house import QUIET, House
-from report import machine, write
+from pages import machine, write
 from topics import TOPICS
 
 from qortex_db import embedded

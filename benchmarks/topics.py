@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from house import Entry, House, clustered, nearest
+from pages import Table
 from pydantic import SecretStr
-from report import Table
 
 from qortex_db import Settings, migrations
 
