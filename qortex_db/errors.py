@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from sqlalchemy import exc as sa_exc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
+
+ErrorT = TypeVar("ErrorT", bound="QortexDbError")
 
 
 class QortexDbError(Exception):
@@ -21,6 +23,20 @@ class QortexDbError(Exception):
     def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
+
+    def retold(self, message: str) -> Self:
+        """A new error like this one, with another message: for whoever knows where it happened."""
+        return _remade(type(self), message, vars(self))
+
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
+        # To be sent to another process. Python's own way calls the class with the message alone.
+        return _remade, (type(self), str(self), vars(self))
+
+
+def _remade(kind: type[ErrorT], message: str, attributes: Mapping[str, Any]) -> ErrorT:
+    error = kind.__new__(kind, message)
+    vars(error).update(attributes)
+    return error
 
 
 class InvalidInputError(QortexDbError, ValueError):

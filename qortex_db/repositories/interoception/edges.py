@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from qortex_db import checks, observability
 from qortex_db.errors import InvalidInputError
@@ -16,6 +16,8 @@ from qortex_db.repositories import validation
 from qortex_db.repositories.interoception import edge_statements
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from qortex_db.engine import Executor
 
 MAX_SCORES: Final = 100
@@ -90,6 +92,14 @@ class EdgeSummary:
     ready_to_promote: int
 
 
+class _Row(NamedTuple):
+    """What is written of an edge."""
+
+    hits: int
+    scores: list[float]
+    last_seen: datetime | None = None  # now
+
+
 def edge_key(src: object, tgt: object) -> tuple[str, str]:
     """The key of an undirected edge: the sorted pair."""
     first = validation.check_id(src, name="src_id")
@@ -149,13 +159,13 @@ class EdgeRepository:
         if not isinstance(edges, Mapping):
             raise InvalidInputError("edges has to be a mapping of pairs to EdgeStats.")
         most = _max_scores(max_scores)
-        rows: dict[tuple[str, str], list[Any]] = {}
+        rows: dict[tuple[str, str], _Row] = {}
         for key, stats in edges.items():
-            rows[_edge_key(key)] = [
-                checks.check_count(stats.hit_count, name="hit_count"),
-                _scores(stats.scores)[-most:],
-                validation.check_time(stats.last_seen, name="last_seen"),
-            ]
+            rows[_edge_key(key)] = _Row(
+                hits=checks.check_count(stats.hit_count, name="hit_count"),
+                scores=_scores(stats.scores)[-most:],
+                last_seen=validation.check_time(stats.last_seen, name="last_seen"),
+            )
         if rows:  # in parts, the next made while the server works on those before
             keys = sorted(rows)
             parts = (
@@ -179,7 +189,7 @@ class EdgeRepository:
             The edge as it is now.
         """
         most = _max_scores(max_scores)
-        rows = await self._record({edge_key(src, tgt): [1, [_score(score)], None]}, most)
+        rows = await self._record({edge_key(src, tgt): _Row(1, [_score(score)])}, most)
         return _stats(rows[0])
 
     async def record_many(
@@ -201,7 +211,7 @@ class EdgeRepository:
                 raise InvalidInputError("An observation is a triple (src_id, tgt_id, score).")
             src, tgt, score = item
             scores[edge_key(src, tgt)].append(_score(score))
-        rows = {key: [len(values), values[-most:], None] for key, values in scores.items()}
+        rows = {key: _Row(len(values), values[-most:]) for key, values in scores.items()}
         return len(await self._record(rows, most))
 
     async def remove(self, keys: Iterable[tuple[str, str]]) -> int:
@@ -258,9 +268,7 @@ class EdgeRepository:
         count, total, mean, most, ready = row
         return EdgeSummary(count, int(total or 0), float(mean or 0.0), int(most or 0), ready)
 
-    async def _record(
-        self, rows: Mapping[tuple[str, str], list[Any]], max_scores: int
-    ) -> Sequence[Any]:
+    async def _record(self, rows: Mapping[tuple[str, str], _Row], max_scores: int) -> Sequence[Any]:
         if not rows:
             return ()
         params = _params(sorted(rows), rows) | {"newest": f"$[last-{max_scores - 1} to last]"}
@@ -278,15 +286,13 @@ def _thresholds(min_hits: object, min_avg_score: object) -> dict[str, Any]:
     }
 
 
-def _params(
-    keys: list[tuple[str, str]], rows: Mapping[tuple[str, str], list[Any]]
-) -> dict[str, Any]:
+def _params(keys: list[tuple[str, str]], rows: Mapping[tuple[str, str], _Row]) -> dict[str, Any]:
     return {
         "srcs": [key[0] for key in keys],
         "tgts": [key[1] for key in keys],
-        "hits": [rows[key][0] for key in keys],
-        "scores": [json.dumps(rows[key][1]) for key in keys],
-        "times": [rows[key][2] for key in keys],
+        "hits": [rows[key].hits for key in keys],
+        "scores": [json.dumps(rows[key].scores) for key in keys],
+        "times": [rows[key].last_seen for key in keys],
     }
 
 

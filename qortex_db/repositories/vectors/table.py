@@ -204,5 +204,5 @@ class VectorTable:
             )
             if several or getattr(embedding, "ndim", 1) > 1:
                 hint = "For several queries there are search_many (an answer to each), multi_search"
-                error.args = (f"{error} {hint} (one answer to all).",)
+                raise error.retold(f"{error} {hint} (one answer to all).") from None
             raise

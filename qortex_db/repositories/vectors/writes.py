@@ -10,7 +10,7 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db import observability
-from qortex_db.errors import NOT_NULL_VIOLATION, ConflictError, InvalidInputError
+from qortex_db.errors import NOT_NULL_VIOLATION, ConflictError, InvalidInputError, QortexDbError
 from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.batches import Batch, Part
@@ -119,10 +119,9 @@ class VectorWrites(OfTable):
             number += 1
             try:
                 await self._upsert(batch, first_row=done)
-            except Exception as error:
+            except QortexDbError as error:
                 rows = f"batch {number} (rows {done:,} to {done + len(batch) - 1:,})"
-                error.args = (f"{rows}: {error} Earlier batches were written.", *error.args[1:])
-                raise
+                raise error.retold(f"{rows}: {error} Earlier batches were written.") from error
             done += len(batch)
             if on_progress is not None and isawaitable(outcome := on_progress(done)):
                 await outcome
