@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import SecretStr
 from sqlalchemy import bindparam, func, select, text, union_all
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from qortex_db import embedded, observability, types
 from qortex_db import engine as engines
 from qortex_db.errors import SchemaVersionError, translate
 from qortex_db.models import Base, LearningArmState
 from qortex_db.settings import Settings
-from qortex_db.uow import Repositories, UnitOfWork, own_unit_of_work
+from qortex_db.uow import NOT_OPEN, Repositories, UnitOfWork, own_unit_of_work
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -94,10 +94,11 @@ class Database(Repositories):
         *,
         learning_history: bool = False,
     ) -> None:
+        super().__init__(None, learning_history=learning_history)
         self._settings = settings
-        self._engine = engine
         self._schema = schema
-        self._learning_history = learning_history
+        self._engine: AsyncEngine | None = None
+        self._sessions: async_sessionmaker[AsyncSession] | None = None
         self._server: embedded.EmbeddedServer | None = None
         self._opening = asyncio.Lock()
         if engine is not None:
@@ -133,25 +134,20 @@ class Database(Repositories):
         retry_seconds = (
             engines.RETRY_SECONDS if self._settings is None else self._settings.retry_seconds
         )
-        super().__init__(
-            engines.AutocommitExecutor(engine, self._schema, retry_seconds=retry_seconds),
-            learning_history=self._learning_history,
-        )
         self._engine = engine
+        self._executor = engines.AutocommitExecutor(
+            engine, self._schema, retry_seconds=retry_seconds
+        )
         translated = engine.execution_options(**engines.translate_map(self._schema))
         # A session that was closed would begin anew, in a transaction that nobody ends.
         self._sessions = async_sessionmaker(
             translated, expire_on_commit=False, close_resets_only=False
         )
 
-    def __getattr__(self, name: str) -> Any:
-        # Reached only for what `_bind` would have set.
-        if name in {"executor", "_sessions"}:
-            raise RuntimeError(
-                "The Database is not open: use `async with Database.connect(…) as db`, "
-                "or `await db.open()` first."
-            )
-        raise AttributeError(name)
+    def _unbind(self) -> None:
+        """Forget the engine, and the repositories over it."""
+        self._engine = self._executor = self._sessions = self._server = None
+        self._forget_repositories()
 
     @property
     def engine(self) -> AsyncEngine:
@@ -161,7 +157,7 @@ class Database(Repositories):
             RuntimeError: The database is not open.
         """
         if self._engine is None:
-            raise RuntimeError("The Database is not open: `await db.open()` first.")
+            raise RuntimeError(NOT_OPEN)
         return self._engine
 
     async def open(self) -> Self:
@@ -198,9 +194,7 @@ class Database(Repositories):
         engine, server = self._engine, self._server
         if self._settings is None or engine is None:
             return
-        self._engine = self._server = None
-        for name in ("executor", "_sessions", "vectors", "factors", "edges", "arms", "embeddings"):
-            self.__dict__.pop(name, None)
+        self._unbind()
         await engine.dispose()
         if server is not None:
             await asyncio.to_thread(server.stop)
@@ -217,7 +211,13 @@ class Database(Repositories):
         await self.close()
 
     def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
-        """One transaction over everything: the block's end commits, an exception rolls back."""
+        """One transaction over everything: the block's end commits, an exception rolls back.
+
+        Raises:
+            RuntimeError: The database is not open.
+        """
+        if self._sessions is None:
+            raise RuntimeError(NOT_OPEN)
         return own_unit_of_work(
             self._sessions, schema=self._schema, learning_history=self._learning_history
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.ext.asyncio import async_scoped_session
 
@@ -29,12 +29,35 @@ if TYPE_CHECKING:
     from qortex_db.engine import Executor
 
 
-class Repositories:
-    """The repositories over one executor."""
+NOT_OPEN: Final = (
+    "The Database is not open: use `async with Database.connect(…) as db`, or `await db.open()` "
+    "first."
+)
 
-    def __init__(self, executor: Executor, *, learning_history: bool = False) -> None:
-        self.executor = executor
+
+class Repositories:
+    """The repositories over one executor; None until there is one."""
+
+    def __init__(self, executor: Executor | None, *, learning_history: bool = False) -> None:
+        self._executor = executor
         self._learning_history = learning_history
+
+    @property
+    def executor(self) -> Executor:
+        """The lane that statements take.
+
+        Raises:
+            RuntimeError: There is none: the database is not open.
+        """
+        if self._executor is None:
+            raise RuntimeError(NOT_OPEN)
+        return self._executor
+
+    def _forget_repositories(self) -> None:
+        """So that those of another executor are made anew."""
+        for name, made in vars(Repositories).items():
+            if isinstance(made, functools.cached_property):
+                self.__dict__.pop(name, None)
 
     @functools.cached_property
     def vectors(self) -> VectorRepository:
