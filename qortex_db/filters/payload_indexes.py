@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
@@ -18,6 +17,7 @@ from qortex_db.filters.fields import (
     read_path,
     words,
 )
+from qortex_db.names import MAX_NAME_BYTES, index_name, is_plain
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -28,7 +28,6 @@ Kind: TypeAlias = Literal[
 """What a payload index is for. integer and float are one index, and so are keyword and datetime:
 JSON has one kind of number, and dates in it are strings."""
 
-_MAX_NAME: Final = 63  # bytes of an identifier
 _DECLARED: Final = "qortex_db_payload"
 DECLARATION: Final = "qortex_db_payload_index"
 """The key, in an index's info, of the path, kind and language that it was declared with."""
@@ -57,7 +56,7 @@ def payload_index(
             f"An index of kind {kind} is on {'the whole' if path else 'a'} path: pass "
             f"{'an empty path' if path else 'one'}."
         )
-    name = name or _index_name(f"ix_{table.name}_payload", path, kind, language)
+    name = name or _name(f"ix_{table.name}_payload", path, kind, language)
     info: dict[str, Any] = {DECLARATION: (path, kind, language)}
     if kind == "containment":
         return Index(
@@ -95,11 +94,10 @@ def is_declared(table: Table, path: Path, column: str) -> bool:
     return any(index.info.get(_DECLARED) == wanted for index in table.indexes)
 
 
-def _index_name(start: str, path: str, kind: str, language: str) -> str:
+def _name(start: str, path: str, kind: str, language: str) -> str:
     end = kind if language == "simple" else f"{kind}_{language}"
     name = "_".join(part for part in (start, path, end) if part)
-    if name.isascii() and name.replace("_", "").isalnum() and len(name) <= _MAX_NAME:
+    if is_plain(name) and len(name) <= MAX_NAME_BYTES:
         return name
-    # Other characters become "_", which two paths may share; what was cut off too.
-    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{re.sub(r'[^A-Za-z0-9]+', '_', name)[: _MAX_NAME - 9]}_{mark}"
+    # Other characters become "_", which two paths may share.
+    return index_name(name, re.sub(r"[^A-Za-z0-9]+", "_", name))

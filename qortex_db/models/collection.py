@@ -5,7 +5,6 @@ A statement asks `collection_of(table)`; Alembic and `create_all` see ordinary i
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import KW_ONLY, dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +18,7 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.filters import payload_index
 from qortex_db.filters.fields import TEXT_LANGUAGE, Constant, check_language
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, HNSW, IndexSpec, VectorSpec
+from qortex_db.names import hashed, index_name, is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 COLLECTION: Final = "qortex_db_collection"
 """The key of a table's info where its model's collection is, and of a column's with its vector."""
-_MAX_NAME: Final = 63  # bytes of an identifier
 _OWN: Final = frozenset((DEFAULT_VECTOR, "id", "payload", "document", "created_at", "updated_at"))
 
 
@@ -117,7 +116,7 @@ def vector_index(
     if spec is None:
         raise InvalidInputError(f"{table.name} has no vector {vector!r}.")
     shape = replace(spec, index=index or spec.index or HNSW())
-    return _declare_index(table, shape, name or _index_name(table, spec.column))
+    return _declare_index(table, shape, name or index_name(f"ix_{table.name}_{spec.column}"))
 
 
 def collection_of(table: Table) -> Collection:
@@ -137,7 +136,7 @@ def declare(table: Table, collection: Collection) -> None:
     table.info[COLLECTION] = resolved
     for spec in resolved.vectors.values():
         if spec.index is not None:
-            _declare_index(table, spec, _index_name(table, spec.column))
+            _declare_index(table, spec, index_name(f"ix_{table.name}_{spec.column}"))
             for large in collection.large_namespaces:
                 _declare_large(table, spec, table.c[collection.namespace or ""], large)
     if collection.payload_index:
@@ -145,7 +144,7 @@ def declare(table: Table, collection: Collection) -> None:
     if collection.language is not None:
         payload_index(table, "", "document", language=collection.language)
     if collection.namespace is not None and not collection.namespace_in_key:
-        name = _index_name(table, collection.namespace)
+        name = index_name(f"ix_{table.name}_{collection.namespace}")
         Index(name, table.c[collection.namespace])
 
 
@@ -190,19 +189,10 @@ def _declare_index(
 
 def _declare_large(table: Table, spec: VectorSpec, column: Column[Any], large: str | int) -> None:
     name = str(large)
-    if not (name.isascii() and name.replace("_", "").isalnum()):  # nor any other that is like it
-        name = hashlib.sha256(name.encode()).hexdigest()[:8]
-    _declare_index(
-        table, spec, _index_name(table, f"{spec.column}_{name}"), where=column == Constant(large)
-    )
-
-
-def _index_name(table: Table, part: str) -> str:
-    name = f"ix_{table.name}_{part}"
-    if len(name.encode()) <= _MAX_NAME:
-        return name
-    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name.encode()[: _MAX_NAME - 9].decode(errors='ignore')}_{mark}"
+    if not is_plain(name):  # nor any other that is like it
+        name = hashed(name)
+    called = index_name(f"ix_{table.name}_{spec.column}_{name}")
+    _declare_index(table, spec, called, where=column == Constant(large))
 
 
 def collection_table(model: Any) -> Table:

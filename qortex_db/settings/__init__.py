@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Final, Self
 
@@ -17,6 +16,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from qortex_db.names import is_identifier
 from qortex_db.settings.dsn import Target, parse_dsn, parts_target
 
 DEFAULT_DIMENSIONS: Final = 384
@@ -25,7 +25,6 @@ DEFAULT_DIMENSIONS: Final = 384
 _PARTS = ("host", "port", "user", "password", "db")
 _LOCAL = "sqlite"
 _SERVER = ("postgres", "pgvector")
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}")
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -106,7 +105,7 @@ class Settings(BaseSettings):
     @field_validator("db_schema", "version_table")
     @classmethod
     def _check_identifier(cls, value: str | None) -> str | None:
-        if value is not None and not _IDENTIFIER.fullmatch(value):
+        if value is not None and not is_identifier(value):
             raise ValueError("not an identifier of 1 to 63 letters, digits, _ and $")
         return value
 
