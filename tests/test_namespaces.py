@@ -345,4 +345,4 @@ async def test_a_tenants_partition_is_the_only_one_that_is_read(db: Database) ->
 async def test_scopes_of_one_table_share_their_statements(db: Database) -> None:
     first, second = (db.collection(InKey, namespace=name) for name in ("x", "y"))
     assert first._vectors.by_key is second._vectors.by_key
-    assert first._vectors.searches is second._vectors.searches
+    assert first._vectors.by_filter is second._vectors.by_filter

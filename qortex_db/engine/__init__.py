@@ -5,6 +5,7 @@ that session's transaction. Repositories see an `Executor` and don't know which.
 """
 
 from qortex_db.engine.autocommit import RETRY_SECONDS, AutocommitExecutor
+from qortex_db.engine.cleanup import finished, task_of
 from qortex_db.engine.connections import adopt, create_engine
 from qortex_db.engine.executor import Executor, Fetched, translate_map
 from qortex_db.engine.session import SessionExecutor, refresh_written
@@ -17,6 +18,8 @@ __all__ = [
     "SessionExecutor",
     "adopt",
     "create_engine",
+    "finished",
     "refresh_written",
+    "task_of",
     "translate_map",
 ]

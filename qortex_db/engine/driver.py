@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from sqlalchemy.util import await_only, greenlet_spawn
 
+from qortex_db.engine.cleanup import finished, task_of
 from qortex_db.engine.executor import Fetched
 from qortex_db.errors import is_connection_lost
 
@@ -57,7 +56,8 @@ class Lease:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is not None and not isinstance(error, Exception):
             # Cancelled, it may still be busy: closing it has the server stop.
-            await_only(_undisturbed(greenlet_spawn(self._held.invalidate, error)))
+            closing = task_of(greenlet_spawn(self._held.invalidate, error))
+            await_only(finished(closing, _CLEANUP_SECONDS))
         elif error is not None and is_connection_lost(error):
             self._held.invalidate(error)
         else:
@@ -87,7 +87,7 @@ async def pipeline(driver: Any, sql: str, arguments: Iterable[list[Any]]) -> int
                 raise _StoppedError
             yield each
 
-    sending = _task(driver.fetchmany(sql, until_stopped()))
+    sending = task_of(driver.fetchmany(sql, until_stopped()))
     try:
         await asyncio.wait({sending})
     finally:
@@ -97,33 +97,11 @@ async def pipeline(driver: Any, sql: str, arguments: Iterable[list[Any]]) -> int
 
 async def cancelled_once(work: Coroutine[Any, Any, Any]) -> Any:
     """Await work that is cancelled no more than once, and then has time to clean up."""
-    task = _task(work)
+    task = task_of(work)
     try:
         await asyncio.wait({task})
     except asyncio.CancelledError:
         task.cancel()
-        await _finished(task)
+        await finished(task, _CLEANUP_SECONDS)
         raise
     return task.result()
-
-
-async def _undisturbed(work: Coroutine[Any, Any, Any]) -> None:
-    await _finished(_task(work))
-
-
-async def _finished(task: asyncio.Future[Any]) -> None:
-    """Wait for a cleanup, however often the caller is cancelled meanwhile.
-
-    anyio does so at each turn of the loop. Cut short, it would leave the server working.
-    """
-    deadline = time.monotonic() + _CLEANUP_SECONDS
-    while not task.done() and (left := deadline - time.monotonic()) > 0:
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait({task}, timeout=left)
-
-
-def _task(work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
-    task = asyncio.ensure_future(work)
-    # Where nobody is left to hear of its error, asyncio would log it.
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return task

@@ -9,17 +9,15 @@ It is outwaited before a revision, by a lock that stands in nobody else's way.
 
 from __future__ import annotations
 
-import asyncio
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
-from sqlalchemy.util import await_only
 
 from qortex_db.errors import LockTimeoutError, sqlstate_of
 from qortex_db.migrations.connection import NO_TIMEOUTS
+from qortex_db.migrations.waiting import BusyError, try_until
 from qortex_db.models import Base
 from qortex_db.observability import log
 
@@ -76,7 +74,9 @@ class _Holder:
         return f"process {self.pid} on {self.table} ({what}{since})"
 
 
-def try_until(connection: Connection, settings: Settings, attempt: Callable[[], None]) -> None:
+def migrate_patiently(
+    connection: Connection, settings: Settings, migrate: Callable[[], None]
+) -> None:
     """Call what migrates until the tables let it.
 
     Raises:
@@ -85,11 +85,11 @@ def try_until(connection: Connection, settings: Settings, attempt: Callable[[], 
     connection.execute(NO_TIMEOUTS)
     connection.commit()
     seconds = settings.migration_timeout_seconds
-    deadline, pause = time.monotonic() + seconds, WAIT_MS / 1000
-    while True:
+
+    def attempt() -> None:
         _outwait_autovacuums(connection, settings)
         try:
-            attempt()
+            migrate()
         except PendingRollbackError as error:  # what ended an autocommit_block is behind it
             raise _behind(error) from None
         except DBAPIError as error:
@@ -97,13 +97,10 @@ def try_until(connection: Connection, settings: Settings, attempt: Callable[[], 
                 raise
             connection.rollback()
             holders = _holders(connection, settings)
-            if time.monotonic() + pause > deadline:
-                raise LockTimeoutError(_refusal(seconds, holders)) from None
-        else:
-            return
-        log.info("migration_waits", holders=[str(holder) for holder in holders], pause=pause)
-        await_only(asyncio.sleep(pause))
-        pause = min(pause * 2, MAX_PAUSE_SECONDS)
+            log.info("migration_waits", holders=[str(holder) for holder in holders])
+            raise BusyError(LockTimeoutError(_refusal(seconds, holders))) from None
+
+    try_until(attempt, seconds=seconds, pause=WAIT_MS / 1000, longest_pause=MAX_PAUSE_SECONDS)
 
 
 def _behind(error: BaseException) -> BaseException:

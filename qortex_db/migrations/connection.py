@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -20,10 +19,12 @@ from qortex_db.errors import (
     sqlstate_of,
     translate,
 )
+from qortex_db.migrations.waiting import BusyError, try_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from qortex_db.settings import Settings
@@ -47,6 +48,7 @@ _MISSING: Final = {
     ),
 }
 _LOCK_KEY: Final = 0x71_6F_72_74_65_78_64_62  # "qortexdb"
+_LOCK_PAUSE_SECONDS: Final = 0.2
 
 NOTHING_GIVEN: Final = (
     "No database is given. Name one by PGVECTOR_DSN, by PGVECTOR_HOST and its kin or by "
@@ -116,19 +118,24 @@ async def migration_lock(engine: AsyncEngine, *, timeout_seconds: float) -> Asyn
     On a connection of its own, since the migrating one has to be fresh for Alembic; and by trying,
     since a session that waits inside a statement would block a concurrent index build for ever.
     """
-    deadline = time.monotonic() + timeout_seconds
-    async with engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.execute(NO_TIMEOUTS)
-        take = text("SELECT pg_try_advisory_lock(:key)")
-        while not (await connection.execute(take, {"key": _LOCK_KEY})).scalar():
-            if time.monotonic() > deadline:
-                raise LockTimeoutError(
+
+    def take(connection: Connection) -> None:
+        if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK_KEY}):
+            raise BusyError(
+                LockTimeoutError(
                     f"Another process has been migrating this database for more than "
                     f"{timeout_seconds:g} s. Wait for it, find it in pg_locks (advisory), or give "
                     "it more time by QORTEX_DB_MIGRATION_TIMEOUT_SECONDS."
                 )
-            await asyncio.sleep(0.2)
+            )
+
+    def wait(connection: Connection) -> None:
+        try_until(lambda: take(connection), seconds=timeout_seconds, pause=_LOCK_PAUSE_SECONDS)
+
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(NO_TIMEOUTS)
+        await connection.run_sync(wait)
         try:
             yield
         finally:

@@ -20,7 +20,7 @@ from qortex_db.errors import (
     sqlstate_of,
     translate,
 )
-from qortex_db.migrations.busy_tables import WAIT_MS, try_until
+from qortex_db.migrations.busy_tables import WAIT_MS, migrate_patiently
 from qortex_db.migrations.connection import migration_engine, migration_lock
 from qortex_db.migrations.dimensions import check_dimensions, check_indexable
 from qortex_db.migrations.drift import drift_of
@@ -164,7 +164,7 @@ def _write(connection: Connection, settings: Settings) -> None:
                 sqlstate=_DUPLICATE_TABLE,
             ) from None
 
-    try_until(connection, settings, attempt)
+    migrate_patiently(connection, settings, attempt)
 
 
 def _run_offline(settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from qortex_db.observability import traced
@@ -51,8 +52,7 @@ class PostgresInteroceptionStore:
         """Store edges, stamped now whatever their `last_seen` says; what is absent stays."""
         if not buffer:
             return
-        # qortex writes what is no date into last_seen.
-        stamped = {key: EdgeStats(edge.hit_count, edge.scores) for key, edge in buffer.items()}
+        stamped = {key: _stamped_now(edge) for key, edge in buffer.items()}
         await (await self._handle.open()).edges.save(stamped)
 
     @traced("interoception.pg.remove_edges")
@@ -64,3 +64,10 @@ class PostgresInteroceptionStore:
     async def close(self) -> None:
         """Close a database of its own; a shared one stays open."""
         await self._handle.close()
+
+
+def _stamped_now(edge: EdgeStatsLike) -> EdgeStats:
+    """All that an edge says, but its time: qortex writes what is no date there."""
+    known = [field.name for field in fields(EdgeStats) if hasattr(edge, field.name)]
+    said = {name: getattr(edge, name) for name in known}
+    return EdgeStats(**said | {"hit_count": edge.hit_count, "scores": edge.scores, "last_seen": ""})

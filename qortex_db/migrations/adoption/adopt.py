@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +27,7 @@ from qortex_db.migrations.dimensions import check_indexable
 from qortex_db.migrations.rebuild.indexes import restore_pending
 from qortex_db.migrations.rebuild.owned_table import OwnedTable
 from qortex_db.migrations.rebuild.pending import VIEW, Index, read_pending, write_pending
+from qortex_db.migrations.waiting import BusyError, try_until
 from qortex_db.observability import log
 from qortex_db.settings import DEFAULT_DIMENSIONS, Settings
 from qortex_db.types import check_setting
@@ -36,6 +35,7 @@ from qortex_db.types import check_setting
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from qortex_db.migrations.rebuild.indexes import IndexProgress
@@ -288,20 +288,22 @@ def _waiting(found: Inspection) -> Index:
 
 async def _lock(connection: AsyncConnection, found: Inspection, mode: str) -> None:
     """Lock the tables in their order, by short tries: everybody else queues behind one."""
-    deadline = time.monotonic() + LOCK_SECONDS
     statement = f"LOCK TABLE {transformation.names(found)} IN {mode} MODE"
-    while True:
+
+    def lock(sync: Connection) -> None:
         try:
-            async with connection.begin_nested():
-                await connection.exec_driver_sql(statement)
+            with sync.begin_nested():
+                sync.exec_driver_sql(statement)
         except DBAPIError as error:
             if sqlstate_of(error) not in _BUSY:
                 raise
-            if time.monotonic() > deadline:
-                raise LockTimeoutError(
+            raise BusyError(
+                LockTimeoutError(
                     f"The tables were in use for more than {LOCK_SECONDS:g} s; nothing was "
                     "changed. Stop qortex and whatever else holds them (pg_locks), and try again."
-                ) from None
-        else:
-            return
-        await asyncio.sleep(PAUSE_SECONDS)
+                )
+            ) from None
+
+    await connection.run_sync(
+        lambda sync: try_until(lambda: lock(sync), seconds=LOCK_SECONDS, pause=PAUSE_SECONDS)
+    )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from qortex_db.engine import finished, task_of
 from qortex_db.errors import NotFoundError, QortexDbError, sqlstate_of, translate
 from qortex_db.migrations.connection import NO_TIMEOUTS
 from qortex_db.observability import log
@@ -59,7 +60,7 @@ class OwnedTable:
                 yield connection
         finally:
             if opened.sync_connection is not None:
-                await asyncio.shield(opened.close())
+                await finish(opened.close())
 
     @contextmanager
     def _translated(self, kind: type[Exception]) -> Iterator[None]:
@@ -141,10 +142,12 @@ async def find_table(engine: AsyncEngine, schema: str | None, name: str) -> Owne
 
 async def finish(cleanup: Coroutine[Any, Any, None]) -> None:
     """Clean up for a while, whatever is cancelled meanwhile; what fails is logged."""
-    task = asyncio.create_task(cleanup)
-    done, _ = await asyncio.wait({task}, timeout=CLEANUP_SECONDS)
-    if not done:
-        task.cancel()
-        await asyncio.wait({task}, timeout=1)
-    if not task.done() or task.cancelled() or task.exception() is not None:
-        log.warning("index_cleanup_failed")
+    task = task_of(cleanup)
+    try:
+        await finished(task, CLEANUP_SECONDS)
+    finally:
+        if not task.done():
+            task.cancel()
+            await finished(task, 1)
+        if not task.done() or task.cancelled() or task.exception() is not None:
+            log.warning("index_cleanup_failed")
