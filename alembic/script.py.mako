@@ -14,8 +14,8 @@ Before you write it (the schema lives on large, busy tables, and a landed revisi
 - Qualify tables by `_prefix()`, so that `QORTEX_DB_SCHEMA` and a host's env.py work too.
 - `downgrade` brings back what was, or raises and says why it can't.
 
-Name it after the last one: alembic revision --rev-id qortex_db_0007 -m "..."; in a history shared with
-a host, a bare number would meet the host's own. Remove the functions that you don't call.
+Make it by `alembic revision -m "..."` in a checkout: its id is the next of our series, as a bare
+number would meet a host's own in a shared history. Remove the functions that you don't call.
 
 Revision: ${up_revision}
 Follows: ${down_revision | comma,n}

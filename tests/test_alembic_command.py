@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -251,3 +253,56 @@ async def test_our_upgrade_leaves_a_shared_history_to_the_host(dsn: str) -> None
     )
     with pytest.raises(SchemaVersionError, match="its own Alembic upgrades both"):
         await migrations.upgrade(Settings(dsn=dsn, version_table="alembic_version"))
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Our history, to be added to."""
+    shutil.copytree(ROOT / "alembic", tmp_path / "alembic")
+    shutil.copy(ROOT / "alembic.ini", tmp_path)
+    return tmp_path
+
+
+def next_ids(count: int) -> list[str]:
+    number = int(HEAD.removeprefix("qortex_db_"))
+    return [f"qortex_db_{number + i:04}" for i in range(1, count + 1)]
+
+
+async def test_a_revision_made_as_contributing_says_is_the_next_of_the_series(
+    dsn: str, checkout: Path
+) -> None:
+    command = re.search(r"`alembic (revision -m) \"...\"`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert command is not None
+    for message in ("Edges have an origin", "And a place"):  # no server is asked
+        done = await alembic(*command[1].split(), message, cwd=checkout)
+        assert done.code == 0, done.err
+    first, second = next_ids(2)
+    names = {path.name for path in (checkout / "alembic" / "versions").glob("00*.py")}
+    assert f"{first.removeprefix('qortex_db_')}_edges_have_an_origin.py" in names
+    upgraded = await alembic("upgrade", "head", cwd=checkout, dsn=dsn)
+    assert upgraded.code == 0, upgraded.err
+    assert await rows(dsn, f"SELECT version_num FROM {VERSION_TABLE}") == [second]
+    down = await alembic("downgrade", HEAD, cwd=checkout, dsn=dsn)
+    assert down.code == 0, down.err
+
+
+async def test_autogenerate_numbers_its_revision_too(dsn: str, checkout: Path) -> None:
+    done = await alembic("revision", "--autogenerate", "-m", "nothing", cwd=checkout, dsn=dsn)
+    assert done.code == 0, done.err
+    assert f"{next_ids(1)[0][-4:]}_nothing.py" in done.out
+
+
+async def test_ids_that_are_given_and_revisions_of_a_hosts_own_are_left_alone(
+    checkout: Path,
+) -> None:
+    given = await alembic("revision", "--rev-id", "mine", "-m", "given", cwd=checkout)
+    assert given.code == 0, given.err
+    hosts = ("revision", "--head", "base", "--branch-label", "myapp", "-m", "notes")
+    own = await alembic(*hosts, cwd=checkout)
+    assert own.code == 0, own.err
+    written = {path.name for path in (checkout / "alembic" / "versions").glob("*.py")}
+    assert "mine_given.py" in written
+    assert not any(name.startswith(next_ids(1)[0][-4:]) for name in written)
+    further = await alembic("revision", "--head", "myapp@head", "-m", "more", cwd=checkout)
+    assert further.code == 0, further.err
+    assert "qortex_db" not in further.out.rpartition("/")[2]

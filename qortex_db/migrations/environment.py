@@ -25,11 +25,13 @@ from qortex_db.migrations.connection import migration_engine, migration_lock
 from qortex_db.migrations.dimensions import check_dimensions, check_indexable
 from qortex_db.migrations.drift import drift_of
 from qortex_db.migrations.history import current_revision
+from qortex_db.migrations.revision_ids import number_new_revisions
 from qortex_db.models import Base
 from qortex_db.settings import Settings
 from qortex_db.types import Embedding
 
 if TYPE_CHECKING:
+    from alembic.operations.ops import MigrationScript
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import Connection, TextClause
 
@@ -46,6 +48,9 @@ def run() -> None:
     attributes["qortex_db"] = options | attributes.get("qortex_db", {})
     if (connection := attributes.get("connection")) is not None:
         _run_online(connection, settings)
+        return
+    if _is_new_revision():
+        _run_offline_revision(settings)
         return
     try:
         if context.is_offline_mode():
@@ -74,6 +79,12 @@ def _command() -> str:
     """The name of Alembic's command, "" where it was called by a program."""
     command = getattr(context.config.cmd_opts, "cmd", None)
     return command[0].__name__ if command else ""
+
+
+def _is_new_revision() -> bool:
+    """Whether a revision is to be written by hand, which asks no server."""
+    options = context.config.cmd_opts
+    return _command() == "revision" and not getattr(options, "autogenerate", False)
 
 
 def _is_writing() -> bool:
@@ -167,6 +178,11 @@ def _write(connection: Connection, settings: Settings) -> None:
     migrate_patiently(connection, settings, attempt)
 
 
+def _run_offline_revision(settings: Settings) -> None:
+    _configure(settings, dialect_name="postgresql", as_sql=True)
+    context.run_migrations()
+
+
 def _run_offline(settings: Settings) -> None:
     check_indexable(settings.dimensions)
     _configure(settings, dialect_name="postgresql", literal_binds=True)
@@ -198,10 +214,18 @@ def _configure(settings: Settings, **where: Any) -> None:
         version_table_schema=settings.db_schema,
         transaction_per_migration=True,
         on_version_apply=_after_a_revision,
+        process_revision_directives=_process_revision_directives,
         include_name=_include_name,
         compare_type=_compare_type,
         compare_server_default=True,
     )
+
+
+def _process_revision_directives(
+    _context: object, _revision: object, directives: list[MigrationScript]
+) -> None:
+    if getattr(context.config.cmd_opts, "rev_id", None) is None:  # its author gave none
+        number_new_revisions(context.script, directives)
 
 
 def _after_a_revision(ctx: MigrationContext, *_: object, **__: object) -> None:
