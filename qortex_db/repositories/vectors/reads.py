@@ -46,10 +46,11 @@ class VectorReads(OfTable):
     ) -> list[FacetCount]:
         """How many rows have each value at a path of the payload, the most frequent first.
 
+        What is not described here is as of :meth:`search`.
+
         Args:
             path: As in a filter. Of an array each element counts, once for each row.
             where: Count only these rows.
-            where_document: As of `search`.
             limit: The most values, 1 to `MAX_LIMIT`.
         """
         vectors = self._vectors
@@ -80,14 +81,14 @@ class VectorReads(OfTable):
     ) -> ScrollPage:
         """A page of vectors in the order of their ids, or of a payload's field and then of ids.
 
+        What is not described here is as of :meth:`search`.
+
         Args:
             limit: 1 to `MAX_LIMIT`.
             after: The `next` of the page before; only with the same `order_by` and `descending`.
             order_by: A path into the payload, as in a filter; rows without it are left out. An
                 index of kind containment does not help here: the page costs a scan.
             descending: The greatest first, ids too.
-            where: As of `search`.
-            where_document: As of `search`.
             with_embedding: Return embeddings too; without, they are empty.
         """
         vectors = self._vectors
@@ -117,10 +118,10 @@ class VectorReads(OfTable):
     ) -> AsyncIterator[VectorRecord]:
         """All vectors in the order of their ids, page by page by the last id seen.
 
+        What is not described here is as of :meth:`search`.
+
         Args:
             batch_size: Rows of a page, and of memory.
-            where: As of `search`.
-            where_document: As of `search`.
             with_embedding: Return embeddings too; without, they are empty.
         """
         size = validation.check_limit(batch_size, MAX_PAGE_SIZE, name="batch_size")

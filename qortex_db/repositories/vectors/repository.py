@@ -40,10 +40,11 @@ class VectorRepository(VectorWrites, VectorReads, VectorSearches):
         It compares each of them with every row, so it is for now and then. The gauge
         `qortex_vec_recall` shows the last one.
 
+        What is not described here is as of :meth:`search`.
+
         Args:
             sample: How many, 1 to `MAX_SAMPLE`.
             limit: How many neighbours of each, 1 to 1,000.
-            ef_search: As of `search`.
         """
         judge = await self._judge(sample, limit)
         probe = RecallProbe(await judge.recall(ef_search), judge.sample, limit, ef_search)

@@ -185,12 +185,13 @@ class VectorWrites(OfTable):
     ) -> int:
         """Change single keys of payloads, atomically; the others stay.
 
+        What is not described here is as of :meth:`search`.
+
         Args:
             values: Keys and their new values; a nested object is replaced as a whole.
             remove: Paths to take out before, as in a filter, at most `MAX_REMOVED`.
             ids: Of which vectors.
             where: Or of those that a filter matches, as of `search`.
-            where_document: As of `search`.
 
         Returns:
             How many rows were changed; those that would not change are left alone.
@@ -235,11 +236,9 @@ class VectorWrites(OfTable):
         *,
         where_document: Mapping[str, Any] | None = None,
     ) -> int:
-        """Remove the vectors that a filter matches.
+        """Remove the vectors that a filter matches; an empty one, which matches all, is refused.
 
-        Args:
-            where: As of `search`; an empty dictionary, which matches every row, is refused.
-            where_document: As of `search`.
+        What is not described here is as of :meth:`search`.
 
         Returns:
             How many they were.

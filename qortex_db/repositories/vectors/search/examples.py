@@ -46,12 +46,12 @@ class ExampleSearches(OfTable):
     ) -> SearchHits:
         """What is like the positive examples and unlike the negative ones; no example is a hit.
 
+        What is not described here is as of :meth:`search`.
+
         Args:
             positive: Ids of stored vectors, or embeddings; at least one.
             negative: The same; may be empty.
             limit: 1 to `MAX_LIMIT`.
-            where: As of `search`.
-            where_document: As of `search`.
             strategy: "average" searches from the mean of the positive examples, moved away from the
                 mean of the negative ones by the difference between the two; by cosine each counts
                 by its direction alone. "best_score" compares with each of up to `MAX_QUERIES`: a
@@ -59,10 +59,6 @@ class ExampleSearches(OfTable):
                 to a negative one, and else minus the square of the latter. By l2 and l1 similarity
                 is 1 / (1 + distance). The index brings in the hundred nearest of each positive
                 example, or as many as the limit if that is larger.
-            using: As of `search`.
-            exact: As of `search`.
-            with_payload: As of `search`.
-            with_embedding: As of `search`.
 
         Raises:
             NotFoundError: An id is not there.

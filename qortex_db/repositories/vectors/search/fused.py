@@ -64,26 +64,23 @@ class FusedSearches(OfTable):
         branches that find it: by reciprocal rank `weight / (k + rank)`, or with `alpha`
         `weight * s`, where s is the branch's own score scaled from 0, its worst, to 1, its best.
 
+        What is not described here is as of :meth:`search`.
+
         Args:
-            embedding: As of `search`: the branch "dense".
+            embedding: The branch "dense".
             text: Words, "phrases", -exclusions and `or`, as `websearch_to_tsquery` reads them; at
                 most 1,000 characters: the branch "text".
             sparse: For a sparse vector of the collection: the branch "sparse". By cosine and inner
                 product it finds only what is similar at all.
             limit: 1 to `MAX_LIMIT`.
-            where: As of `search`.
-            where_document: As of `search`.
             alpha: 0 to 1: the weight of the dense branch; the others share 1 - alpha equally. None
                 fuses by reciprocal rank.
             weights: Of branches by name, to multiply theirs; 1 where none is given.
             k: How flat reciprocal ranks are, 1 to 10,000.
             branch_limit: How many each branch brings in, or a mapping by name; by default 100, or
                 the limit if larger.
-            using: As of `search`.
             sparse_using: The name of the sparse vector, where the collection has several.
             exact: Compare the embeddings with every row.
-            with_payload: As of `search`.
-            with_embedding: As of `search`.
 
         Returns:
             Not `complete` where fewer than the limit came back and a `branch_limit` is below it.
@@ -148,15 +145,11 @@ class FusedSearches(OfTable):
     ) -> SearchHits:
         """The vectors most similar to any of several, each once, by its best score.
 
+        What is not described here is as of :meth:`search`.
+
         Args:
             embeddings: 1 to `MAX_QUERIES`.
             limit: 1 to `MAX_LIMIT`, over all of them together.
-            where: As of `search`.
-            where_document: As of `search`.
-            using: As of `search`.
-            exact: As of `search`.
-            with_payload: As of `search`.
-            with_embedding: As of `search`.
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
@@ -188,16 +181,11 @@ class FusedSearches(OfTable):
     ) -> list[SearchHits]:
         """What `search` finds for each of several embeddings, in one round trip.
 
+        What is not described here is as of :meth:`search`.
+
         Args:
             embeddings: 1 to `MAX_QUERIES`.
             limit: 1 to `MAX_LIMIT`, for each of them.
-            where: As of `search`.
-            where_document: As of `search`.
-            min_score: As of `search`.
-            using: As of `search`.
-            exact: As of `search`.
-            with_payload: As of `search`.
-            with_embedding: As of `search`.
 
         Returns:
             The answers in the order of the embeddings.

@@ -141,8 +141,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
     ) -> SearchPlan:
         """How the server runs a search: it is run, and its plan is returned; no value is in it.
 
-        Args:
-            embedding: As of `search`, like all the others.
+        What is not described here is as of :meth:`search`.
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
@@ -169,15 +168,11 @@ class VectorSearches(FusedSearches, ExampleSearches):
     ) -> SearchHits:
         """All vectors at least this similar, best first; it compares with every row.
 
+        What is not described here is as of :meth:`search`.
+
         Args:
-            embedding: As of `search`.
             min_score: The least score; by cosine -1 to 1.
             limit: The most hits; `complete` says whether there are no more.
-            where: As of `search`.
-            where_document: As of `search`.
-            using: As of `search`.
-            with_payload: As of `search`.
-            with_embedding: As of `search`.
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
@@ -209,17 +204,12 @@ class VectorSearches(FusedSearches, ExampleSearches):
     ) -> SearchHits:
         """Similar vectors that differ among themselves, by maximal marginal relevance.
 
+        What is not described here is as of :meth:`search`.
+
         Args:
-            embedding: As of `search`.
             limit: 1 to `fetch_limit`.
             fetch_limit: How many of the most similar are chosen from, up to `MAX_LIMIT`.
             lambda_: 1.0 looks at similarity alone, 0.0 at difference alone.
-            where: As of `search`.
-            where_document: As of `search`.
-            using: As of `search`.
-            exact: As of `search`.
-            with_payload: As of `search`.
-            with_embedding: As of `search`.
 
         Returns:
             In the order in which they were chosen; scores are similarities to the query.
@@ -259,19 +249,14 @@ class VectorSearches(FusedSearches, ExampleSearches):
     ) -> SearchGroups:
         """The best few of each value of a payload's field, groups by their best hit.
 
+        What is not described here is as of :meth:`search`.
+
         Args:
-            embedding: As of `search`.
             group_by: A path into the payload, as in a filter; rows without a value are left out.
             limit: The most groups, 1 to 1,000.
             group_size: The most hits of a group, 1 to 100.
             fetch_limit: How many of the most similar are grouped, up to `MAX_LIMIT`; by default ten
                 times what could be returned.
-            where: As of `search`.
-            where_document: As of `search`.
-            using: As of `search`.
-            exact: As of `search`.
-            with_payload: As of `search`.
-            with_embedding: As of `search`.
 
         Returns:
             Not `complete` where groups or hits may be missing since `fetch_limit` was reached.
