@@ -300,15 +300,14 @@ class ArmRepository(ArmReadings):
         statement: Any,
         learner: str,
         context: Mapping[str, Any] | None,
-        params: dict[str, Any],
+        values: Mapping[str, Any],
     ) -> dict[str, ArmState]:
         """Run what may insert arms of one context; nothing without any."""
-        params |= {"learner": check_learner(learner), "context": hash_of(context)}
-        if not params["ids"]:
+        where = {"learner": check_learner(learner), "context": hash_of(context)}
+        if not values["ids"]:
             return {}
-        if self._history:
-            params["readable"] = readable(context)
-        rows = (await self._executor.run(statement, params)).rows
+        kept = {"readable": readable(context)} if self._history else {}
+        rows = (await self._executor.run(statement, {**values, **where, **kept})).rows
         return by_arm(sorted(rows, key=lambda row: str(row[1])))
 
     async def _remove(
