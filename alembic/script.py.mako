@@ -74,9 +74,9 @@ def _drop_index(name: str) -> None:
 
 def upgrade() -> None:
     _wait_briefly()
-    ${upgrades if upgrades else "pass"}
+    ${upgrades if "op." in (upgrades or "") else "pass"}
 
 
 def downgrade() -> None:
     _wait_briefly()
-    ${downgrades if downgrades else "pass"}
+    ${downgrades if "op." in (downgrades or "") else "pass"}
