@@ -32,16 +32,16 @@ def program(*blocks: str) -> Any:
 @pytest.mark.parametrize(
     "page",
     [
-        "docs/collections.md",
         "docs/command_line.md",
-        "docs/embedding_cache.md",
-        "docs/learning.md",
-        "docs/interoception.md",
-        "docs/qortex.md",
+        "docs/learning/arms.md",
+        "docs/learning/interoception.md",
         "docs/performance/choosing.md",
+        "docs/qortex/service.md",
+        "docs/qortex/stores.md",
         "docs/quickstart.md",
-        "docs/search.md",
-        "docs/stores.md",
+        "docs/vectors/collections.md",
+        "docs/vectors/embedding_cache.md",
+        "docs/vectors/searching.md",
         *COMING_FROM,
     ],
 )
