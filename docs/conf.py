@@ -19,3 +19,12 @@ autodoc_typehints_description_target = "documented"
 napoleon_use_ivar = True
 napoleon_custom_sections = ["Source"]
 myst_heading_anchors = 3
+
+nitpicky = True
+nitpick_ignore_regex = [
+    # Annotations name types of other projects, whose inventories a build would have to fetch, and
+    # our own aliases by their bare names.
+    ("py:class", r"(?!qortex_db\.).*"),
+    # What is only taken is described where it is taken.
+    ("py:class", r".*\.(AllContexts|ArmLike|EdgeStatsLike|Settings)"),
+]

@@ -1,4 +1,4 @@
-"""What docs/filters.md says of each operator, in Python, and documents and filters to try it on."""
+"""What docs/vectors/filters.md says of each operator, in Python, and what to try it on."""
 
 from __future__ import annotations
 

@@ -708,6 +708,6 @@ def test_the_command_prints_each_in_a_line(empty_dsn: str) -> None:
 
 async def test_the_examples_of_its_page_run(dsn384: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGVECTOR_DSN", dsn384)
-    blocks = BLOCK.findall((ROOT / "docs/drift.md").read_text())
+    blocks = BLOCK.findall((ROOT / "docs/migrations/drift.md").read_text())
     assert blocks
     await program(*blocks)()

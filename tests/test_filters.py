@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-PAGE = Path(__file__).parents[1] / "docs/filters.md"
+PAGE = Path(__file__).parents[1] / "docs/vectors/filters.md"
 
 
 def notes() -> Table:

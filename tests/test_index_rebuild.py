@@ -738,7 +738,7 @@ def test_the_command_interrupted_in_its_load_keeps_the_index(dsn: str) -> None:
 
 async def test_the_examples_of_the_page_run(dsn384: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGVECTOR_DSN", dsn384)
-    blocks = BLOCK.findall((ROOT / "docs/indexes.md").read_text())
+    blocks = BLOCK.findall((ROOT / "docs/migrations/rebuild.md").read_text())
     assert blocks
     await program(*blocks)()
 
@@ -749,7 +749,7 @@ def test_the_commands_of_the_page_run(
     (tmp_path / "load.py").write_text("")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
-    lines = (ROOT / "docs/indexes.md").read_text().splitlines()
+    lines = (ROOT / "docs/migrations/rebuild.md").read_text().splitlines()
     commands = [line.removeprefix("$ qortex-db ") for line in lines if line.startswith("$ ")]
     assert len(commands) == 2
     for command in commands:

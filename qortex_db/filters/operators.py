@@ -1,7 +1,7 @@
 """The operators of filters: what each takes, and which condition it becomes.
 
-The table of docs/filters.md is the rule for nulls, missing keys and types. An operator is read into
-a shape, and its values go aside in the order in which the condition asks for them.
+The table of docs/vectors/filters.md is the rule for nulls, missing keys and types. An operator is
+read into a shape, and its values go aside in the order in which the condition asks for them.
 """
 
 from __future__ import annotations

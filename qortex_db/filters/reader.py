@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from qortex_db.filters.conditions import Shape
 
 Where: TypeAlias = Mapping[str, Any] | ColumnElement[bool]
-"""A filter: a dictionary as docs/filters.md describes it, or an expression of SQLAlchemy's."""
+"""A filter: a dictionary as docs/vectors/filters.md has it, or an expression of SQLAlchemy's."""
 
 MAX_DEPTH: Final = 16
 """How deeply $and, $or, $nor and $not may be nested."""

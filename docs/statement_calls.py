@@ -1,0 +1,755 @@
+"""Every public method of every repository in each of its forms, for docs/statements.md.
+
+A form is what makes another statement: the tests see that no method, no statement that is built at
+import and no builder of statements is left out.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np  # noqa: TC002 - SQLAlchemy resolves Mapped[...]
+from numpy.typing import NDArray  # noqa: TC002 - the same
+from sqlalchemy import ARRAY, JSON, String, Text, TypeDecorator, func, text, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from qortex_db import (
+    ALL_CONTEXTS,
+    ArmState,
+    CachedEmbedding,
+    Collection,
+    Database,
+    EdgeStats,
+    IVFFlat,
+    QortexVector,
+    VectorMixin,
+    VectorSpec,
+    payload_index,
+    vector_column,
+)
+from qortex_db.types import Embedding, SparseVector
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+Call: TypeAlias = Callable[[Any], Awaitable[object]]
+Calls: TypeAlias = Mapping[str, Mapping[str, Call]]
+"""By method and form."""
+
+DIMENSIONS = 8
+VECTOR = [1.0] + [0.0] * 7
+OTHER = [0.0, 1.0] + [0.0] * 6
+SPARSE = {1: 1.0, 5: 0.5}
+WHERE = {"kind": "novel"}
+DEFAULT = "by default"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The calls of one repository.
+
+    Attributes:
+        name: What its methods are called by.
+        about: A sentence or two.
+        repository: Made of all repositories.
+        prelude: Run before, and not recorded.
+        history: Whether the history of learners is on.
+    """
+
+    title: str
+    name: str
+    about: str
+    repository: Callable[[Any], Any]
+    calls: Calls
+    prelude: Callable[[Database], Awaitable[object]] | None = None
+    history: bool = False
+
+
+class Base(DeclarativeBase):
+    """The host's."""
+
+
+class Halved(VectorMixin, Base):
+    __tablename__ = "halved"
+    __collection__ = Collection(VectorSpec(DIMENSIONS, quantization="half"))
+
+
+class Bits(VectorMixin, Base):
+    __tablename__ = "bits"
+    __collection__ = Collection(VectorSpec(DIMENSIONS, quantization="binary"))
+
+
+class HalfStored(VectorMixin, Base):
+    __tablename__ = "half_stored"
+    __collection__ = Collection(VectorSpec(DIMENSIONS, "l2", "half"))
+
+
+class Lists(VectorMixin, Base):
+    __tablename__ = "lists"
+    __collection__ = Collection(
+        VectorSpec(DIMENSIONS, "inner_product", index=IVFFlat(lists=1)), language="english"
+    )
+
+
+class Taxicab(VectorMixin, Base):
+    __tablename__ = "taxicab"
+    __collection__ = Collection(VectorSpec(DIMENSIONS, "l1"), language=None)
+
+
+class Bare(Base):
+    """A table of vectors and nothing else."""
+
+    __tablename__ = "bare"
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    vec: Mapped[Any] = mapped_column(Embedding(DIMENSIONS))
+
+
+class Message(VectorMixin, Base):
+    __tablename__ = "messages"
+    __collection__ = Collection(VectorSpec(DIMENSIONS), namespace="tenant")
+
+
+class Mail(VectorMixin, Base):
+    __tablename__ = "mails"
+    __collection__ = Collection(
+        VectorSpec(DIMENSIONS),
+        namespace="tenant",
+        namespace_in_key=True,
+        large_namespaces=("acme",),
+    )
+
+
+class Kind(enum.Enum):
+    BOOK = "book"
+    PAPER = "paper"
+
+
+class Lowered(TypeDecorator[str]):
+    """A host's own type, that has SQL of its own."""
+
+    impl = String
+    cache_ok = True
+
+    def bind_expression(self, bindparam: Any) -> Any:
+        return func.lower(bindparam)
+
+
+class Article(VectorMixin, Base):
+    __tablename__ = "articles"
+    __collection__ = Collection(VectorSpec(DIMENSIONS), language="english")
+
+    title: Mapped[NDArray[np.float32] | None] = vector_column(VectorSpec(4, storage="half"))
+    words: Mapped[SparseVector | None] = vector_column(
+        VectorSpec(30, metric="inner_product", storage="sparse")
+    )
+    author: Mapped[str | None]
+    kind: Mapped[Kind] = mapped_column(server_default="BOOK")
+    about: Mapped[Any] = mapped_column(JSON, nullable=True)
+    tags: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    slug: Mapped[str | None] = mapped_column(Lowered)
+    source: Mapped[str] = mapped_column(default=lambda: "web")
+    printed: Mapped[datetime | None] = mapped_column(default=text("now()::timestamp"))
+    seen: Mapped[int] = mapped_column(default=0, onupdate=1)
+    revised: Mapped[datetime | None] = mapped_column(onupdate=func.localtimestamp())
+
+
+class Indexed(VectorMixin, Base):
+    __tablename__ = "indexed"
+    __collection__ = Collection(VectorSpec(DIMENSIONS))
+
+
+payload_index(Indexed.__table__, "name", "keyword")
+payload_index(Indexed.__table__, "year", "integer")
+payload_index(Indexed.__table__, "read", "bool")
+
+
+async def _all(rows: AsyncIterator[Any]) -> None:
+    async for _ in rows:
+        pass
+
+
+async def _twice(vectors: Any) -> None:
+    await vectors.search(VECTOR, limit=1)
+    await vectors.search(VECTOR, limit=1)
+
+
+async def _short(vectors: Any) -> None:
+    await _twice(vectors)
+    await vectors.search(VECTOR, limit=40)
+
+
+async def _next_page(vectors: Any, **options: Any) -> None:
+    page = await vectors.scroll(limit=1, **options)
+    await vectors.scroll(limit=1, after=page.next, **options)
+
+
+async def _three(collection: Any) -> None:
+    await collection.upsert(
+        [
+            {
+                "id": key,
+                "embedding": [1.0 + place] + [1.0] * 7,
+                "payload": {"year": 1960 + place, "tags": ["sand"]},
+                "document": "The desert planet",
+            }
+            for place, key in enumerate("abc")
+        ]
+    )
+
+
+def _record(key: str, **fields: Any) -> dict[str, Any]:
+    return {"id": key, "embedding": VECTOR, **fields}
+
+
+PAYLOAD = {"payload": {"year": 1965}}
+DOCUMENT = {"document": "Spice"}
+
+READS: Calls = {
+    "dimensions": {DEFAULT: lambda v: v.dimensions()},
+    "get": {DEFAULT: lambda v: v.get(["a"])},
+    "count": {
+        DEFAULT: lambda v: v.count(),
+        "with a filter": lambda v: v.count(where=WHERE),
+        "with a filter of the document": lambda v: v.count(where_document={"$contains": "s"}),
+    },
+    "facet": {
+        DEFAULT: lambda v: v.facet("tags"),
+        "with a filter": lambda v: v.facet("tags", where=WHERE),
+    },
+    "scroll": {
+        DEFAULT: lambda v: v.scroll(),
+        "with embeddings": lambda v: v.scroll(with_embedding=True),
+        "with a filter": lambda v: v.scroll(where=WHERE),
+        "the next page": _next_page,
+        "the next page, descending": lambda v: _next_page(v, descending=True),
+        "by a payload's field": lambda v: v.scroll(order_by="year"),
+        "the next page by a payload's field": lambda v: _next_page(v, order_by="year"),
+        "the same, descending": lambda v: _next_page(v, order_by="year", descending=True),
+    },
+    "stream": {
+        "two pages": lambda v: _all(v.stream(batch_size=2)),
+        "without embeddings": lambda v: _all(v.stream(batch_size=2, with_embedding=False)),
+        "with a filter": lambda v: _all(v.stream(batch_size=2, where=WHERE)),
+    },
+}
+
+SEARCHES: Calls = {
+    "search": {
+        DEFAULT: lambda v: v.search(VECTOR),
+        "once the table has answered in full": _twice,
+        "when it then falls short": _short,
+        "with a filter": lambda v: v.search(VECTOR, where=WHERE),
+        "with a limit above 40": lambda v: v.search(VECTOR, limit=41),
+        "with ef_search": lambda v: v.search(VECTOR, ef_search=100),
+        "with iterative_scan": lambda v: v.search(VECTOR, iterative_scan="off"),
+        "with probes": lambda v: v.search(VECTOR, probes=2),
+        "with probes and a filter": lambda v: v.search(VECTOR, probes=2, where=WHERE),
+        "exact": lambda v: v.search(VECTOR, exact=True),
+        "exact, with a filter": lambda v: v.search(VECTOR, exact=True, where=WHERE),
+        "with min_score": lambda v: v.search(VECTOR, min_score=0.5),
+        "with embeddings": lambda v: v.search(VECTOR, with_embedding=True),
+        "without payloads": lambda v: v.search(VECTOR, with_payload=False),
+    },
+    "search_many": {
+        "for two queries": lambda v: v.search_many([VECTOR, OTHER]),
+        "with a filter": lambda v: v.search_many([VECTOR, OTHER], where=WHERE),
+        "exact": lambda v: v.search_many([VECTOR, OTHER], exact=True),
+    },
+    "multi_search": {
+        "for two queries": lambda v: v.multi_search([VECTOR, OTHER]),
+        "with a filter": lambda v: v.multi_search([VECTOR, OTHER], where=WHERE),
+        "exact": lambda v: v.multi_search([VECTOR, OTHER], exact=True),
+    },
+    "hybrid_search": {
+        "by meaning and words": lambda v: v.hybrid_search(VECTOR, "desert"),
+        "by meaning and words, by scores": lambda v: v.hybrid_search(VECTOR, "desert", alpha=0.5),
+        "by words alone": lambda v: v.hybrid_search(None, "desert"),
+        "by meaning alone": lambda v: v.hybrid_search(VECTOR),
+        "with a filter": lambda v: v.hybrid_search(VECTOR, "desert", where=WHERE),
+        "exact": lambda v: v.hybrid_search(VECTOR, "desert", exact=True),
+    },
+    "recommend": {
+        DEFAULT: lambda v: v.recommend(["a"], ["b"]),
+        "with a filter": lambda v: v.recommend([VECTOR], where=WHERE),
+        "exact": lambda v: v.recommend(["a"], exact=True),
+        "by the best score, of two": lambda v: v.recommend(["a", "b"], strategy="best_score"),
+        "the same, with a filter": lambda v: v.recommend(
+            ["a", "b"], strategy="best_score", where=WHERE
+        ),
+        "the same, exact": lambda v: v.recommend(["a", "b"], strategy="best_score", exact=True),
+    },
+    "range_search": {
+        DEFAULT: lambda v: v.range_search(VECTOR, min_score=0.5),
+        "with a filter": lambda v: v.range_search(VECTOR, min_score=0.5, where=WHERE),
+    },
+    "mmr_search": {DEFAULT: lambda v: v.mmr_search(VECTOR, fetch_limit=40)},
+    "search_groups": {
+        DEFAULT: lambda v: v.search_groups(VECTOR, "year"),
+        "with a filter": lambda v: v.search_groups(VECTOR, "year", where=WHERE),
+        "exact": lambda v: v.search_groups(VECTOR, "year", exact=True),
+    },
+    "explain": {
+        DEFAULT: lambda v: v.explain(VECTOR),
+        "with a filter": lambda v: v.explain(VECTOR, where=WHERE),
+    },
+    "recall_probe": {DEFAULT: lambda v: v.recall_probe(sample=1)},
+    "tune": {DEFAULT: lambda v: v.tune(sample=1)},
+    "recommend_index": {DEFAULT: lambda v: v.recommend_index()},
+}
+
+WRITES: Calls = {
+    "upsert": {
+        "embeddings alone": lambda v: v.upsert([_record("d")]),
+        "payloads of all records": lambda v: v.upsert([_record("d", **PAYLOAD)]),
+        "payloads of some": lambda v: v.upsert([_record("d", **PAYLOAD), _record("e")]),
+        "documents of all": lambda v: v.upsert([_record("d", **DOCUMENT)]),
+        "documents of some": lambda v: v.upsert([_record("d", **DOCUMENT), _record("e")]),
+        "payloads and documents of all": lambda v: v.upsert([_record("d", **PAYLOAD, **DOCUMENT)]),
+    },
+    "upsert_with_zeros": {DEFAULT: lambda v: v.upsert_with_zeros([_record("d")])},
+    "ingest": {DEFAULT: lambda v: v.ingest([_record("d")])},
+    "update": {
+        "an embedding": lambda v: v.update("d", embedding=OTHER),
+        "a payload": lambda v: v.update("d", **PAYLOAD),
+        "a document": lambda v: v.update("d", **DOCUMENT),
+        "all three": lambda v: v.update("d", embedding=OTHER, **PAYLOAD, **DOCUMENT),
+    },
+    "merge_payload": {
+        "by ids": lambda v: v.merge_payload({"read": True}, ids=["d"]),
+        "by ids, and a path taken out": lambda v: v.merge_payload(
+            {"read": True}, remove=["year"], ids=["d"]
+        ),
+        "by a filter": lambda v: v.merge_payload({"read": True}, where=WHERE),
+        "by a filter, and a path taken out": lambda v: v.merge_payload(
+            remove=["year"], where=WHERE
+        ),
+    },
+    "delete": {DEFAULT: lambda v: v.delete(["d", "e"])},
+    "delete_where": {DEFAULT: lambda v: v.delete_where({"year": {"$gte": 2000}})},
+}
+
+
+def _only(calls: Calls, **forms: str | tuple[str, ...]) -> dict[str, dict[str, Call]]:
+    """Some of the forms."""
+    return {
+        method: {form: calls[method][form] for form in ((named,) if type(named) is str else named)}
+        for method, named in forms.items()
+    }
+
+
+def _first(calls: Calls) -> dict[str, dict[str, Call]]:
+    """The first form of each method."""
+    return {method: dict([next(iter(forms.items()))]) for method, forms in calls.items()}
+
+
+QUANTIZED = _only(
+    SEARCHES,
+    search=(DEFAULT, "with a filter", "exact"),
+    search_many="for two queries",
+    multi_search="for two queries",
+    hybrid_search="by meaning and words",
+    recommend=(DEFAULT, "by the best score, of two"),
+    search_groups=DEFAULT,
+    range_search=DEFAULT,
+)
+OF_BITS = _only(
+    SEARCHES,
+    search=(DEFAULT, "with a filter", "exact"),
+    search_many="for two queries",
+    recommend=DEFAULT,
+)
+BY_ANOTHER_METRIC = _only(
+    SEARCHES,
+    search=(DEFAULT, "exact"),
+    recommend=(DEFAULT, "by the best score, of two"),
+    range_search=DEFAULT,
+)
+NAMESPACED = {
+    **_first(READS),
+    **_first(SEARCHES),
+    "recommend": SEARCHES["recommend"],
+    **_first(WRITES),
+    **_only(WRITES, merge_payload=("by ids", "by a filter")),
+}
+OF_ANOTHER_NAMESPACE = {
+    method: NAMESPACED[method]
+    for method in ("get", "search", "hybrid_search", "upsert", "update", "merge_payload", "delete")
+}
+
+ATTRIBUTES = {
+    "author": "Ada",
+    "kind": Kind.PAPER,
+    "about": {"pages": 3},
+    "tags": ["a", "b"],
+    "slug": "Dune",
+    "source": "book",
+    "printed": datetime(2025, 1, 1),  # noqa: DTZ001 - the column has no time zone
+    "seen": 2,
+    "revised": datetime(2025, 1, 1),  # noqa: DTZ001
+}
+FURTHER = {"title": [1.0, 0.0, 0.0, 0.0], "words": SPARSE}
+
+OF_A_HOST: Calls = {
+    **_only(READS, get=DEFAULT, scroll=(DEFAULT, "with embeddings")),
+    "stream": {DEFAULT: lambda v: _all(v.stream())},
+    "search": {
+        DEFAULT: lambda v: v.search(VECTOR),
+        "with embeddings": lambda v: v.search(VECTOR, with_embedding=True),
+        "without payloads": lambda v: v.search(VECTOR, with_payload=False),
+        "with an expression of SQLAlchemy's": lambda v: v.search(
+            VECTOR, where=Article.author == "Ada"
+        ),
+        "by a further vector of half precision": lambda v: v.search(
+            FURTHER["title"], using="title"
+        ),
+        "by a sparse vector": lambda v: v.search(SparseVector(SPARSE, 30), using="words"),
+        "by a sparse vector, with embeddings": lambda v: v.search(
+            SparseVector(SPARSE, 30), using="words", with_embedding=True
+        ),
+    },
+    "recommend": {
+        "by a sparse vector": lambda v: v.recommend([SparseVector(SPARSE, 30)], using="words")
+    },
+    "hybrid_search": {
+        "by meaning and a sparse vector": lambda v: v.hybrid_search(VECTOR, sparse=SPARSE),
+        "by all three": lambda v: v.hybrid_search(VECTOR, "desert", sparse=SPARSE),
+        "by all three, by scores": lambda v: v.hybrid_search(
+            VECTOR, "desert", sparse=SPARSE, alpha=0.5
+        ),
+        "by a sparse vector alone": lambda v: v.hybrid_search(None, sparse=SPARSE),
+    },
+    "upsert": {
+        "without any": lambda v: v.upsert([_record("d")]),
+        "all attributes, of all records": lambda v: v.upsert([_record("d", attributes=ATTRIBUTES)]),
+        "all attributes, of some records": lambda v: v.upsert(
+            [_record("d", attributes=ATTRIBUTES), _record("e")]
+        ),
+        "further vectors of all records": lambda v: v.upsert([_record("d", vectors=FURTHER)]),
+        "further vectors of some": lambda v: v.upsert(
+            [_record("d", vectors=FURTHER), _record("e")]
+        ),
+    },
+    "update": {
+        "further vectors": lambda v: v.update("d", vectors=FURTHER),
+        "attributes": lambda v: v.update("d", attributes=ATTRIBUTES),
+    },
+    "merge_payload": {"by ids": lambda v: v.merge_payload({"read": True}, ids=["d"])},
+}
+
+BARE: Calls = {
+    **_first(_only(READS, get=DEFAULT, count=DEFAULT, scroll=DEFAULT)),
+    **_first(_only(SEARCHES, search=DEFAULT)),
+    **_first(_only(WRITES, upsert="embeddings alone", update="an embedding", delete=DEFAULT)),
+}
+
+FACTORS: Calls = {
+    "load": {DEFAULT: lambda f: f.load()},
+    "get": {DEFAULT: lambda f: f.get(["a"])},
+    "save": {DEFAULT: lambda f: f.save({"a": 1.0})},
+    "adjust": {
+        DEFAULT: lambda f: f.adjust({"a": "accepted"}),
+        "with a half-life": lambda f: f.adjust({"a": "rejected"}, half_life=60),
+    },
+    "decay": {
+        "all": lambda f: f.decay(half_life=60),
+        "some": lambda f: f.decay(half_life=60, node_ids=["a"]),
+    },
+    "changes": {DEFAULT: lambda f: f.changes()},
+    "weight_seeds": {DEFAULT: lambda f: f.weight_seeds(["a"])},
+    "summary": {DEFAULT: lambda f: f.summary()},
+    "delete": {DEFAULT: lambda f: f.delete(["a"])},
+}
+
+EDGES: Calls = {
+    "load": {DEFAULT: lambda e: e.load()},
+    "get": {DEFAULT: lambda e: e.get("a", "b")},
+    "save": {DEFAULT: lambda e: e.save({("a", "b"): EdgeStats(1, [0.5])})},
+    "record": {DEFAULT: lambda e: e.record("a", "b", score=0.5)},
+    "record_many": {DEFAULT: lambda e: e.record_many([("a", "b", 0.5)])},
+    "promote": {
+        DEFAULT: lambda e: e.promote(),
+        "with a limit": lambda e: e.promote(limit=1),
+    },
+    "summary": {DEFAULT: lambda e: e.summary()},
+    "remove": {DEFAULT: lambda e: e.remove([("a", "b")])},
+}
+
+
+def _model(texts: list[str]) -> list[list[float]]:
+    return [VECTOR for _ in texts]
+
+
+async def _unused(db: Database) -> None:
+    """A text that nobody asked for in the last hour."""
+    await db.embeddings.embed(["old"], model=_model, name="m")
+    async with db.engine.begin() as connection:
+        longer_ago = CachedEmbedding.last_used - timedelta(hours=2)
+        await connection.execute(update(CachedEmbedding).values(last_used=longer_ago))
+
+
+EMBEDDINGS: Calls = {
+    "embed": {
+        "a new text": lambda c: c.embed(["new"], model=_model, name="m"),
+        "a known text, unused for an hour": lambda c: c.embed(["old"], model=_model, name="m"),
+    },
+    "stats": {DEFAULT: lambda c: c.stats()},
+    "clear": {
+        "one model": lambda c: c.clear("m"),
+        "all": lambda c: c.clear(),
+    },
+}
+
+CONTEXT = {"task": "code"}
+
+
+def _which(method: str, **options: Any) -> dict[str, Call]:
+    """A change of arms by whether ids and a context are named."""
+
+    def of(*arguments: Any, **also: Any) -> Call:
+        return lambda arms: getattr(arms, method)("l", *arguments, **options, **also)
+
+    one: Any = "a" if method == "decay" else ["a"]
+    return {
+        "all arms of a context": of(),
+        "some of a context": of(one),
+        "all of every context": of(context=ALL_CONTEXTS),
+        "some of every context": of(one, context=ALL_CONTEXTS),
+    }
+
+
+ARMS: Calls = {
+    "get": {DEFAULT: lambda a: a.get("l", "a")},
+    "get_all": {
+        DEFAULT: lambda a: a.get_all("l"),
+        "named ones": lambda a: a.get_all("l", ["a"]),
+    },
+    "get_all_states": {DEFAULT: lambda a: a.get_all_states("l")},
+    "top": {DEFAULT: lambda a: a.top("l")},
+    "posteriors": {
+        DEFAULT: lambda a: a.posteriors("l"),
+        "named ones": lambda a: a.posteriors("l", ["a"]),
+    },
+    "metrics": {DEFAULT: lambda a: a.metrics("l")},
+    "contexts": {DEFAULT: lambda a: a.contexts("l")},
+    "read_contexts": {DEFAULT: lambda a: a.read_contexts("l")},
+    "rebuild": {DEFAULT: lambda a: a.rebuild("l")},
+    "select": {DEFAULT: lambda a: a.select("l", ["a", "b"])},
+    "observe": {DEFAULT: lambda a: a.observe("l", "a", reward=1.0, context=CONTEXT)},
+    "observe_many": {DEFAULT: lambda a: a.observe_many("l", [("a", 1.0), ("b", 0.0)])},
+    "apply_deltas": {DEFAULT: lambda a: a.apply_deltas("l", {"a": (0.5, -0.5)})},
+    "put": {DEFAULT: lambda a: a.put("l", "a", ArmState(1.0, 1.0))},
+    "seed": {
+        DEFAULT: lambda a: a.seed("l", ["a", "s"]),
+        "as qortex does": lambda a: a.seed("l", ["a", "t"], unpulled=True),
+    },
+    "decay": {
+        **_which("decay"),
+        "by a half-life": lambda a: a.decay("l", half_life=60),
+    },
+    "reset": _which("reset"),
+    "delete": _which("delete"),
+}
+CHANGES: Calls = {
+    method: ARMS[method]
+    for method in (
+        *("select", "observe", "observe_many", "apply_deltas", "put", "seed", "decay", "reset"),
+        "delete",
+    )
+}
+
+SECTIONS = (
+    Section(
+        "Vectors",
+        "vectors",
+        "The default collection, `qortex_vectors`. Those of a model of yours are the same over\n"
+        "its table, but for what the sections after this one show.",
+        lambda repositories: repositories.vectors,
+        {**READS, **SEARCHES, **WRITES},
+        lambda db: _three(db.vectors),
+    ),
+    Section(
+        "An index of half precision",
+        "halved",
+        '`VectorSpec(8, quantization="half")`.',
+        lambda repositories: repositories.collection(Halved),
+        QUANTIZED,
+        lambda db: _three(db.collection(Halved)),
+    ),
+    Section(
+        "An index of single bits",
+        "bits",
+        '`VectorSpec(8, quantization="binary")`.',
+        lambda repositories: repositories.collection(Bits),
+        OF_BITS,
+        lambda db: _three(db.collection(Bits)),
+    ),
+    Section(
+        "Half storage, by l2",
+        "half_stored",
+        '`VectorSpec(8, "l2", "half")`.',
+        lambda repositories: repositories.collection(HalfStored),
+        {
+            **BY_ANOTHER_METRIC,
+            **_only(READS, get=DEFAULT),
+            **_only(WRITES, upsert="embeddings alone", update="an embedding"),
+        },
+        lambda db: _three(db.collection(HalfStored)),
+    ),
+    Section(
+        "An IVFFlat index, by inner product",
+        "lists",
+        '`VectorSpec(8, "inner_product", index=IVFFlat(lists=1))`, documents in `english`.',
+        lambda repositories: repositories.collection(Lists),
+        {
+            **BY_ANOTHER_METRIC,
+            "search": {
+                **BY_ANOTHER_METRIC["search"],
+                **_only(SEARCHES, search="with probes")["search"],
+            },
+            **_only(SEARCHES, hybrid_search="by meaning and words"),
+        },
+        lambda db: _three(db.collection(Lists)),
+    ),
+    Section(
+        "By l1",
+        "taxicab",
+        '`VectorSpec(8, "l1")`.',
+        lambda repositories: repositories.collection(Taxicab),
+        _only(SEARCHES, search=(DEFAULT, "exact")),
+        lambda db: _three(db.collection(Taxicab)),
+    ),
+    Section(
+        "Further vectors and the host's own columns",
+        "articles",
+        "`title` is a vector of half precision, `words` a sparse one. Of the other columns `kind`\n"
+        "has a default of the server's, `source` one made in Python, `printed` one in SQL; `seen`\n"
+        "and `revised` have an `onupdate` of each kind, `slug` a type with SQL of its own.",
+        lambda repositories: repositories.collection(Article),
+        OF_A_HOST,
+        lambda db: _three(db.collection(Article)),
+    ),
+    Section(
+        "A table of vectors alone",
+        "bare",
+        "A model with `id` and `vec`, and no more.",
+        lambda repositories: repositories.collection(Bare),
+        BARE,
+        lambda db: db.collection(Bare).upsert([_record("a"), _record("b")]),
+    ),
+    Section(
+        "A namespace in the key",
+        "mails",
+        'By `collection(Mail, namespace="one")`, of a\n'
+        '`Collection(VectorSpec(8), namespace="tenant", namespace_in_key=True)`.',
+        lambda repositories: repositories.collection(Mail, namespace="one"),
+        NAMESPACED,
+        lambda db: _three(db.collection(Mail, namespace="one")),
+    ),
+    Section(
+        "A large namespace",
+        "acme",
+        'The same, of a tenant in `large_namespaces=("acme",)`: its name is in the text, so that\n'
+        "the index on its rows alone serves it.",
+        lambda repositories: repositories.collection(Mail, namespace="acme"),
+        OF_ANOTHER_NAMESPACE,
+        lambda db: _three(db.collection(Mail, namespace="acme")),
+    ),
+    Section(
+        "A namespace beside the key",
+        "messages",
+        'By `collection(Message, namespace="one")`, without `namespace_in_key`. Without a\n'
+        "namespace it is about all rows, as `vectors`.",
+        lambda repositories: repositories.collection(Message, namespace="one"),
+        OF_ANOTHER_NAMESPACE,
+        lambda db: _three(db.collection(Message, namespace="one")),
+    ),
+    Section("Factors", "factors", "", lambda repositories: repositories.factors, FACTORS),
+    Section("Edges", "edges", "", lambda repositories: repositories.edges, EDGES),
+    Section(
+        "Embeddings",
+        "embeddings",
+        "",
+        lambda repositories: repositories.embeddings,
+        EMBEDDINGS,
+        _unused,
+    ),
+    Section("Arms", "arms", "", lambda repositories: repositories.arms, ARMS),
+    Section(
+        "Arms and their history",
+        "arms",
+        "The changes where `QORTEX_LEARNING_HISTORY` is on; the reads are the same.",
+        lambda repositories: repositories.arms,
+        CHANGES,
+        history=True,
+    ),
+)
+
+FILTERS: Mapping[str, Any] = {
+    "`$eq`": {"x": {"$eq": 1}},
+    "`$eq` of None": {"x": None},
+    "`$eq` of an object": {"x": {"$eq": {"a": 1}}},
+    "`$eq` at a position": {"x.0": 1},
+    "`$ne`": {"x": {"$ne": 1}},
+    "`$in`": {"x": {"$in": [1, 2]}},
+    "`$in` with None": {"x": {"$in": [1, None]}},
+    "`$in` of nothing": {"x": {"$in": []}},
+    "`$in` of a hundred or more": {"x": {"$in": list(range(100))}},
+    "`$in` at a position": {"x.0": {"$in": [1, 2]}},
+    "`$nin`": {"x": {"$nin": [1, 2]}},
+    "`$gt` of a number": {"x": {"$gt": 1}},
+    "`$gte` of a number": {"x": {"$gte": 1}},
+    "`$lt` of a number": {"x": {"$lt": 1}},
+    "`$lte` of a number": {"x": {"$lte": 1}},
+    "`$gt` of a string": {"x": {"$gt": "a"}},
+    "`$gt` of a string of 200 characters or more": {"x": {"$gt": "a" * 200}},
+    "`$between`": {"x": {"$between": [1, 2]}},
+    "`$exists`": {"x": {"$exists": True}},
+    "`$exists`, the contrary": {"x": {"$exists": False}},
+    "`$contains` of a string": {"x": {"$contains": "a"}},
+    "`$contains` of a number": {"x": {"$contains": 1}},
+    "`$any`": {"x": {"$any": ["a", "b"]}},
+    "`$any` with an object": {"x": {"$any": [{"a": 1}]}},
+    "`$any` at a position": {"x.0": {"$any": ["a"]}},
+    "`$all`": {"x": {"$all": ["a", "b"]}},
+    "`$all` with an object": {"x": {"$all": [{"a": 1}]}},
+    "`$all` at a position": {"x.0": {"$all": ["a"]}},
+    "`$like`": {"x": {"$like": "%a"}},
+    "`$like` of a beginning": {"x": {"$like": "a%"}},
+    "`$ilike`": {"x": {"$ilike": "A%"}},
+    "`$text`": {"x": {"$text": "red"}},
+    "`$text` in a language": {"x": {"$text": {"$search": "red", "$language": "english"}}},
+    "`$text` of the document": {"$text": "red"},
+    "`$geo`, a radius": {"x": {"$geo": {"lat": 52.5, "lon": 13.4, "radius_m": 1000}}},
+    "`$geo`, a box": {"x": {"$geo": {"min_lat": 50, "max_lat": 53, "min_lon": 10, "max_lon": 15}}},
+    "`$geo`, a box across the antimeridian": {
+        "x": {"$geo": {"min_lat": -9, "max_lat": 9, "min_lon": 170, "max_lon": -170}}
+    },
+    "`$size`": {"x": {"$size": 2}},
+    "`$size` within bounds": {"x": {"$size": {"$gte": 1, "$lt": 5}}},
+    "`$id`": {"$id": ["a", "b"]},
+    "`$document`, `$contains`": {"$document": {"$contains": "red"}},
+    "`$document`, `$not_contains`": {"$document": {"$not_contains": "red"}},
+    "`$not`": {"$not": {"x": 1}},
+    "`$not` around operators": {"x": {"$not": {"$gte": 1}}},
+    "`$and`, and several keys": {"$and": [{"x": 1}, {"y": 2}]},
+    "`$or`": {"$or": [{"x": 1}, {"y": 2}]},
+    "`$nor`": {"$nor": [{"x": 1}, {"y": 2}]},
+    "an empty filter": {},
+    "a nested path": {"x.y": {"$gt": 1}},
+    "an expression of SQLAlchemy's": QortexVector.id.like("a%"),
+}
+"""The filters that are shown, by what they show."""
+
+INDEXED_FILTERS: Mapping[str, Any] = {
+    "`$eq` of a string, where a `keyword` index is declared": {"name": "a"},
+    "`$eq` of a string of 200 characters or more, the same": {"name": "a" * 200},
+    "`$in` of strings, the same": {"name": {"$in": ["a", "b"]}},
+    "`$eq` of a number, where an `integer` index is declared": {"year": 1},
+    "`$in` of numbers, the same": {"year": {"$in": [1, 2]}},
+    "`$eq` of a bool, where a `bool` index is declared": {"read": True},
+}
