@@ -190,7 +190,7 @@ async def make_page(dsn: str) -> Page:
         for section in SECTIONS:
             await _add_section(page, section, db, recorder)
         await _add_filters(page, recorder)
-        db.executor = recorder
+        db._executor = recorder  # noqa: SLF001 - nobody but this page wants to
         await _add_status(page, db, recorder)
     _add_constants(page)
     return page
@@ -254,15 +254,22 @@ def _add_constants(page: Page) -> None:
 
 
 def constants() -> Iterator[tuple[str, str, Executable | str]]:
-    """The statements that are made at import, by the module that makes them and by name."""
+    """The statements of modules, by the module that makes them and by name.
+
+    They are made at import, or by a cached function that is given nothing.
+    """
     for info in pkgutil.walk_packages(qortex_db.__path__, "qortex_db."):
         if info.name.endswith("__main__"):
             continue
         module = importlib.import_module(info.name)
         source = inspect.getsource(module)
         for name, value in vars(module).items():
-            if re.search(rf"^{name}(:| =)", source, re.MULTILINE):
-                yield from ((info.name, name, one) for one in _statements(value))
+            made = value
+            if hasattr(value, "cache_info") and not inspect.signature(value).parameters:
+                made = value() if value.__module__ == info.name else None
+            elif not re.search(rf"^{name}(:| =)", source, re.MULTILINE):
+                continue
+            yield from ((info.name, name, one) for one in _statements(made))
 
 
 def _statements(value: object) -> Iterator[Executable | str]:

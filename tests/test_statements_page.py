@@ -84,7 +84,7 @@ def test_every_method_of_a_repository_has_an_entry(page: Any) -> None:
     assert methods - page.methods == set()
 
 
-def test_every_statement_that_is_made_at_import_is_shown(page: Any, generator: Any) -> None:
+def test_every_statement_of_a_module_is_shown(page: Any, generator: Any) -> None:
     made = [(generator.sql_of(one), *place) for *place, one in generator.constants()]
     assert len(made) > 100
     assert [place for sql, *place in made if sql not in page.shown] == []
