@@ -70,7 +70,7 @@ def test_the_page_is_current(page: Any) -> None:
 
 
 def test_every_method_of_a_repository_has_an_entry(page: Any) -> None:
-    repositories = Repositories(None)  # type: ignore[arg-type]
+    repositories = Repositories(object())  # type: ignore[arg-type]
     names = [n for n, v in vars(Repositories).items() if isinstance(v, functools.cached_property)]
     assert len(names) == 5
     methods = {
@@ -86,7 +86,7 @@ def test_every_method_of_a_repository_has_an_entry(page: Any) -> None:
 
 def test_every_statement_of_a_module_is_shown(page: Any, generator: Any) -> None:
     made = [(generator.sql_of(one), *place) for *place, one in generator.constants()]
-    assert len(made) > 100
+    assert len(made) > 70
     assert [place for sql, *place in made if sql not in page.shown] == []
 
 
