@@ -6,14 +6,13 @@ import asyncio
 import os
 import shutil
 import tempfile
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import asyncpg
 import pytest
 
-from qortex_db import Database, Settings, embedded, migrations
+from qortex_db import Database, Settings, migrations
+from support.servers import execute, start
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from qortex_db.embedded import EmbeddedServer
 
 DIMENSIONS = 8
-FAST = ("fsync = off", "synchronous_commit = off", "full_page_writes = off")
 
 
 @pytest.fixture(autouse=True)
@@ -40,29 +38,10 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _execute(server: EmbeddedServer, *statements: str, database: str = "postgres") -> None:
-    async def run() -> None:
-        connection = await asyncpg.connect(server.dsn(database))
-        for statement in statements:
-            await connection.execute(statement)
-        await connection.close()
-
-    asyncio.run(run())
-
-
-def _start(path: Path, version: int) -> EmbeddedServer:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        server = embedded.start(path, version=version)
-    settings = [f"ALTER SYSTEM SET {setting}" for setting in FAST]
-    _execute(server, *settings, "SELECT pg_reload_conf()")
-    return server
-
-
 @pytest.fixture(scope="session")
 def server(folder: Path) -> Iterator[EmbeddedServer]:
     """PostgreSQL 18."""
-    started = _start(folder / "18", 18)
+    started = start(folder / "18", 18)
     yield started
     started.stop()
 
@@ -70,13 +49,13 @@ def server(folder: Path) -> Iterator[EmbeddedServer]:
 @pytest.fixture(scope="session")
 def server16(folder: Path) -> Iterator[EmbeddedServer]:
     """PostgreSQL 16."""
-    started = _start(folder / "16", 16)
+    started = start(folder / "16", 16)
     yield started
     started.stop()
 
 
 def _template(server: EmbeddedServer, name: str, dimensions: int) -> str:
-    _execute(server, f'CREATE DATABASE "{name}"')
+    execute(server, f'CREATE DATABASE "{name}"')
     settings = Settings(dsn=server.dsn(name), dimensions=dimensions)
     asyncio.run(migrations.upgrade(settings))
     return name
@@ -98,9 +77,9 @@ _numbers = iter(range(1_000_000))
 def _fresh(server: EmbeddedServer, template: str) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
     # Test fixtures may run inside an event loop's thread only between tests: asyncio.run is fine.
-    _execute(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    execute(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     yield server.dsn(name)
-    _execute(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+    execute(server, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture
