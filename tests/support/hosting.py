@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
 import re
 import shlex
 import sys
@@ -17,6 +15,7 @@ from alembic.config import Config
 from qortex_db import Settings, migrations
 from qortex_db.models import Base
 from support.catalogue import VERSION_TABLE
+from support.commands import program as run_program
 
 PAGES = Path(__file__).parents[2] / "docs/host"
 HEAD = migrations.head_revision()
@@ -122,18 +121,9 @@ class Project:
 
     async def run(self, program: str, *arguments: str) -> Result:
         module = {"alembic": "alembic", "qortex-db": "qortex_db"}[program]
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            module,
-            *arguments,
-            cwd=self.folder,
-            env=os.environ | self.environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        out, _ = await process.communicate()
-        return Result(process.returncode, out.decode())
+        command = (sys.executable, "-m", module, *arguments)
+        done = await run_program(*command, cwd=self.folder, **self.environment)
+        return Result(done.code, done.out + done.err)
 
     async def succeed(self, command: str) -> str:
         done = await self.run(*shlex.split(command))

@@ -1060,7 +1060,7 @@ def test_status_lists_what_is_pending(dsn: str) -> None:
     assert (code, json.loads(printed)["pending_indexes"]) == (0, ["lost"])
 
 
-PAGE = ROOT / "docs" / "adopt.md"
+PAGE = ROOT / "docs" / "adoption.md"
 
 
 def test_the_dry_run_on_the_page_is_a_real_one(empty_dsn: str) -> None:
