@@ -9,10 +9,10 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
-from catalogue import BASELINE, PAYLOAD, catalogue
-from commands import ROOT, program
 
 from qortex_db import Settings, migrations
+from support.catalogue import BASELINE, PAYLOAD, catalogue
+from support.commands import ROOT, program
 
 if TYPE_CHECKING:
     from pathlib import Path

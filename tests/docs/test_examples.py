@@ -1,0 +1,180 @@
+"""The example of a service, served by uvicorn as its docstring says, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import httpx
+import pytest
+
+from qortex_db import Database, Settings, migrations
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+UP = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+RIGHT = [0.9, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+
+
+@asynccontextmanager
+async def served(dsn: str, **environment: str) -> AsyncIterator[httpx.AsyncClient]:
+    """The service on a port that the system chose, and a client to it."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "uvicorn", "--app-dir", str(EXAMPLES), "fastapi_service:app"),
+        *("--host", "127.0.0.1", "--port", "0"),
+        env=os.environ | {"PGVECTOR_DSN": dsn} | environment,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    log = ""
+    while (found := re.search(r"running on (http://127\.0\.0\.1:\d+)", log)) is None:
+        line = await asyncio.wait_for(process.stderr.readline(), 30)
+        assert line, log
+        log += line.decode()
+    try:
+        async with httpx.AsyncClient(base_url=found[1], trust_env=False, timeout=30) as client:
+            yield client
+    finally:
+        process.terminate()
+        _, rest = await asyncio.wait_for(process.communicate(), 30)
+    # uvicorn ends by the signal that it was asked to stop by, once it has shut down in order.
+    assert "Application shutdown complete" in rest.decode()
+    assert "Traceback" not in rest.decode()
+
+
+async def post(client: httpx.AsyncClient, path: str, body: Any) -> Any:
+    answer = await client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_feedback_changes_what_a_search_answers(dsn: str) -> None:
+    documents = [
+        {"id": "up", "embedding": UP, "document": "Up", "payload": {"kind": "way"}},
+        {"id": "right", "embedding": RIGHT},
+    ]
+    query = {"embedding": UP, "limit": 2}
+    async with served(dsn) as client:
+        assert await post(client, "/v1/documents", documents) == 2
+        hits = await post(client, "/v1/search", query)
+        assert [hit["id"] for hit in hits] == ["up", "right"]
+        assert hits[0] == {
+            "id": "up",
+            "score": 1.0,
+            "document": "Up",
+            "payload": {"kind": "way"},
+        }
+        given = {"outcomes": {"right": "accepted", "up": "rejected"}, "arm": "v2", "reward": 1}
+        learned = await post(client, "/v1/feedback", given)
+        assert learned["weights"]["right"] > 1 > learned["weights"]["up"]
+        assert learned["arm_mean"] == pytest.approx(2 / 3)
+        hits = await post(client, "/v1/search", query)
+        assert [hit["id"] for hit in hits] == ["right", "up"]
+        status = (await client.get("/v1/status")).json()
+        assert status["tables"]["qortex_vectors"]["rows"] == 2
+        assert status["learning"]["arms"] == 1
+    async with Database.connect(dsn) as db:
+        assert (await db.arms.get("prompts", "v2")).pulls == 1
+
+
+async def test_feedback_is_kept_whole_or_not_at_all(dsn: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("ALTER TABLE learning_arm_states ADD CHECK (arm_id <> 'refused')")
+    given = {"outcomes": {"n": "accepted"}, "arm": "refused", "reward": 1}
+    async with served(dsn) as client:
+        answer = await client.post("/v1/feedback", json=given)
+        assert answer.status_code == 409
+    assert await connection.fetchval("SELECT count(*) FROM interoception_factors") == 0
+    await connection.close()
+
+
+async def test_bad_requests_are_refused_without_their_values(dsn: str) -> None:
+    bad: list[tuple[str, str]] = [
+        ("/v1/search", '{"embedding": [1, 2]}'),  # another dimension
+        ("/v1/search", '{"embedding": [NaN, 0, 0, 0, 0, 0, 0, 0]}'),
+        ("/v1/search", '{"embedding": [0, 0, 0, 0, 0, 0, 0, 0]}'),
+        ("/v1/search", '{"embedding": ["seven"]}'),
+        ("/v1/search", f'{{"embedding": {UP}, "limit": 101}}'),
+        ("/v1/feedback", '{"outcomes": {"n": "adored"}, "arm": "a", "reward": 1}'),
+        ("/v1/feedback", '{"outcomes": {}, "arm": "a", "reward": NaN}'),
+        ("/v1/documents", '[{"id": "", "embedding": [1]}]'),
+    ]
+    async with served(dsn) as client:
+        for path, body in bad:
+            answer = await client.post(path, content=body)
+            assert answer.status_code == 422, (body, answer.text)
+            assert not {"seven", "adored"} & set(re.findall(r"\w+", str(answer.json())))
+
+
+async def test_an_unmigrated_database_is_alive_but_not_ready(empty_dsn: str) -> None:
+    async with served(empty_dsn) as client:
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/readyz")).status_code == 503
+        answer = await client.post("/v1/search", json={"embedding": UP})
+        assert answer.status_code == 503
+        assert "qortex-db upgrade" in answer.json()["detail"]
+        state = await migrations.upgrade(Settings(dsn=empty_dsn, dimensions=8))
+        ready = await client.get("/readyz")
+        assert ready.status_code == 200
+        assert ready.json() == {"current": state.head, "head": state.head}
+        assert await post(client, "/v1/search", {"embedding": UP}) == []
+
+
+async def test_a_client_that_goes_away_leaves_no_query_running(dsn: str) -> None:
+    running = (
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' "
+        "AND pid <> pg_backend_pid() AND datname = current_database()"
+    )
+    holder, watcher = await asyncpg.connect(dsn), await asyncpg.connect(dsn)
+
+    async def until(count: int) -> None:
+        for _ in range(200):
+            if await watcher.fetchval(running) == count:
+                return
+            await asyncio.sleep(0.05)
+        pytest.fail(f"there are not {count} queries running")
+
+    try:
+        async with served(dsn) as client, holder.transaction():
+            await holder.execute("LOCK TABLE qortex_vectors")
+            waiting = asyncio.create_task(client.post("/v1/search", json={"embedding": UP}))
+            await until(1)
+            await asyncio.sleep(0.2)
+            assert await watcher.fetchval(running) == 1
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            await until(0)
+    finally:
+        await holder.close()
+        await watcher.close()
+
+
+async def test_a_server_that_goes_away_is_503_and_not_ready(dsn: str) -> None:
+    gone = dsn.replace("/test_", "/gone_test_")
+    async with served(dsn, QORTEX_DB_RETRY_SECONDS="0") as client:
+        assert (await client.get("/readyz")).status_code == 200
+        admin = await asyncpg.connect(re.sub(r"/test_\d+", "/postgres", dsn))
+        name = dsn.partition("?")[0].rpartition("/")[2]
+        renamed = gone.partition("?")[0].rpartition("/")[2]
+        await admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name
+        )
+        await admin.execute(f'ALTER DATABASE "{name}" RENAME TO "{renamed}"')
+        try:
+            assert (await client.get("/readyz")).status_code == 503
+            answer = await client.post("/v1/search", json={"embedding": UP})
+            assert answer.status_code == 503
+            assert (await client.get("/healthz")).status_code == 200
+        finally:
+            await admin.execute(f'ALTER DATABASE "{renamed}" RENAME TO "{name}"')
+            await admin.close()
+        assert await post(client, "/v1/search", {"embedding": UP}) == []

@@ -1,0 +1,108 @@
+"""docs/statements.md shows every statement, as it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from qortex_db import Settings, migrations
+from qortex_db.uow import Repositories
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+    from qortex_db.embedded import EmbeddedServer
+
+DOCS = Path(__file__).parents[2] / "docs"
+LITERAL = re.compile(r"('(?:[^']|'')*'|\"[^\"]*\")")
+
+
+@pytest.fixture(scope="module")
+def generator() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(DOCS))
+    import generate_statements  # noqa: PLC0415
+
+    yield generate_statements
+    sys.path.remove(str(DOCS))
+
+
+@pytest.fixture(scope="module")
+def builders() -> list[Any]:
+    """What is cached by the repositories: what builds statements, and what these are built of."""
+    cache = type(functools.lru_cache(len))
+    found: list[Any] = [one for one in gc.get_objects() if isinstance(one, cache)]
+    return [one for one in found if one.__module__.startswith("qortex_db.repositories")]
+
+
+@pytest.fixture(scope="module")
+def page(server: EmbeddedServer, generator: Any, builders: list[Any]) -> Iterator[Any]:
+    name = "statements"
+
+    async def execute(statement: str) -> None:
+        connection = await asyncpg.connect(server.dsn())
+        await connection.execute(statement)
+        await connection.close()
+
+    async def make() -> Any:
+        await execute(f"CREATE DATABASE {name}")
+        settings = Settings(dsn=server.dsn(name), dimensions=generator.DIMENSIONS)
+        await migrations.upgrade(settings)
+        return await generator.make_page(server.dsn(name))
+
+    for builder in builders:
+        builder.cache_clear()
+    yield asyncio.run(make())
+    asyncio.run(execute(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def test_the_page_is_current(page: Any) -> None:
+    assert (DOCS / "statements.md").read_text() == page.render()
+
+
+def test_every_method_of_a_repository_has_an_entry(page: Any) -> None:
+    repositories = Repositories(object())  # type: ignore[arg-type]
+    names = [n for n, v in vars(Repositories).items() if isinstance(v, functools.cached_property)]
+    assert len(names) == 5
+    methods = {
+        f"{name}.{method}"
+        for name in names
+        for method, function in inspect.getmembers(type(getattr(repositories, name)))
+        if not method.startswith("_")
+        and (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function))
+    }
+    assert methods
+    assert methods - page.methods == set()
+
+
+def test_every_statement_of_a_module_is_shown(page: Any, generator: Any) -> None:
+    made = [(generator.sql_of(one), *place) for *place, one in generator.constants()]
+    assert len(made) > 70
+    assert [place for sql, *place in made if sql not in page.shown] == []
+
+
+def test_every_builder_of_statements_was_called(page: Any, builders: list[Any]) -> None:
+    assert builders
+    left_out = [one.__wrapped__ for one in builders if one.cache_info().misses == 0]
+    assert [(one, inspect.getclosurevars(one).nonlocals) for one in left_out] == []
+
+
+def test_a_statement_is_laid_out_by_white_space_alone(page: Any, generator: Any) -> None:
+    for sql in page.shown:
+        assert squeezed(generator.lay_out(sql)) == squeezed(sql)
+
+
+def squeezed(sql: str) -> str:
+    """Without the blanks beside parentheses, and one of all others; literals as they are."""
+    parts = LITERAL.split(sql)
+    parts[::2] = [re.sub(r" ?([()]) ?", r"\1", re.sub(r"\s+", " ", part)) for part in parts[::2]]
+    return "".join(parts).strip()
