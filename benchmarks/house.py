@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from qortex_db import Settings, migrations, types
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from roundtrips import counted
+from support.roundtrips import counted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

@@ -14,12 +14,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from choosing import choosing
 from house import QUIET, House
+from imports import imports
 from pages import machine, write
 from topics import TOPICS
 
 from qortex_db import embedded
 
-CHOOSING = "choosing"  # it compares settings, not contenders
+PAGES = {"choosing": choosing, "imports": imports}  # they compare no contenders
 RESULTS = Path(__file__).parents[1] / "docs" / "performance"
 
 
@@ -38,8 +39,8 @@ async def main(names: list[str]) -> None:
                 await connection.execute("SELECT pg_reload_conf()")
                 where = machine(await connection.fetchval("SHOW server_version"))
             for name in names:
-                if name == CHOOSING:
-                    print(await choosing(house, RESULTS, where), flush=True)
+                if name in PAGES:
+                    print(await PAGES[name](house, RESULTS, where), flush=True)
                     continue
                 title, topic = TOPICS[name]
                 print(f"{title} ...", flush=True)
@@ -56,7 +57,7 @@ async def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    chosen = [name for name in sys.argv[1:] if name] or [*TOPICS, CHOOSING]
-    if unknown := [name for name in chosen if name not in {*TOPICS, CHOOSING}]:
-        sys.exit(f"There is no topic {unknown[0]}; there are {', '.join(TOPICS)}, {CHOOSING}.")
+    chosen = [name for name in sys.argv[1:] if name] or [*TOPICS, *PAGES]
+    if unknown := [name for name in chosen if name not in {*TOPICS, *PAGES}]:
+        sys.exit(f"There is no topic {unknown[0]}; there are {', '.join([*TOPICS, *PAGES])}.")
     asyncio.run(main(chosen))

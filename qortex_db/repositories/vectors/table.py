@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Text as SqlText
 from sqlalchemy import bindparam, cast, func, select
 from sqlalchemy.dialects.postgresql import OID
-from sqlalchemy.sql import column, table
+from sqlalchemy.sql.expression import ColumnClause, TableClause
 
 from qortex_db import checks, observability, types
 from qortex_db.errors import UPGRADE_HINT, InvalidInputError, SchemaVersionError
@@ -33,13 +33,22 @@ if TYPE_CHECKING:
     from qortex_db.engine import Executor, Fetched
     from qortex_db.repositories.vectors.records import SearchHit
 
-_attributes = table("pg_attribute", column("attrelid"), column("attname"), column("atttypmod"))
-_attributes.schema = "pg_catalog"
-_TYPMOD = select(_attributes.c.atttypmod).where(
-    _attributes.c.attrelid == cast(func.to_regclass(bindparam("table_name", type_=SqlText)), OID),
-    _attributes.c.attname == bindparam("column_name", type_=SqlText),
-)
 _OVERSAMPLING: Final = {None: 1.0, "half": 2.0, "binary": 20.0}
+
+
+@functools.cache
+def _declared_size() -> Select[Any]:
+    """What a column's type was declared with: the dimensions of a vector, -1 for none."""
+    attributes = TableClause(
+        "pg_attribute",
+        *(ColumnClause(name) for name in ("attrelid", "attname", "atttypmod")),
+        schema="pg_catalog",
+    )
+    relation = cast(func.to_regclass(bindparam("table_name", type_=SqlText)), OID)
+    return select(attributes.c.atttypmod).where(
+        attributes.c.attrelid == relation,
+        attributes.c.attname == bindparam("column_name", type_=SqlText),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +175,7 @@ class VectorTable:
         facts: TableFacts | None = known.get(key)
         if facts is None:
             params = {"table_name": name, "column_name": column}
-            rows = (await self.executor.run(_TYPMOD, params)).rows
+            rows = (await self.executor.run(_declared_size(), params)).rows
             if not rows:
                 raise SchemaVersionError(
                     f"There is no table {name} with a column {column} here: {UPGRADE_HINT}, or "
