@@ -14,6 +14,7 @@ from qortex_db import embedded, observability, types
 from qortex_db import engine as engines
 from qortex_db.errors import SchemaVersionError, translate
 from qortex_db.models import Base, LearningArmState
+from qortex_db.names import qualified
 from qortex_db.settings import Settings
 from qortex_db.uow import NOT_OPEN, Repositories, UnitOfWork, own_unit_of_work
 
@@ -42,13 +43,14 @@ _tables: dict[str, Any] = dict(Base.metadata.tables)
 
 def _sizes(schema: str | None) -> Any:
     """Rows and bytes of each table, as one statement."""
-    prefix = "" if schema is None else '"' + schema.replace('"', '""') + '".'
     return union_all(
         *(
             select(
                 bindparam(None, name).label("name"),
                 select(func.count()).select_from(table).scalar_subquery().label("rows"),
-                func.pg_total_relation_size(func.to_regclass(f'{prefix}"{name}"')).label("bytes"),
+                func.pg_total_relation_size(func.to_regclass(qualified(schema, name))).label(
+                    "bytes"
+                ),
             )
             for name, table in sorted(_tables.items())
         )

@@ -27,6 +27,11 @@ def hashed(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def qualified(*parts: str | None) -> str:
+    """A name as SQL and `to_regclass` take it, quoted; None leaves a part to the search path."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in parts if part)
+
+
 def index_name(name: str, readable: str | None = None) -> str:
     """A name that an index can have: what is changed or cut of it is told by a hash at the end.
 

@@ -26,6 +26,7 @@ from qortex_db.migrations.autogenerate.operations import (
     DropVectorIndexOp,
 )
 from qortex_db.migrations.host import include_name
+from qortex_db.names import qualified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -79,7 +80,7 @@ def _compare_indexes(  # noqa: PLR0917 - Alembic's signature
         for index in (declared.indexes if declared is not None else ())
         if _is_ours(index) and _is_included(context, index, schema, name)
     }
-    place = _qualified(connection, schema, name)
+    place = qualified(schema, name)
     live = {} if found is None else dict(_read(connection, place))
     touched = {op.column_name for op in changes.ops if isinstance(op, ops.AlterColumnOp)}
     touched |= {op.column.name for op in changes.ops if isinstance(op, ops.AddColumnOp)}
@@ -207,11 +208,6 @@ def _is_included(context: AutogenContext, index: Index, schema: str | None, tabl
     )
 
 
-def _qualified(connection: Connection, schema: str | None, name: str) -> str:
-    quote = connection.dialect.identifier_preparer.quote_identifier
-    return ".".join(quote(part) for part in (schema, name) if part)
-
-
 def _read(connection: Connection, name: str) -> Iterator[tuple[str, tuple[IndexShape, bool]]]:
     """A table's indexes by name: what they are, and whether they are valid and nothing more."""
     for row in connection.execute(_INDEXES, {"name": name}):
@@ -232,11 +228,11 @@ def _build(
     """What the server says of declared indexes once it has made them, on a copy of the table."""
     savepoint = connection.begin_nested()
     try:
-        copy = _qualified(connection, "pg_temp", found.name)
+        copy = qualified("pg_temp", found.name)
         connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {copy} (LIKE {name})")
         for column in {c for index in indexes for c in index.columns if c.name in touched}:
             # Only what the indexes are on need be as declared.
-            part = _qualified(connection, None, column.name)
+            part = qualified(column.name)
             kind = column.type.compile(dialect=connection.dialect)
             change = (
                 f"ALTER {part} DROP DEFAULT, ALTER {part} TYPE {kind} USING NULL::{kind}"

@@ -19,6 +19,7 @@ from qortex_db.errors import UPGRADE_HINT, InvalidInputError, SchemaVersionError
 from qortex_db.filters import Filter, Where, read_filter, read_path, with_document
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
+from qortex_db.names import qualified
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.filter_statements import by_filter
 from qortex_db.repositories.vectors.key_statements import by_key
@@ -189,8 +190,7 @@ class VectorTable:
     @functools.cached_property
     def qualified_name(self) -> str:
         """As `to_regclass` takes it."""
-        parts = (self.executor.schema_of(self.table.schema), self.table.name)
-        return ".".join('"' + part.replace('"', '""') + '"' for part in parts if part)
+        return qualified(self.executor.schema_of(self.table.schema), self.table.name)
 
     def encode(self, embedding: object, facts: TableFacts, name: str = "embedding") -> Any:
         """A query's embedding, checked."""
