@@ -13,7 +13,7 @@ from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.filter_statements import Page
 from qortex_db.repositories.vectors.key_statements import IDS
 from qortex_db.repositories.vectors.records import FacetCount, ScrollPage, VectorRecord
-from qortex_db.repositories.vectors.table import OfTable
+from qortex_db.repositories.vectors.table import TableBound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
@@ -24,7 +24,7 @@ MAX_PAGE_SIZE: Final = 100_000
 """The most rows of one page of `stream`."""
 
 
-class VectorReads(OfTable):
+class VectorReads(TableBound):
     """What reads the vectors of a table without comparing them."""
 
     async def get(self, ids: Iterable[str]) -> dict[str, VectorRecord]:

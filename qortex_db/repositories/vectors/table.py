@@ -59,8 +59,8 @@ class TableFacts:
     dimensions: int | None
 
 
-class OfTable:
-    """What reads, writes and searches of a table have in common: that table.
+class TableBound:
+    """What reads, writes and searches have in common: the table that they are bound to.
 
     Args:
         executor: The lane that statements take.

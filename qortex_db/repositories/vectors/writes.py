@@ -16,7 +16,7 @@ from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.batches import Batch, Part
 from qortex_db.repositories.vectors.key_statements import ID, IDS, VECS
 from qortex_db.repositories.vectors.records import RecordInput, VectorRecord
-from qortex_db.repositories.vectors.table import OfTable
+from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.repositories.vectors.written_columns import named_values
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ MAX_REMOVED: Final = 64
 """The most paths that one `merge_payload` takes out."""
 
 
-class VectorWrites(OfTable):
+class VectorWrites(TableBound):
     """What changes the vectors of a table."""
 
     async def upsert(self, records: Iterable[RecordInput]) -> int:

@@ -12,7 +12,7 @@ from qortex_db.repositories.vectors.records import SearchHits
 from qortex_db.repositories.vectors.search.example_statements import best_scores, nearest_to_mean
 from qortex_db.repositories.vectors.search.index_settings import BRANCH_LIMIT, MAX_QUERIES, approach
 from qortex_db.repositories.vectors.search.statements import search_statements
-from qortex_db.repositories.vectors.table import OfTable
+from qortex_db.repositories.vectors.table import TableBound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ MAX_EXAMPLES: Final = 1_000
 Strategy: TypeAlias = Literal["average", "best_score"]
 
 
-class ExampleSearches(OfTable):
+class ExampleSearches(TableBound):
     """Searches of a table by what is in it."""
 
     async def recommend(

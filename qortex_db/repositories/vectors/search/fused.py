@@ -21,7 +21,7 @@ from qortex_db.repositories.vectors.search.fused_statements import (
 )
 from qortex_db.repositories.vectors.search.index_settings import BRANCH_LIMIT, MAX_QUERIES, approach
 from qortex_db.repositories.vectors.search.statements import search_statements
-from qortex_db.repositories.vectors.table import OfTable
+from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.types import EmbeddingInput, SparseVector
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ SparseInput: TypeAlias = SparseVector | Mapping[int, float]
 _BRANCHES: Final[tuple[BranchName, ...]] = get_args(BranchName)
 
 
-class FusedSearches(OfTable):
+class FusedSearches(TableBound):
     """Searches of a table by several queries at once."""
 
     async def hybrid_search(
