@@ -132,8 +132,8 @@ def upgrade_sql(
     Args:
         settings: Which schema and dimension; by default the environment's.
         revision: As Alembic's; "qortex_db_0002:head" goes on from there.
-        create_extension: As of `upgrade`.
-        extension_schema: As of `upgrade`.
+        create_extension: As of :func:`upgrade`.
+        extension_schema: As of :func:`upgrade`.
 
     Raises:
         InvalidInputError: An option can't be honoured.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 import qortex_db
 from qortex_db import Settings, migrations
+from qortex_db.repositories import VectorRepository
 from support.commands import ROOT
 from support.pages import BLOCK, program
 
@@ -151,6 +153,21 @@ def test_no_link_of_the_documentation_is_dead(built: Built) -> None:
         if not built.leads_somewhere(path, link)
     ]
     assert dead == []
+
+
+def test_what_methods_share_with_search_is_described_there_and_linked(built: Built) -> None:
+    shared = inspect.signature(VectorRepository.search).parameters.keys() - {"self"}
+    leading = []
+    for name, method in inspect.getmembers(VectorRepository, inspect.isfunction):
+        text = method.__doc__ or ""
+        taken = shared & inspect.signature(method).parameters.keys()
+        if name.startswith("_") or all(f" {parameter}: " in text for parameter in taken):
+            continue
+        assert ":meth:`search`" in text, f"{name} describes not all of {taken}"
+        leading.append(name)
+    assert len(leading) > 10
+    links = built.pages[built.folder / "api.html"].links
+    assert links.count("#qortex_db.repositories.VectorRepository.search") >= len(leading)
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])

@@ -63,7 +63,10 @@ class VectorReads(TableBound):
     async def count(
         self, *, where: Where | None = None, where_document: Mapping[str, Any] | None = None
     ) -> int:
-        """How many vectors there are: a scan, so not for every request."""
+        """How many vectors there are: a scan, so not for every request.
+
+        What is not described here is as of :meth:`search`.
+        """
         narrowed = self._vectors.narrow(where, where_document)
         statement = self._vectors.by_filter.count(narrowed)
         return int((await self._vectors.rows(statement, values_of(narrowed)))[0][0])

@@ -63,8 +63,8 @@ class VectorRepository(VectorWrites, VectorReads, VectorSearches):
 
         Args:
             target_recall: 0 to 1.
-            sample: As of `recall_probe`.
-            limit: As of `recall_probe`.
+            sample: As of :meth:`recall_probe`.
+            limit: As of :meth:`recall_probe`.
             max_ef_search: Where to stop, 1 to 1,000.
 
         Raises:

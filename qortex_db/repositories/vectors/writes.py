@@ -48,7 +48,7 @@ class VectorWrites(TableBound):
         return await self._upsert(records)
 
     async def upsert_with_zeros(self, records: Iterable[RecordInput]) -> int:
-        """As `upsert`, but takes zero vectors too: they are kept and counted, and never hits."""
+        """As :meth:`upsert`, with zero vectors too: they are kept and counted, and never hits."""
         return await self._upsert(records, allow_zero=True)
 
     async def _upsert(
@@ -102,7 +102,7 @@ class VectorWrites(TableBound):
         it again resumes cheaply; in a unit of work all batches belong to that transaction.
 
         Args:
-            records: As for `upsert`; read lazily, one batch in memory at a time.
+            records: As for :meth:`upsert`; read lazily, one batch in memory at a time.
             batch_size: Rows of a statement.
             on_progress: Called, and awaited if need be, with the rows done so far.
 
@@ -141,7 +141,7 @@ class VectorWrites(TableBound):
 
         Args:
             id: Its key.
-            embedding: As of `upsert`, like all the others.
+            embedding: As of :meth:`upsert`, like all the others.
             payload: Put in the place of the old one; `merge_payload` changes single keys.
             document: The text.
             vectors: Further vectors by name; None clears one.
