@@ -46,8 +46,10 @@ class VectorRepository(VectorWrites, VectorReads, VectorSearches):
             sample: How many, 1 to `MAX_SAMPLE`.
             limit: How many neighbours of each, 1 to 1,000.
         """
+        if ef_search is not None:
+            ef_search = validation.check_limit(ef_search, MAX_EF_SEARCH, name="ef_search")
         judge = await self._judge(sample, limit)
-        probe = RecallProbe(await judge.recall(ef_search), judge.sample, limit, ef_search)
+        probe = RecallProbe(await judge.recall(ef_search), judge.sample, judge.limit, ef_search)
         observability.vec_recall.set(probe.recall, {"table": self._vectors.table.name})
         return probe
 
