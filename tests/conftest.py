@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import factories
 from qortex_db import Database, Settings, migrations
 from support.servers import execute, start
 
@@ -30,6 +31,12 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("PGVECTOR_", "QORTEX_")) or name == "DATABASE_URL":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _sequences_begin_anew() -> None:
+    """A test is given the same values whatever ran before it."""
+    factories.begin_anew()
 
 
 @pytest.fixture(scope="session")

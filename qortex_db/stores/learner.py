@@ -137,7 +137,7 @@ class Learner:
             excluded=[by_id[arm_id] for arm_id in chosen.excluded],
             is_baseline=chosen.is_baseline,
             scores=dict(chosen.scores),
-            token_budget=token_budget,
+            token_budget=int(token_budget),
             used_tokens=chosen.used_tokens,
         )
 

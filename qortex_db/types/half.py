@@ -12,7 +12,13 @@ from sqlalchemy import cast
 from sqlalchemy.types import UserDefinedType
 
 from qortex_db.errors import InvalidInputError
-from qortex_db.types.vector import DistanceComparator, Embedding, as_float32
+from qortex_db.types.vector import (
+    MAX_DIMENSIONS,
+    DistanceComparator,
+    Embedding,
+    as_float32,
+    declared,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +42,7 @@ class HalfEmbedding(UserDefinedType[Any]):
     __module__ = "qortex_db.types"  # what migrations name it by
 
     def __init__(self, dimensions: int | None = None) -> None:
-        self.dimensions = dimensions
+        self.dimensions = declared(dimensions, MAX_DIMENSIONS)
 
     def __repr__(self) -> str:
         return f"HalfEmbedding({self.dimensions or ''})"

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Text, cast, type_coerce
 from sqlalchemy.types import UserDefinedType
 
+from qortex_db.checks import check_whole
 from qortex_db.errors import DimensionMismatchError, InvalidInputError
-from qortex_db.types.vector import DistanceComparator
+from qortex_db.types.vector import DistanceComparator, declared
 
 try:
     from pgvector import SparseVector as SparseVector  # noqa: PLC0414 - ours to export
@@ -55,8 +56,8 @@ class SparseEmbedding(UserDefinedType[Any]):
     __module__ = "qortex_db.types"  # what migrations name it by
 
     def __init__(self, dimensions: int | None = None, *, max_nonzeros: int = MAX_NONZEROS) -> None:
-        self.dimensions = dimensions
-        self.max_nonzeros = max_nonzeros
+        self.dimensions = declared(dimensions, MAX_SPARSE_DIMENSIONS)
+        self.max_nonzeros = check_whole(max_nonzeros, 1, MAX_NONZEROS, name="max_nonzeros")
 
     def __repr__(self) -> str:
         return f"SparseEmbedding({self.dimensions or ''})"

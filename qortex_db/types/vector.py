@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Float
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
+from qortex_db.checks import check_whole
 from qortex_db.errors import DimensionMismatchError, InvalidInputError
 
 try:
@@ -132,6 +133,11 @@ def check_dimensions(array: NDArray[np.float32], expected: int | None, *, name: 
         )
 
 
+def declared(dimensions: int | None, most: int) -> int | None:
+    """What a column of vectors may declare; one of numpy's is kept as an int."""
+    return None if dimensions is None else check_whole(dimensions, 1, most, name="dimensions")
+
+
 def check_setting(wanted: int | None, held: int | None) -> None:
     """Refuse `QORTEX_VEC_DIMENSIONS` where it is set and is not what the column holds."""
     if wanted is not None and held is not None and wanted != held:
@@ -218,7 +224,7 @@ class Embedding(UserDefinedType[Any]):
     __module__ = "qortex_db.types"  # what migrations name it by
 
     def __init__(self, dimensions: int | None = None) -> None:
-        self.dimensions = dimensions
+        self.dimensions = declared(dimensions, MAX_DIMENSIONS)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.dimensions or ''})"

@@ -476,7 +476,9 @@ async def test_forms_of_batches_are_kept_up_to_a_bound(engine: AsyncEngine) -> N
     assert len(forms) > 2 * MAX_STATEMENTS
     built = [
         weakref.ref(
-            vectors._sql.upsert(tuple((n, m) for n, m in zip(names, form, strict=True) if m))
+            vectors._vectors.by_key.upsert(
+                tuple((n, m) for n, m in zip(names, form, strict=True) if m)
+            )
         )
         for form in forms
     ]

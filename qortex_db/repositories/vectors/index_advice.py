@@ -100,11 +100,15 @@ def sampled(table: Table, scope: Scope) -> Select[Any]:
 
 
 class Judge:
-    """Measures a table's searches against exact ones, on stored vectors."""
+    """Measures a table's searches against exact ones, on stored vectors.
+
+    Attributes:
+        limit: How many neighbours of each.
+    """
 
     def __init__(self, searches: VectorSearches, limit: int) -> None:
         self._searches = searches
-        self._limit = validation.check_limit(limit, 1_000)
+        self.limit = validation.check_limit(limit, 1_000)
         self._queries: list[Any] = []
         self._right: list[set[str]] = []
 
@@ -131,7 +135,7 @@ class Judge:
     async def _found(self, key: str, embedding: Any, **options: Any) -> set[str]:
         # One more, since each finds itself.
         hits = await self._searches.search(
-            embedding, limit=self._limit + 1, with_payload=False, **options
+            embedding, limit=self.limit + 1, with_payload=False, **options
         )
         return {hit.id for hit in hits if hit.id != key}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from qortex_db import checks, observability, types
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.index_advice import (
@@ -46,8 +48,10 @@ class VectorRepository(VectorWrites, VectorReads, VectorSearches):
             sample: How many, 1 to `MAX_SAMPLE`.
             limit: How many neighbours of each, 1 to 1,000.
         """
+        if ef_search is not None:
+            ef_search = validation.check_limit(ef_search, MAX_EF_SEARCH, name="ef_search")
         judge = await self._judge(sample, limit)
-        probe = RecallProbe(await judge.recall(ef_search), judge.sample, limit, ef_search)
+        probe = RecallProbe(await judge.recall(ef_search), judge.sample, judge.limit, ef_search)
         observability.vec_recall.set(probe.recall, {"table": self._vectors.table.name})
         return probe
 
@@ -83,12 +87,15 @@ class VectorRepository(VectorWrites, VectorReads, VectorSearches):
             rows: How many there will be; by default the planner's own estimate.
             memory_bytes: What the index may take; by default half of `effective_cache_size`.
         """
+        if rows is not None:
+            rows = checks.check_count(rows, name="rows")
+        if memory_bytes is not None:
+            memory_bytes = checks.check_whole(memory_bytes, 0, sys.maxsize, name="memory_bytes")
         dimensions = await self.dimensions() or types.MAX_DIMENSIONS
         found = await self._vectors.executor.run(TABLE_SIZE, {"name": self._vectors.qualified_name})
         tuples, size, cache = found.rows[0] if found.rows else (-1, 0, 0)
         if rows is None:  # not analyzed yet: from its size
             rows = tuples if tuples >= 0 else size // (4 * dimensions + 100)
-        rows = checks.check_count(rows, name="rows")
         memory = cache // 2 if memory_bytes is None else memory_bytes
         return advise(rows, dimensions, memory)
 
