@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import shutil
 import tempfile
@@ -40,13 +41,14 @@ def _sequences_begin_anew() -> None:
 
 
 @pytest.fixture(scope="session")
-def folder() -> Iterator[Path]:
+def folder() -> Path:
     """A folder that the server's own user can enter, under root too; in memory if there is room."""
     roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH_MEMORY
     path = Path(tempfile.mkdtemp(prefix="qortex-db-", dir=MEMORY if roomy else None))
     path.chmod(0o755)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+    # Not here: the wheel's own end, registered later, makes its lock files once more.
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
 
 
 @pytest.fixture(scope="session")

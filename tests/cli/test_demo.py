@@ -17,6 +17,7 @@ import pytest
 
 from qortex_db.cli.demo import VERDICTS
 from qortex_db.cli.sample import load_sample
+from support.commands import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,18 +35,9 @@ def open_folder() -> Iterator[Path]:
 
 
 def demo(folder: Path, *arguments: str, **environment: str) -> str:
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=folder,
-        env=os.environ | {"COLUMNS": "80"} | environment,
-        capture_output=True,
-        check=False,
-        timeout=100,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    assert done.stderr == b""
-    return done.stdout.decode()
+    done = run("demo", *arguments, cwd=folder, **environment)
+    assert (done.code, done.err) == (0, "")
+    return done.out
 
 
 def test_it_goes_on_where_it_stopped_and_touches_no_given_database(
@@ -68,10 +60,9 @@ def test_it_goes_on_where_it_stopped_and_touches_no_given_database(
     assert "\x1b" not in second
     assert max(map(len, second.splitlines())) <= 80
 
-    check = [sys.executable, "-m", "qortex_db", "check"]
-    done = subprocess.run(check, env=os.environ | given, capture_output=True, check=False)
-    assert done.returncode == 1
-    assert b"not there" in done.stderr  # nothing was made in the given database
+    done = run("check", **given)
+    assert done.code == 1
+    assert "not there" in done.err  # nothing was made in the given database
 
 
 def test_no_variable_stops_it_and_an_ascii_pipe_neither(open_folder: Path) -> None:

@@ -10,9 +10,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,52 +49,36 @@ def _forkserver() -> str:
     return path
 
 
-def _fork(
-    arguments: tuple[str, ...],
-    cwd: Path,
-    environment: Mapping[str, str],
-    out: IO[bytes],
-    err: IO[bytes],
-) -> socket.socket:
-    """What the exit code can be read from at the program's end."""
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(_forkserver())
-    request = {
-        "arguments": arguments,
-        "folder": str(cwd),
-        "environment": os.environ | environment,
-    }
-    with Path(os.devnull).open() as nothing:
-        socket.send_fds(connection, [b" "], [nothing.fileno(), out.fileno(), err.fileno()])
-    connection.sendall(json.dumps(request).encode())
-    connection.shutdown(socket.SHUT_WR)
-    return connection
-
-
-def _result(code: bytes, out: IO[bytes], err: IO[bytes]) -> Result:
-    out.seek(0)
-    err.seek(0)
-    return Result(int(code), out.read().decode(), err.read().decode())
+async def _forked(arguments: tuple[str, ...], cwd: Path, environment: Mapping[str, str]) -> Result:
+    with (
+        tempfile.TemporaryFile() as nothing,
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+        socket.socket(socket.AF_UNIX) as connection,
+    ):
+        connection.connect(_forkserver())
+        streams = [stream.fileno() for stream in (nothing, out, err)]
+        socket.send_fds(connection, [b" "], streams)
+        request = {"arguments": arguments, "folder": str(cwd), "environment": dict(environment)}
+        connection.sendall(json.dumps(request).encode())
+        connection.shutdown(socket.SHUT_WR)
+        connection.setblocking(False)
+        code = await asyncio.get_running_loop().sock_recv(connection, 10)
+        out.seek(0)
+        err.seek(0)
+        return Result(int(code), out.read().decode(), err.read().decode())
 
 
 async def program(*arguments: str, cwd: Path = ROOT, **environment: str) -> Result:
-    """Run it to its end.
-
-    Python is not started for its programs but forked, unless variables are for its start.
-    """
-    if arguments[0] == sys.executable and not any(
-        name.startswith("PYTHON") for name in environment
-    ):
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            connection = _fork(arguments[1:], cwd, environment, out, err)
-            reader, writer = await asyncio.open_unix_connection(sock=connection)
-            code = await reader.read()
-            writer.close()
-            return _result(code, out, err)
+    """Run it to its end; forked where it is Python's and no variable is for Python's start."""
+    given = os.environ | environment
+    afresh = any(name.startswith("PYTHON") for name in environment)
+    if arguments[0] == sys.executable and not afresh:
+        return await _forked(arguments[1:], cwd, given)
     process = await asyncio.create_subprocess_exec(
         *arguments,
         cwd=cwd,
-        env=os.environ | environment,
+        env=given,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -112,11 +97,9 @@ async def alembic(
     return await program(*command, cwd=cwd, **given, **environment)
 
 
-def run(*arguments: str, **environment: str) -> Result:
-    """`qortex-db`, in tests that don't await; for 80 columns."""
-    command = ("-m", "qortex_db", *arguments)
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        with _fork(command, Path.cwd(), {"COLUMNS": "80"} | environment, out, err) as connection:
-            connection.settimeout(100)
-            code = connection.recv(10)
-        return _result(code, out, err)
+def run(*arguments: str, cwd: Path | None = None, **environment: str) -> Result:
+    """`qortex-db`, for 80 columns, in tests that don't await."""
+    command = (sys.executable, "-m", "qortex_db", *arguments)
+    running = program(*command, cwd=cwd or Path.cwd(), COLUMNS="80", **environment)
+    with ThreadPoolExecutor(1) as thread:  # the caller may be inside an event loop
+        return thread.submit(asyncio.run, running).result()
