@@ -31,6 +31,8 @@ from qortex_db.settings import Settings
 from qortex_db.types import Embedding
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from alembic.operations.ops import MigrationScript
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import Connection, TextClause
@@ -49,8 +51,9 @@ def run() -> None:
     if (connection := attributes.get("connection")) is not None:
         _run_online(connection, settings)
         return
-    if _is_new_revision():
-        _run_offline_revision(settings)
+    if _asks_no_server():
+        _configure(settings, dialect_name="postgresql", as_sql=True)
+        context.run_migrations()
         return
     try:
         if context.is_offline_mode():
@@ -81,10 +84,26 @@ def _command() -> str:
     return command[0].__name__ if command else ""
 
 
-def _is_new_revision() -> bool:
-    """Whether a revision is to be written by hand, which asks no server."""
-    options = context.config.cmd_opts
-    return _command() == "revision" and not getattr(options, "autogenerate", False)
+def _revision_arguments() -> Mapping[str, Any]:
+    """What `revision` was given, on the command line or by a program; nothing otherwise."""
+    # The facade shows what is configured only.
+    options: Any = context._proxy.context_opts  # type: ignore[attr-defined] # noqa: SLF001
+    revision = options.get("revision_context")
+    return {} if revision is None else revision.command_args
+
+
+def _asks_no_server() -> bool:
+    """Whether the command is about the revisions alone.
+
+    Alembic runs env.py for these too, since it is to number what `revision` writes.
+    """
+    if arguments := _revision_arguments():
+        return not arguments["autogenerate"]
+    options: Any = context.config.cmd_opts
+    if _command() == "history":
+        ends = (options.rev_range or "").split(":")
+        return not (options.indicate_current or "current" in ends)
+    return _command() == "merge"
 
 
 def _is_writing() -> bool:
@@ -178,11 +197,6 @@ def _write(connection: Connection, settings: Settings) -> None:
     migrate_patiently(connection, settings, attempt)
 
 
-def _run_offline_revision(settings: Settings) -> None:
-    _configure(settings, dialect_name="postgresql", as_sql=True)
-    context.run_migrations()
-
-
 def _run_offline(settings: Settings) -> None:
     check_indexable(settings.dimensions)
     _configure(settings, dialect_name="postgresql", literal_binds=True)
@@ -224,7 +238,7 @@ def _configure(settings: Settings, **where: Any) -> None:
 def _process_revision_directives(
     _context: object, _revision: object, directives: list[MigrationScript]
 ) -> None:
-    if getattr(context.config.cmd_opts, "rev_id", None) is None:  # its author gave none
+    if _revision_arguments()["rev_id"] is None:  # its author gave none
         number_new_revisions(context.script, directives)
 
 

@@ -9,6 +9,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import Script
 
 from qortex_db import SchemaVersionError, Settings, embedded, migrations
 from qortex_db.migrations.connection import migration_engine, migration_lock
@@ -239,10 +242,10 @@ def next_ids(count: int) -> list[str]:
 async def test_a_revision_made_as_contributing_says_is_the_next_of_the_series(
     dsn: str, checkout: Path
 ) -> None:
-    command = re.search(r"`alembic (revision -m) \"...\"`", (ROOT / "CONTRIBUTING.md").read_text())
-    assert command is not None
+    said = re.search(r"`alembic (revision -m) \"...\"`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert said is not None
     for message in ("Edges have an origin", "And a place"):  # no server is asked
-        done = await alembic(*command[1].split(), message, cwd=checkout)
+        done = await alembic(*said[1].split(), message, cwd=checkout)
         assert done.code == 0, done.err
     first, second = next_ids(2)
     names = {path.name for path in (checkout / "alembic" / "versions").glob("00*.py")}
@@ -274,3 +277,29 @@ async def test_ids_that_are_given_and_revisions_of_a_hosts_own_are_left_alone(
     further = await alembic("revision", "--head", "myapp@head", "-m", "more", cwd=checkout)
     assert further.code == 0, further.err
     assert "qortex_db" not in further.out.rpartition("/")[2]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("history",), ("history", "-r", "base:head"), ("merge", "heads"), ("heads",)]
+)
+async def test_what_is_about_the_revisions_alone_asks_no_server(
+    checkout: Path, arguments: tuple[str, ...]
+) -> None:
+    done = await alembic(*arguments, cwd=checkout)
+    assert done.code == 0, done.err
+
+
+async def test_a_history_that_says_where_the_database_is_asks_it(dsn: str, checkout: Path) -> None:
+    done = await alembic("history", "--indicate-current", cwd=checkout, dsn=dsn)
+    assert "(head) (current)" in done.out, done.err
+    assert (await alembic("history", "--indicate-current", cwd=checkout)).code != 0
+
+
+@pytest.mark.parametrize("given", [None, "mine"])
+def test_a_program_makes_a_revision_as_the_command_line_does(
+    checkout: Path, given: str | None
+) -> None:
+    config = Config(str(checkout / "alembic.ini"))
+    made = command.revision(config, message="Made by a program", rev_id=given)
+    assert isinstance(made, Script)
+    assert made.revision == (given or next_ids(1)[0])
