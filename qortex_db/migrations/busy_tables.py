@@ -85,8 +85,10 @@ def migrate_patiently(
     connection.execute(NO_TIMEOUTS)
     connection.commit()
     seconds = settings.migration_timeout_seconds
+    holders: list[_Holder] = []
 
     def attempt() -> None:
+        nonlocal holders
         _outwait_autovacuums(connection, settings)
         try:
             migrate()
@@ -97,10 +99,18 @@ def migrate_patiently(
                 raise
             connection.rollback()
             holders = _holders(connection, settings)
-            log.info("migration_waits", holders=[str(holder) for holder in holders])
             raise BusyError(LockTimeoutError(_refusal(seconds, holders))) from None
 
-    try_until(attempt, seconds=seconds, pause=WAIT_MS / 1000, longest_pause=MAX_PAUSE_SECONDS)
+    def tell(pause: float) -> None:
+        log.info("migration_waits", holders=[str(holder) for holder in holders], pause=pause)
+
+    try_until(
+        attempt,
+        seconds=seconds,
+        pause=WAIT_MS / 1000,
+        longest_pause=MAX_PAUSE_SECONDS,
+        on_pause=tell,
+    )
 
 
 def _behind(error: BaseException) -> BaseException:

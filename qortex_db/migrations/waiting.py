@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from sqlalchemy.util import await_only
 
@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qortex_db.errors import LockTimeoutError
-
-T = TypeVar("T")
 
 
 class BusyError(Exception):
@@ -29,13 +27,19 @@ class BusyError(Exception):
 
 
 def try_until(
-    attempt: Callable[[], T], *, seconds: float, pause: float, longest_pause: float | None = None
-) -> T:
+    attempt: Callable[[], None],
+    *,
+    seconds: float,
+    pause: float,
+    longest_pause: float | None = None,
+    on_pause: Callable[[float], object] | None = None,
+) -> None:
     """Call an attempt until it raises no `BusyError`; inside SQLAlchemy's greenlet, as `run_sync`.
 
     Args:
-        seconds: How long.
+        seconds: How long; the last attempt is at the end.
         pause: Between the first two, in seconds; then twice as long each time, up to the longest.
+        on_pause: Called with its seconds before each.
 
     Raises:
         LockTimeoutError: The last attempt's refusal.
@@ -46,7 +50,10 @@ def try_until(
             return attempt()
         except BusyError as error:
             refusal = error.refusal
-        if time.monotonic() + pause > deadline:
+        left = deadline - time.monotonic()
+        if left <= 0:
             raise refusal
-        await_only(asyncio.sleep(pause))
+        if on_pause is not None:
+            on_pause(min(pause, left))
+        await_only(asyncio.sleep(min(pause, left)))
         pause = min(pause * 2, longest_pause or pause)

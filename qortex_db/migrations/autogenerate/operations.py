@@ -181,7 +181,7 @@ class CreatePayloadIndexOp(_CreateIndexOp):
             index_name: Its name.
             table_name: Its table, without a schema.
             path: As in a filter; "" for the kinds containment and document.
-            kind: As of `qortex_db.filters.payload_index`.
+            kind: As of `qortex_db.payload_index`.
             language: Of the kinds text and document.
             on: In the place of path and kind: a column, or an expression in parentheses.
             opclass: Of `on`, unless the default.
