@@ -23,11 +23,9 @@ def as_whole(value: object) -> int | None:
 def check_whole(value: object, low: int, high: int, *, name: str) -> int:
     """A whole number within bounds, both included."""
     number = as_whole(value)
-    wanted = f"a whole number from {low:,} to {high:,}"
-    if number is None:
-        raise InvalidInputError(f"{name} has to be {wanted}, not a {type(value).__name__}.")
-    if not low <= number <= high:
-        raise InvalidInputError(f"{name} is {number}; pass {wanted}.")
+    if number is None or not low <= number <= high:
+        given = f", not a {type(value).__name__}" if number is None else ""
+        raise InvalidInputError(f"{name} has to be a whole number from {low:,} to {high:,}{given}.")
     return number
 
 
@@ -43,10 +41,15 @@ def check_text(value: object, *, name: str) -> str:
     if "\x00" in value:
         raise InvalidInputError(f"{name} contains NUL, which PostgreSQL's text can't hold.")
     if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise InvalidInputError(
-                f"{name} contains a lone surrogate, which is no character of UTF-8."
-            ) from None
+        encoded(value, name=name)
     return value
+
+
+def encoded(value: str, *, name: str) -> bytes:
+    """Any text in UTF-8, which has no lone surrogates."""
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError(
+            f"{name} contains a lone surrogate, which is no character of UTF-8."
+        ) from None

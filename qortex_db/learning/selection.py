@@ -135,7 +135,7 @@ class _Rule:
         prior = ArmState()
         self.ids = [arm if isinstance(arm, str) else arm.id for arm in candidates]
         self.states = [states.get(arm_id, prior) for arm_id in self.ids]
-        self._costs = [0 if isinstance(arm, str) else int(arm.token_cost) for arm in candidates]
+        self._costs = [0 if isinstance(arm, str) else arm.token_cost for arm in candidates]
         self._forced = [i for i, state in enumerate(self.states) if state.pulls < min_pulls]
         self._slots = max((k if k > 0 else len(self.ids)) - len(self._forced), 0)
         self._budget = budget

@@ -22,6 +22,8 @@ MAX_LIMIT: Final = 10_000
 MAX_MEASURE: Final = 1e100
 """The largest weight or score: what the server sums and squares of them stays finite."""
 
+_MOST_SHOWN: Final = 10**18  # Python itself refuses to write the longest
+
 # A mapping that is no dict is one to JSON too; what else is unknown, dict() refuses.
 _to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=dict).encode
 
@@ -80,6 +82,9 @@ def all_plain(keys: Sequence[object]) -> bool:
 
 def check_limit(value: object, maximum: int, *, name: str = "limit") -> int:
     """A whole number from 1 to a maximum."""
+    number = as_whole(value)
+    if number is not None and not 1 <= number <= maximum and abs(number) <= _MOST_SHOWN:
+        raise InvalidInputError(f"{name} is {number}; pass a whole number from 1 to {maximum:,}.")
     return check_whole(value, 1, maximum, name=name)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -119,7 +118,7 @@ class Rewards(NamedTuple):
     reward: float = 0.0
 
 
-_NONE: Final = Rewards()
+_NO_REWARDS: Final = Rewards()
 
 
 def sum_rewards(observations: Iterable[tuple[str, float]]) -> dict[str, Rewards]:
@@ -130,7 +129,7 @@ def sum_rewards(observations: Iterable[tuple[str, float]]) -> dict[str, Rewards]
             raise InvalidInputError("An observation is a pair (arm_id, reward).")
         key = validation.check_id(item[0], name="arm_id")
         reward = validation.check_number(item[1], name="reward", low=0, high=1)
-        before = sums.get(key, _NONE)
+        before = sums.get(key, _NO_REWARDS)
         sums[key] = Rewards(before.pulls + 1, before.reward + reward)
     return sums
 
@@ -158,16 +157,20 @@ def check_candidates(candidates: Iterable[Arm | str]) -> tuple[list[Arm | str], 
     validation.check_each_id(ids, name="candidates")
     if len(set(ids)) != len(ids):
         raise InvalidInputError("candidates has an id twice.")
-    for arm in arms:
-        if isinstance(arm, Arm):
-            checks.check_count(arm.token_cost, name="token_cost")
-    return arms, ids
+    return [_with_whole_cost(arm) if isinstance(arm, Arm) else arm for arm in arms], ids
+
+
+def _with_whole_cost(arm: Arm) -> Arm:
+    cost = checks.check_count(arm.token_cost, name="token_cost")
+    return arm if cost is arm.token_cost else replace(arm, token_cost=cost)
 
 
 def check_rules(k: int, token_budget: int, baseline_rate: float, min_pulls: int) -> dict[str, Any]:
     """The options of a selection."""
+    if (most := checks.as_whole(k)) is None:
+        raise InvalidInputError(f"k is a {type(k).__name__}; pass a whole number.")
     return {
-        "k": checks.check_whole(k, -sys.maxsize, sys.maxsize, name="k"),
+        "k": most,
         "token_budget": checks.check_count(token_budget, name="token_budget"),
         "baseline_rate": validation.check_number(
             baseline_rate, name="baseline_rate", low=0, high=1

@@ -41,7 +41,7 @@ class LearnerMetrics:
         return self.total_reward / max(self.total_pulls, 1)
 
 
-class ArmReadings:
+class ArmReads:
     """The arms of all learners, to be read."""
 
     def __init__(self, executor: Executor, *, history: bool = False) -> None:

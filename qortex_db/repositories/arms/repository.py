@@ -25,7 +25,7 @@ from qortex_db.repositories.arms.arguments import (
     sum_rewards,
     which_arms,
 )
-from qortex_db.repositories.arms.reads import ArmReadings, LearnerMetrics, by_arm, by_context
+from qortex_db.repositories.arms.reads import ArmReads, LearnerMetrics, by_arm, by_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _LEAST: Final = 1e-30  # a smaller factor leaves nothing, and would underflow
 
 
-class ArmRepository(ArmReadings):
+class ArmRepository(ArmReads):
     """The arms of all learners.
 
     A change of any number of arms is one statement, and none is lost. Where the history is on, the

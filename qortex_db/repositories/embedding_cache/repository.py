@@ -175,12 +175,7 @@ def _by_hash(texts: object) -> tuple[list[bytes], dict[bytes, str]]:
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise InvalidInputError(f"texts[{number}] is a {type(text).__name__}; pass a str.")
-        try:
-            text_hash = hashlib.sha256(text.encode()).digest()
-        except UnicodeEncodeError:
-            raise InvalidInputError(
-                f"texts[{number}] contains a lone surrogate, which is no character of UTF-8."
-            ) from None
+        text_hash = hashlib.sha256(checks.encoded(text, name=f"texts[{number}]")).digest()
         order.append(text_hash)
         text_of[text_hash] = text
     return order, text_of
