@@ -80,7 +80,7 @@ class FilterStatements:
         return statement if where is None else statement.where(where.clause)
 
     @built_once
-    def facet(self, where: Filter | None, steps: tuple[str, ...]) -> Select[Any]:
+    def facet(self, where: Filter | None, steps: Steps) -> Select[Any]:
         """The values at a path, an array's one by one, and how many rows have each."""
         field = Field(self.table, steps)
         values = func.coalesce(field.elements, func.jsonb_build_array(field.json))

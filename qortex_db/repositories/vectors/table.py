@@ -52,9 +52,13 @@ def _declared_size() -> Select[Any]:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class TableFacts:
-    """What a table's embedding column declares: its dimensions, None where it takes any."""
+    """What an embedding column declares, one object for each of an engine's.
+
+    Attributes:
+        dimensions: None where it takes any.
+    """
 
     dimensions: int | None
 

@@ -119,9 +119,13 @@ class VectorWrites(TableBound):
             number += 1
             try:
                 await self._upsert(batch, first_row=done)
-            except QortexDbError as error:
+            except Exception as error:
                 rows = f"batch {number} (rows {done:,} to {done + len(batch) - 1:,})"
-                raise error.retold(f"{rows}: {error} Earlier batches were written.") from error
+                if isinstance(error, QortexDbError):
+                    told = error.retold(f"{rows}: {error} Earlier batches were written.")
+                    raise told from None
+                error.add_note(f"In {rows}. Earlier batches were written.")  # a record's own
+                raise
             done += len(batch)
             if on_progress is not None and isawaitable(outcome := on_progress(done)):
                 await outcome

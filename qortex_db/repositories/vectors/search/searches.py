@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from qortex_db.filters import values_of
 from qortex_db.repositories import validation
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from qortex_db.filters import Where
-    from qortex_db.repositories.vectors.table import VectorTable
+    from qortex_db.repositories.vectors.table import TableFacts, VectorTable
     from qortex_db.types import EmbeddingInput
 
 
@@ -86,7 +87,6 @@ class VectorSearches(FusedSearches, ExampleSearches):
         count = validation.check_limit(limit, MAX_LIMIT)
         if min_score is not None:
             min_score = vectors.check_score(min_score)
-        facts = await vectors.facts()
         how = approach(
             vectors,
             count,
@@ -96,34 +96,11 @@ class VectorSearches(FusedSearches, ExampleSearches):
             with_embedding=with_embedding,
             knobs=Knobs(ef_search, probes, iterative_scan, oversampling),
         )
+        facts = await vectors.facts()
         params = {"query": vectors.encode_query(embedding, facts), **how.params}
-        rows = await self._answered(vectors, how, params)
+        rows = await _answered(vectors, facts, how, params)
         floor = -math.inf if min_score is None else min_score
         return SearchHits(vectors.hits(rows, floor), requested=count, complete=True)
-
-    async def _answered(
-        self, vectors: VectorTable, how: Approach, params: Mapping[str, Any]
-    ) -> Sequence[Any]:
-        """The rows of a search, from every row where the index gives too few.
-
-        An index that has answered in full will do so again: then the second half stays away.
-        """
-        statements = search_statements(vectors)
-        index = await _index_record(vectors)
-        plain = how.form.guarded and not (how.filter or how.form.settings)
-        lean = plain and index.answers_in_full is True
-        form = replace(how.form, guarded=False) if lean else how.form
-        rows = await vectors.rows(statements.search(how.filter, form), params)
-        if lean and len(rows) < params["candidates"]:
-            index.answers_in_full = False
-            rows = await vectors.rows(statements.search(None, how.form), params)
-        elif (
-            how.filter is None
-            and index.answers_in_full is None
-            and len(rows) == params["candidates"]
-        ):
-            index.answers_in_full = True
-        return rows
 
     async def explain(
         self,
@@ -145,10 +122,10 @@ class VectorSearches(FusedSearches, ExampleSearches):
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
-        facts = await vectors.facts()
         narrowed = vectors.narrow(where, where_document)
         knobs = Knobs(ef_search, probes, iterative_scan, oversampling)
         how = approach(vectors, count, narrowed, exact=exact, knobs=knobs)
+        facts = await vectors.facts()
         statement = Explain(search_statements(vectors).search(how.filter, how.form))
         params = {"query": vectors.encode_query(embedding, facts), **how.params}
         rows = (await vectors.run(statement, params)).rows
@@ -294,18 +271,28 @@ class VectorSearches(FusedSearches, ExampleSearches):
         return SearchGroups(groups.values(), requested=count, complete=full or everything)
 
 
-@dataclass(slots=True)
-class _IndexRecord:
-    """Whether an index has answered plain searches in full; None before the first one."""
-
-    answers_in_full: bool | None = None
+# Which indexes have answered plain searches in full, and which once fell short; none before the
+# first search.
+_answers_in_full: WeakKeyDictionary[TableFacts, bool] = WeakKeyDictionary()
 
 
-async def _index_record(vectors: VectorTable) -> _IndexRecord:
-    """What is remembered of a vector's index, for each engine."""
-    known = await vectors.executor.catalog()
-    key = (_IndexRecord, vectors.qualified_name, vectors.vector.column)
-    record: _IndexRecord | None = known.get(key)
-    if record is None:
-        known[key] = record = _IndexRecord()
-    return record
+async def _answered(
+    vectors: VectorTable, facts: TableFacts, how: Approach, params: Mapping[str, Any]
+) -> Sequence[Any]:
+    """The rows of a search, from every row where the index gives too few.
+
+    An index that has answered in full will do so again: then the second half stays away.
+    """
+    statements = search_statements(vectors)
+    known = _answers_in_full.get(facts)
+    plain = how.form.guarded and not (how.filter or how.form.settings)
+    lean = plain and known is True
+    form = replace(how.form, guarded=False) if lean else how.form
+    rows = await vectors.rows(statements.search(how.filter, form), params)
+    full = len(rows) == params["candidates"]
+    if lean and not full:
+        _answers_in_full[facts] = False
+        rows = await vectors.rows(statements.search(None, how.form), params)
+    elif full and known is None and how.filter is None:
+        _answers_in_full[facts] = True
+    return rows
