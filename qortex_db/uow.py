@@ -55,9 +55,9 @@ class Repositories:
 
     def _forget_repositories(self) -> None:
         """So that those of another executor are made anew."""
-        for name, made in vars(Repositories).items():
-            if isinstance(made, functools.cached_property):
-                self.__dict__.pop(name, None)
+        for name in list(self.__dict__):
+            if isinstance(getattr(type(self), name, None), functools.cached_property):
+                del self.__dict__[name]
 
     @functools.cached_property
     def vectors(self) -> VectorRepository:

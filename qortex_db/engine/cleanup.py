@@ -28,6 +28,6 @@ async def finished(task: asyncio.Future[Any], seconds: float) -> None:
         try:
             await asyncio.wait({task}, timeout=left)
         except asyncio.CancelledError as error:
-            cancelled = error
+            cancelled = cancelled or error
     if cancelled is not None:
         raise cancelled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from sqlalchemy.util import await_only, greenlet_spawn
@@ -57,7 +58,8 @@ class Lease:
         if error is not None and not isinstance(error, Exception):
             # Cancelled, it may still be busy: closing it has the server stop.
             closing = task_of(greenlet_spawn(self._held.invalidate, error))
-            await_only(finished(closing, _CLEANUP_SECONDS))
+            with suppress(asyncio.CancelledError):  # what is on its way goes on
+                await_only(finished(closing, _CLEANUP_SECONDS))
         elif error is not None and is_connection_lost(error):
             self._held.invalidate(error)
         else:

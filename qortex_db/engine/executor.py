@@ -46,7 +46,7 @@ class Executor(Protocol):
         ...
 
 
-# What is in it doesn't change under a running service: one look for each engine is enough.
+# Kept with the engine: what is looked up once for each is known to all its sessions.
 catalogs: WeakKeyDictionary[Any, dict[object, Any]] = WeakKeyDictionary()
 
 

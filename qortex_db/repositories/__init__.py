@@ -1,4 +1,4 @@
-"""Statements and methods, one file a table. Repositories never begin, commit or roll back."""
+"""Statements and methods, one room a subject. Repositories never begin, commit or roll back."""
 
 from qortex_db.repositories.arms.repository import ALL_CONTEXTS, ArmRepository, LearnerMetrics
 from qortex_db.repositories.embedding_cache.repository import (

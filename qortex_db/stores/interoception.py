@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db.observability import traced
 from qortex_db.repositories import EdgeStats
@@ -66,8 +66,17 @@ class PostgresInteroceptionStore:
         await self._handle.close()
 
 
+# What qortex's own edges know nothing of.
+_FURTHER: Final = {field.name for field in fields(EdgeStats)} - {
+    "hit_count",
+    "scores",
+    "last_seen",
+}
+
+
 def _stamped_now(edge: EdgeStatsLike) -> EdgeStats:
     """All that an edge says, but its time: qortex writes what is no date there."""
-    known = [field.name for field in fields(EdgeStats) if hasattr(edge, field.name)]
-    said = {name: getattr(edge, name) for name in known}
-    return EdgeStats(**said | {"hit_count": edge.hit_count, "scores": edge.scores, "last_seen": ""})
+    further: dict[str, Any] = {
+        name: getattr(edge, name) for name in _FURTHER if hasattr(edge, name)
+    }
+    return EdgeStats(edge.hit_count, edge.scores, **further)
