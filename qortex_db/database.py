@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -266,14 +267,15 @@ class Database(Repositories):
 
     async def _warm_up(self, engine: AsyncEngine, count: int) -> None:
         try:
-            connections = await asyncio.gather(*(engine.connect() for _ in range(count)))
+            # The stack closes those that are there, whatever becomes of the others.
+            async with AsyncExitStack() as opened:
+                opening = (opened.enter_async_context(engine.connect()) for _ in range(count))
+                await asyncio.gather(*opening)
         except Exception as error:
             translated = translate(error)
             if translated is None:
                 raise
             raise translated from None
-        for connection in connections:
-            await connection.close()
 
     async def _check(self, wanted: int | None) -> None:
         extension = (await self.executor.run(_EXTENSION, {})).rows

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -144,3 +147,18 @@ async def test_an_exhausted_pool_and_a_slow_statement_have_their_own_errors(dsn:
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
     with pytest.raises(UnavailableError, match="Check that the server runs"):
         await Database.connect("postgresql://u:p@127.0.0.1:1/db").open()
+
+
+async def test_an_opening_that_is_cancelled_leaves_no_connection_behind(
+    dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for wait in range(40):  # milliseconds: at whatever it does
+        database = Database.connect(dsn)
+        opening = asyncio.create_task(database.open())
+        await asyncio.sleep(wait / 1000)
+        opening.cancel()
+        with suppress(asyncio.CancelledError):
+            await opening
+        await database.close()
+        gc.collect()  # where SQLAlchemy would meet a connection that nobody has given back
+    assert [record.getMessage() for record in caplog.records if record.name != "qortex_db"] == []
