@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 DIMENSIONS = 8
 MEMORY = Path("/dev/shm")  # noqa: S108 - a database's 300 files take 50 ms and more on a disk
 ENOUGH_MEMORY = 4 * 2**30
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is imported and collected stays: no collection of garbage looks through it
 
 
 @pytest.fixture(autouse=True)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 SAMPLE = load_sample()
 PASSAGES = np.load(ROOT / "benchmarks" / "pydocs" / "passages.npy").astype(np.float32)
+UNIT = PASSAGES / np.linalg.norm(PASSAGES, axis=1, keepdims=True)
 QUERIES = SAMPLE.question_embeddings
 SHARES = {"all": 1.0, "half": 0.5, "tenth": 0.1, "hundredth": 0.01, "thousandth": 0.001}
 
@@ -85,8 +86,7 @@ async def pydocs(loaded: str) -> AsyncIterator[Database]:
 
 def nearest(query: NDArray[np.float32], mask: Sequence[bool] | None = None) -> list[str]:
     """All ids that a mask leaves, nearest first."""
-    unit = PASSAGES / np.linalg.norm(PASSAGES, axis=1, keepdims=True)
-    order = np.argsort(-(unit @ query), kind="stable")
+    order = np.argsort(-(UNIT @ query), kind="stable")
     return [f"p{i:04}" for i in order if mask is None or mask[i]]
 
 
@@ -184,8 +184,7 @@ async def test_settings_of_a_search_do_not_stay_in_its_transaction(pydocs: Datab
 
 
 async def test_a_range_holds_all_that_are_similar_enough_and_no_other(pydocs: Database) -> None:
-    unit = PASSAGES / np.linalg.norm(PASSAGES, axis=1, keepdims=True)
-    similarities = unit @ QUERIES[3]
+    similarities = UNIT @ QUERIES[3]
     found = await pydocs.vectors.range_search(QUERIES[3], min_score=0.25)
     assert len(found) == int((similarities >= 0.25).sum())
     assert found.complete
@@ -286,8 +285,7 @@ async def test_mmr_search_is_the_plain_order_at_lambda_one_and_differs_below(
 async def test_multi_search_gives_each_row_once_by_its_best_score(pydocs: Database) -> None:
     queries = QUERIES[:4]
     found = await pydocs.vectors.multi_search(list(queries), limit=30, exact=True)
-    unit = PASSAGES / np.linalg.norm(PASSAGES, axis=1, keepdims=True)
-    best = (unit @ queries.T).max(axis=1)
+    best = (UNIT @ queries.T).max(axis=1)
     right = [f"p{i:04}" for i in np.argsort(-best, kind="stable")[:30]]
     assert [hit.id for hit in found] == right
     assert [hit.score for hit in found] == pytest.approx(sorted(best, reverse=True)[:30], abs=1e-4)
@@ -296,22 +294,20 @@ async def test_multi_search_gives_each_row_once_by_its_best_score(pydocs: Databa
 
 
 def nearest_to_any(queries: NDArray[np.float32], share: str) -> list[str]:
-    unit = PASSAGES / np.linalg.norm(PASSAGES, axis=1, keepdims=True)
-    best = (unit @ queries.T).max(axis=1)
+    best = (UNIT @ queries.T).max(axis=1)
     return [f"p{i:04}" for i in np.argsort(-best, kind="stable") if PAYLOADS[i][share]]
 
 
 async def test_recommend_searches_from_the_examples_and_leaves_them_out(pydocs: Database) -> None:
-    unit = PASSAGES / np.linalg.norm(PASSAGES, axis=1, keepdims=True)
     query = QUERIES[5] / np.linalg.norm(QUERIES[5])
     found = await pydocs.vectors.recommend(["p0010", "p0011", query], ["p0500"], exact=True)
-    liked = (unit[10] + unit[11] + query) / 3
-    aim = liked + (liked - unit[500])
+    liked = (UNIT[10] + UNIT[11] + query) / 3
+    aim = liked + (liked - UNIT[500])
     examples = {"p0010", "p0011", "p0500"}
     right = [key for key in nearest(aim / np.linalg.norm(aim)) if key not in examples]
     assert [hit.id for hit in found] == right[:10]
     approximate = await pydocs.vectors.recommend(["p0010"])
-    right = [key for key in nearest(unit[10]) if key != "p0010"]
+    right = [key for key in nearest(UNIT[10]) if key != "p0010"]
     assert recall(approximate, right) >= 0.9
     assert len(approximate) == 10
 
