@@ -22,6 +22,7 @@ from qortex_db.repositories.vectors.search.diversity import most_diverse
 from support.catalogue import execute
 from support.commands import ROOT
 from support.roundtrips import counted
+from support.servers import copied
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -49,15 +50,10 @@ TEXTS = [passage["text"] for passage in SAMPLE.passages]
 
 
 @pytest.fixture(scope="module")
-def loaded(server: EmbeddedServer) -> Iterator[str]:
+def loaded(server: EmbeddedServer, template384: str) -> Iterator[str]:
     """The passages of pydocs, each with a payload, and documents where the sample has them."""
-    name = "pydocs"
 
-    async def load() -> None:
-        await execute(server.dsn(), f"CREATE DATABASE {name}")
-        dsn = server.dsn(name)
-        await migrations.upgrade(Settings(dsn=dsn))
-
+    async def load(dsn: str) -> None:
         async def fill() -> None:
             async with Database.connect(dsn) as db:
                 await db.vectors.ingest(
@@ -73,9 +69,9 @@ def loaded(server: EmbeddedServer) -> Iterator[str]:
         await migrations.rebuild_index(Settings(dsn=dsn), load=fill)
         await execute(dsn, "ANALYZE")
 
-    asyncio.run(load())
-    yield server.dsn(name)
-    asyncio.run(execute(server.dsn(), f"DROP DATABASE {name} WITH (FORCE)"))
+    with copied(server, template384) as dsn:
+        asyncio.run(load(dsn))
+        yield dsn
 
 
 @pytest.fixture
