@@ -41,7 +41,8 @@ check: $(VENV)/.dev ## Format, lint, types, layers: seconds
 	$(BIN)/lint-imports
 
 quick: $(VENV)/.dev ## The tests that take no long time, on a real server: less than a minute
-	$(BIN)/pytest $(PARALLEL) -m "not slow and not qortex"
+	$(BIN)/pytest $(PARALLEL) -m "not slow and not qortex" \
+		--timeout 20 --durations 5 --durations-min 1 # what takes longer has to be marked slow
 
 test: check ## Every check and every test, on a real server: minutes
 	$(BIN)/pytest $(PARALLEL) -m "not qortex"

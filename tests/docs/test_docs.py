@@ -18,6 +18,8 @@ from support.pages import BLOCK, program
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 COMING_FROM = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/coming_from/*.md"))
 
 

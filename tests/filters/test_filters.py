@@ -115,11 +115,13 @@ def compare(dsn: str, strategy: Any, examples: int) -> None:
             runner.run(context.__aexit__(None, None, None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", oracle.ORACLE)
 def test_an_operator_matches_what_the_oracle_says(operator: str, empty_dsn: str) -> None:
     compare(empty_dsn, oracle.cases(operator), 60)
 
 
+@pytest.mark.slow
 def test_combined_filters_match_what_the_oracle_says(empty_dsn: str) -> None:
     strategy = oracle.documents(oracle.VALUES).flatmap(
         lambda stored: oracle.TREES.map(lambda where: (stored, where))
@@ -706,6 +708,7 @@ def quoted(value: Any) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
+@pytest.mark.slow
 async def test_every_kind_of_index_serves_its_operators(each_empty_dsn: str) -> None:
     table = notes()
     indexes = {key: payload_index(table, *key) for key in DECLARED}
@@ -726,6 +729,7 @@ async def test_every_kind_of_index_serves_its_operators(each_empty_dsn: str) -> 
         assert str(indexes["kind", "keyword"].name) in used
 
 
+@pytest.mark.slow
 async def test_equality_goes_through_containment_where_no_index_of_the_path_is_declared(
     empty_dsn: str,
 ) -> None:
@@ -738,6 +742,7 @@ async def test_equality_goes_through_containment_where_no_index_of_the_path_is_d
             assert str(containment.name) in used, (where, used)
 
 
+@pytest.mark.slow
 async def test_the_planner_knows_how_many_rows_match(empty_dsn: str) -> None:
     """So that it chooses well between an index of the payload and one of the vectors."""
     for kinds in ((), (("half", "integer"), ("kind", "keyword"))):

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from qortex_db.embedded import EmbeddedServer
 
+pytestmark = pytest.mark.slow
+
 HISTORY = [
     script.revision
     for script in reversed(list(ScriptDirectory(str(migrations.locate())).walk_revisions()))

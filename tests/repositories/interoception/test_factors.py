@@ -213,6 +213,7 @@ async def write_in_parts(db: Database, name: str, rng: random.Random) -> None:
             fail(0.2, rng)
 
 
+@pytest.mark.slow
 async def test_a_follower_of_many_writers_ends_up_with_the_table(db: Database) -> None:
     rng = random.Random(2)  # noqa: S311 - a fixed choice
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from qortex_db import SearchHits
     from qortex_db.embedded import EmbeddedServer
 
+pytestmark = pytest.mark.slow
+
 PASSAGES = np.load(ROOT / "benchmarks" / "pydocs" / "passages.npy").astype(np.float32)[:3000]
 QUERIES = np.load(ROOT / "benchmarks" / "pydocs" / "queries.npy").astype(np.float32)
 

@@ -91,6 +91,7 @@ def recall(found: SearchHits, right: list[str]) -> float:
     return len({hit.id for hit in found} & set(wanted)) / len(wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("form", ["dictionary", "expression"])
 async def test_a_filter_of_any_selectivity_gives_full_and_right_answers(
@@ -536,6 +537,7 @@ async def test_the_recall_of_the_index_is_measured_against_exact_answers(pydocs:
     assert (probe.sample, probe.limit, probe.ef_search) == (20, 10, 10)
 
 
+@pytest.mark.slow
 async def test_tuning_finds_the_smallest_ef_search_that_reaches_the_recall(
     pydocs: Database,
 ) -> None:
