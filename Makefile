@@ -4,8 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 WORKERS ?= 2
+# worksteal: no worker waits for the last long file of the other.
+PARALLEL := --numprocesses $(WORKERS) --dist worksteal
+# Hundreds of processes start here: what they import is compiled once.
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test test-qortex test-lowest bench format docs clean
+.PHONY: help demo check quick test test-qortex test-lowest bench format docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,12 +34,18 @@ $(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
 demo: $(VENV)/.demo ## Real text searched by meaning, feedback learned from, state kept
 	@$(BIN)/qortex-db demo
 
-test: $(VENV)/.dev ## Every check: format, lint, types, layers, tests on a real server
+check: $(VENV)/.dev ## Format, lint, types, layers: seconds
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile -m "not qortex"
+
+quick: $(VENV)/.dev ## The tests that take no long time, on a real server: less than a minute
+	$(BIN)/pytest $(PARALLEL) -m "not slow and not qortex" \
+		--timeout 20 --durations 5 --durations-min 1 # what takes longer has to be marked slow
+
+test: check ## Every check and every test, on a real server: minutes
+	$(BIN)/pytest $(PARALLEL) -m "not qortex"
 
 test-qortex: $(VENV)/.dev ## qortex 0.8.1 and its own tests on our stores
 	$(BIN)/pytest -m qortex
@@ -44,7 +54,7 @@ test-lowest: ## The tests at the oldest versions that the package works with
 	@$(PYTHON) -m venv $(VENV)-lowest
 	@$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints-lowest.txt --editable ".[dev]"
-	$(VENV)-lowest/bin/pytest --numprocesses $(WORKERS) --dist loadfile -m "not qortex"
+	$(VENV)-lowest/bin/pytest $(PARALLEL) -m "not qortex"
 
 $(VENV)/.bench: $(VENV)/.dev
 	@$(INSTALL) --editable ".[bench]"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import gc
 import os
 import shutil
 import tempfile
-from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ import pytest
 
 import factories
 from qortex_db import Database, Settings, migrations
-from support.servers import execute, start
+from support.servers import copied, execute, start
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 DIMENSIONS = 8
 MEMORY = Path("/dev/shm")  # noqa: S108 - a database's 300 files take 50 ms and more on a disk
 ENOUGH_MEMORY = 4 * 2**30
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is imported and collected stays: no collection of garbage looks through it
 
 
 @pytest.fixture(autouse=True)
@@ -84,46 +88,32 @@ def template384(server: EmbeddedServer) -> str:
     return _template(server, "template_384", 384)
 
 
-_numbers = iter(range(1_000_000))
-_used: defaultdict[EmbeddedServer, list[str]] = defaultdict(list)
-
-
-def _fresh(server: EmbeddedServer, template: str) -> Iterator[str]:
-    name = f"test_{next(_numbers)}"
-    # Test fixtures may run inside an event loop's thread only between tests: asyncio.run is fine.
-    execute(
-        server,
-        *_used.pop(server, ()),
-        # The other strategy writes all to the log as well, and leaves no relation cache behind.
-        f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY',
-    )
-    yield server.dsn(name)
-    # With the next one's connection; the last one ends with the server.
-    _used[server].append(f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
 @pytest.fixture
 def dsn(server: EmbeddedServer, template: str) -> Iterator[str]:
     """A migrated database whose vectors have 8 dimensions."""
-    yield from _fresh(server, template)
+    with copied(server, template) as dsn:
+        yield dsn
 
 
 @pytest.fixture
 def dsn384(server: EmbeddedServer, template384: str) -> Iterator[str]:
     """A migrated database whose vectors have 384 dimensions."""
-    yield from _fresh(server, template384)
+    with copied(server, template384) as dsn:
+        yield dsn
 
 
 @pytest.fixture
 def empty_dsn(server: EmbeddedServer) -> Iterator[str]:
     """A database without anything."""
-    yield from _fresh(server, "template0")
+    with copied(server, "template0") as dsn:
+        yield dsn
 
 
 @pytest.fixture(params=["server16", "server"], ids=["16", "18"])
 def each_empty_dsn(request: pytest.FixtureRequest) -> Iterator[str]:
     """A database without anything, on each version of PostgreSQL."""
-    yield from _fresh(request.getfixturevalue(request.param), "template0")
+    with copied(request.getfixturevalue(request.param), "template0") as dsn:
+        yield dsn
 
 
 @pytest.fixture

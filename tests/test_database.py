@@ -117,6 +117,7 @@ async def test_everything_works_in_a_schema_of_its_own(empty_dsn: str) -> None:
     }
 
 
+@pytest.mark.slow
 async def test_without_a_server_given_the_embedded_one_is_used(folder: Path) -> None:
     settings = Settings(embedded_path=folder / "mine" / "postgres", dimensions=3)
     await migrations.upgrade(settings, embedded=True)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from qortex_db.embedded import EmbeddedServer
 
+pytestmark = pytest.mark.slow
+
 # Says that it is there, waits for a line, and leaves as a program does: without a word.
 JOIN = """
 import sys, warnings

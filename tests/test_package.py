@@ -17,6 +17,8 @@ from support.commands import ROOT, program
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 INI = "[alembic]\nscript_location = qortex_db:_alembic\n"
 BUILD = "from hatchling.build import build_wheel; build_wheel(__import__('sys').argv[1])"
 PROGRAM = """

@@ -12,6 +12,8 @@ from support.commands import run
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 
 def test_upgrade_check_status_and_downgrade(empty_dsn: str) -> None:
     given = {"PGVECTOR_DSN": empty_dsn, "QORTEX_VEC_DIMENSIONS": "8"}

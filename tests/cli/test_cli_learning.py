@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from support.commands import Result
 
+pytestmark = pytest.mark.slow
+
 COMMAND = (sys.executable, "-m", "qortex_db")
 SQL = {"task": "sql"}
 

@@ -22,6 +22,8 @@ from support.commands import run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "qortex_db", "demo"]
 
 

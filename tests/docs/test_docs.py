@@ -21,6 +21,8 @@ from qortex_db.repositories import VectorRepository
 from support.commands import ROOT
 from support.pages import BLOCK, program
 
+pytestmark = pytest.mark.slow
+
 DOCS = ROOT / "docs"
 COMING_FROM = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/coming_from/*.md"))
 

@@ -19,6 +19,8 @@ from qortex_db import Database, Settings, migrations
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 UP = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
 RIGHT = [0.9, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
     from qortex_db.embedded import EmbeddedServer
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(5)
 MATRIX = RNG.normal(size=(5_000, 8)).astype(np.float32)
 VECTOR = [1.0] * 8

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parents[2] / "docs/vectors/filters.md"
 
 
-def notes() -> Table:
+def notes(name: str = "notes") -> Table:
     """A table of its own, since an index stays declared on it."""
     return Table(
-        "notes",
+        name,
         MetaData(),
         Column("id", Text, primary_key=True),
         Column("payload", JSONB),
@@ -85,13 +85,13 @@ async def store(connection: AsyncConnection, table: Table, *payloads: Any) -> No
     await connection.execute(insert(table), rows)
 
 
-def compare(dsn: str, table: Table, strategy: Any, examples: int) -> None:
-    """Documents and filters of a strategy, on the server and by the oracle."""
+def compare(dsn: str, strategy: Any, examples: int) -> None:
+    """Documents and filters of a strategy, on the server and by the oracle; with indexes too."""
+    tables = (notes("bare"), indexed_notes())
     with asyncio.Runner() as runner:
-        context = connected(dsn, table)
+        context = connected(dsn, *tables)
         connection = runner.run(context.__aenter__())
-        if table.indexes:
-            runner.run(connection.execute(text("SET enable_seqscan = off")))
+        runner.run(connection.execute(text("SET enable_seqscan = off")))
 
         @settings(
             max_examples=examples,
@@ -103,10 +103,11 @@ def compare(dsn: str, table: Table, strategy: Any, examples: int) -> None:
         @given(strategy)
         def check(case: tuple[list[Any], dict[str, Any]]) -> None:
             stored, where = case
-            runner.run(store(connection, table, *stored))
             expected = [i for i, document in enumerate(stored) if oracle.holds(document, where)]
-            got = runner.run(found(connection, table, where))
-            assert sorted(map(int, got)) == expected, (stored, where)
+            for table in tables:
+                runner.run(store(connection, table, *stored))
+                got = runner.run(found(connection, table, where))
+                assert sorted(map(int, got)) == expected, (table.name, stored, where)
 
         try:
             check()
@@ -114,21 +115,18 @@ def compare(dsn: str, table: Table, strategy: Any, examples: int) -> None:
             runner.run(context.__aexit__(None, None, None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", oracle.ORACLE)
 def test_an_operator_matches_what_the_oracle_says(operator: str, empty_dsn: str) -> None:
-    compare(empty_dsn, notes(), oracle.cases(operator), 60)
+    compare(empty_dsn, oracle.cases(operator), 60)
 
 
-@pytest.mark.parametrize("operator", oracle.ORACLE)
-def test_an_operator_matches_the_same_through_its_indexes(operator: str, empty_dsn: str) -> None:
-    compare(empty_dsn, indexed_notes(), oracle.cases(operator), 60)
-
-
+@pytest.mark.slow
 def test_combined_filters_match_what_the_oracle_says(empty_dsn: str) -> None:
     strategy = oracle.documents(oracle.VALUES).flatmap(
         lambda stored: oracle.TREES.map(lambda where: (stored, where))
     )
-    compare(empty_dsn, indexed_notes(), strategy, 150)
+    compare(empty_dsn, strategy, 150)
 
 
 def test_the_oracle_knows_every_operator() -> None:
@@ -710,6 +708,7 @@ def quoted(value: Any) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
+@pytest.mark.slow
 async def test_every_kind_of_index_serves_its_operators(each_empty_dsn: str) -> None:
     table = notes()
     indexes = {key: payload_index(table, *key) for key in DECLARED}
@@ -730,6 +729,7 @@ async def test_every_kind_of_index_serves_its_operators(each_empty_dsn: str) -> 
         assert str(indexes["kind", "keyword"].name) in used
 
 
+@pytest.mark.slow
 async def test_equality_goes_through_containment_where_no_index_of_the_path_is_declared(
     empty_dsn: str,
 ) -> None:
@@ -742,6 +742,7 @@ async def test_equality_goes_through_containment_where_no_index_of_the_path_is_d
             assert str(containment.name) in used, (where, used)
 
 
+@pytest.mark.slow
 async def test_the_planner_knows_how_many_rows_match(empty_dsn: str) -> None:
     """So that it chooses well between an index of the payload and one of the vectors."""
     for kinds in ((), (("half", "integer"), ("kind", "keyword"))):

@@ -15,6 +15,8 @@ from support.hosting import HEAD, OURS, Project, declare, ours_is_current
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def project(tmp_path: Path, empty_dsn: str, request: pytest.FixtureRequest) -> Project:

@@ -16,6 +16,8 @@ from qortex_db import Settings, migrations
 from support.catalogue import VERSION_TABLE, execute, relations, rows
 from support.hosting import HEAD, Page, Project, declare, ours_is_current
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def project(tmp_path: Path, empty_dsn: str) -> Project:

@@ -311,6 +311,7 @@ TYPED: list[tuple[str, Any, Any]] = [
 ]
 
 
+@pytest.mark.slow
 async def test_what_a_hosts_type_makes_of_a_value_is_stored_on_every_way(
     db: Database, empty_dsn: str
 ) -> None:
@@ -454,6 +455,7 @@ async def test_loaded_objects_of_models_that_inherit_are_refreshed(db: Database)
         assert [one.payload for one in loaded] == [{"read": True}] * 2
 
 
+@pytest.mark.slow
 async def test_any_number_of_loaded_objects_is_refreshed(db: Database) -> None:
     halved = db.collection(Halved)
     await halved.ingest({"id": f"{i}", "embedding": V} for i in range(33_000))

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from qortex_db.embedded import EmbeddedServer
 
+pytestmark = pytest.mark.slow
+
 HEAD = migrations.head_revision()
 
 CALL = """

@@ -15,12 +15,15 @@ from qortex_db import LockTimeoutError, Settings, UnavailableError, migrations
 from qortex_db.migrations import busy_tables
 from support.catalogue import catalogue, execute, rows
 from support.commands import BIN, ROOT, Result, alembic, program
+from support.servers import copied
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
     from qortex_db.embedded import EmbeddedServer
+
+pytestmark = pytest.mark.slow
 
 HISTORY = [
     script.revision
@@ -113,10 +116,9 @@ def filled(server: EmbeddedServer) -> str:
 
 
 @pytest.fixture
-async def filled_dsn(server: EmbeddedServer, filled: str) -> AsyncIterator[str]:
-    await execute(server.dsn(), f"CREATE DATABASE a_copy TEMPLATE {filled}")
-    yield server.dsn("a_copy")
-    await execute(server.dsn(), "DROP DATABASE a_copy WITH (FORCE)")
+def filled_dsn(server: EmbeddedServer, filled: str) -> Iterator[str]:
+    with copied(server, filled) as dsn:
+        yield dsn
 
 
 async def test_nobody_waits_for_a_second_while_every_revision_goes_up_and_down(

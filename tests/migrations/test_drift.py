@@ -50,6 +50,8 @@ from support.pages import BLOCK, program
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.slow
+
 VEC, FACTORS, EDGES, ARMS = (
     "qortex_vectors",
     "interoception_factors",

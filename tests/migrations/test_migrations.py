@@ -75,6 +75,7 @@ async def test_downgrade_leaves_a_schema_that_was_there(empty_dsn: str) -> None:
     }
 
 
+@pytest.mark.slow
 async def test_each_revision_goes_down_and_up_again(empty_dsn: str) -> None:
     settings = Settings(dsn=empty_dsn)
     scripts = ScriptDirectory(str(migrations.locate()))

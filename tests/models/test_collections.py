@@ -452,6 +452,7 @@ def distances(metric: str, vectors: Any, query: Any) -> Any:
     }[metric]
 
 
+@pytest.mark.slow
 def test_statements_of_tables_that_a_program_makes_all_the_time_are_let_go(
     engine: AsyncEngine,
 ) -> None:
@@ -466,6 +467,7 @@ def test_statements_of_tables_that_a_program_makes_all_the_time_are_let_go(
     assert sum(table() is not None for table in tables) <= MAX_STATEMENTS + 1
 
 
+@pytest.mark.slow
 async def test_forms_of_batches_are_kept_up_to_a_bound(engine: AsyncEngine) -> None:
     names = [f"c{number}" for number in range(7)]
     columns = {name: mapped_column(Text) for name in names}

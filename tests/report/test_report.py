@@ -274,6 +274,7 @@ async def test_values_of_every_kind_are_drawn(db: Database, dsn: str) -> None:
         assert 0 <= float(circle) <= 300
 
 
+@pytest.mark.slow
 async def test_a_large_database_takes_no_more_statements_and_a_page_of_bounded_size(
     dsn: str,
 ) -> None:

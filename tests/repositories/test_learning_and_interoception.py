@@ -129,6 +129,7 @@ async def test_two_hundred_writers_of_one_key_are_each_counted(db: Database) -> 
     assert weights["f"] == pytest.approx(1.0 + 30 * 0.1 + 20 * 0.03)
 
 
+@pytest.mark.slow
 async def test_batches_in_any_order_and_deletes_never_deadlock(db: Database) -> None:
     ids = [f"v{i:02}" for i in range(40)]
     rng = np.random.default_rng(3)

@@ -12,6 +12,8 @@ import pytest
 
 from qortex_db import Database, Settings
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 20.0
 WORKER = Path(__file__).with_name("memory_worker.py")
 ENOUGH_BYTES = 10_000

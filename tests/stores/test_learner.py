@@ -434,6 +434,7 @@ async def test_sixteen_tasks_observing_one_arm_are_each_counted(learner: Learner
     assert numbers(await learner.store.get("a")) == (81.0, 81.0, 160, 80.0)
 
 
+@pytest.mark.slow
 async def test_processes_that_share_a_learner_lose_nothing(db: Database, dsn: str) -> None:
     starts = (program(sys.executable, str(WORKER), dsn, str(seed)) for seed in range(3))
     done = await asyncio.gather(*starts)

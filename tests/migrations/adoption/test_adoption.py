@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 HEAD = migrations.head_revision()
 NAME = "ix_qortex_vectors_vec"
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Table
 
+pytestmark = pytest.mark.slow
+
 NOW = "concurrently=False"
 COSINE = "opclass='vector_cosine_ops', ef_construction=64"
 EXTENSION = "CREATE EXTENSION vector"

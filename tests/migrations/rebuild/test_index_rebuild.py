@@ -32,6 +32,8 @@ from support.pages import BLOCK, program
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+pytestmark = pytest.mark.slow
+
 NAME = "ix_qortex_vectors_vec"
 DEFINITION = (
     f"CREATE INDEX {NAME} ON public.qortex_vectors USING hnsw (vec public.vector_cosine_ops)"

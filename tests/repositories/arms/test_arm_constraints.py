@@ -52,6 +52,7 @@ async def test_the_server_refuses_what_is_no_posterior(
     assert await db.arms.get("l", "a") == before
 
 
+@pytest.mark.slow
 async def test_rows_that_break_them_are_named_left_alone_and_waited_for(empty_dsn: str) -> None:
     settings = Settings(dsn=empty_dsn, dimensions=2)
     await migrations.upgrade(settings, "qortex_db_0006")

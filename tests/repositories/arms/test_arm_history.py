@@ -289,6 +289,7 @@ class Everybody:
             await asyncio.sleep(0.002)
 
 
+@pytest.mark.slow
 async def test_states_counts_and_history_agree_after_everybody_wrote_at_once(dsn: str) -> None:
     settings = Settings(dsn=dsn, learning_history=True, pool_max_size=5)
     async with (

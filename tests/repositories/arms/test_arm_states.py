@@ -18,6 +18,8 @@ from support.arm_model import FLOOR, ArmModel
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 CONTEXTS: list[dict[str, Any]] = [{}, {"task": "sql"}, {"task": 1}]
 arm = st.sampled_from(["a", "b", "é", "a'\"\\{}", "Z"])
 some_arms = st.lists(arm, max_size=6)

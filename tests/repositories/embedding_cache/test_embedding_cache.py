@@ -334,6 +334,7 @@ async def test_a_smaller_bound_is_reached_step_by_step(dsn: str, db: Database) -
     assert sizes[-1] <= 64
 
 
+@pytest.mark.slow
 async def test_evicting_reads_no_more_of_a_large_table(dsn: str, db: Database) -> None:
     await embed(db, ["a"], Model())
     await execute(
@@ -360,6 +361,7 @@ async def test_evicting_reads_no_more_of_a_large_table(dsn: str, db: Database) -
     assert await tuples() - before < 10 * 3 * 60  # ten groups of 32, not 50,000 rows
 
 
+@pytest.mark.slow
 async def test_many_tasks_insert_and_evict_at_once_without_an_error(dsn: str) -> None:
     rng = np.random.default_rng(0)
     settings = Settings(dsn=dsn, pool_max_size=8)
@@ -379,6 +381,7 @@ async def test_many_tasks_insert_and_evict_at_once_without_an_error(dsn: str) ->
     assert await rows(dsn, deadlocks) == ["0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", [0, 3_000])
 async def test_the_same_texts_in_opposite_orders_do_not_deadlock(dsn: str, bound: int) -> None:
     together = asyncio.Barrier(4)
@@ -396,6 +399,7 @@ async def test_the_same_texts_in_opposite_orders_do_not_deadlock(dsn: str, bound
     assert await count(dsn) == 15_000 if bound == 0 else await count(dsn) <= bound
 
 
+@pytest.mark.slow
 async def test_two_processes_that_embed_the_same_texts_both_succeed(dsn: str) -> None:
     code = (
         "import asyncio, sys, numpy as np; from qortex_db import Database\n"

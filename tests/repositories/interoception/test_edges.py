@@ -167,6 +167,7 @@ async def test_many_promoters_share_the_edges_among_them(db: Database) -> None:
     assert await db.edges.load() == {}
 
 
+@pytest.mark.slow
 async def test_every_hit_of_many_processes_is_promoted_once_or_still_there(
     dsn: str, db: Database
 ) -> None:

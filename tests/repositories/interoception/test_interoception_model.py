@@ -14,6 +14,8 @@ from sqlalchemy import text
 
 from qortex_db import Database, EdgeStats, EdgeSummary, Promotion
 
+pytestmark = pytest.mark.slow
+
 HALF_LIFE = 1e8  # so long that what a test takes is nothing
 DELTAS = {"accepted": 0.1, "rejected": -0.05, "partial": 0.03}
 NODES = st.sampled_from(["a", "b", "c", "ä", "Z"])

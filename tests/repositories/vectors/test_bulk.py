@@ -15,6 +15,8 @@ from support.roundtrips import counted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 MATRIX = np.random.default_rng(3).normal(size=(5_000, 8)).astype(np.float32)
 
 

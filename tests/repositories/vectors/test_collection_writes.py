@@ -250,6 +250,7 @@ async def test_records_that_name_nothing_of_it_change_nothing_of_it(db: Database
     assert found.payload == {"x": 1}
 
 
+@pytest.mark.slow
 async def test_what_was_streamed_can_be_ingested_again(db: Database) -> None:
     items = db.collection(Item)
     given = [

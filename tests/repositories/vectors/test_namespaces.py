@@ -186,6 +186,7 @@ READS: dict[str, Callable[[VectorRepository], Awaitable[Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", KINDS)
 async def test_reads_are_those_of_a_table_with_this_tenants_rows_alone(
     db: Database, model: type[Any]
@@ -217,6 +218,7 @@ WRITES: dict[str, Callable[[VectorRepository], Awaitable[Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", KINDS)
 async def test_writes_are_too_and_another_tenants_rows_stay_as_they_are(
     db: Database, model: type[Any]
@@ -309,6 +311,7 @@ def test_a_namespace_that_may_be_null_is_refused_when_it_is_declared() -> None:
             tenant: Mapped[str | None]
 
 
+@pytest.mark.slow
 async def test_a_large_tenants_searches_walk_an_index_of_its_rows_alone(
     db: Database, empty_dsn: str
 ) -> None:

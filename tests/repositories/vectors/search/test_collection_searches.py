@@ -22,12 +22,16 @@ from qortex_db import (
 from qortex_db.types import SparseVector
 from support.catalogue import execute
 from support.commands import ROOT
+from support.loading import indexed_at_the_end
+from support.servers import copied
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from qortex_db import SearchHits
     from qortex_db.embedded import EmbeddedServer
+
+pytestmark = pytest.mark.slow
 
 PASSAGES = np.load(ROOT / "benchmarks" / "pydocs" / "passages.npy").astype(np.float32)[:3000]
 QUERIES = np.load(ROOT / "benchmarks" / "pydocs" / "queries.npy").astype(np.float32)
@@ -89,32 +93,21 @@ SCORES: dict[type[Any], Any] = {
 
 @pytest.fixture(scope="module")
 def loaded(server: EmbeddedServer) -> Iterator[str]:
-    name = "collections"
-
-    async def load() -> None:
-        await execute(server.dsn(), f"CREATE DATABASE {name}")
-        await execute(server.dsn(name), "CREATE EXTENSION vector")
-        async with Database.connect(server.dsn(name)) as db:
+    async def load(dsn: str) -> None:
+        await execute(dsn, "CREATE EXTENSION vector")
+        async with (
+            Database.connect(dsn) as db,
+            indexed_at_the_end(db.engine, Host.metadata.sorted_tables),
+        ):
             for model in SCORES:
-                table: Any = model.__table__
-                indexes, table.indexes = table.indexes, set()  # built after the load
-                async with db.engine.begin() as connection:
-                    await connection.run_sync(table.create)
-                table.indexes = indexes
                 await db.collection(model).ingest(
                     {"id": f"p{i:04}", "embedding": row, "payload": {"half": i % 2 == 0}}
                     for i, row in enumerate(PASSAGES)
                 )
-                async with db.engine.begin() as connection:
-                    for index in indexes:
-                        await connection.run_sync(index.create)
-            async with db.engine.begin() as connection:
-                await connection.run_sync(Several.__table__.create)  # type: ignore[attr-defined]
-                await connection.exec_driver_sql("ANALYZE")
 
-    asyncio.run(load())
-    yield server.dsn(name)
-    asyncio.run(execute(server.dsn(), f"DROP DATABASE {name} WITH (FORCE)"))
+    with copied(server, "template0") as dsn:
+        asyncio.run(load(dsn))
+        yield dsn
 
 
 @pytest.fixture

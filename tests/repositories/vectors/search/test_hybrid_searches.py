@@ -25,7 +25,9 @@ from qortex_db import (
 from qortex_db.cli.sample import load_sample
 from qortex_db.types import SparseVector
 from support.catalogue import execute
+from support.loading import indexed_at_the_end
 from support.roundtrips import counted
+from support.servers import copied
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -91,13 +93,13 @@ SPARSE = [tf_idf(words) for words in TEXTS]
 
 @pytest.fixture(scope="module")
 def loaded(server: EmbeddedServer) -> Iterator[str]:
-    name = "hybrid"
-
-    async def load() -> None:
-        await execute(server.dsn(), f"CREATE DATABASE {name}")
-        await execute(server.dsn(name), "CREATE EXTENSION vector")
-        async with Database.connect(server.dsn(name)) as db, db.engine.begin() as connection:
-            await connection.run_sync(Host.metadata.create_all)
+    async def load(dsn: str) -> None:
+        await execute(dsn, "CREATE EXTENSION vector")
+        async with (
+            Database.connect(dsn) as db,
+            indexed_at_the_end(db.engine, Host.metadata.sorted_tables),
+            db.engine.begin() as connection,
+        ):
             rows = [
                 {"id": i, "vec": e, "document": t, "words": w, "payload": {"even": n % 2 == 0}}
                 for n, (i, e, t, w) in enumerate(
@@ -105,11 +107,10 @@ def loaded(server: EmbeddedServer) -> Iterator[str]:
                 )
             ]
             await connection.execute(insert(Passage.__table__), rows)  # type: ignore[arg-type]
-            await connection.exec_driver_sql("ANALYZE")
 
-    asyncio.run(load())
-    yield server.dsn(name)
-    asyncio.run(execute(server.dsn(), f"DROP DATABASE {name} WITH (FORCE)"))
+    with copied(server, "template0") as dsn:
+        asyncio.run(load(dsn))
+        yield dsn
 
 
 @pytest.fixture

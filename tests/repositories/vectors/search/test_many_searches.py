@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,12 @@ from sqlalchemy import text
 from qortex_db import Database, InvalidInputError, QortexVector
 from qortex_db.cli.sample import load_sample
 from support.roundtrips import counted
+from support.servers import copied, execute
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
+
+    from qortex_db.embedded import EmbeddedServer
 
 SAMPLE = load_sample()
 TEXTS = [passage["text"] for passage in SAMPLE.passages]
@@ -25,13 +29,31 @@ HAVING = [f"p{i:03}" for i, words in enumerate(TEXTS) if "file" in words]
 FILE = {"$contains": "file"}
 
 
+@pytest.fixture(scope="module")
+def filled(server: EmbeddedServer, template384: str) -> str:
+    """The sample, to be copied."""
+    execute(server, f"CREATE DATABASE sample TEMPLATE {template384}")
+
+    async def fill() -> None:
+        async with Database.connect(server.dsn("sample")) as database:
+            await database.vectors.ingest(
+                {"id": f"p{i:03}", "embedding": e, "document": t, "payload": {"n": i // 7}}
+                for i, (e, t) in enumerate(zip(EMBEDDINGS, TEXTS, strict=True))
+            )
+
+    asyncio.run(fill())
+    return "sample"
+
+
+@pytest.fixture
+def dsn384(server: EmbeddedServer, filled: str) -> Iterator[str]:
+    with copied(server, filled) as dsn:
+        yield dsn
+
+
 @pytest.fixture
 async def db(dsn384: str) -> AsyncIterator[Database]:
     async with Database.connect(dsn384) as database:
-        await database.vectors.ingest(
-            {"id": f"p{i:03}", "embedding": e, "document": t, "payload": {"n": i // 7}}
-            for i, (e, t) in enumerate(zip(EMBEDDINGS, TEXTS, strict=True))
-        )
         yield database
 
 

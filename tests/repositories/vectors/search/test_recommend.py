@@ -21,7 +21,9 @@ from qortex_db import (
 )
 from support.catalogue import execute
 from support.commands import ROOT
+from support.loading import indexed_at_the_end
 from support.roundtrips import counted
+from support.servers import copied
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -78,24 +80,21 @@ SIMILARITIES: dict[type[Any], Any] = {
 
 @pytest.fixture(scope="module")
 def loaded(server: EmbeddedServer) -> Iterator[str]:
-    name = "recommend"
-
-    async def load() -> None:
-        await execute(server.dsn(), f"CREATE DATABASE {name}")
-        await execute(server.dsn(name), "CREATE EXTENSION vector")
-        async with Database.connect(server.dsn(name)) as db:
-            async with db.engine.begin() as connection:
-                await connection.run_sync(Host.metadata.create_all)
+    async def load(dsn: str) -> None:
+        await execute(dsn, "CREATE EXTENSION vector")
+        async with (
+            Database.connect(dsn) as db,
+            indexed_at_the_end(db.engine, Host.metadata.sorted_tables),
+        ):
             for model in SIMILARITIES:
                 await db.collection(model).ingest(
                     {"id": f"p{i:04}", "embedding": row, "payload": {"even": i % 2 == 0}}
                     for i, row in enumerate(PASSAGES)
                 )
-            await execute(server.dsn(name), "ANALYZE")
 
-    asyncio.run(load())
-    yield server.dsn(name)
-    asyncio.run(execute(server.dsn(), f"DROP DATABASE {name} WITH (FORCE)"))
+    with copied(server, "template0") as dsn:
+        asyncio.run(load(dsn))
+        yield dsn
 
 
 @pytest.fixture

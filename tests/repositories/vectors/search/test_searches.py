@@ -22,6 +22,7 @@ from qortex_db.repositories.vectors.search.diversity import most_diverse
 from support.catalogue import execute
 from support.commands import ROOT
 from support.roundtrips import counted
+from support.servers import copied
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 SAMPLE = load_sample()
 PASSAGES = np.load(ROOT / "benchmarks" / "pydocs" / "passages.npy").astype(np.float32)
+UNIT = PASSAGES / np.linalg.norm(PASSAGES, axis=1, keepdims=True)
 QUERIES = SAMPLE.question_embeddings
 SHARES = {"all": 1.0, "half": 0.5, "tenth": 0.1, "hundredth": 0.01, "thousandth": 0.001}
 
@@ -48,15 +50,10 @@ TEXTS = [passage["text"] for passage in SAMPLE.passages]
 
 
 @pytest.fixture(scope="module")
-def loaded(server: EmbeddedServer) -> Iterator[str]:
+def loaded(server: EmbeddedServer, template384: str) -> Iterator[str]:
     """The passages of pydocs, each with a payload, and documents where the sample has them."""
-    name = "pydocs"
 
-    async def load() -> None:
-        await execute(server.dsn(), f"CREATE DATABASE {name}")
-        dsn = server.dsn(name)
-        await migrations.upgrade(Settings(dsn=dsn))
-
+    async def load(dsn: str) -> None:
         async def fill() -> None:
             async with Database.connect(dsn) as db:
                 await db.vectors.ingest(
@@ -72,9 +69,9 @@ def loaded(server: EmbeddedServer) -> Iterator[str]:
         await migrations.rebuild_index(Settings(dsn=dsn), load=fill)
         await execute(dsn, "ANALYZE")
 
-    asyncio.run(load())
-    yield server.dsn(name)
-    asyncio.run(execute(server.dsn(), f"DROP DATABASE {name} WITH (FORCE)"))
+    with copied(server, template384) as dsn:
+        asyncio.run(load(dsn))
+        yield dsn
 
 
 @pytest.fixture
@@ -85,8 +82,7 @@ async def pydocs(loaded: str) -> AsyncIterator[Database]:
 
 def nearest(query: NDArray[np.float32], mask: Sequence[bool] | None = None) -> list[str]:
     """All ids that a mask leaves, nearest first."""
-    unit = PASSAGES / np.linalg.norm(PASSAGES, axis=1, keepdims=True)
-    order = np.argsort(-(unit @ query), kind="stable")
+    order = np.argsort(-(UNIT @ query), kind="stable")
     return [f"p{i:04}" for i in order if mask is None or mask[i]]
 
 
@@ -95,6 +91,7 @@ def recall(found: SearchHits, right: list[str]) -> float:
     return len({hit.id for hit in found} & set(wanted)) / len(wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("form", ["dictionary", "expression"])
 async def test_a_filter_of_any_selectivity_gives_full_and_right_answers(
@@ -184,8 +181,7 @@ async def test_settings_of_a_search_do_not_stay_in_its_transaction(pydocs: Datab
 
 
 async def test_a_range_holds_all_that_are_similar_enough_and_no_other(pydocs: Database) -> None:
-    unit = PASSAGES / np.linalg.norm(PASSAGES, axis=1, keepdims=True)
-    similarities = unit @ QUERIES[3]
+    similarities = UNIT @ QUERIES[3]
     found = await pydocs.vectors.range_search(QUERIES[3], min_score=0.25)
     assert len(found) == int((similarities >= 0.25).sum())
     assert found.complete
@@ -286,8 +282,7 @@ async def test_mmr_search_is_the_plain_order_at_lambda_one_and_differs_below(
 async def test_multi_search_gives_each_row_once_by_its_best_score(pydocs: Database) -> None:
     queries = QUERIES[:4]
     found = await pydocs.vectors.multi_search(list(queries), limit=30, exact=True)
-    unit = PASSAGES / np.linalg.norm(PASSAGES, axis=1, keepdims=True)
-    best = (unit @ queries.T).max(axis=1)
+    best = (UNIT @ queries.T).max(axis=1)
     right = [f"p{i:04}" for i in np.argsort(-best, kind="stable")[:30]]
     assert [hit.id for hit in found] == right
     assert [hit.score for hit in found] == pytest.approx(sorted(best, reverse=True)[:30], abs=1e-4)
@@ -296,22 +291,20 @@ async def test_multi_search_gives_each_row_once_by_its_best_score(pydocs: Databa
 
 
 def nearest_to_any(queries: NDArray[np.float32], share: str) -> list[str]:
-    unit = PASSAGES / np.linalg.norm(PASSAGES, axis=1, keepdims=True)
-    best = (unit @ queries.T).max(axis=1)
+    best = (UNIT @ queries.T).max(axis=1)
     return [f"p{i:04}" for i in np.argsort(-best, kind="stable") if PAYLOADS[i][share]]
 
 
 async def test_recommend_searches_from_the_examples_and_leaves_them_out(pydocs: Database) -> None:
-    unit = PASSAGES / np.linalg.norm(PASSAGES, axis=1, keepdims=True)
     query = QUERIES[5] / np.linalg.norm(QUERIES[5])
     found = await pydocs.vectors.recommend(["p0010", "p0011", query], ["p0500"], exact=True)
-    liked = (unit[10] + unit[11] + query) / 3
-    aim = liked + (liked - unit[500])
+    liked = (UNIT[10] + UNIT[11] + query) / 3
+    aim = liked + (liked - UNIT[500])
     examples = {"p0010", "p0011", "p0500"}
     right = [key for key in nearest(aim / np.linalg.norm(aim)) if key not in examples]
     assert [hit.id for hit in found] == right[:10]
     approximate = await pydocs.vectors.recommend(["p0010"])
-    right = [key for key in nearest(unit[10]) if key != "p0010"]
+    right = [key for key in nearest(UNIT[10]) if key != "p0010"]
     assert recall(approximate, right) >= 0.9
     assert len(approximate) == 10
 
@@ -544,6 +537,7 @@ async def test_the_recall_of_the_index_is_measured_against_exact_answers(pydocs:
     assert (probe.sample, probe.limit, probe.ef_search) == (20, 10, 10)
 
 
+@pytest.mark.slow
 async def test_tuning_finds_the_smallest_ef_search_that_reaches_the_recall(
     pydocs: Database,
 ) -> None:
