@@ -100,9 +100,9 @@ class EmbeddingRepository:
             raise InvalidInputError("model has to be a callable that takes a list of texts.")
         name = _name_of(model) if name is None else validation.check_id(name, name="name")
         key = {
-            "model": name,
-            "revision": "" if revision == "" else validation.check_id(revision, name="revision"),
-            "dimensions": 0
+            "of_model": name,
+            "of_revision": "" if revision == "" else validation.check_id(revision, name="revision"),
+            "of_dimensions": 0
             if dimensions is None
             else validation.check_limit(dimensions, types.MAX_DIMENSIONS, name="dimensions"),
         }
@@ -132,7 +132,7 @@ class EmbeddingRepository:
         """
         statement, params = statements.clear(of_model=name is not None), {}
         if name is not None:
-            params = {"model": validation.check_id(name, name="name")}
+            params = {"of_model": validation.check_id(name, name="name")}
         count, after = 0, b""
         while True:
             batch = {"after": after, "batch_size": _CLEAR_ROWS}

@@ -2,6 +2,8 @@
 
 None of them waits for a lock while it holds one that another waits for: inserts go in key order
 and come before the statement's own evictions; those, and the notes of use, skip what is locked.
+
+No parameter is called like a column: an UPDATE would take it for what it sets.
 """
 
 from __future__ import annotations
@@ -59,9 +61,9 @@ def store() -> Delete:
     """
     rows = select(
         func.unnest(_hashes()),
-        bindparam("model", type_=Text),
-        bindparam("revision", type_=Text),
-        bindparam("dimensions", type_=Integer),
+        bindparam("of_model", type_=Text),
+        bindparam("of_revision", type_=Text),
+        bindparam("of_dimensions", type_=Integer),
         func.unnest(cast(bindparam("vecs"), EncodedEmbeddings())),
     )
     new = (
@@ -170,15 +172,15 @@ def _hashes() -> Any:
 
 
 def _model_is() -> Any:
-    return _cache.c.model == bindparam("model", type_=Text)
+    return _cache.c.model == bindparam("of_model", type_=Text)
 
 
 def _asked_for() -> tuple[Any, ...]:
     return (
         _cache.c.text_hash == func.any(_hashes()),
         _model_is(),
-        _cache.c.revision == bindparam("revision", type_=Text),
-        _cache.c.dimensions == bindparam("dimensions", type_=Integer),
+        _cache.c.revision == bindparam("of_revision", type_=Text),
+        _cache.c.dimensions == bindparam("of_dimensions", type_=Integer),
     )
 
 

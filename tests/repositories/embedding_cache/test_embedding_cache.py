@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from sqlalchemy import event
 
 from qortex_db import (
     CachedEmbedding,
@@ -321,6 +322,21 @@ async def test_a_hit_writes_at_most_once_an_hour(dsn: str) -> None:
                 await embed(db, ["a"], Model())
     fresh = "SELECT model FROM qortex_embedding_cache WHERE last_used > now() - interval '1 minute'"
     assert len(await rows(dsn, fresh)) == 1
+
+
+@pytest.mark.parametrize("lane", ["alone", "watched", "together"])
+async def test_a_use_is_noted_in_every_lane(dsn: str, db: Database, lane: str) -> None:
+    await embed(db, ["a", "b"], Model())
+    await execute(dsn, "UPDATE qortex_embedding_cache SET last_used = now() - interval '1 day'")
+    if lane == "watched":  # as tracing does
+        event.listen(db.engine.sync_engine, "before_cursor_execute", lambda *_: None)
+    if lane == "together":
+        async with db.unit_of_work() as uow:
+            await uow.embeddings.embed(["a"], model=Model(), name="m")
+    else:
+        await embed(db, ["a"], Model())
+    fresh = "SELECT model FROM qortex_embedding_cache WHERE last_used > now() - interval '1 minute'"
+    assert await rows(dsn, fresh) == ["m"]
 
 
 async def test_a_smaller_bound_is_reached_step_by_step(dsn: str, db: Database) -> None:
