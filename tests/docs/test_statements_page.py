@@ -40,7 +40,9 @@ def generator() -> Iterator[ModuleType]:
 def builders() -> list[Any]:
     """What is cached by the repositories: what builds statements, and what these are built of."""
     cache = type(functools.lru_cache(len))
+    gc.unfreeze()  # what the collector is told to pass over it does not list
     found: list[Any] = [one for one in gc.get_objects() if isinstance(one, cache)]
+    gc.freeze()
     return [one for one in found if one.__module__.startswith("qortex_db.repositories")]
 
 
