@@ -5,9 +5,13 @@ from __future__ import annotations
 from operator import index
 from typing import Final, SupportsIndex, cast
 
+import numpy as np
+
 from qortex_db.errors import InvalidInputError
 
 MAX_INT4: Final = 2**31 - 1
+
+_BOOLS: Final = (bool, np.bool_)  # numpy before 2 takes its own for numbers too
 
 
 def as_whole(value: object) -> int | None:
@@ -15,7 +19,7 @@ def as_whole(value: object) -> int | None:
     if type(value) is int:
         return value
     try:
-        return None if isinstance(value, bool) else index(cast("SupportsIndex", value))
+        return None if isinstance(value, _BOOLS) else index(cast("SupportsIndex", value))
     except TypeError:
         return None
 
