@@ -7,6 +7,7 @@ import gc
 import json
 import subprocess
 import traceback
+import weakref
 from collections import OrderedDict
 from contextlib import asynccontextmanager
 from types import MappingProxyType
@@ -18,6 +19,7 @@ import pytest
 from sqlalchemy import MetaData, NullPool, event, insert, literal, select, text, update
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.sql import ClauseElement
 
 from qortex_db import (
     ArmState,
@@ -39,8 +41,10 @@ from qortex_db import (
     VectorRecord,
     migrations,
 )
+from qortex_db.engine.compiled import Compiled
 from qortex_db.repositories.vectors.batches import PART_ROWS
 from qortex_db.types import Embedding
+from support.compilations import compilations
 from support.servers import start
 
 if TYPE_CHECKING:
@@ -882,18 +886,31 @@ async def test_a_column_without_a_dimension_takes_any(dsn: str) -> None:
 # Memory
 
 
-async def test_nothing_is_kept_of_a_statement_that_is_gone(db: Database) -> None:
-    executor: Any = db.executor
-    sizes = set()
-    for _ in range(5):
+async def test_a_statement_is_compiled_once_and_let_go_with_its_last_user(db: Database) -> None:
+    compiled = compilations(db.engine)
+    statements: list[Any] = [select(literal(number)) for number in range(3)]
+    for _ in range(2):
+        for number, statement in enumerate(statements):
+            assert (await db.executor.run(statement, {})).rows[0][0] == number
+    assert len(compiled) == len(statements)
+    kept = [weakref.ref(statement) for statement in statements]
+    statements.clear()
+    del statement
+    gc.collect()
+    assert [reference() for reference in kept] == [None] * 3
+
+
+async def test_calls_leave_nothing_behind(db: Database) -> None:
+    async def use() -> int:
         await db.status()
         await db.collection(QortexVector).count()
         await db.collection(QortexVector).search(VECTOR)
-        for number in range(3):
-            await db.executor.run(select(literal(number)), {})
         gc.collect()
-        sizes.add(len(executor._compiled))
-    assert len(sizes) == 1
+        return sum(isinstance(one, (ClauseElement, Compiled)) for one in gc.get_objects())
+
+    await use()
+    before = await use()
+    assert [await use() for _ in range(3)] == [before] * 3
 
 
 async def test_a_unit_of_work_refuses_an_engine_in_autocommit(dsn: str) -> None:

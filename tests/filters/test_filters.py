@@ -567,11 +567,16 @@ def test_a_table_without_the_column_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "kind"),
-    [("a", "fulltext"), ("a..b", "keyword"), ("", "keyword"), ("a", "containment")],
+    ("path", "kind", "says"),
+    [
+        ("a", "fulltext", "no kind of index"),
+        ("a..b", "keyword", "has an empty key"),
+        ("", "keyword", "is on a path"),
+        ("a", "containment", "on the whole path"),
+    ],
 )
-def test_an_index_that_makes_no_sense_is_refused(path: str, kind: Any) -> None:
-    with pytest.raises(InvalidInputError):
+def test_an_index_that_makes_no_sense_is_refused(path: str, kind: Any, says: str) -> None:
+    with pytest.raises(InvalidInputError, match=says):
         payload_index(notes(), path, kind)
 
 

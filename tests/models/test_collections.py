@@ -464,7 +464,7 @@ def test_statements_of_tables_that_a_program_makes_all_the_time_are_let_go(
         tables.append(weakref.ref(table))
         del table
     gc.collect()
-    assert sum(table() is not None for table in tables) <= MAX_STATEMENTS + 1
+    assert sum(table() is not None for table in tables) == MAX_STATEMENTS
 
 
 @pytest.mark.slow
@@ -485,4 +485,4 @@ async def test_forms_of_batches_are_kept_up_to_a_bound(engine: AsyncEngine) -> N
         for form in forms
     ]
     gc.collect()
-    assert sum(statement() is not None for statement in built) <= MAX_STATEMENTS + 1
+    assert sum(statement() is not None for statement in built) == MAX_STATEMENTS

@@ -164,24 +164,24 @@ def test_empty_variables_and_those_of_others_are_left_alone(
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "says"),
     [
-        {"pool_min_size": 5, "pool_max_size": 4},
-        {"pool_max_size": 0},
-        {"dimensions": 0},
-        {"dimensions": 16_001},
-        {"port": 0},
-        {"port": 65_536},
-        {"db_schema": 'a"; DROP'},
-        {"db_schema": "1a"},
-        {"version_table": "a" * 64},
-        {"pool_timeout_seconds": 0},
-        {"connect_timeout_seconds": float("nan")},
-        {"statement_timeout_seconds": -1},
+        ({"pool_min_size": 5, "pool_max_size": 4}, "pool_min_size is larger"),
+        ({"pool_max_size": 0}, "pool_max_size\n.*greater than or equal to 1 "),
+        ({"dimensions": 0}, "dimensions\n.*greater than or equal to 1 "),
+        ({"dimensions": 16_001}, "dimensions\n.*less than or equal to 16000 "),
+        ({"port": 0}, "port\n.*greater than or equal to 1 "),
+        ({"port": 65_536}, "port\n.*less than or equal to 65535 "),
+        ({"db_schema": 'a"; DROP'}, "db_schema\n.*not an identifier"),
+        ({"db_schema": "1a"}, "db_schema\n.*not an identifier"),
+        ({"version_table": "a" * 64}, "version_table\n.*not an identifier"),
+        ({"pool_timeout_seconds": 0}, "pool_timeout_seconds\n.*greater than 0 "),
+        ({"connect_timeout_seconds": float("nan")}, "connect_timeout_seconds\n.*finite"),
+        ({"statement_timeout_seconds": -1}, "statement_timeout_seconds\n.*greater than or equal"),
     ],
 )
-def test_values_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+def test_values_out_of_range_are_refused(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
         Settings(**wrong)
 
 
@@ -444,9 +444,17 @@ def test_the_host_variable_takes_what_a_dsn_does(host: str, addresses: list[obje
     assert resolved(target)[0] == addresses
 
 
-@pytest.mark.parametrize("wrong", [{"host": ""}, {"user": ""}, {"db": "a\0b"}, {"host": "a b"}])
-def test_parts_that_name_no_server_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"host": ""}, "must not be empty"),
+        ({"user": ""}, "must not be empty"),
+        ({"db": "a\0b"}, "control character"),
+        ({"host": "a b"}, "host is not readable"),
+    ],
+)
+def test_parts_that_name_no_server_are_refused(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
         Settings(**wrong)
 
 

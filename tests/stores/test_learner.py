@@ -378,27 +378,46 @@ async def test_a_call_is_one_round_trip(wire: tuple[Learner, RoundTrips], name: 
         await call(learner)
 
 
-REFUSED: dict[str, Callable[[Learner], Awaitable[object]]] = {
-    "a reward above 1": lambda one: one.observe(ArmOutcome("a", 3.0)),
-    "an outcome of nothing": lambda one: one.observe("accepted"),
-    "an empty arm": lambda one: one.observe(ArmOutcome("", 1.0)),
-    "a context that is none": lambda one: one.observe(ArmOutcome("a", 1.0), "sql"),
-    "a bad reward in a batch": lambda one: one.batch_observe(
-        [ArmOutcome("a", 1.0), ArmOutcome("a", float("nan"), context=SQL)]
+REFUSED: dict[str, tuple[Callable[[Learner], Awaitable[object]], str]] = {
+    "a reward above 1": (lambda one: one.observe(ArmOutcome("a", 3.0)), "reward is 3.0"),
+    "an outcome of nothing": (lambda one: one.observe("accepted"), "outcome is a str"),
+    "an empty arm": (lambda one: one.observe(ArmOutcome("", 1.0)), "arm_id is empty"),
+    "a context that is none": (
+        lambda one: one.observe(ArmOutcome("a", 1.0), "sql"),
+        "context has to be a mapping",
     ),
-    "an arm that is no text": lambda one: one.batch_observe([ArmOutcome([], 1.0)]),
-    "arms as a string": lambda one: one.select("ab"),
-    "ids as arms": lambda one: one.select(["a"]),
-    "an arm twice": lambda one: one.select([Arm("a"), Arm("a")]),
-    "an arm of no id": lambda one: one.select([Arm([])]),
-    "a negative budget": lambda one: one.select([Arm("a")], token_budget=-1),
-    "credit as a list": lambda one: one.apply_credit_deltas(["a"]),
-    "credit as a number": lambda one: one.apply_credit_deltas({"a": 1.0}),
-    "endless credit": lambda one: one.apply_credit_deltas({"a": {"alpha_delta": float("inf")}}),
-    "growth as decay": lambda one: one.decay_arm("a", 1.1),
-    "no best arms": lambda one: one.top_arms(k=0),
-    "seeds as a string": lambda one: Learner.create(
-        LearnerConfig("l", seed_arms="ab"), store=one.store
+    "a bad reward in a batch": (
+        lambda one: one.batch_observe(
+            [ArmOutcome("a", 1.0), ArmOutcome("a", float("nan"), context=SQL)]
+        ),
+        "reward is nan",
+    ),
+    "an arm that is no text": (
+        lambda one: one.batch_observe([ArmOutcome([], 1.0)]),
+        "arm_id is a list",
+    ),
+    "arms as a string": (lambda one: one.select("ab"), "candidates has to be a list"),
+    "ids as arms": (lambda one: one.select(["a"]), "no id or token_cost"),
+    "an arm twice": (lambda one: one.select([Arm("a"), Arm("a")]), "an id twice"),
+    "an arm of no id": (lambda one: one.select([Arm([])]), r"candidates\[0\] is a list"),
+    "a negative budget": (
+        lambda one: one.select([Arm("a")], token_budget=-1),
+        "token_budget has to be",
+    ),
+    "credit as a list": (lambda one: one.apply_credit_deltas(["a"]), "deltas has to be"),
+    "credit as a number": (
+        lambda one: one.apply_credit_deltas({"a": 1.0}),
+        "deltas has to be",
+    ),
+    "endless credit": (
+        lambda one: one.apply_credit_deltas({"a": {"alpha_delta": float("inf")}}),
+        "alpha_delta is inf",
+    ),
+    "growth as decay": (lambda one: one.decay_arm("a", 1.1), "factor is 1.1"),
+    "no best arms": (lambda one: one.top_arms(k=0), "k is 0"),
+    "seeds as a string": (
+        lambda one: Learner.create(LearnerConfig("l", seed_arms="ab"), store=one.store),
+        "arm_ids is a str",
     ),
 }
 
@@ -408,9 +427,10 @@ async def test_bad_input_is_refused_before_anything_is_sent(
     wire: tuple[Learner, RoundTrips], name: str
 ) -> None:
     learner, trips = wire
+    call, says = REFUSED[name]
     async with trips.expect(0):
-        with pytest.raises(InvalidInputError):
-            await REFUSED[name](learner)
+        with pytest.raises(InvalidInputError, match=says):
+            await call(learner)
 
 
 def test_what_makes_no_learner_is_refused() -> None:

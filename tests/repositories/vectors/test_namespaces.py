@@ -24,6 +24,7 @@ from qortex_db import (
 )
 from qortex_db.models import collection_of
 from support.catalogue import execute, rows
+from support.compilations import compilations
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -346,6 +347,14 @@ async def test_a_tenants_partition_is_the_only_one_that_is_read(db: Database) ->
 
 
 async def test_scopes_of_one_table_share_their_statements(db: Database) -> None:
-    first, second = (db.collection(InKey, namespace=name) for name in ("x", "y"))
-    assert first._vectors.by_key is second._vectors.by_key
-    assert first._vectors.by_filter is second._vectors.by_filter
+    compiled = compilations(db.engine)
+    counts = []
+    for name in ("x", "y"):
+        scoped = db.collection(InKey, namespace=name)
+        await scoped.upsert([VectorRecord("a", Q, {"n": 1})])
+        await scoped.update("a", document="d")
+        assert (await scoped.get(["a"]))["a"].document == "d"
+        assert [hit.id for hit in await scoped.search(Q, where={"n": 1})] == ["a"]
+        assert await scoped.delete(["a"]) == 1
+        counts.append(len(compiled))
+    assert counts[0] == counts[1] >= 5

@@ -21,6 +21,7 @@ from qortex_db.cli.sample import load_sample
 from qortex_db.repositories.vectors.search.diversity import most_diverse
 from support.catalogue import execute
 from support.commands import ROOT
+from support.compilations import compilations
 from support.roundtrips import counted
 from support.servers import copied
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from qortex_db import SearchHit, SearchHits
     from qortex_db.embedded import EmbeddedServer
+    from support.roundtrips import RoundTrips
 
 SAMPLE = load_sample()
 PASSAGES = np.load(ROOT / "benchmarks" / "pydocs" / "passages.npy").astype(np.float32)
@@ -78,6 +80,14 @@ def loaded(server: EmbeddedServer, template384: str) -> Iterator[str]:
 async def pydocs(loaded: str) -> AsyncIterator[Database]:
     async with Database.connect(loaded) as db:
         yield db
+
+
+@pytest.fixture
+async def wired(loaded: str) -> AsyncIterator[tuple[Database, RoundTrips]]:
+    """What is known of the table is asked for already."""
+    async with counted(loaded) as trips, Database.connect(trips.dsn) as db:
+        await db.vectors.search(QUERIES[0])
+        yield db, trips
 
 
 def nearest(query: NDArray[np.float32], mask: Sequence[bool] | None = None) -> list[str]:
@@ -367,9 +377,13 @@ async def test_scrolling_visits_every_matching_row_once_and_in_order(
 
 
 @pytest.mark.parametrize("after", ["", "x", "[]", "[1,2]", '["a"]', '["a", 1]', "null", 7])
-async def test_a_cursor_that_is_none_is_refused(pydocs: Database, after: Any) -> None:
-    with pytest.raises(InvalidInputError):
-        await pydocs.vectors.scroll(after=after, order_by="n")
+async def test_a_cursor_that_is_none_is_refused_before_it_is_sent(
+    wired: tuple[Database, RoundTrips], after: Any
+) -> None:
+    db, trips = wired
+    async with trips.expect(0):
+        with pytest.raises(InvalidInputError, match="after"):
+            await db.vectors.scroll(after=after, order_by="n")
 
 
 async def test_delete_where_removes_what_matches_and_nothing_else(dsn: str) -> None:
@@ -386,13 +400,16 @@ async def test_delete_where_removes_what_matches_and_nothing_else(dsn: str) -> N
         assert await db.vectors.count() == 6
 
 
-async def test_a_filters_statement_is_built_once_for_its_shape(pydocs: Database) -> None:
-    compiled = pydocs.executor._compiled  # type: ignore[attr-defined]
-    await pydocs.vectors.search(QUERIES[0], where={"n": {"$gt": 1}, "half": True})
-    before = len(compiled)
-    for number in range(5):
-        await pydocs.vectors.search(QUERIES[number], where={"n": {"$gt": number}, "half": True})
-    assert len(compiled) == before
+async def test_a_filters_statement_is_built_once_for_its_shape(loaded: str) -> None:
+    async with Database.connect(loaded) as db:
+        compiled = compilations(db.engine)
+        await db.vectors.search(QUERIES[0], where={"n": {"$gt": 1}, "half": True})
+        before = len(compiled)
+        for number in range(5):
+            await db.vectors.search(QUERIES[number], where={"n": {"$gt": number}, "half": True})
+        assert len(compiled) == before
+        await db.vectors.search(QUERIES[0], where={"n": {"$lt": 1}, "half": True})
+        assert len(compiled) == before + 1
 
 
 async def test_no_search_prepares_a_statement_for_each_list_of_values(loaded: str) -> None:
@@ -407,39 +424,46 @@ async def test_no_search_prepares_a_statement_for_each_list_of_values(loaded: st
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("call", "says"),
     [
-        lambda v: v.search(QUERIES[0], where="module = 'x'"),
-        lambda v: v.search(QUERIES[0], where={"a": {"$nope": 1}}),
-        lambda v: v.search(QUERIES[0], probes=0),
-        lambda v: v.search(QUERIES[0], iterative_scan="always"),
-        lambda v: v.range_search(QUERIES[0], min_score=2),
-        lambda v: v.hybrid_search(QUERIES[0], 3),
-        lambda v: v.hybrid_search(QUERIES[0], "a\x00b"),
-        lambda v: v.hybrid_search(QUERIES[0], "a" + "-" * 50 + "b"),
-        lambda v: v.hybrid_search(QUERIES[0], "a", alpha=1.5),
-        lambda v: v.hybrid_search(QUERIES[0], "a", k=0),
-        lambda v: v.mmr_search(QUERIES[0], limit=60),
-        lambda v: v.mmr_search(QUERIES[0], lambda_=-0.1),
-        lambda v: v.multi_search([]),
-        lambda v: v.multi_search(QUERIES[:33]),
-        lambda v: v.multi_search("abc"),
-        lambda v: v.recommend("p0001"),
-        lambda v: v.recommend([QUERIES[0][:3]]),
-        lambda v: v.search_groups(QUERIES[0], ""),
-        lambda v: v.search_groups(QUERIES[0], "a", group_size=0),
-        lambda v: v.facet("a..b"),
-        lambda v: v.facet(3),
-        lambda v: v.delete_where("x"),
-        lambda v: v.delete_where(None),
-        lambda v: v.search(QUERIES[0], with_payload=["a"]),
-        lambda v: v.hybrid_search(QUERIES[0], "a", with_embedding="yes"),
-        lambda v: v.count(where=[]),
+        (lambda v: v.search(QUERIES[0], where="module = 'x'"), "where is a str"),
+        (lambda v: v.search(QUERIES[0], where={"a": {"$nope": 1}}), r"\['\$nope'\] is no operator"),
+        (lambda v: v.search(QUERIES[0], probes=0), "probes is 0"),
+        (lambda v: v.search(QUERIES[0], iterative_scan="always"), "iterative_scan has to be"),
+        (lambda v: v.range_search(QUERIES[0], min_score=2), "min_score is 2"),
+        (lambda v: v.hybrid_search(QUERIES[0], 3), "text is a int"),
+        (lambda v: v.hybrid_search(QUERIES[0], "a\x00b"), "text contains NUL"),
+        (lambda v: v.hybrid_search(QUERIES[0], "a" + "-" * 50 + "b"), "more than 16 dashes"),
+        (lambda v: v.hybrid_search(QUERIES[0], "a", alpha=1.5), "alpha is 1.5"),
+        (lambda v: v.hybrid_search(QUERIES[0], "a", k=0), "k is 0"),
+        (lambda v: v.mmr_search(QUERIES[0], limit=60), "limit is 60"),
+        (lambda v: v.mmr_search(QUERIES[0], lambda_=-0.1), "lambda_ is -0.1"),
+        (lambda v: v.multi_search([]), "number of embeddings is 0"),
+        (lambda v: v.multi_search(QUERIES[:33]), "number of embeddings is 33"),
+        (lambda v: v.multi_search("abc"), "embeddings is a str"),
+        (lambda v: v.recommend("p0001"), "positive is a str"),
+        (lambda v: v.recommend([QUERIES[0][:3]]), r"positive\[0\] has 3 dimensions"),
+        (lambda v: v.search_groups(QUERIES[0], ""), "path '' has an empty key"),
+        (lambda v: v.search_groups(QUERIES[0], "a", group_size=0), "group_size is 0"),
+        (lambda v: v.facet("a..b"), "has an empty key"),
+        (lambda v: v.facet(3), "path is a int"),
+        (lambda v: v.delete_where("x"), "where is a str"),
+        (lambda v: v.delete_where(None), "every vector"),
+        (lambda v: v.search(QUERIES[0], with_payload=["a"]), "with_payload is a list"),
+        (
+            lambda v: v.hybrid_search(QUERIES[0], "a", with_embedding="yes"),
+            "with_embedding is a str",
+        ),
+        (lambda v: v.count(where=[]), "where is a list"),
     ],
 )
-async def test_bad_searches_are_refused_before_they_are_sent(pydocs: Database, call: Any) -> None:
-    with pytest.raises(InvalidInputError):
-        await call(pydocs.vectors)
+async def test_bad_searches_are_refused_before_they_are_sent(
+    wired: tuple[Database, RoundTrips], call: Any, says: str
+) -> None:
+    db, trips = wired
+    async with trips.expect(0):
+        with pytest.raises(InvalidInputError, match=says):
+            await call(db.vectors)
 
 
 async def test_a_plan_says_which_index_was_read_and_quotes_no_value(pydocs: Database) -> None:
@@ -495,9 +519,13 @@ async def test_documents_are_filtered_by_substrings(pydocs: Database) -> None:
         {"$contains": "a", "$or": []},
     ],
 )
-async def test_a_bad_document_filter_is_refused(pydocs: Database, where_document: Any) -> None:
-    with pytest.raises(InvalidInputError, match="document"):
-        await pydocs.vectors.search(QUERIES[0], where_document=where_document)
+async def test_a_bad_document_filter_is_refused_before_it_is_sent(
+    wired: tuple[Database, RoundTrips], where_document: Any
+) -> None:
+    db, trips = wired
+    async with trips.expect(0):
+        with pytest.raises(InvalidInputError, match="document"):
+            await db.vectors.search(QUERIES[0], where_document=where_document)
 
 
 async def test_hits_are_ranked_anew_by_any_scorer(pydocs: Database) -> None:
