@@ -57,6 +57,10 @@ def passage(number: int) -> dict[str, Any]:
     return passages[number % len(passages)]
 
 
+def payload(number: int) -> dict[str, Any]:
+    return {key: passage(number)[key] for key in ("module", "kind")}
+
+
 def embedding(number: int, dimensions: int = REAL) -> NDArray[np.float32]:
     """A passage's own; of other dimensions a unit vector, another one for each number."""
     if dimensions == REAL:
@@ -87,10 +91,7 @@ class _VectorFactory(factory.Factory[T]):
 
     id = factory.Sequence("v{:05}".format)
     embedding = factory.LazyAttributeSequence(lambda made, n: embedding(n, made.dimensions))
-    payload = factory.Maybe(
-        "with_payload",
-        factory.Sequence(lambda n: {key: passage(n)[key] for key in ("module", "kind")}),
-    )
+    payload = factory.Maybe("with_payload", factory.Sequence(payload))
     document = factory.Maybe("with_document", factory.Sequence(lambda n: passage(n)["text"]))
 
 

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy import text
 
+from factories import VectorRecordFactory
 from qortex_db import (
     Database,
     DimensionMismatchError,
@@ -45,7 +46,7 @@ async def test_an_unmigrated_database_opens_and_every_call_says_what_to_run(
         calls = (
             db.vectors.count(),
             db.vectors.search([1.0]),
-            db.vectors.upsert([{"id": "a", "embedding": [1.0]}]),
+            db.vectors.upsert([VectorRecordFactory.build()]),
             db.vectors.get(["a"]),
             db.factors.load(),
             db.factors.adjust({"a": "accepted"}),
@@ -66,8 +67,9 @@ async def test_an_unmigrated_database_opens_and_every_call_says_what_to_run(
         assert await fetch(empty_dsn, tables) == []
         # The same connections take the extension and the tables up when they come.
         await migrations.upgrade(Settings(dsn=empty_dsn, dimensions=3))
-        assert await db.vectors.upsert([{"id": "a", "embedding": [1, 2, 3]}]) == 1
-        assert (await db.vectors.search([1, 2, 3]))[0].id == "a"
+        record = VectorRecordFactory.build(dimensions=3)
+        assert await db.vectors.upsert([record]) == 1
+        assert (await db.vectors.search(record.embedding))[0].id == record.id
 
 
 async def test_a_table_of_an_older_revision_says_what_to_run(empty_dsn: str) -> None:
@@ -93,18 +95,20 @@ async def test_opening_says_where_an_invisible_extension_is(empty_dsn: str) -> N
         await Database.connect(settings).open()
     visible = Settings(dsn=f"{empty_dsn}&options=-c%20search_path=public,ext")
     async with Database.connect(visible) as db:
-        await db.vectors.upsert([{"id": "a", "embedding": [1.0] * 384}])
-        assert (await db.vectors.search([1.0] * 384))[0].id == "a"
+        record = VectorRecordFactory.build()
+        await db.vectors.upsert([record])
+        assert (await db.vectors.search(record.embedding))[0].id == record.id
 
 
 async def test_everything_works_in_a_schema_of_its_own(empty_dsn: str) -> None:
     settings = Settings(dsn=empty_dsn, db_schema="Qx1", dimensions=3)
     await migrations.upgrade(settings)
     async with Database.connect(settings) as db:
-        await db.vectors.upsert([{"id": "a", "embedding": [1, 2, 3]}])
+        record = VectorRecordFactory.build(dimensions=3)
+        await db.vectors.upsert([record])
         await db.arms.observe("l", "a", reward=1)
         async with db.unit_of_work() as uow:
-            assert (await uow.vectors.search([1, 2, 3], limit=50))[0].id == "a"
+            assert (await uow.vectors.search(record.embedding, limit=50))[0].id == record.id
             assert (await uow.edges.record("a", "b", score=1)).hit_count == 1
         tables = (await db.status()).tables
     assert {name: table["rows"] for name, table in tables.items()} == {
@@ -122,9 +126,10 @@ async def test_everything_works_in_a_schema_of_its_own(empty_dsn: str) -> None:
 async def test_without_a_server_given_the_embedded_one_is_used(folder: Path) -> None:
     settings = Settings(embedded_path=folder / "mine" / "postgres", dimensions=3)
     await migrations.upgrade(settings, embedded=True)
+    record = VectorRecordFactory.build(dimensions=3)
     for rows in (1, 0):
         async with Database.connect(settings) as db:
-            assert await db.vectors.upsert([{"id": "a", "embedding": [1, 2, 3]}]) == rows
+            assert await db.vectors.upsert([record]) == rows
             assert (await db.status()).embedded
 
 

@@ -11,8 +11,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from factories import ArmStateFactory, embedding
 from qortex_db import (
-    ArmState,
     Database,
     PgVectorIndex,
     PostgresInteroceptionStore,
@@ -23,7 +23,7 @@ from qortex_db import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-VECTOR = [1.0] * 8
+VECTOR = embedding(0, 8)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ async def use(db: Database) -> None:
     await store.save_factors({"a": 1.0})
     await store.load_factors()
     learning = PostgresLearningStore("l", db)
-    await learning.put("a", ArmState())
+    await learning.put("a", ArmStateFactory.build())
     await learning.get("a")
     await db.arms.observe_many("l", [("a", 1.0), ("b", 0.0)])
     await db.arms.select("l", ["a", "b"])

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from factories import InteroceptionFactorFactory, VectorRecordFactory
 from qortex_db import (
     Database,
     InteroceptionFactor,
@@ -67,7 +68,7 @@ async def host(dsn: str) -> AsyncIterator[AsyncEngine]:
 async def test_a_unit_of_work_keeps_all_or_nothing(db: Database) -> None:
     async def work(*, fail: bool) -> None:
         async with db.unit_of_work() as uow:
-            await uow.vectors.upsert([{"id": "v", "embedding": VECTOR}])
+            await uow.vectors.upsert([VectorRecordFactory.build(dimensions=8)])
             await uow.factors.adjust({"n": "accepted"})
             await uow.edges.record("a", "b", score=0.5)
             await uow.arms.observe("l", "x", reward=1)
@@ -129,9 +130,10 @@ async def test_a_cancelled_unit_of_work_leaves_nothing_and_returns_its_connectio
 
 
 async def test_a_unit_of_work_in_a_hosts_session_is_a_savepoint(host: AsyncEngine) -> None:
+    kept = VectorRecordFactory.build(id="kept", dimensions=8)
     async with AsyncSession(host) as session:
         async with unit_of_work(session) as uow:
-            await uow.vectors.upsert([{"id": "kept", "embedding": VECTOR}])
+            await uow.vectors.upsert([kept])
         session.add(Note(id=1, vector_id="kept", mine=[1.0, 2.0, 3.0]))
         with pytest.raises(RuntimeError, match="stop"):
             await _fail_in(session)
@@ -145,12 +147,12 @@ async def test_a_unit_of_work_in_a_hosts_session_is_a_savepoint(host: AsyncEngin
         row = await session.get(QortexVector, "kept")
         assert row is not None
         assert row.payload == {}
-        assert np.array_equal(row.embedding, np.array(VECTOR, dtype=np.float32))
+        assert np.array_equal(row.embedding, kept.embedding)
 
 
 async def _fail_in(session: AsyncSession) -> None:
     async with unit_of_work(session) as uow:
-        await uow.vectors.upsert([{"id": "undone", "embedding": VECTOR}])
+        await uow.vectors.upsert([VectorRecordFactory.build(id="undone", dimensions=8)])
         raise RuntimeError("stop")
 
 
@@ -172,20 +174,20 @@ async def test_what_the_host_has_pending_comes_first(host: AsyncEngine) -> None:
 
 async def test_loaded_objects_show_what_statements_wrote(host: AsyncEngine) -> None:
     async with AsyncSession(host) as session:
-        session.add_all(InteroceptionFactor(node_id=key, weight=1.0) for key in "ab")
+        session.add_all(InteroceptionFactorFactory.build(node_id=key) for key in "ab")
         await session.commit()
         kept = await session.get(InteroceptionFactor, "a")
         gone = await session.get(InteroceptionFactor, "b")
         assert kept is not None
         assert gone is not None
         async with unit_of_work(session) as uow:
-            await uow.factors.save({"a": 2.0})
+            await uow.factors.save({"a": 3.0})
             await uow.factors.delete(["b"])
-        assert kept.weight == 2.0
+        assert kept.weight == 3.0
         assert gone not in session
         with pytest.raises(RuntimeError, match="stop"):
             await _save_and_fail(session)
-        assert kept.weight == 2.0
+        assert kept.weight == 3.0
         await session.rollback()
 
 
@@ -211,7 +213,7 @@ async def test_a_scoped_session_works_too(host: AsyncEngine) -> None:
 async def test_a_hosts_engine_and_its_own_vector_columns_go_on_working(host: AsyncEngine) -> None:
     query = select(Note.id).order_by(Note.mine.cosine_distance([1, 0, 0]))
     async with Database.from_engine(host) as db:
-        await db.vectors.upsert([{"id": "v", "embedding": VECTOR}])
+        await db.vectors.upsert([VectorRecordFactory.build(id="v", dimensions=8)])
         async with AsyncSession(host) as session:
             session.add(Note(id=1, vector_id="v", mine=np.array([0.0, 1.0, 0.0])))
             session.add(Note(id=2, vector_id="v", mine=[1.0, 0.0, 0.0]))

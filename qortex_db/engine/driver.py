@@ -79,21 +79,32 @@ async def pipeline(driver: Any, sql: str, arguments: Iterable[list[Any]]) -> int
 
     asyncpg swallows a cancellation that comes while the socket is full, and then waits for the
     answer to a batch whose end it never sent. So it sends in a task that nobody cancels: it is
-    stopped by its input, on which it rolls back.
+    stopped by its input, on which it rolls back. And of what the input refuses it makes a TypeError
+    if rows of the batches before come in after that.
     """
     stopped = False
+    refusal: Exception | None = None
 
     def until_stopped() -> Iterator[list[Any]]:
-        for each in arguments:
-            if stopped:
-                raise _StoppedError
-            yield each
+        nonlocal refusal
+        try:
+            for each in arguments:
+                yield each
+                if stopped:
+                    break
+        except Exception as error:
+            refusal = error
+            raise
+        if stopped:
+            raise _StoppedError
 
     sending = task_of(driver.fetchmany(sql, until_stopped()))
     try:
         await asyncio.wait({sending})
     finally:
         stopped = True
+    if sending.exception() is not None and refusal is not None:
+        raise refusal
     return len(sending.result())
 
 

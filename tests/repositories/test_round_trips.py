@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
+from factories import VectorRecordFactory, embedding
 from qortex_db import Database, Settings, migrations
 from support.roundtrips import counted
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from support.roundtrips import RoundTrips
 
-VECTOR = [1.0] + [0.0] * 7
+VECTOR = embedding(0, 8)
 
 
 @pytest.fixture
@@ -23,7 +23,8 @@ async def wire(dsn: str) -> AsyncIterator[tuple[Database, RoundTrips]]:
     async with counted(dsn) as trips:
         settings = Settings(dsn=trips.dsn, pool_min_size=1, pool_max_size=1)
         async with Database.connect(settings) as db:
-            await db.vectors.upsert([{"id": "a", "embedding": VECTOR, "payload": {"n": 1}}])
+            record = VectorRecordFactory.build(id="a", dimensions=8, with_payload=True)
+            await db.vectors.upsert([record])
             yield db, trips
 
 
@@ -37,7 +38,7 @@ CALLS: dict[str, Callable[[Database], Awaitable[object]]] = {
     "words alone": lambda db: db.vectors.hybrid_search(None, "text"),
     "exact search": lambda db: db.vectors.search(VECTOR, exact=True),
     "get": lambda db: db.vectors.get(["a"]),
-    "upsert": lambda db: db.vectors.upsert([{"id": "b", "embedding": VECTOR}]),
+    "upsert": lambda db: db.vectors.upsert([VectorRecordFactory.build(id="b", dimensions=8)]),
     "update": lambda db: db.vectors.update("a", document="text"),
     "delete": lambda db: db.vectors.delete(["b"]),
     "count": lambda db: db.vectors.count(),
@@ -92,7 +93,6 @@ async def test_a_unit_of_work_adds_begin_and_commit(wire: tuple[Database, RoundT
 
 async def test_ingest_takes_a_round_trip_a_batch(wire: tuple[Database, RoundTrips]) -> None:
     db, trips = wire
-    rng = np.random.default_rng(0)
-    records = [{"id": f"r{i:03}", "embedding": rng.normal(size=8)} for i in range(100)]
+    records = VectorRecordFactory.build_batch(100, dimensions=8)
     async with trips.expect(4):
         assert await db.vectors.ingest(records, batch_size=25) == 100

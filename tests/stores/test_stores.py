@@ -9,6 +9,7 @@ import asyncpg
 import numpy as np
 import pytest
 
+from factories import ArmStateFactory, VectorRecordFactory, embedding
 from qortex_db import (
     ArmState,
     Database,
@@ -85,11 +86,11 @@ async def test_lengths_that_differ_are_refused_in_qortex_words(index: PgVectorIn
 
 
 async def test_the_default_table_keeps_its_payload_when_the_index_adds(db: Database) -> None:
-    vector = [1.0] * 8
-    await db.vectors.upsert([{"id": "a", "embedding": vector, "payload": {"k": 1}}])
+    record = VectorRecordFactory.build(dimensions=8, with_payload=True)
+    await db.vectors.upsert([record])
     index = PgVectorIndex(db, dimensions=8)
-    await index.add(["a"], [[2.0] * 7 + [3.0]])
-    assert (await db.vectors.get(["a"]))["a"].payload == {"k": 1}
+    await index.add([record.id], [embedding(1, 8)])
+    assert (await db.vectors.get([record.id]))[record.id].payload == record.payload
     await index.close()  # the Database is not its own
     assert await db.vectors.count() == 1
 
@@ -149,13 +150,13 @@ async def test_the_learning_store(db: Database) -> None:
     store = PostgresLearningStore("learner", db)
     assert await store.get("nobody") == ArmState(1.0, 1.0, 0, 0.0, "")
     assert await store.get_all() == {}
-    given = ArmState(3.0, 2.0, 5, 3.5, "2025-01-01T00:00:00+00:00")
+    given = ArmStateFactory.build(pulled=True, old=True)
     await store.put("a", given)
     assert await store.get("a") == given
     assert (await store.get("a")).to_dict() == given.to_dict()
-    await store.put("a", ArmState(5.0, 3.0, 10, 7.0))
+    await store.put("a", ArmStateFactory.build(pulls=10))
     assert (await store.get("a")).pulls == 10
-    await store.put("a", ArmState(alpha=2.0), {"task": "x"})
+    await store.put("a", given, {"task": "x"})
     assert set(await store.get_all_states()) == set(await store.get_all_contexts())
     assert len(await store.get_all_contexts()) == 2
     other = PostgresLearningStore("other", db)
@@ -181,10 +182,11 @@ async def test_delete_keeps_qortex_rule(
 ) -> None:
     store = PostgresLearningStore("learner", db)
     keeper = PostgresLearningStore("other", db)
+    state = ArmStateFactory.build()
     for arm in ("a", "b"):
-        await store.put(arm, ArmState())
-        await keeper.put(arm, ArmState())
-    await store.put("a", ArmState(), {"task": "x"})
+        await store.put(arm, state)
+        await keeper.put(arm, state)
+    await store.put("a", state, {"task": "x"})
     assert await store.delete(*arguments) == count
     states = await store.get_all_states()
     assert {
