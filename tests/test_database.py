@@ -162,6 +162,8 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
 async def test_an_opening_that_is_cancelled_leaves_no_connection_behind(
     dsn: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    gc.collect()
+    caplog.clear()  # of what others left behind
     for wait in range(40):  # milliseconds: at whatever it does
         database = Database.connect(dsn)
         opening = asyncio.create_task(database.open())
