@@ -519,9 +519,9 @@ async def test_recommendations_are_like_the_liked_and_no_example(stored: Reposit
         if key not in examples
     }
     hits = await stored.vectors.recommend(
-        IDS[:140:7], IDS[1:140:14], limit=300, strategy="best_score", exact=True
+        IDS[:140:7], IDS[1:140:14], limit=800, strategy="best_score", exact=True
     )
-    assert_best(hits, scores, 300)
+    assert_best(hits, scores, 800)
 
 
 @of(VectorRepository.recall_probe, VectorRepository.tune, VectorRepository.recommend_index)
