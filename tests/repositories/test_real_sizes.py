@@ -927,7 +927,9 @@ async def test_edges_of_many_parts_are_saved_over_others(memory: Repositories) -
     numbers = shuffled(range(4_700, 5_601))
     given = {
         pair(n)[:: -1 if n % 2 else 1]: EdgeStatsFactory.build(
-            hit_count=n, scores=[n / 8] * (n % 4), last_seen=f"2025-01-{1 + n % 28:02}T00:00:00Z"
+            hit_count=n,
+            scores=[(n + k) / 8 for k in range(n % 4)],
+            last_seen=f"2025-01-{1 + n % 28:02}T00:00:00Z",
         )
         for n in numbers
     }
