@@ -5,6 +5,8 @@ from __future__ import annotations
 from operator import index
 from typing import Final, SupportsIndex, cast
 
+import numpy as np
+
 from qortex_db.errors import InvalidInputError
 
 MAX_INT4: Final = 2**31 - 1
@@ -15,7 +17,8 @@ def as_whole(value: object) -> int | None:
     if type(value) is int:
         return value
     try:
-        return None if isinstance(value, bool) else index(cast("SupportsIndex", value))
+        is_bool = isinstance(value, (bool, np.bool_))  # numpy 1's still count, with a warning
+        return None if is_bool else index(cast("SupportsIndex", value))
     except TypeError:
         return None
 
