@@ -1153,6 +1153,10 @@ async def test_thousands_of_arms_are_seeded_where_they_are_not_there(memory: Rep
     assert list(states) == sorted(ids)
     assert numbers_of(states) == after
     assert await learned(memory) == LEARNED | {"default": ARMS | after}
+    after |= {key: ArmState(4.0) for key in after if key not in ARMS}  # as qortex does
+    states = await memory.arms.seed("l", ids, boost=4.0, unpulled=True)
+    assert numbers_of(states) == after
+    assert await learned(memory) == LEARNED | {"default": ARMS | after}
 
 
 @of(ArmRepository.reset, ArmRepository.delete)
