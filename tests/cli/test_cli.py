@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from qortex_db import migrations
 from support.commands import run
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ def test_upgrade_check_status_and_downgrade(empty_dsn: str) -> None:
     assert report["interoception"]["backend"] == "postgres"
     assert report["learning"]["backend"] == "postgres"
     assert report["schema"] == {
-        "current": "qortex_db_0009",
-        "head": "qortex_db_0009",
+        "current": migrations.head_revision(),
+        "head": migrations.head_revision(),
         "is_current": True,
     }
     assert (report["dimensions"], report["embedded"], report["invalid_indexes"]) == (8, False, [])

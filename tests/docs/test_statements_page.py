@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 
 from qortex_db import Settings, migrations
+from qortex_db.filters.operators import NEGATED, OPERATORS
 from qortex_db.uow import Repositories
 
 if TYPE_CHECKING:
@@ -108,3 +109,9 @@ def squeezed(sql: str) -> str:
     parts = LITERAL.split(sql)
     parts[::2] = [re.sub(r" ?([()]) ?", r"\1", re.sub(r"\s+", " ", part)) for part in parts[::2]]
     return "".join(parts).strip()
+
+
+def test_every_operator_of_filters_is_shown(generator: Any) -> None:
+    shown = repr([*generator.FILTERS.values(), *generator.INDEXED_FILTERS.values()])
+    # None and a value by itself are $eq too.
+    assert [name for name in (*OPERATORS, *NEGATED) if f"'{name}'" not in shown] == []

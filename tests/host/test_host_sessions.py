@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from factories import QortexVectorFactory, VectorRecordFactory
 from qortex_db import (
     ConflictError,
     Database,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).parents[2] / "docs/host/sessions.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-VECTOR8 = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
 
 
 class HostBase(DeclarativeBase):
@@ -123,7 +123,7 @@ async def test_a_hosts_vector_columns_are_the_same_before_and_after_us(host: Asy
 
     before = await add_and_read(1)
     async with Database.from_engine(host) as db:
-        await db.vectors.upsert([{"id": "v", "embedding": VECTOR8}])
+        await db.vectors.upsert([VectorRecordFactory.build(id="v", dimensions=8)])
         among = await add_and_read(2)
         async with sessions.begin() as session, unit_of_work(session) as uow:
             assert await uow.vectors.count() == 1
@@ -140,7 +140,7 @@ async def test_a_hosts_row_and_the_vector_it_refers_to_come_and_go_together(
 
     async def write(session: AsyncSession) -> None:
         async with unit_of_work(session) as uow:
-            await uow.vectors.upsert([{"id": "v", "embedding": VECTOR8}])
+            await uow.vectors.upsert([VectorRecordFactory.build(id="v", dimensions=8)])
             session.add(Note(id=1, vector_id="v"))
 
     async def counts() -> tuple[int, int]:
@@ -173,7 +173,7 @@ async def test_code_for_a_sync_session_works_in_the_same_transaction(host: Async
         return len(session.scalars(select(Note)).all())
 
     async with AsyncSession(host) as session, unit_of_work(session) as uow:
-        await uow.vectors.upsert([{"id": "v", "embedding": VECTOR8}])
+        await uow.vectors.upsert([VectorRecordFactory.build(id="v", dimensions=8)])
         assert await session.run_sync(add_note) == 1
         assert (await uow.vectors.get(["v"]))["v"].document == "by the host"
 
@@ -208,9 +208,10 @@ async def test_tenants_do_not_see_each_other_and_hold_their_own_dimensions(
     for tenant, dimensions in TENANTS.items():
         session = await tenant_session(tenants, tenant, way)
         async with session, unit_of_work(session) as uow:
-            await uow.vectors.upsert([{"id": tenant, "embedding": [1.0] * dimensions}])
+            record = VectorRecordFactory.build(id=tenant, dimensions=dimensions)
+            await uow.vectors.upsert([record])
             await uow.arms.observe("learner", tenant, reward=1)
-            hits = await uow.vectors.search([1.0] * dimensions)
+            hits = await uow.vectors.search(record.embedding)
             assert [hit.id for hit in hits] == [tenant]
             with pytest.raises(DimensionMismatchError):
                 await uow.vectors.search([1.0] * (dimensions + 1))
@@ -229,12 +230,13 @@ async def test_a_tenants_loaded_objects_show_what_our_statements_wrote(
     for tenant, dimensions in TENANTS.items():
         session = await tenant_session(tenants, tenant, way)
         async with session:
-            session.add(QortexVector(id="v", embedding=[1.0] * dimensions, document=tenant))
+            vector = QortexVectorFactory.build(dimensions=dimensions, document=tenant)
+            session.add(vector)
             await session.flush()
-            loaded = await session.get(QortexVector, "v")
+            loaded = await session.get(QortexVector, vector.id)
             assert loaded is not None
             async with unit_of_work(session) as uow:
-                await uow.vectors.update("v", document="new")
+                await uow.vectors.update(vector.id, document="new")
             assert loaded.document == "new"
 
 

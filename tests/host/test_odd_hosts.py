@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+import functools
 from collections import ChainMap
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from types import MappingProxyType
@@ -39,6 +41,7 @@ from sqlalchemy.dialects.postgresql import INT4RANGE, JSONB, Range
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from factories import VectorRecordFactory
 from qortex_db import (
     Collection,
     Database,
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from qortex_db.repositories import VectorRepository
 
 V = [1.0, 2.0, 3.0]
+vector = functools.partial(VectorRecordFactory.build, dimensions=3)
 NO_INDEX = Collection(VectorSpec(3, index=None), language=None, payload_index=False)
 
 
@@ -318,12 +322,12 @@ async def test_what_a_hosts_type_makes_of_a_value_is_stored_on_every_way(
     typed = db.collection(Typed)
     for name, value, back in TYPED:
         expected = value if back is ... else back
-        record = {"id": "a", "embedding": V, "attributes": {name: value}}
-        await typed.upsert([record, {"id": "b", "embedding": V}])
+        record = vector(id="a", attributes={name: value})
+        await typed.upsert([record, vector(id="b")])
         assert await typed.upsert([record]) == 0, name  # nothing of it would change
         await typed.update("b", attributes={name: value})
         async with db.unit_of_work() as uow:
-            await uow.collection(Typed).upsert([record | {"id": "c"}])
+            await uow.collection(Typed).upsert([replace(record, id="c")])
             uow.session.add(Typed(id="d", embedding=V, **{name: expected}))
             await uow.session.flush()
             inside = await uow.collection(Typed).get(["a", "b", "c", "d"])
@@ -340,7 +344,7 @@ async def test_what_a_hosts_type_makes_of_a_value_is_stored_on_every_way(
 async def test_a_type_that_seals_leaves_nothing_open(db: Database, empty_dsn: str) -> None:
     names = ("sealed", "outer", "server", "all_sealed")
     attributes = {name: ["secret"] if name == "all_sealed" else "secret" for name in names}
-    await db.collection(Typed).upsert([{"id": "a", "embedding": V, "attributes": attributes}])
+    await db.collection(Typed).upsert([vector(attributes=attributes)])
     stored = await rows(empty_dsn, 'SELECT (sealed, "outer", server, all_sealed)::text FROM typed')
     assert stored == ["(terces,terces,terces,{terces})"]
 
@@ -367,7 +371,7 @@ async def test_what_a_type_does_not_hold_is_refused_without_being_quoted(db: Dat
     typed = db.collection(Typed)
     for name, values in REFUSED.items():
         for value in values:
-            record = {"id": "a", "embedding": V, "attributes": {name: value}}
+            record = vector(id="a", attributes={name: value})
             for write in (typed.upsert([record]), typed.update("a", attributes={name: value})):
                 with pytest.raises(InvalidInputError) as refused:
                     await write
@@ -412,7 +416,7 @@ async def test_a_changed_row_gets_what_onupdate_gives(db: Database, lane: str) -
 
 async def test_vectors_of_half_precision_are_updated_and_checked(db: Database) -> None:
     halved = db.collection(Halved)
-    await halved.upsert([{"id": "a", "embedding": V}])
+    await halved.upsert([vector(id="a")])
     assert await halved.update("a", embedding=[0.5, 0, 0])
     async with db.unit_of_work() as uow:
         assert await uow.collection(Halved).update("a", embedding=[0.5, 0.25, 0])
@@ -433,7 +437,7 @@ async def test_vectors_of_half_precision_are_updated_and_checked(db: Database) -
 async def test_an_or_in_a_hosts_own_sql_stays_in_its_namespace(db: Database) -> None:
     mine, theirs = (db.collection(Tenanted, namespace=name) for name in "ab")
     for vectors, key in ((mine, "mine"), (theirs, "theirs")):
-        await vectors.upsert([{"id": key, "embedding": V, "payload": {"x": 1}, "document": "w"}])
+        await vectors.upsert([vector(id=key, payload={"x": 1}, document="w")])
     everything = literal_column("true OR true", Boolean)
     assert [hit.id for hit in await mine.search(V, where=everything)] == ["mine"]
     assert [hit.id for hit in await mine.search(V, where=everything, exact=True)] == ["mine"]
@@ -488,7 +492,7 @@ async def test_a_large_namespace_may_be_a_uuid(db: Database) -> None:
     for vectors in (small, large):
         async with db.unit_of_work() as uow:
             inside = uow.collection(Organised, namespace=vectors._vectors.namespace)
-            await inside.upsert([{"id": "a", "embedding": V}, {"id": "b", "embedding": V}])
+            await inside.upsert([vector(id=key) for key in "ab"])
             assert await inside.update("a", document="x")
             assert await inside.merge_payload({"x": 1}, where={"$id": "a"}) == 1
             assert await inside.merge_payload({"x": 2}, ids=["a"]) == 1
@@ -519,8 +523,7 @@ async def test_a_cursor_that_no_page_gave_is_refused(db: Database, order_by: str
 async def test_no_error_quotes_what_is_stored(db: Database, lane: str) -> None:
     both = [db.collection(Tenanted, namespace=name) for name in "ab"]
     for vectors, key in zip(both, "xy", strict=True):
-        record = {"id": key, "embedding": V, "attributes": {"author": 'Se"cret'}}
-        await vectors.upsert([record])
+        await vectors.upsert([vector(id=key, attributes={"author": 'Se"cret'})])
 
     async def run(work: Callable[[VectorRepository], Awaitable[object]]) -> object:
         if lane == "by itself":
@@ -530,7 +533,7 @@ async def test_no_error_quotes_what_is_stored(db: Database, lane: str) -> None:
 
     works: list[Callable[[VectorRepository], Awaitable[object]]] = [
         lambda v: v.count(where=cast(Tenanted.author, Integer) == 1),
-        lambda v: v.upsert([{"id": "y", "embedding": V, "attributes": {"author": 'Se"cret'}}]),
+        lambda v: v.upsert([vector(id="y", attributes={"author": 'Se"cret'})]),
     ]
     for work in works:
         with pytest.raises(QortexDbError) as raised:
@@ -551,7 +554,7 @@ async def test_a_schema_that_a_host_translates_is_looked_up_where_it_is(empty_ds
         await connection.run_sync(PerSchema.metadata.create_all)
     async with Database.from_engine(engine) as db:
         vectors = db.collection(Placed)
-        await vectors.upsert([{"id": "a", "embedding": V}])
+        await vectors.upsert([vector(id="a")])
         assert (await vectors.recommend_index()).method == "none"
     async with AsyncSession(plain) as session, session.begin():
         await session.connection(execution_options=schemas)
@@ -564,5 +567,5 @@ async def test_a_schema_that_a_host_translates_is_looked_up_where_it_is(empty_ds
 async def test_a_payload_is_any_mapping(db: Database) -> None:
     halved = db.collection(Halved)
     payload = MappingProxyType({"a": ChainMap({"b": 1}, {"c": [2]})})
-    await halved.upsert([{"id": "a", "embedding": V, "payload": payload}])
+    await halved.upsert([vector(id="a", payload=payload)])
     assert (await halved.get(["a"]))["a"].payload == {"a": {"b": 1, "c": [2]}}

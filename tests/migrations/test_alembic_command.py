@@ -17,7 +17,7 @@ from qortex_db import SchemaVersionError, Settings, embedded, migrations
 from qortex_db.migrations.connection import migration_engine, migration_lock
 from support.catalogue import (
     BASELINE,
-    PAYLOAD,
+    LATER,
     VERSION_TABLE,
     catalogue,
     execute,
@@ -57,7 +57,7 @@ async def test_upgrade_check_current_and_downgrade_work_from_the_checkout(
 ) -> None:
     dsn = each_empty_dsn
     assert (await alembic("upgrade", "head", dsn=dsn)).code == 0
-    assert await catalogue(dsn) == BASELINE | PAYLOAD
+    assert await catalogue(dsn) == BASELINE | LATER
     assert (await alembic("current", dsn=dsn)).out.strip() == f"{HEAD} (head)"
     assert (await alembic("check", dsn=dsn)).code == 0
     assert (await alembic("downgrade", "base", dsn=dsn)).code == 0
@@ -69,7 +69,7 @@ async def test_it_works_from_any_folder(empty_dsn: str, tmp_path: Path) -> None:
         "-c", str(ROOT / "alembic.ini"), "upgrade", "head", dsn=empty_dsn, cwd=tmp_path
     )
     assert done.code == 0, done.err
-    assert await catalogue(empty_dsn) == BASELINE | PAYLOAD
+    assert await catalogue(empty_dsn) == BASELINE | LATER
 
 
 @pytest.mark.parametrize("command", [("upgrade", "head"), ("current",), ("downgrade", "base")])
@@ -95,7 +95,7 @@ async def test_x_embedded_starts_the_embedded_server_and_leaves_it(folder: Path)
     assert not (path / "postmaster.pid").exists()
     server = await asyncio.to_thread(embedded.start, path)
     try:
-        assert await catalogue(server.dsn()) == BASELINE | PAYLOAD
+        assert await catalogue(server.dsn()) == BASELINE | LATER
     finally:
         await asyncio.to_thread(server.stop)
 
@@ -133,14 +133,14 @@ async def test_its_offline_sql_gives_the_same_database(empty_dsn: str) -> None:
     done = await alembic("-x", "dimensions=384", "upgrade", "head", "--sql")
     assert done.code == 0, done.err
     await run_script(empty_dsn, done.out)
-    assert await catalogue(empty_dsn) == BASELINE | PAYLOAD
+    assert await catalogue(empty_dsn) == BASELINE | LATER
     assert (await migrations.check(Settings(dsn=empty_dsn))).is_current
 
 
 async def test_five_at_once_all_succeed(empty_dsn: str) -> None:
     done = await asyncio.gather(*(alembic("upgrade", "head", dsn=empty_dsn) for _ in range(5)))
     assert [one.code for one in done] == [0] * 5, [one.err for one in done]
-    assert await catalogue(empty_dsn) == BASELINE | PAYLOAD
+    assert await catalogue(empty_dsn) == BASELINE | LATER
     assert await rows(empty_dsn, f"SELECT version_num FROM {VERSION_TABLE}") == [HEAD]
 
 
@@ -198,7 +198,7 @@ async def test_a_host_with_its_own_env_has_both_histories(
     assert done.code == 0, done.err
     expected = {
         line.replace("public.", f"{schema or 'public'}.").replace("(384)", "(5)")
-        for line in BASELINE | PAYLOAD
+        for line in BASELINE | LATER
     }
     assert expected <= await catalogue(empty_dsn, schema or "public")
     versions = set(await rows(empty_dsn, "SELECT version_num FROM alembic_version"))

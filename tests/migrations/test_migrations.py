@@ -18,7 +18,7 @@ from qortex_db import (
 from qortex_db.migrations.connection import migration_engine, migration_lock
 from support.catalogue import (
     BASELINE,
-    PAYLOAD,
+    LATER,
     VERSION_TABLE,
     catalogue,
     execute,
@@ -41,7 +41,7 @@ async def test_the_baseline_makes_the_four_documented_tables(each_empty_dsn: str
 
 async def test_the_head_adds_payload_document_and_times(each_empty_dsn: str) -> None:
     state = await migrations.upgrade(Settings(dsn=each_empty_dsn))
-    assert await catalogue(each_empty_dsn) == BASELINE | PAYLOAD
+    assert await catalogue(each_empty_dsn) == BASELINE | LATER
     assert (state.current, state.head, state.is_current) == (HEAD, HEAD, True)
     assert await migrations.upgrade(Settings(dsn=each_empty_dsn)) == state
 
@@ -153,7 +153,7 @@ async def test_a_dimension_that_no_index_holds_is_refused_before_anything_is_don
 async def test_a_schema_of_its_own_holds_everything(empty_dsn: str) -> None:
     settings = Settings(dsn=empty_dsn, db_schema="Mine")
     assert (await migrations.upgrade(settings)).is_current
-    moved = {line.replace("public.", '"Mine".') for line in BASELINE | PAYLOAD}
+    moved = {line.replace("public.", '"Mine".') for line in BASELINE | LATER}
     assert await catalogue(empty_dsn, '"Mine"') == moved
     assert await rows(empty_dsn, f'SELECT version_num FROM "Mine".{VERSION_TABLE}') == [HEAD]
     assert await catalogue(empty_dsn) == set()
@@ -278,7 +278,7 @@ async def test_an_upgrade_waits_for_another_one_but_not_for_ever(empty_dsn: str)
 
 async def test_the_offline_sql_gives_the_same_database(empty_dsn: str) -> None:
     await run_script(empty_dsn, migrations.upgrade_sql(Settings()))
-    assert await catalogue(empty_dsn) == BASELINE | PAYLOAD
+    assert await catalogue(empty_dsn) == BASELINE | LATER
     assert (await migrations.check(Settings(dsn=empty_dsn))).is_current
 
 

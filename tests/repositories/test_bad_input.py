@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from factories import ArmStateFactory, EdgeStatsFactory, VectorRecordFactory
 from qortex_db import (
-    ArmState,
     Database,
     DimensionMismatchError,
-    EdgeStats,
     InvalidInputError,
     Settings,
     UnavailableError,
@@ -153,12 +152,20 @@ def calls() -> list[Call]:  # noqa: C901 - a list of cases
         add(f"score {number}", lambda db, v=number: db.edges.record("a", "b", score=v), "score")
         add(f"min {number}", lambda db, v=number or "x": db.vectors.search(GOOD, min_score=v))
     naive = "2025-01-01T00:00:00"
-    state = ArmState(last_updated=naive)
+    state = ArmStateFactory.build(last_updated=naive)
     add("naive state", lambda db: db.arms.put("l", "a", state), "time zone")
-    add("naive edge", lambda db: db.edges.save({("a", "b"): EdgeStats(1, [], naive)}), "time zone")
-    add("no date", lambda db: db.edges.save({("a", "b"): EdgeStats(1, [], "soon")}), "ISO 8601")
+    add(
+        "naive edge",
+        lambda db: db.edges.save({("a", "b"): EdgeStatsFactory.build(last_seen=naive)}),
+        "time zone",
+    )
+    add(
+        "no date",
+        lambda db: db.edges.save({("a", "b"): EdgeStatsFactory.build(last_seen="soon")}),
+        "ISO 8601",
+    )
     for bad in ({"alpha": 0.0}, {"beta": -1.0}, {"pulls": -1}, {"pulls": 2**31}, {"pulls": 1.5}):
-        add(f"state {bad}", lambda db, b=bad: db.arms.put("l", "a", ArmState(**b)))
+        add(f"state {bad}", lambda db, b=bad: db.arms.put("l", "a", ArmStateFactory.build(**b)))
     add("ids as a str", lambda db: db.vectors.get("abc"), "even for one")
     add("delete a str", lambda db: db.vectors.delete("abc"), "even for one")
     add(
@@ -205,13 +212,13 @@ def interoception_calls() -> list[Call]:
         add(f"save {most}", lambda db, o=options: db.edges.save({}, **o), "max_scores")
     for size in (1e101, -1e101, 10**101, 10**400):
         add(f"score {size}", lambda db, v=size: db.edges.record("a", "b", score=v), "score")
-        edges = {("a", "b"): EdgeStats(1, [0.5, size])}
+        edges = {("a", "b"): EdgeStatsFactory.build(scores=[0.5, size])}
         add(f"scores {size}", lambda db, e=edges: db.edges.save(e), "score")
         add(f"weight {size}", lambda db, v=size: db.factors.save({"a": 1.0, "b": v}), "weight")
         add(f"delta {size}", lambda db, v=size: db.arms.apply_deltas("l", {"a": (0, v)}), "beta")
         add(f"boost {size}", lambda db, v=size: db.arms.seed("l", ["a"], boost=v), "boost")
         for name in ("alpha", "beta", "total_reward"):
-            state = replace(ArmState(), **{name: size})
+            state = ArmStateFactory.build(**{name: size})
             add(f"{name} {size}", lambda db, s=state: db.arms.put("l", "a", s), name)
     for seconds in (0, -1.0, float("nan"), float("inf"), "1", True, timedelta(0)):
         options = {"half_life": seconds}
@@ -244,9 +251,9 @@ async def test_bad_input_is_refused_before_the_server_and_changes_nothing(
 
 
 async def test_an_error_names_row_id_and_position(db: Database) -> None:
-    rows = [{"id": f"v{i}", "embedding": list(GOOD)} for i in range(5)]
-    rows[3]["embedding"][2] = float("nan")  # type: ignore[index]
-    with pytest.raises(InvalidInputError, match=r"row 3 \(id 'v3'\) has NaN at position 2"):
+    rows = VectorRecordFactory.build_batch(5, dimensions=8)
+    rows[3] = replace(rows[3], embedding=[1.0, 1.0, float("nan"), *[1.0] * 5])
+    with pytest.raises(InvalidInputError, match=r"row 3 \(id 'v00003'\) has NaN at position 2"):
         await db.vectors.upsert(rows)
     with pytest.raises(DimensionMismatchError) as caught:
         await db.vectors.search([1.0])

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from factories import ArmStateFactory, EdgeStatsFactory, VectorRecordFactory
 from qortex_db import ALL_CONTEXTS, Arm, ArmState, Database, EdgeStats, context_hash
 from qortex_db.learning import select
 
@@ -58,10 +59,11 @@ async def test_an_edge_is_undirected_and_keeps_its_newest_hundred_scores(db: Dat
 
 
 async def test_edges_are_saved_over_what_is_there_and_removed(db: Database) -> None:
-    await db.edges.save({("z", "a"): EdgeStats(3, [0.1], "2025-01-01T00:00:00+00:00")})
-    await db.edges.save({("c", "d"): EdgeStats(1, [0.2])})
+    old = EdgeStatsFactory.build(hit_count=3, old=True)
+    await db.edges.save({("z", "a"): old})
+    await db.edges.save({("c", "d"): EdgeStatsFactory.build()})
     loaded = await db.edges.load()
-    assert loaded["a", "z"] == EdgeStats(3, [0.1], "2025-01-01T00:00:00+00:00")
+    assert loaded["a", "z"] == old
     assert (await db.edges.summary()).total_hits == 4
     assert await db.edges.remove([("z", "a"), ("no", "body")]) == 1
     assert list(await db.edges.load()) == [("c", "d")]
@@ -99,9 +101,10 @@ async def test_top_orders_by_the_mean(db: Database) -> None:
 
 
 async def test_put_overwrites_and_stamps(db: Database) -> None:
-    await db.arms.put("l", "x", ArmState(3.0, 2.0, 5, 3.5, "2025-01-01T00:00:00+00:00"))
-    assert await db.arms.get("l", "x") == ArmState(3.0, 2.0, 5, 3.5, "2025-01-01T00:00:00+00:00")
-    await db.arms.put("l", "x", ArmState())
+    old = ArmStateFactory.build(pulled=True, old=True)
+    await db.arms.put("l", "x", old)
+    assert await db.arms.get("l", "x") == old
+    await db.arms.put("l", "x", ArmStateFactory.build())
     assert (await db.arms.get("l", "x")).last_updated.startswith("20")
 
 
@@ -132,12 +135,11 @@ async def test_two_hundred_writers_of_one_key_are_each_counted(db: Database) -> 
 @pytest.mark.slow
 async def test_batches_in_any_order_and_deletes_never_deadlock(db: Database) -> None:
     ids = [f"v{i:02}" for i in range(40)]
-    rng = np.random.default_rng(3)
 
     async def write(seed: int) -> None:
         order = np.random.default_rng(seed).permutation(ids)
-        for _ in range(5):
-            rows = [{"id": str(key), "embedding": rng.normal(size=8)} for key in order]
+        for _ in range(5):  # each time other embeddings
+            rows = [VectorRecordFactory.build(id=str(key), dimensions=8) for key in order]
             await db.vectors.upsert(rows)
             await db.arms.observe_many("l", [(str(key), 1.0) for key in order])
             await db.vectors.delete([str(key) for key in order[:20]])

@@ -519,9 +519,9 @@ async def test_recommendations_are_like_the_liked_and_no_example(stored: Reposit
         if key not in examples
     }
     hits = await stored.vectors.recommend(
-        IDS[:140:7], IDS[1:140:14], limit=300, strategy="best_score", exact=True
+        IDS[:140:7], IDS[1:140:14], limit=800, strategy="best_score", exact=True
     )
-    assert_best(hits, scores, 300)
+    assert_best(hits, scores, 800)
 
 
 @of(VectorRepository.recall_probe, VectorRepository.tune, VectorRepository.recommend_index)
@@ -927,7 +927,9 @@ async def test_edges_of_many_parts_are_saved_over_others(memory: Repositories) -
     numbers = shuffled(range(4_700, 5_601))
     given = {
         pair(n)[:: -1 if n % 2 else 1]: EdgeStatsFactory.build(
-            hit_count=n, scores=[n / 8] * (n % 4), last_seen=f"2025-01-{1 + n % 28:02}T00:00:00Z"
+            hit_count=n,
+            scores=[(n + k) / 8 for k in range(n % 4)],
+            last_seen=f"2025-01-{1 + n % 28:02}T00:00:00Z",
         )
         for n in numbers
     }
@@ -1149,6 +1151,10 @@ async def test_thousands_of_arms_are_seeded_where_they_are_not_there(memory: Rep
     after = {key: ARMS.get(key, ArmState(3.0)) for key in sorted(ids)}
     states = await memory.arms.seed("l", ids, boost=3.0)
     assert list(states) == sorted(ids)
+    assert numbers_of(states) == after
+    assert await learned(memory) == LEARNED | {"default": ARMS | after}
+    after |= {key: ArmState(4.0) for key in after if key not in ARMS}  # as qortex does
+    states = await memory.arms.seed("l", ids, boost=4.0, unpulled=True)
     assert numbers_of(states) == after
     assert await learned(memory) == LEARNED | {"default": ARMS | after}
 

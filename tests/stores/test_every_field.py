@@ -32,6 +32,8 @@ VALUES: dict[str, Callable[[int], Any]] = {
 
 def filled(kind: type[Any]) -> Any:
     """An object with another value in each of its fields, none of them the default."""
+    unknown = {one.name: one.type for one in fields(kind) if one.type not in VALUES}
+    assert not unknown, f"VALUES has no value of these types; add one: {unknown}"
     given = kind(**{one.name: VALUES[one.type](n) for n, one in enumerate(fields(kind), 3)})
     default = kind()
     assert all(getattr(given, one.name) != getattr(default, one.name) for one in fields(kind))

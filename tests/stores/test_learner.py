@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from factories import ArmFactory, ArmOutcomeFactory, LearnerConfigFactory
 from qortex_db import (
     UCB1,
     Arm,
@@ -25,7 +26,6 @@ from qortex_db import (
     Database,
     InvalidInputError,
     Learner,
-    LearnerConfig,
     PostgresLearningStore,
     SchemaVersionError,
     Settings,
@@ -78,7 +78,7 @@ class TheirOutcome:
 
 @pytest.fixture
 def learner(db: Database) -> Learner:
-    return Learner(LearnerConfig("l", baseline_rate=0.0), store=db)
+    return Learner(LearnerConfigFactory.build(name="l"), store=db)
 
 
 def numbers(state: ArmState) -> tuple[float, float, int, float]:
@@ -111,7 +111,7 @@ async def test_a_word_counts_where_there_is_no_reward(
 
 
 async def test_another_reward_model_may_say_what_a_word_is_worth(db: Database) -> None:
-    learner = Learner(LearnerConfig("l"), reward_model=BinaryReward(), store=db)
+    learner = Learner(LearnerConfigFactory.build(name="l"), reward_model=BinaryReward(), store=db)
     assert (await learner.observe(ArmOutcome("a", outcome="partial"))).total_reward == 0
     assert (await learner.observe(ArmOutcome("a", outcome="accepted"))).total_reward == 1
 
@@ -151,7 +151,9 @@ async def test_a_batch_over_contexts_is_kept_whole_or_not_at_all(
             f"ALTER TABLE learning_arm_states ADD CHECK (context_hash <> '{refused}')"
         )
     with pytest.raises(ConflictError):
-        await learner.batch_observe([ArmOutcome("a", 1.0), ArmOutcome("a", 1.0, context=SQL)])
+        await learner.batch_observe(
+            [ArmOutcomeFactory.build(arm_id="a", context=context) for context in ({}, SQL)]
+        )
     assert await learner.store.get_all_states() == {}
 
 
@@ -185,7 +187,7 @@ async def test_an_arm_that_is_not_stored_decays_from_the_prior(learner: Learner)
 
 
 async def test_seeds_are_boosted_once(db: Database) -> None:
-    config = LearnerConfig("l", seed_arms=["a", "b"], seed_boost=5.0)
+    config = LearnerConfigFactory.build(name="l", seed_arms=["a", "b"], seed_boost=5.0)
     learner = await Learner.create(config, store=db)
     assert numbers(await learner.store.get("a")) == (5.0, 1.0, 0, 0.0)
     await learner.decay_arm("a", 0.2)
@@ -196,12 +198,18 @@ async def test_seeds_are_boosted_once(db: Database) -> None:
     await learner.reset(["a"])
     await Learner.create(config, store=db)
     assert (await learner.store.get("a")).alpha == 5.0
-    assert await Learner(LearnerConfig("other", seed_arms=["a"]), store=db).posteriors() == {}
+    assert (
+        await Learner(
+            LearnerConfigFactory.build(name="other", seed_arms=["a"]), store=db
+        ).posteriors()
+        == {}
+    )
 
 
 async def test_reset_forgets_by_qortex_rule(learner: Learner) -> None:
     for context in ({}, SQL):
-        await learner.batch_observe([ArmOutcome("a", 1.0), ArmOutcome("b", 1.0)], context)
+        outcomes = [ArmOutcomeFactory.build(arm_id=arm) for arm in "ab"]
+        await learner.batch_observe(outcomes, context)
     assert await learner.reset([]) == 0
     assert await learner.reset(["a"]) == 1
     assert await learner.reset(None, SQL) == 2
@@ -231,25 +239,25 @@ async def test_what_was_chosen_are_the_arms_that_were_given(db: Database) -> Non
 
 
 async def test_a_baseline_round_is_marked(db: Database) -> None:
-    learner = Learner(LearnerConfig("l", baseline_rate=1.0), store=db)
-    result = await learner.select([Arm("a"), Arm("b")], k=1)
+    learner = Learner(LearnerConfigFactory.build(baseline_rate=1.0), store=db)
+    result = await learner.select(ArmFactory.build_batch(2), k=1)
     assert result.is_baseline
     assert list(result.scores.values()) == [0.5]
 
 
 async def test_a_policy_and_a_seeded_generator_decide(db: Database) -> None:
-    config = LearnerConfig("l", baseline_rate=0.0)
-    arms = [Arm(f"arm{i}") for i in range(50)]
+    config = LearnerConfigFactory.build(name="l")
+    arms = ArmFactory.build_batch(50)
     first, second = (Learner(config, store=db, rng=np.random.default_rng(7)) for _ in range(2))
     assert await first.select(arms, k=9) == await second.select(arms, k=9)
-    await first.batch_observe([ArmOutcome(arm.id, 1.0) for arm in arms[1:]])
+    await first.batch_observe([ArmOutcomeFactory.build(arm_id=arm.id) for arm in arms[1:]])
     greedy = Learner(config, UCB1(), store=db)
     assert (await greedy.select(arms)).selected == [arms[0]]
 
 
 async def test_selections_follow_what_was_learned(db: Database) -> None:
     rates, rng = {"good": 0.8, "bad": 0.2, "fair": 0.5}, np.random.default_rng(3)
-    learner = Learner(LearnerConfig("l", baseline_rate=0.0), store=db, rng=rng)
+    learner = Learner(LearnerConfigFactory.build(name="l"), store=db, rng=rng)
     arms, chosen = [Arm(key) for key in rates], []
     for _ in range(300):
         (arm,) = (await learner.select(arms, SQL)).selected
@@ -293,7 +301,7 @@ async def test_what_is_read_has_qortex_shapes(learner: Learner) -> None:
 
 
 def test_a_session_knows_when_it_was(dsn: str) -> None:
-    learner = Learner(LearnerConfig("l"), store=dsn)
+    learner = Learner(LearnerConfigFactory.build(name="l"), store=dsn)
     first, second = learner.session_start("one"), learner.session_start("one")
     assert first != second
     ended = learner.session_end(first)
@@ -314,10 +322,10 @@ async def test_a_store_a_database_or_a_dsn_may_be_given(
     db: Database, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGVECTOR_DSN", dsn)
-    config = LearnerConfig("l")
+    config = LearnerConfigFactory.build(name="l")
     for store in (db, dsn, None, "", PostgresLearningStore("l", db)):
         learner = Learner(config, store=store)
-        await learner.observe(ArmOutcome("a", 1.0))
+        await learner.observe(ArmOutcomeFactory.build(arm_id="a"))
         await learner.close()
         assert (await learner.metrics())["learner"] == "l"  # opens again
         await learner.close()
@@ -325,7 +333,7 @@ async def test_a_store_a_database_or_a_dsn_may_be_given(
 
 
 async def test_a_failed_creation_leaves_no_connection(empty_dsn: str, db: Database) -> None:
-    config = LearnerConfig("l", seed_arms=["a"])
+    config = LearnerConfigFactory.build(name="l", seed_arms=["a"])
     with pytest.raises(SchemaVersionError, match="qortex-db upgrade"):
         await Learner.create(config, store=empty_dsn)
     name = empty_dsn.split("?", maxsplit=1)[0].rsplit("/", 1)[1]
@@ -340,13 +348,15 @@ async def test_a_failed_creation_leaves_no_connection(empty_dsn: str, db: Databa
 
 
 CALLS: dict[str, tuple[Callable[[Learner], Awaitable[object]], int]] = {
-    "observe": (lambda one: one.observe(ArmOutcome("a", 1.0)), 1),
-    "batch_observe": (lambda one: one.batch_observe([ArmOutcome("a", 1.0)] * 50), 1),
+    "observe": (lambda one: one.observe(ArmOutcomeFactory.build()), 1),
+    "batch_observe": (lambda one: one.batch_observe(ArmOutcomeFactory.build_batch(50)), 1),
     "batch_observe of two contexts": (
-        lambda one: one.batch_observe([ArmOutcome("a"), ArmOutcome("a", context=SQL)]),
+        lambda one: one.batch_observe(
+            [ArmOutcomeFactory.build(), ArmOutcomeFactory.build(context=SQL)]
+        ),
         4,
     ),
-    "select": (lambda one: one.select([Arm(f"arm{i}") for i in range(100)], k=3), 1),
+    "select": (lambda one: one.select(ArmFactory.build_batch(100), k=3), 1),
     "apply_credit_deltas": (lambda one: one.apply_credit_deltas({"a": {}, "b": {}}), 1),
     "decay_arm": (lambda one: one.decay_arm("a"), 1),
     "top_arms": (lambda one: one.top_arms(), 1),
@@ -354,7 +364,9 @@ CALLS: dict[str, tuple[Callable[[Learner], Awaitable[object]], int]] = {
     "metrics": (lambda one: one.metrics(), 1),
     "reset": (lambda one: one.reset(["nobody"]), 1),
     "create": (
-        lambda one: Learner.create(LearnerConfig("l", seed_arms=["a", "b"]), store=one.store),
+        lambda one: Learner.create(
+            LearnerConfigFactory.build(name="l", seed_arms=["a", "b"]), store=one.store
+        ),
         1,
     ),
 }
@@ -365,8 +377,8 @@ async def wire(dsn: str) -> AsyncIterator[tuple[Learner, RoundTrips]]:
     async with counted(dsn) as trips:
         settings = Settings(dsn=trips.dsn, pool_min_size=1, pool_max_size=1)
         async with Database.connect(settings) as db:
-            learner = Learner(LearnerConfig("l"), store=db)
-            await learner.observe(ArmOutcome("a", 1.0))
+            learner = Learner(LearnerConfigFactory.build(name="l"), store=db)
+            await learner.observe(ArmOutcomeFactory.build(arm_id="a"))
             yield learner, trips
 
 
@@ -379,29 +391,38 @@ async def test_a_call_is_one_round_trip(wire: tuple[Learner, RoundTrips], name: 
 
 
 REFUSED: dict[str, tuple[Callable[[Learner], Awaitable[object]], str]] = {
-    "a reward above 1": (lambda one: one.observe(ArmOutcome("a", 3.0)), "reward is 3.0"),
+    "a reward above 1": (
+        lambda one: one.observe(ArmOutcomeFactory.build(reward=3.0)),
+        "reward is 3.0",
+    ),
     "an outcome of nothing": (lambda one: one.observe("accepted"), "outcome is a str"),
-    "an empty arm": (lambda one: one.observe(ArmOutcome("", 1.0)), "arm_id is empty"),
+    "an empty arm": (
+        lambda one: one.observe(ArmOutcomeFactory.build(arm_id="")),
+        "arm_id is empty",
+    ),
     "a context that is none": (
-        lambda one: one.observe(ArmOutcome("a", 1.0), "sql"),
+        lambda one: one.observe(ArmOutcomeFactory.build(), "sql"),
         "context has to be a mapping",
     ),
     "a bad reward in a batch": (
         lambda one: one.batch_observe(
-            [ArmOutcome("a", 1.0), ArmOutcome("a", float("nan"), context=SQL)]
+            [ArmOutcomeFactory.build(), ArmOutcomeFactory.build(reward=float("nan"), context=SQL)]
         ),
         "reward is nan",
     ),
     "an arm that is no text": (
-        lambda one: one.batch_observe([ArmOutcome([], 1.0)]),
+        lambda one: one.batch_observe([ArmOutcomeFactory.build(arm_id=[])]),
         "arm_id is a list",
     ),
     "arms as a string": (lambda one: one.select("ab"), "candidates has to be a list"),
     "ids as arms": (lambda one: one.select(["a"]), "no id or token_cost"),
-    "an arm twice": (lambda one: one.select([Arm("a"), Arm("a")]), "an id twice"),
-    "an arm of no id": (lambda one: one.select([Arm([])]), r"candidates\[0\] is a list"),
+    "an arm twice": (lambda one: one.select([ArmFactory.build()] * 2), "an id twice"),
+    "an arm of no id": (
+        lambda one: one.select([ArmFactory.build(id=[])]),
+        r"candidates\[0\] is a list",
+    ),
     "a negative budget": (
-        lambda one: one.select([Arm("a")], token_budget=-1),
+        lambda one: one.select([ArmFactory.build()], token_budget=-1),
         "token_budget has to be",
     ),
     "credit as a list": (lambda one: one.apply_credit_deltas(["a"]), "deltas has to be"),
@@ -416,7 +437,9 @@ REFUSED: dict[str, tuple[Callable[[Learner], Awaitable[object]], str]] = {
     "growth as decay": (lambda one: one.decay_arm("a", 1.1), "factor is 1.1"),
     "no best arms": (lambda one: one.top_arms(k=0), "k is 0"),
     "seeds as a string": (
-        lambda one: Learner.create(LearnerConfig("l", seed_arms="ab"), store=one.store),
+        lambda one: Learner.create(
+            LearnerConfigFactory.build(name="l", seed_arms="ab"), store=one.store
+        ),
         "arm_ids is a str",
     ),
 }
@@ -436,13 +459,13 @@ async def test_bad_input_is_refused_before_anything_is_sent(
 def test_what_makes_no_learner_is_refused() -> None:
     theirs = SimpleNamespace(select=print, update=print)
     with pytest.raises(InvalidInputError, match="SimpleNamespace without scores"):
-        Learner(LearnerConfig("l"), theirs)
+        Learner(LearnerConfigFactory.build(name="l"), theirs)
     with pytest.raises(InvalidInputError, match=r"object without compute"):
-        Learner(LearnerConfig("l"), reward_model=object())
+        Learner(LearnerConfigFactory.build(name="l"), reward_model=object())
     with pytest.raises(InvalidInputError, match="pass a LearnerConfig"):
         Learner("l")
     with pytest.raises(InvalidInputError, match="Database or a DSN"):
-        Learner(LearnerConfig("l"), store=7)
+        Learner(LearnerConfigFactory.build(name="l"), store=7)
 
 
 async def test_sixteen_tasks_observing_one_arm_are_each_counted(learner: Learner) -> None:
@@ -477,5 +500,5 @@ async def test_processes_that_share_a_learner_lose_nothing(db: Database, dsn: st
             assert state.total_reward == rewards[key], key
             assert state.alpha == prior + rewards[key], key
             assert state.beta == 1.0 + pulls[key] - rewards[key], key
-    metrics = await Learner(LearnerConfig("shared"), store=db).metrics()
+    metrics = await Learner(LearnerConfigFactory.build(name="shared"), store=db).metrics()
     assert metrics["total_pulls"] == pulls.total()

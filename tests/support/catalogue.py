@@ -78,7 +78,7 @@ BASELINE = {
         "USING btree (learner_name, context_hash)"
     ),
 }
-PAYLOAD = {
+LATER = {  # what the revisions after the baseline add
     "qortex_vectors.payload jsonb not null default '{}'::jsonb",
     "qortex_vectors.document text",
     "qortex_vectors.created_at timestamp with time zone default now()",

@@ -14,11 +14,10 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from factories import ArmStateFactory, EdgeStatsFactory
 from qortex_db import (
-    ArmState,
     Database,
     DimensionMismatchError,
-    EdgeStats,
     InvalidInputError,
     LockTimeoutError,
     NotFoundError,
@@ -138,9 +137,12 @@ FILL_OTHERS = {
     """,
 }
 ROWS = {
-    "interoception_factors": "SELECT f::text FROM interoception_factors f ORDER BY 1",
-    "interoception_edge_buffer": "SELECT e::text FROM interoception_edge_buffer e ORDER BY 1",
-    "learning_arm_states": "SELECT a::text FROM learning_arm_states a ORDER BY 1",
+    "interoception_factors": "SELECT (node_id, weight, updated_at)::text "
+    "FROM interoception_factors ORDER BY 1",
+    "interoception_edge_buffer": "SELECT (src_id, tgt_id, hit_count, scores, last_seen)::text "
+    "FROM interoception_edge_buffer ORDER BY 1",
+    "learning_arm_states": "SELECT (learner_name, context_hash, arm_id, alpha, beta, pulls, "
+    "total_reward, last_updated)::text FROM learning_arm_states ORDER BY 1",
 }
 
 
@@ -282,11 +284,11 @@ async def test_the_three_stores_work_on_what_was_adopted(empty_dsn: str, form: s
         assert await index.size() == 61
         interoception = PostgresInteroceptionStore(db)
         assert (await interoception.load_factors())["knoten ü7"] == 1.0
-        await interoception.save_edges({("a", "b"): EdgeStats(1, [0.5])})
+        await interoception.save_edges({("a", "b"): EdgeStatsFactory.build()})
         assert (await interoception.load_edges())["a3", "b3"].scores == [1.0, 1.0]
         learning = PostgresLearningStore("prompts", db)
         assert (await learning.get("arm3")).alpha == 2.0
-        await learning.put("arm3", ArmState(alpha=9.0))
+        await learning.put("arm3", ArmStateFactory.build())
         assert len(await learning.get_all()) == 30
 
 

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
+from factories import ArmStateFactory
 from qortex_db import (
     ALL_CONTEXTS,
     UCB1,
@@ -102,7 +103,7 @@ async def test_each_kind_of_change_is_an_event_with_its_numbers_and_what_it_led_
 
 
 async def test_states_are_rebuilt_and_at_any_time(db: Database, dsn: str) -> None:
-    await db.arms.put("l", "a", ArmState(2.0, 3.0, 7, 1.5, "2025-01-01T00:00:00+00:00"))
+    await db.arms.put("l", "a", ArmStateFactory.build(pulled=True, old=True))
     await db.arms.observe_many("l", [("a", 0.1), ("b", 0.7)], context=SQL)
     await db.arms.observe("l", "gone", reward=1)
     await db.arms.observe("other", "a", reward=1)
@@ -166,7 +167,7 @@ async def test_what_a_hash_stands_for_can_be_read(db: Database, dsn: str) -> Non
     await db.arms.observe("l", "a", reward=1)
     await db.arms.observe("l", "a", reward=1, context=SQL)
     await db.arms.seed("l", ["a"], context={"n": 1.0, "é": None})
-    await db.arms.put("l", "a", ArmState(), context={3: (1, 2)})
+    await db.arms.put("l", "a", ArmStateFactory.build(), context={3: (1, 2)})
     await db.arms.apply_deltas("l", {"a": (1, 1)}, context={"d": 1})
     await db.arms.select("m", ["a"], context={"s": 1})
     # PostgreSQL's JSON has no NUL and no NaN; the arms are counted all the same.

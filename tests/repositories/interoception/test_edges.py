@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from factories import EdgeStatsFactory
 from qortex_db import Database, EdgeStats, EdgeSummary, Promotion
 from support.commands import program
 
@@ -28,7 +29,8 @@ def keys(promotions: list[Promotion]) -> list[tuple[str, str]]:
 async def fill(db: Database, count: int) -> list[tuple[str, str]]:
     """Edges that are ready, with more hits from the first to the last."""
     pairs = [("a", f"b{number:03}") for number in range(count)]
-    await db.edges.save({pair: EdgeStats(3 + i, [0.9]) for i, pair in enumerate(pairs)})
+    stats = (EdgeStatsFactory.build(ready=True, hit_count=3 + number) for number in range(count))
+    await db.edges.save(dict(zip(pairs, stats, strict=True)))
     return pairs
 
 
@@ -85,7 +87,7 @@ def test_the_mean_is_that_of_edge_stats_to_the_last_digit(dsn: str) -> None:
         )
         @given(SCORES)
         def check(scores: list[float]) -> None:
-            runner.run(db.edges.save({("a", "b"): EdgeStats(1, scores)}))
+            runner.run(db.edges.save({("a", "b"): EdgeStatsFactory.build(scores=scores)}))
             stats = runner.run(db.edges.get("a", "b"))
             # It is what decides, too: at the mean itself the edge is ready, above it is not.
             options = {"min_hits": 1, "min_avg_score": stats.avg_score}
@@ -196,5 +198,5 @@ async def test_an_edge_keeps_as_many_scores_as_it_is_told(db: Database) -> None:
     assert (stats.hit_count, stats.scores) == (301, [*scores[-249:], 1.0])
     stats = await db.edges.record("a", "b", score=0.5, max_scores=1)
     assert (stats.hit_count, stats.scores) == (302, [0.5])
-    await db.edges.save({("a", "b"): EdgeStats(300, scores)}, max_scores=200)
+    await db.edges.save({("a", "b"): EdgeStatsFactory.build(scores=scores)}, max_scores=200)
     assert (await db.edges.get("a", "b")).scores == scores[-200:]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from qortex_db import Database, EdgeStats, InvalidInputError, Settings, VectorRecord
-from qortex_db.models import QortexVector
+from factories import QortexVectorFactory, edges
+from qortex_db import Database, InvalidInputError, Settings, VectorRecord
 from support.roundtrips import counted
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ async def test_thousands_of_rows_are_one_round_trip_and_one_transaction(dsn: str
             await db.vectors.upsert(list(records(4_000)))
             async with trips.expect(1):
                 assert await db.vectors.upsert(list(records(5_000))) == 1_000
-            edges = {(f"a{i}", f"b{i}"): EdgeStats(1, [0.5]) for i in range(2_000)}
-            await db.edges.save(edges)
+            seen = edges(2_000)
+            await db.edges.save(seen)
             async with trips.expect(1):
-                await db.edges.save(edges)
+                await db.edges.save(seen)
             written = await versions(db)
             assert (len(written), len(set(written.values()))) == (5_000, 2)
             assert len(await db.edges.load()) == 2_000
@@ -78,7 +78,7 @@ async def test_a_bad_row_leaves_none_of_its_batch_in_a_unit_of_work(db: Database
     async with db.unit_of_work() as uow:
         with pytest.raises(InvalidInputError, match=r"row 3000 \(id 'z'\) has elements"):
             await uow.vectors.upsert(rows)
-        uow.session.add(QortexVector(id="mine", embedding=MATRIX[0]))
+        uow.session.add(QortexVectorFactory.build(id="mine", dimensions=8))
     assert [record.id async for record in db.vectors.stream()] == ["mine"]
 
 

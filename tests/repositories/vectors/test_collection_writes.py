@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import functools
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import Text, TypeDecorator
 
+from factories import VectorRecordFactory
 from qortex_db import (
     Collection,
     ConflictError,
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 MADE: list[int] = []
+item_record = functools.partial(VectorRecordFactory.build, dimensions=3)
 
 
 class Base(DeclarativeBase):
@@ -203,7 +207,7 @@ async def test_everything_that_is_given_comes_back(db: Database) -> None:
 async def test_a_unit_of_work_writes_and_reads_the_same(db: Database) -> None:
     async with db.unit_of_work() as uow:
         items = uow.collection(Item)
-        await items.upsert([VectorRecord("a", [1, 2, 3], vectors=VECTORS, attributes=ALL)])
+        await items.upsert([item_record(id="a", vectors=VECTORS, attributes=ALL)])
         (found,) = (await items.get(["a"])).values()
         assert given(found) == EXPECTED
         assert await items.update("a", vectors={"words": None}, attributes={"year": 1})
@@ -215,14 +219,15 @@ async def test_a_unit_of_work_writes_and_reads_the_same(db: Database) -> None:
 
 async def test_what_is_not_named_stays_and_a_new_row_gets_its_defaults(db: Database) -> None:
     items = db.collection(Item)
-    await items.upsert([{"id": "a", "embedding": [1, 2, 3], "attributes": ALL, "vectors": VECTORS}])
+    record = item_record(id="a", attributes=ALL, vectors=VECTORS)
+    await items.upsert([record])
     MADE.clear()
     # "a" is there, "b" and "c" are new; each names other columns.
     await items.upsert(
         [
-            {"id": "a", "embedding": [1, 2, 3], "attributes": {"year": 1}, "vectors": {}},
-            {"id": "b", "embedding": [1, 2, 3], "attributes": {"name": None, "tags": []}},
-            {"id": "c", "embedding": [1, 2, 3], "vectors": {"title": [5, 5]}},
+            replace(record, attributes={"year": 1}, vectors={}),
+            item_record(id="b", attributes={"name": None, "tags": []}),
+            item_record(id="c", vectors={"title": [5, 5]}),
         ]
     )
     found = await items.get(["a", "b", "c"])
@@ -242,9 +247,10 @@ async def test_what_is_not_named_stays_and_a_new_row_gets_its_defaults(db: Datab
 
 async def test_records_that_name_nothing_of_it_change_nothing_of_it(db: Database) -> None:
     items = db.collection(Item)
-    await items.upsert([{"id": "a", "embedding": [1, 2, 3], "attributes": ALL, "vectors": VECTORS}])
-    assert await items.upsert([{"id": "a", "embedding": [1, 2, 3]}]) == 0
-    assert await items.upsert([{"id": "a", "embedding": [3, 2, 1], "payload": {"x": 1}}]) == 1
+    record = item_record(id="a", attributes=ALL, vectors=VECTORS)
+    await items.upsert([record])
+    assert await items.upsert([replace(record, attributes=None, vectors=None)]) == 0
+    assert await items.upsert([item_record(id="a", payload={"x": 1})]) == 1
     (found,) = (await items.get(["a"])).values()
     assert (found.attributes or {})["number"] == 5
     assert found.payload == {"x": 1}
@@ -254,17 +260,15 @@ async def test_records_that_name_nothing_of_it_change_nothing_of_it(db: Database
 async def test_what_was_streamed_can_be_ingested_again(db: Database) -> None:
     items = db.collection(Item)
     given = [
-        {
-            "id": f"i{i:04}",
-            "embedding": [1, i, 3],
-            "attributes": {"year": i, "tags": [str(i)]} if i % 3 else None,
-            "vectors": {"title": [i, 1], "words": {i % 50: 1.0}} if i % 2 else None,
-        }
+        item_record(
+            attributes={"year": i, "tags": [str(i)]} if i % 3 else None,
+            vectors={"title": [i, 1], "words": {i % 50: 1.0}} if i % 2 else None,
+        )
         for i in range(2_500)
     ]
     assert await items.ingest(given, batch_size=1_000) == 2_500
     kept = [record async for record in items.stream(batch_size=700)]
-    assert [record.id for record in kept] == [item["id"] for item in given]
+    assert [record.id for record in kept] == [record.id for record in given]
     computed = {"twice", "serial"}
     async with db.unit_of_work() as uow:
         again = uow.collection(Item)
@@ -326,7 +330,7 @@ async def test_hits_carry_the_attributes_of_their_rows(db: Database) -> None:
 
 async def test_one_row_is_changed_by_update(db: Database) -> None:
     items = db.collection(Item)
-    await items.upsert([{"id": "a", "embedding": [1, 2, 3], "document": "d"}])
+    await items.upsert([item_record(id="a", document="d")])
     assert await items.update("a", vectors=VECTORS, attributes=ALL, payload={"k": 1})
     (found,) = (await items.get(["a"])).values()
     assert given(found) == EXPECTED
@@ -375,9 +379,9 @@ async def test_what_a_column_does_not_take_is_refused_by_name_and_nothing_writte
 ) -> None:
     further, says = REFUSED[what]
     items = db.collection(Item)
-    good = {"id": "good", "embedding": [1, 2, 3], **further}
+    good = item_record(**further)
     with pytest.raises((InvalidInputError, DimensionMismatchError)) as refused:
-        await items.upsert([good, {"id": "other", "embedding": [1, 2, 3]}])
+        await items.upsert([good, item_record(id="other")])
     assert says in str(refused.value)
     with pytest.raises((InvalidInputError, DimensionMismatchError)):
         await items.update("other", **further)
@@ -395,17 +399,15 @@ async def test_a_column_without_a_default_has_to_be_given(db: Database) -> None:
         await connection.run_sync(Strict.__table__.create)  # type: ignore[attr-defined]
     strict = db.collection(Strict)
     with pytest.raises(ConflictError, match="author"):
-        await strict.upsert([{"id": "a", "embedding": [1, 2, 3]}])
-    await strict.upsert([{"id": "a", "embedding": [1, 2, 3], "attributes": {"author": "Ada"}}])
+        await strict.upsert([item_record()])
+    await strict.upsert([item_record(attributes={"author": "Ada"})])
     Base.metadata.remove(Strict.__table__)  # type: ignore[arg-type]
 
 
 async def test_merging_changes_single_keys_and_leaves_the_others(db: Database) -> None:
     items = db.collection(Item)
     payload = {"a": 1, "b": {"c": 2, "d": 3}, "tags": ["x", "y"]}
-    await items.upsert(
-        {"id": key, "embedding": [1, 2, 3], "payload": payload | {"id": key}} for key in "pqr"
-    )
+    await items.upsert(item_record(id=key, payload=payload | {"id": key}) for key in "pqr")
     assert (
         await items.merge_payload({"a": 9, "new": None}, remove=["b.c"], ids=["p", "q", "z"]) == 2
     )
@@ -418,7 +420,7 @@ async def test_merging_changes_single_keys_and_leaves_the_others(db: Database) -
     assert await items.merge_payload({"a": 9}, where={"a": {"$gte": 1}}) == 0
     assert await items.merge_payload(remove=["tags", "b"], where=Item.id == "r") == 1
     assert (await items.get(["r"]))["r"].payload == {"a": 9, "id": "r"}
-    assert await items.upsert([VectorRecord("s", [1, 2, 3], {"a": 1}, "of spice")]) == 1
+    assert await items.upsert([item_record(id="s", payload={"a": 1}, document="of spice")]) == 1
     spice = {"$contains": "spice"}
     assert await items.merge_payload({"z": 1}, where_document=spice) == 1
     assert await items.merge_payload({"z": 2}, where={"a": 2}, where_document=spice) == 0
@@ -447,9 +449,7 @@ async def test_a_merge_says_what_it_needs(db: Database) -> None:
 
 
 async def test_the_orm_sees_what_the_repository_wrote(db: Database) -> None:
-    await db.collection(Item).upsert(
-        [{"id": "a", "embedding": [1, 2, 3], "vectors": {"title": [1, 2]}}]
-    )
+    await db.collection(Item).upsert([item_record(id="a", vectors={"title": [1, 2]})])
     async with AsyncSession(db.engine) as session:
         row = (await session.execute(select(Item.title, Item.words).where(Item.id == "a"))).one()
         assert row.title.tolist() == [1.0, 2.0]
@@ -476,7 +476,7 @@ async def test_what_the_model_says_of_every_update_holds_in_both_lanes(db: Datab
     ):
         keys = [f"{number}-alone", f"{number}-together"]
         touched = db.collection(Touched)
-        await touched.upsert([VectorRecord(key, [1, 2, 3], attributes=long_ago) for key in keys])
+        await touched.upsert([item_record(id=key, attributes=long_ago) for key in keys])
         await change(touched, keys[0])
         async with db.unit_of_work() as uow:
             await change(uow.collection(Touched), keys[1])
@@ -521,7 +521,7 @@ class Made(VectorMixin, Base):
 async def test_numbers_are_read_alike_in_both_lanes(db: Database) -> None:
     made = db.collection(Made)
     given = {"rate": 0.25, "exact": 0.5, "ratios": [0.1, 2.0]}
-    await made.upsert([VectorRecord("a", [1, 2, 3], attributes=given)])
+    await made.upsert([item_record(id="a", attributes=given)])
     alone = (await made.get(["a"]))["a"].attributes or {}
     async with db.unit_of_work() as uow:
         together = (await uow.collection(Made).get(["a"]))["a"].attributes or {}
@@ -532,7 +532,7 @@ async def test_numbers_are_read_alike_in_both_lanes(db: Database) -> None:
 
 async def test_what_the_model_makes_for_a_new_row_is_sent_as_any_value_is(db: Database) -> None:
     made = db.collection(Made)
-    await made.upsert([{"id": "a", "embedding": [1, 2, 3]}])
+    await made.upsert([item_record(id="a")])
     found = (await made.get(["a"]))["a"].attributes or {}
     assert (found["tags"], found["extra"], found["mood"]) == ([], {}, Mood.CALM)
 
@@ -549,9 +549,10 @@ async def test_arrays_and_types_of_ones_own_over_them_are_stored_as_the_orm_does
         "settings": {"a": [1]},
     }
     made = db.collection(Made)
-    await made.upsert([VectorRecord(key, [1, 2, 3], attributes=given) for key in ids])
+    records = [item_record(id=key, attributes=given) for key in ids]
+    await made.upsert(records)
     assert await made.update(ids[0], attributes=given)
-    assert await made.upsert([VectorRecord(key, [1, 2, 3], attributes=given) for key in ids]) == 0
+    assert await made.upsert(records) == 0
     async with AsyncSession(db.engine) as session:
         for row in await session.scalars(select(Made)):
             stored = {name: getattr(row, name) for name in given}
@@ -575,19 +576,19 @@ async def test_an_element_that_the_column_does_not_take_is_refused(
     db: Database, bad: dict[str, Any]
 ) -> None:
     with pytest.raises(InvalidInputError, match=next(iter(bad))):
-        await db.collection(Made).upsert([VectorRecord("a", [1, 2, 3], attributes=bad)])
+        await db.collection(Made).upsert([item_record(attributes=bad)])
 
 
 @pytest.mark.parametrize("bad", ["text", True, 10**400])
 async def test_a_float_that_is_none_is_refused(db: Database, bad: Any) -> None:
     with pytest.raises(InvalidInputError, match="ratio"):
-        await db.collection(Item).upsert([VectorRecord("a", [1, 2, 3], attributes={"ratio": bad})])
+        await db.collection(Item).upsert([item_record(attributes={"ratio": bad})])
 
 
 async def test_what_a_savepoint_took_back_is_gone_from_objects_of_a_hosts_own_model(
     db: Database,
 ) -> None:
-    await db.collection(Item).upsert([VectorRecord("a", [1, 2, 3], payload={"n": 1})])
+    await db.collection(Item).upsert([item_record(id="a", payload={"n": 1})])
 
     async def change_and_fail(session: AsyncSession, item: Item) -> None:
         async with unit_of_work(session) as uow:

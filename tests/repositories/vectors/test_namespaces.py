@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,13 +24,12 @@ from qortex_db import (
     VectorSpec,
 )
 from qortex_db.models import collection_of
+from qortex_db.repositories import VectorRepository
 from support.catalogue import execute, rows
 from support.compilations import compilations
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from qortex_db.repositories import VectorRepository
 
 
 class Base(DeclarativeBase):
@@ -358,3 +358,25 @@ async def test_scopes_of_one_table_share_their_statements(db: Database) -> None:
         assert await scoped.delete(["a"]) == 1
         counts.append(len(compiled))
     assert counts[0] == counts[1] >= 5
+
+
+ELSEWHERE = {
+    *("upsert", "upsert_with_zeros", "ingest", "update", "merge_payload", "delete", "delete_where"),
+    *("dimensions", "recommend_index"),  # of the whole table
+    *("explain", "recall_probe", "tune"),  # by the searches above
+}
+"""What other tests of this file try, or what is about no rows."""
+
+
+def test_every_read_of_rows_is_compared() -> None:
+    methods = {
+        name
+        for name, method in inspect.getmembers(VectorRepository)
+        if not name.startswith("_")
+        and (inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method))
+    }
+    calls = (*READS.values(), streamed)
+    called = {name for call in calls for name in call.__code__.co_names}  # type: ignore[attr-defined]
+    inner = [code for code in streamed.__code__.co_consts if hasattr(code, "co_names")]
+    called |= {name for code in inner for name in code.co_names}
+    assert methods - called == ELSEWHERE

@@ -80,7 +80,7 @@ class Nearest:
         exact: bool = False,
         after: CTE | None = None,
     ) -> Select[Any]:
-        """The candidates of a query.
+        """The candidates of a query, nearest first: a zero vector's distance, NaN, is the last.
 
         Args:
             besides: What else has to hold of a row.

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
+from factories import VectorRecordFactory, sample
 from qortex_db import Database, InvalidInputError, QortexVector
-from qortex_db.cli.sample import load_sample
 from support.roundtrips import counted
 from support.servers import copied, execute
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from qortex_db.embedded import EmbeddedServer
 
-SAMPLE = load_sample()
+SAMPLE = sample()
 TEXTS = [passage["text"] for passage in SAMPLE.passages]
 EMBEDDINGS = SAMPLE.passage_embeddings
 UNIT = EMBEDDINGS / np.linalg.norm(EMBEDDINGS, axis=1, keepdims=True)
 QUERIES = SAMPLE.question_embeddings
-HAVING = [f"p{i:03}" for i, words in enumerate(TEXTS) if "file" in words]
+HAVING = [f"v{i:05}" for i, words in enumerate(TEXTS) if "file" in words]
 FILE = {"$contains": "file"}
 
 
@@ -37,8 +37,8 @@ def filled(server: EmbeddedServer, template384: str) -> str:
     async def fill() -> None:
         async with Database.connect(server.dsn("sample")) as database:
             await database.vectors.ingest(
-                {"id": f"p{i:03}", "embedding": e, "document": t, "payload": {"n": i // 7}}
-                for i, (e, t) in enumerate(zip(EMBEDDINGS, TEXTS, strict=True))
+                VectorRecordFactory.build(payload={"n": number // 7}, with_document=True)
+                for number in range(len(TEXTS))
             )
 
     asyncio.run(fill())
@@ -59,7 +59,7 @@ async def db(dsn384: str) -> AsyncIterator[Database]:
 
 def nearest(query: Any, *, step: int = 1) -> list[str]:
     order = np.argsort(-(UNIT @ query), kind="stable")
-    return [f"p{i:03}" for i in order if i % step == 0]
+    return [f"v{i:05}" for i in order if i % step == 0]
 
 
 async def test_several_queries_get_their_own_answers(db: Database) -> None:
@@ -84,7 +84,7 @@ async def test_several_queries_get_their_own_answers(db: Database) -> None:
 async def test_each_of_several_answers_is_full_narrowed_and_above_its_score(db: Database) -> None:
     few = await db.vectors.search_many(QUERIES[:3], where={"n": 3}, with_embedding=True)
     for answer in few:
-        assert sorted(hit.id for hit in answer) == [f"p{i:03}" for i in range(21, 28)]
+        assert sorted(hit.id for hit in answer) == [f"v{i:05}" for i in range(21, 28)]
         for hit in answer:
             assert hit.embedding == pytest.approx(EMBEDDINGS[int(hit.id[1:])], abs=1e-6)
     above = await db.vectors.search_many(QUERIES[:3], min_score=0.3, limit=800)
@@ -146,7 +146,7 @@ async def test_a_stream_is_narrowed_page_by_page(db: Database) -> None:
     records = [record async for record in few]
     assert [int(record.id[1:]) // 7 for record in records] == [1] * 7 + [3] * 7
     assert records[0].embedding is None
-    assert len([one async for one in db.vectors.stream(where=QortexVector.id < "p010")]) == 10
+    assert len([one async for one in db.vectors.stream(where=QortexVector.id < "v00010")]) == 10
 
 
 async def test_documents_narrow_every_search_count_and_delete(db: Database) -> None:
@@ -156,7 +156,7 @@ async def test_documents_narrow_every_search_count_and_delete(db: Database) -> N
         await vectors.range_search(query, min_score=-1, where_document=FILE),
         await vectors.mmr_search(query, where_document=FILE),
         await vectors.multi_search(QUERIES[:2], where_document=FILE),
-        await vectors.recommend(["p000"], where_document=FILE),
+        await vectors.recommend(["v00000"], where_document=FILE),
         *(await vectors.search_many(QUERIES[:2], where_document=FILE)),
     ]
     groups = await vectors.search_groups(query, "n", where_document=FILE)
