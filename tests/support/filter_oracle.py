@@ -177,7 +177,8 @@ def _holds(document: Any, key: str, value: Any) -> bool:
 
 
 # Few keys and values, so that documents and filters meet.
-PATHS = st.sampled_from(["a", "b", "é", "a.b", "a.0", "a.-1", "a.0.b", "b.a.é", r"x\.y", "0"])
+NAMES = ["a", "b", "é", "a.b", "a.0", "a.-1", "a.0.b", "b.a.é", r"x\.y", "0"]
+PATHS = st.sampled_from(NAMES)
 KEYS = st.sampled_from(["a", "b", "é", "x.y", "0"])
 ALPHABET = st.characters(codec="utf-8", exclude_characters="\x00")
 LETTERS = st.text(st.sampled_from("aAbé%_\\É𝄞"), max_size=4)
@@ -230,7 +231,9 @@ ORDERED = NUMBERS | STRINGS
 LISTS = st.lists(VALUES, max_size=4)
 ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("$eq", "$ne", "$contains"), VALUES),
-    **dict.fromkeys(("$in", "$nin"), LISTS | st.lists(STRINGS) | st.lists(NUMBERS)),
+    **dict.fromkeys(
+        ("$in", "$nin"), LISTS | st.lists(STRINGS | st.none()) | st.lists(NUMBERS | st.none())
+    ),
     **dict.fromkeys(("$any", "$all"), LISTS),
     **dict.fromkeys(("$gt", "$gte", "$lt", "$lte"), ORDERED),
     "$between": st.lists(NUMBERS, min_size=2, max_size=2)
@@ -253,38 +256,46 @@ ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
 DOCUMENTS = {
     "$text": documents(SENTENCES | VALUES),
     "$geo": documents(PLACES | NO_PLACES | SCALARS),
+    "$like": documents(LETTERS | VALUES),
     "$ilike": documents(LETTERS | st.none() | NUMBERS),
 }
 
 
-def _taken(document_list: list[dict[str, Any]], path: str, argument: Any, kind: str) -> Any:
-    """What a document has at the path, where the operator takes such a value."""
-    values = [value for doc in document_list if (value := lookup(doc, path)) is not MISSING]
-    if not values:
-        return argument
-    value = values[0]
-    if kind in ("$eq", "$ne"):
-        return value
-    if kind in ("$in", "$nin"):
-        return [*argument, value]
-    if kind in ("$any", "$all"):
-        return value[:2] if isinstance(value, list) else argument
-    if kind == "$contains" and isinstance(value, list) and value:
-        return value[-1]
-    if kind in ("$gt", "$gte", "$lt", "$lte"):
-        return value if is_number(value) or isinstance(value, str) else argument
+def _taken(value: Any, argument: Any, kind: str) -> Any:
+    """What a document has, where the operator takes such a value."""
+    match kind:
+        case "$eq" | "$ne":
+            return value
+        case "$in" | "$nin":
+            return [*argument, value]
+        case "$any" | "$all" if isinstance(value, list):
+            return value[:2]
+        case "$contains" if isinstance(value, list) and value:
+            return value[-1]
+        case "$gt" | "$gte" | "$lt" | "$lte" if is_number(value) or isinstance(value, str):
+            return value
+        case "$between" if is_number(value) or isinstance(value, str):
+            return [value, value]
+        case "$like" | "$ilike" if isinstance(value, str):
+            return value.replace("\\", "\\\\").swapcase()
     return argument
 
 
 @st.composite
 def cases(draw: st.DrawFn, kind: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Documents, and a filter by one operator that often meets them."""
+    """Documents, and a filter by one operator; half of them are about what a document has."""
     stored = draw(DOCUMENTS.get(kind, documents(VALUES)))
     stored = json.loads(json.dumps(stored))
-    path = draw(PATHS)
-    argument = draw(ARGUMENTS[kind])
-    if draw(st.booleans()):
-        argument = _taken(stored, path, argument, kind)
+    path, argument = draw(PATHS), draw(ARGUMENTS[kind])
+    there = [
+        (name, value)
+        for name in NAMES
+        for document in stored
+        if (value := lookup(document, name)) is not MISSING
+    ]
+    if there and draw(st.booleans()):
+        path, value = draw(st.sampled_from(there))
+        argument = _taken(value, argument, kind)
     return stored, {path: {kind: argument}}
 
 
