@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from qortex_db import Settings, migrations
-from support.catalogue import BASELINE, PAYLOAD, catalogue
+from support.catalogue import BASELINE, LATER, catalogue
 from support.commands import ROOT, program
 
 if TYPE_CHECKING:
@@ -80,4 +80,4 @@ async def test_five_upgraders_from_the_wheel_all_succeed(
     )
     done = await asyncio.gather(*starts)
     assert [one.code for one in done] == [0] * 5, [one.err for one in done]
-    assert await catalogue(empty_dsn) == BASELINE | PAYLOAD
+    assert await catalogue(empty_dsn) == BASELINE | LATER

@@ -36,7 +36,7 @@ from qortex_db.migrations.rebuild import owned_table
 from qortex_db.migrations.rebuild.indexes import restore_pending
 from support.catalogue import (
     BASELINE,
-    PAYLOAD,
+    LATER,
     VERSION_TABLE,
     catalogue,
     comments,
@@ -211,7 +211,7 @@ async def everything(dsn: str) -> object:
 def migrated(dimensions: int = 3, schema: str = "public") -> set[str]:
     return {
         line.replace("(384)", f"({dimensions})").replace("public.", f"{schema}.")
-        for line in BASELINE | PAYLOAD
+        for line in BASELINE | LATER
     }
 
 
