@@ -15,7 +15,7 @@ from qortex_db import LockTimeoutError, Settings, UnavailableError, migrations
 from qortex_db.migrations import busy_tables
 from support.catalogue import catalogue, execute, rows
 from support.commands import BIN, ROOT, Result, alembic, program
-from support.servers import copied
+from support.servers import copied, new_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -105,14 +105,15 @@ async def traffic(dsn: str) -> AsyncIterator[list[int]]:
 @pytest.fixture(scope="module")
 def filled(server: EmbeddedServer) -> str:
     """The baseline's tables with rows in them, to be copied."""
+    name = new_name("filled")
 
     async def fill(dsn: str) -> None:
-        await execute(server.dsn(), "CREATE DATABASE filled")
+        await execute(server.dsn(), f"CREATE DATABASE {name}")
         await migrations.upgrade(Settings(dsn=dsn, dimensions=8), "qortex_db_0001")
         await execute(dsn, FILL)
 
-    asyncio.run(fill(server.dsn("filled")))
-    return "filled"
+    asyncio.run(fill(server.dsn(name)))
+    return name
 
 
 @pytest.fixture

@@ -45,6 +45,11 @@ _numbers = itertools.count()
 _used: defaultdict[EmbeddedServer, list[str]] = defaultdict(list)
 
 
+def new_name(beginning: str) -> str:
+    """For a database of a module's: its fixture is set up again where tests change the worker."""
+    return f"{beginning}_{next(_numbers)}"
+
+
 @contextmanager
 def copied(server: EmbeddedServer, template: str) -> Iterator[str]:
     """A database of one test's own."""

@@ -136,13 +136,9 @@ FILL_OTHERS = {
         FROM generate_series(1, 30) i
     """,
 }
-ROWS = {
-    "interoception_factors": "SELECT (node_id, weight, updated_at)::text "
-    "FROM interoception_factors ORDER BY 1",
-    "interoception_edge_buffer": "SELECT (src_id, tgt_id, hit_count, scores, last_seen)::text "
-    "FROM interoception_edge_buffer ORDER BY 1",
-    "learning_arm_states": "SELECT (learner_name, context_hash, arm_id, alpha, beta, pulls, "
-    "total_reward, last_updated)::text FROM learning_arm_states ORDER BY 1",
+ROWS = {  # a column that a later revision adds has no values yet
+    name: f"SELECT jsonb_strip_nulls(to_jsonb(t))::text FROM {name} t ORDER BY 1"
+    for name in ("interoception_factors", "interoception_edge_buffer", "learning_arm_states")
 }
 
 

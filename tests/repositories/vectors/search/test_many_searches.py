@@ -13,7 +13,7 @@ from sqlalchemy import text
 from factories import VectorRecordFactory, sample
 from qortex_db import Database, InvalidInputError, QortexVector
 from support.roundtrips import counted
-from support.servers import copied, execute
+from support.servers import copied, execute, new_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -32,17 +32,18 @@ FILE = {"$contains": "file"}
 @pytest.fixture(scope="module")
 def filled(server: EmbeddedServer, template384: str) -> str:
     """The sample, to be copied."""
-    execute(server, f"CREATE DATABASE sample TEMPLATE {template384}")
+    name = new_name("sample")
+    execute(server, f"CREATE DATABASE {name} TEMPLATE {template384}")
 
     async def fill() -> None:
-        async with Database.connect(server.dsn("sample")) as database:
+        async with Database.connect(server.dsn(name)) as database:
             await database.vectors.ingest(
                 VectorRecordFactory.build(payload={"n": number // 7}, with_document=True)
                 for number in range(len(TEXTS))
             )
 
     asyncio.run(fill())
-    return "sample"
+    return name
 
 
 @pytest.fixture
