@@ -81,6 +81,8 @@ if TYPE_CHECKING:
     from qortex_db.embedded import EmbeddedServer
     from qortex_db.uow import Repositories
 
+pytestmark = pytest.mark.slow
+
 PART = batches.PART_BYTES // (4 * 384)
 EPSILON = 5e-6  # pgvector adds up in float4
 SQL = {"task": "sql"}
