@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+import asyncio
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+from qortex_db import Database
+from support.catalogue import execute
+from support.servers import copied
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
     from sqlalchemy import Table
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from qortex_db.embedded import EmbeddedServer
 
 
 @asynccontextmanager
@@ -27,3 +36,27 @@ async def indexed_at_the_end(engine: AsyncEngine, tables: Iterable[Table]) -> As
             for index in table.indexes:
                 await connection.execute(CreateIndex(index))
         await connection.exec_driver_sql("ANALYZE")
+
+
+@contextmanager
+def loaded_collections(
+    server: EmbeddedServer,
+    tables: Iterable[Table],
+    models: Iterable[type[Any]],
+    passages: NDArray[np.float32],
+    even: str,
+) -> Iterator[str]:
+    """A database whose collections all hold the same passages; every other payload is even."""
+
+    async def load(dsn: str) -> None:
+        await execute(dsn, "CREATE EXTENSION vector")
+        async with Database.connect(dsn) as db, indexed_at_the_end(db.engine, tables):
+            for model in models:
+                await db.collection(model).ingest(
+                    {"id": f"p{i:04}", "embedding": row, "payload": {even: i % 2 == 0}}
+                    for i, row in enumerate(passages)
+                )
+
+    with copied(server, "template0") as dsn:
+        asyncio.run(load(dsn))
+        yield dsn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +19,8 @@ from qortex_db import (
     vector_column,
 )
 from qortex_db.types import SparseVector
-from support.catalogue import execute
 from support.commands import ROOT
-from support.loading import indexed_at_the_end
-from support.servers import copied
+from support.loading import loaded_collections
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -93,20 +90,8 @@ SCORES: dict[type[Any], Any] = {
 
 @pytest.fixture(scope="module")
 def loaded(server: EmbeddedServer) -> Iterator[str]:
-    async def load(dsn: str) -> None:
-        await execute(dsn, "CREATE EXTENSION vector")
-        async with (
-            Database.connect(dsn) as db,
-            indexed_at_the_end(db.engine, Host.metadata.sorted_tables),
-        ):
-            for model in SCORES:
-                await db.collection(model).ingest(
-                    {"id": f"p{i:04}", "embedding": row, "payload": {"half": i % 2 == 0}}
-                    for i, row in enumerate(PASSAGES)
-                )
-
-    with copied(server, "template0") as dsn:
-        asyncio.run(load(dsn))
+    tables = Host.metadata.sorted_tables
+    with loaded_collections(server, tables, SCORES, PASSAGES, "half") as dsn:
         yield dsn
 
 
