@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Text, cast, type_coerce
 from sqlalchemy.types import UserDefinedType
 
-from qortex_db.checks import check_whole
+from qortex_db.checks import as_whole, check_whole
 from qortex_db.errors import DimensionMismatchError, InvalidInputError
 from qortex_db.types.vector import DistanceComparator, declared
 
@@ -135,13 +135,14 @@ def _read(value: object, dimensions: int | None, name: str) -> tuple[list[tuple[
         )
     parts = []
     for at, number in pairs:
-        if isinstance(at, bool) or not hasattr(at, "__index__") or not 0 <= at < dimensions:
+        position = as_whole(at)
+        if position is None or not 0 <= position < dimensions:
             raise InvalidInputError(
                 f"{name} has a position that is no whole number from 0 to {dimensions - 1:,}."
             )
         single = _single(number, name)
         if single:
-            parts.append((int(at), single))
+            parts.append((position, single))
     return sorted(parts), dimensions
 
 
