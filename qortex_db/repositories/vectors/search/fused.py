@@ -63,6 +63,7 @@ class FusedSearches(TableBound):
         Each that is given is a branch; one alone will do. A row's score is the sum over the
         branches that find it: by reciprocal rank `weight / (k + rank)`, or with `alpha`
         `weight * s`, where s is the branch's own score scaled from 0, its worst, to 1, its best.
+        Equal scores have equal ranks; equals are in the order of similarity, then of ids.
 
         What is not described here is as of :meth:`search`.
 

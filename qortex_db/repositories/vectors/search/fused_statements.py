@@ -53,42 +53,40 @@ class Fusion:
 def hybrid(rows: Nearest, where: Filter | None, form: SearchForm, fusion: Fusion) -> Select[Any]:
     """The best of the rows that any branch brings in, by a fused score."""
     bare = replace(form, with_payload=False, with_embedding=False)
+    # What is equally good by a score is told apart by the embedding, before ids do it.
+    near = rows.vector.distance(rows.column, rows.query) if "dense" in fusion.names else None
     queries: dict[BranchName, Branch] = {}
     if "dense" in fusion.names:
         queries["dense"] = Branch(rows)
     sparse = fusion.sparse
     if sparse is not None:
-        queries["sparse"] = Branch(Nearest(rows.table, sparse, rows.scope, "sparse_"))
+        beside = Nearest(rows.table, sparse, rows.scope, "sparse_")
+        queries["sparse"] = Branch(beside, then_by=near)
     shares = []
     for name, branch in zip(queries, found([*queries.values()], bare, where), strict=True):
-        share = _share(fusion, name, -branch.c.distance, branch.c.id)
+        share = _share(fusion, name, -branch.c.distance)
         matches = branch.c.distance != Constant("NaN")  # as of a zero vector
         if name == "sparse" and sparse is not None and sparse.metric in _UNRELATED:
             matches = branch.c.distance < Constant(_UNRELATED[sparse.metric])
         shares.append(select(branch.c.id, share).where(matches))
     if "text" in fusion.names:
-        lexical = _matching(rows, where)
-        share = _share(fusion, "text", lexical.c.rank, lexical.c.id)
-        shares.append(select(lexical.c.id, share))
+        lexical = _matching(rows, where, near)
+        shares.append(select(lexical.c.id, _share(fusion, "text", lexical.c.rank)))
     every = union_all(*shares).subquery("every")
     # In the shares' own order: equal ones in another order have to give an equal sum.
     total = func.sum(aggregate_order_by(every.c.share, every.c.share))
-    best = (
-        select(every.c.id, total.label("score"))
-        .group_by(every.c.id)
-        .order_by(total.desc(), every.c.id)
-        .limit(_HITS)
-        .subquery("best")
-    )
+    scored = select(every.c.id, total.label("score")).group_by(every.c.id).subquery("scored")
+    best = _with_ties(select(*scored.c), scored.c.score, _HITS).subquery("best")
     return (
         select(best.c.id, best.c.score, *rows.columns(form))
         .select_from(best.join(rows.table, rows.table.c.id == best.c.id))
         .where(*rows.scope.clauses)
-        .order_by(best.c.score.desc(), best.c.id)
+        .order_by(*_best_first(best.c.score, near, best.c.id))
+        .limit(_HITS)
     )
 
 
-def _matching(rows: Nearest, where: Filter | None) -> Subquery:
+def _matching(rows: Nearest, where: Filter | None, near: ColumnElement[float] | None) -> Subquery:
     """The rows whose document matches a text, the best by `ts_rank_cd`."""
     language = text_language(rows.table)
     text = words(rows.table.c.document, language)
@@ -100,7 +98,29 @@ def _matching(rows: Nearest, where: Filter | None) -> Subquery:
     if where is not None:
         matching = matching.where(where.clause)
     limit = bindparam("text_candidates", type_=Integer)
-    return matching.order_by(rank.desc(), rows.table.c.id).limit(limit).subquery("lexical")
+    tied = _with_ties(matching, rank, limit).subquery("tied")
+    return (
+        select(tied.c.id, tied.c.rank)
+        .select_from(tied.join(rows.table, rows.table.c.id == tied.c.id))
+        # What is found by the words that it lacks has a rank of 0: it is no match.
+        .where(tied.c.rank > Constant(0), *rows.scope.clauses)
+        .order_by(*_best_first(tied.c.rank, near, tied.c.id))
+        .limit(limit)
+        .subquery("lexical")
+    )
+
+
+def _with_ties(
+    rows: Select[Any], score: ColumnElement[float], limit: ColumnElement[int]
+) -> Select[Any]:
+    """The best rows, and all that are as good as the last of them."""
+    return rows.order_by(score.desc()).fetch(limit, with_ties=True)
+
+
+def _best_first(
+    score: ColumnElement[float], near: ColumnElement[float] | None, key: ColumnElement[str]
+) -> list[ColumnElement[Any]]:
+    return [score.desc(), key] if near is None else [score.desc(), near, key]
 
 
 @built_once
@@ -135,13 +155,11 @@ def _queries(rows: Nearest, count: int) -> list[ColumnElement[Any]]:
     return [bindparam(f"query_{i}", type_=rows.vector.type) for i in range(count)]
 
 
-def _share(
-    fusion: Fusion, name: BranchName, better: ColumnElement[float], key: ColumnElement[str]
-) -> ColumnElement[Any]:
+def _share(fusion: Fusion, name: BranchName, better: ColumnElement[float]) -> ColumnElement[Any]:
     """What a branch adds to a row's score; `better` grows with what it finds better."""
     weight = bindparam(f"{name}_weight", type_=Float)
-    if fusion.by == "ranks":
-        place = func.row_number().over(order_by=(better.desc(), key))
+    if fusion.by == "ranks":  # of equals, all have the best one's
+        place = func.rank().over(order_by=better.desc())
         return (weight / (bindparam("k", type_=Float) + place)).label("share")
     low, high = func.min(better).over(), func.max(better).over()
     scaled = case((high == low, 1.0), else_=(better - low) / func.nullif(high - low, 0))

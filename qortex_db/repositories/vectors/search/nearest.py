@@ -76,6 +76,7 @@ class Nearest:
         where: Filter | None,
         *,
         query: ColumnElement[Any] | None = None,
+        then_by: ColumnElement[float] | None = None,
         besides: Sequence[ColumnElement[bool]] = (),
         exact: bool = False,
         after: CTE | None = None,
@@ -83,6 +84,7 @@ class Nearest:
         """The candidates of a query, nearest first: a zero vector's distance, NaN, is the last.
 
         Args:
+            then_by: What orders equally near rows before their ids do, where all are compared.
             besides: What else has to hold of a row.
             exact: Compare with every row, whatever the form says.
             after: What has to be run before.
@@ -100,7 +102,8 @@ class Nearest:
         statement = select(*columns).where(self.column.is_not(None), *self.scope.clauses, *besides)
         statement = statement.order_by(order)
         if exact:  # ties; before an index they would lose it
-            statement = statement.order_by(self.table.c.id)
+            ties = [self.table.c.id] if then_by is None else [then_by, self.table.c.id]
+            statement = statement.order_by(*ties)
         statement = statement.limit(self.oversampled if rescored else self.candidates)
         if where is not None:
             statement = statement.where(where.clause)
@@ -132,10 +135,15 @@ class Nearest:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One of the queries of a statement, by default the rows' own."""
+    """One of the queries of a statement, by default the rows' own.
+
+    Attributes:
+        then_by: What orders equally near rows before their ids do.
+    """
 
     rows: Nearest
     query: ColumnElement[Any] | None = None
+    then_by: ColumnElement[float] | None = None
 
 
 def found(
@@ -146,7 +154,14 @@ def found(
 ) -> list[Subquery]:
     """The candidates of each branch: under settings, and from all rows where they fall short."""
     parts = [
-        functools.partial(branch.rows.nearest, form, where, query=branch.query, besides=besides)
+        functools.partial(
+            branch.rows.nearest,
+            form,
+            where,
+            query=branch.query,
+            then_by=branch.then_by,
+            besides=besides,
+        )
         for branch in branches
     ]
     if form.settings:

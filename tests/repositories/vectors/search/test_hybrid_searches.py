@@ -140,32 +140,54 @@ async def lexical(db: Database, words: str) -> dict[str, float]:
         return {row[0]: row[1] for row in await connection.exec_driver_sql(query, (words,))}
 
 
-def best(scores: Mapping[str, float], limit: int) -> list[str]:
-    return sorted(scores, key=lambda key: (-scores[key], key))[:limit]
+NO_QUERY: dict[str, float] = {}
+
+
+def best(
+    scores: Mapping[str, float], limit: int, similar: Mapping[str, float] = NO_QUERY
+) -> list[str]:
+    """Of equal scores the more similar first, then by id."""
+    return sorted(scores, key=lambda key: (-scores[key], -similar.get(key, 0), key))[:limit]
+
+
+def ranks(kept: Mapping[str, float]) -> dict[str, int]:
+    """Equal scores have an equal rank: one more than there are better ones."""
+    return {key: 1 + sum(other > score for other in kept.values()) for key, score in kept.items()}
 
 
 def by_ranks(
-    branches: list[Mapping[str, float]], limits: list[int], weights: list[float], k: int = 60
+    branches: list[Mapping[str, float]],
+    limits: list[int],
+    weights: list[float],
+    k: int = 60,
+    similar: Mapping[str, float] = NO_QUERY,
 ) -> dict[str, float]:
     shares: dict[str, list[float]] = {}
     for scores, limit, weight in zip(branches, limits, weights, strict=True):
-        for rank, key in enumerate(best(scores, limit), 1):
+        kept = {key: scores[key] for key in best(scores, limit, similar)}
+        for key, rank in ranks(kept).items():
             shares.setdefault(key, []).append(weight / (k + rank))
     return {key: sum(sorted(given)) for key, given in shares.items()}
 
 
-def by_scores(branches: list[Mapping[str, float]], weights: list[float]) -> dict[str, float]:
+def by_scores(
+    branches: list[Mapping[str, float]],
+    weights: list[float],
+    similar: Mapping[str, float] = NO_QUERY,
+) -> dict[str, float]:
     total: dict[str, float] = {}
     for scores, weight in zip(branches, weights, strict=True):
-        kept = {key: scores[key] for key in best(scores, 100)}
+        kept = {key: scores[key] for key in best(scores, 100, similar)}
         low, high = min(kept.values()), max(kept.values())
         for key, score in kept.items():
             total[key] = total.get(key, 0) + weight * (score - low) / (high - low)
     return total
 
 
-def assert_same(found: SearchHits, scores: Mapping[str, float]) -> None:
-    right = best(scores, found.requested)
+def assert_same(
+    found: SearchHits, scores: Mapping[str, float], similar: Mapping[str, float] = NO_QUERY
+) -> None:
+    right = best(scores, found.requested, similar)
     assert [hit.id for hit in found] == right
     expected = [scores[key] for key in right]
     assert [hit.score for hit in found] == pytest.approx(expected, rel=1e-4, abs=1e-6)
@@ -180,7 +202,8 @@ async def test_three_branches_are_fused_by_weighted_reciprocal_ranks(
     vectors = db.collection(Passage)
     query = tf_idf(QUESTIONS[number])
     plain = await vectors.hybrid_search(QUERIES[number], words, sparse=query, limit=30, exact=True)
-    assert_same(plain, by_ranks(branches, [100] * 3, [1, 1, 1]))
+    near = branches[0]
+    assert_same(plain, by_ranks(branches, [100] * 3, [1, 1, 1], similar=near), near)
     weighted = await vectors.hybrid_search(
         QUERIES[number],
         words,
@@ -191,12 +214,13 @@ async def test_three_branches_are_fused_by_weighted_reciprocal_ranks(
         k=5,
         exact=True,
     )
-    assert_same(weighted, by_ranks(branches, [100, 30, 7], [0.5, 1, 2], k=5))
+    right = by_ranks(branches, [100, 30, 7], [0.5, 1, 2], k=5, similar=near)
+    assert_same(weighted, right, near)
     only = await vectors.hybrid_search(
         QUERIES[number], words, sparse=query, branch_limit=3, limit=100, exact=True
     )
     assert not only.complete
-    assert {hit.id for hit in only} == {key for one in branches for key in best(one, 3)}
+    assert {hit.id for hit in only} == {key for one in branches for key in best(one, 3, near)}
 
 
 async def test_alpha_weighs_the_embedding_against_what_the_others_share(db: Database) -> None:
@@ -207,11 +231,12 @@ async def test_alpha_weighs_the_embedding_against_what_the_others_share(db: Data
     found = await vectors.hybrid_search(
         QUERIES[3], words, sparse=query, alpha=0.4, limit=20, exact=True
     )
-    assert_same(found, by_scores(branches, [0.4, 0.3, 0.3]))
+    near = branches[0]
+    assert_same(found, by_scores(branches, [0.4, 0.3, 0.3], near), near)
     weighted = await vectors.hybrid_search(
         QUERIES[3], words, sparse=query, alpha=0.5, weights={"sparse": 3}, limit=20, exact=True
     )
-    assert_same(weighted, by_scores(branches, [0.5, 0.25, 0.75]))
+    assert_same(weighted, by_scores(branches, [0.5, 0.25, 0.75], near), near)
 
 
 async def test_any_two_branches_are_fused_and_one_alone_is_ranked(db: Database) -> None:
@@ -227,7 +252,9 @@ async def test_any_two_branches_are_fused_and_one_alone_is_ranked(db: Database) 
             one["dense"], one["text"], sparse=one["sparse"], limit=15, exact=True
         )
         parts = [branches[name] for name in chosen]
-        assert_same(found, by_ranks(parts, [100] * len(parts), [1] * len(parts)))
+        near = branches["dense"] if "dense" in chosen else NO_QUERY
+        right = by_ranks(parts, [100] * len(parts), [1] * len(parts), similar=near)
+        assert_same(found, right, near)
     some = await vectors.hybrid_search(None, words, branch_limit=5, limit=5)
     assert some.complete
     nothing = await vectors.hybrid_search(None, "zzzz")
@@ -273,7 +300,7 @@ async def test_a_zero_vector_is_no_hit_of_a_fused_search(db: Database) -> None:
         await uow.session.rollback()
 
 
-async def test_equal_scores_are_in_the_order_of_ids(db: Database) -> None:
+async def test_equal_scores_are_in_the_order_of_similarity_then_of_ids(db: Database) -> None:
     assert 1 / 3 + 1 / 4 + 1 / 5 < 1 / 5 + 1 / 3 + 1 / 4  # as floats are
     async with db.unit_of_work() as uow:
         rows = [  # ranks 1, 2, 3 in each order
@@ -285,13 +312,50 @@ async def test_equal_scores_are_in_the_order_of_ids(db: Database) -> None:
         found = await uow.collection(Small).hybrid_search(
             [1, 0], "red", sparse={0: 1, 1: 1}, sparse_using="first", k=2, exact=True
         )
-        assert [hit.id for hit in found] == ["a", "b", "c"]
+        assert [hit.id for hit in found] == ["a", "c", "b"]
         assert len({hit.score for hit in found}) == 1
         # Where a branch is cut among equals, the first ids stay.
         same = [{"id": f"s{i}", "vec": [1, 0]} for i in range(9, 0, -1)]
         await uow.session.execute(insert(Small.__table__), same)  # type: ignore[arg-type]
         cut = await uow.collection(Small).hybrid_search([1, 0], branch_limit=3, exact=True)
         assert [hit.id for hit in cut] == ["a", "s1", "s2"]
+        await uow.session.rollback()
+
+
+async def test_documents_of_one_text_are_told_apart_by_the_embedding(db: Database) -> None:
+    rows = [
+        {"id": f"{i:03}", "vec": [100 - i, i], "document": "one text", "payload": {"i": i}}
+        for i in range(100)
+    ]
+    async with db.unit_of_work() as uow:
+        await uow.session.execute(insert(Small.__table__), rows)  # type: ignore[arg-type]
+        small = uow.collection(Small)
+        for options in ({}, {"alpha": 0.5}, {"branch_limit": {"text": 20}}, {"exact": True}):
+            found = await small.hybrid_search([0, 1], "text", limit=100, **options)
+            assert [hit.id for hit in found] == [f"{i:03}" for i in range(99, -1, -1)]
+        await uow.session.rollback()
+
+
+async def test_ids_order_nothing_but_what_is_equal_in_all_else(db: Database) -> None:
+    """Passages are renamed, in the opposite order; two of them that say the same are equal."""
+    vectors = db.collection(Passage)
+    async with db.unit_of_work() as uow:
+        move = text(
+            "UPDATE passages SET id = 'p' || lpad((9999 - n)::text, 4, '0') FROM "
+            "(SELECT id AS was, row_number() OVER (ORDER BY id) - 1 AS n FROM passages) o "
+            "WHERE id = was"
+        )
+        await uow.session.execute(move)
+        renamed = uow.collection(Passage)
+        for number in range(40):
+            words = " or ".join(re.findall(r"\w+", QUESTIONS[number]))
+            query = tf_idf(QUESTIONS[number])
+            for options in ({}, {"sparse": query}, {"alpha": 0.3}):
+                before, after = [
+                    await one.hybrid_search(QUERIES[number], words, limit=10, exact=True, **options)
+                    for one in (vectors, renamed)
+                ]
+                assert [hit.document for hit in before] == [hit.document for hit in after]
         await uow.session.rollback()
 
 
