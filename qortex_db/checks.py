@@ -42,18 +42,28 @@ def check_text(value: object, *, name: str) -> str:
     """Text that PostgreSQL can hold: no NUL, no lone surrogate."""
     if not isinstance(value, str):
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a str.")
-    if "\x00" in value:
-        raise InvalidInputError(f"{name} contains NUL, which PostgreSQL's text can't hold.")
-    if not value.isascii():
-        encoded(value, name=name)
+    if fault := text_fault(value):
+        raise InvalidInputError(f"{name} {fault}.")
     return value
 
 
+def text_fault(value: str) -> str | None:
+    """Why PostgreSQL can't hold a text; None where it can."""
+    return "contains NUL, which PostgreSQL's text can't hold" if "\x00" in value else no_text(value)
+
+
+def no_text(value: str) -> str | None:
+    """Why a string is no text of UTF-8, which has no lone surrogates; None where it is."""
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return "contains a lone surrogate, which is no character of UTF-8"
+    return None
+
+
 def encoded(value: str, *, name: str) -> bytes:
-    """Any text in UTF-8, which has no lone surrogates."""
-    try:
-        return value.encode()
-    except UnicodeEncodeError:
-        raise InvalidInputError(
-            f"{name} contains a lone surrogate, which is no character of UTF-8."
-        ) from None
+    """Any text in UTF-8."""
+    if fault := no_text(value):
+        raise InvalidInputError(f"{name} {fault}.")
+    return value.encode()

@@ -30,6 +30,7 @@ from qortex_db.filters.values import (
     as_number,
     as_text,
     kind_of,
+    plain,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _INDEXES: Final = {STRING: "keyword", NUMBER: "number", BOOLEAN: "boolean"}
 
 def equal(table: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
     """Equal as JSON, by type and value; None is null or missing."""
+    value = plain(value, at)
     kind = kind_of(value, at)
     if kind is NULL:
         return conditions.is_null, path
@@ -98,6 +100,7 @@ def _one_of_known(table: Table, path: Path, items: list[Any], at: str, values: l
 
 def _comparable(value: Any, at: str) -> tuple[str, Any]:
     """The column of `Field` that compares with a value, and the value for it."""
+    value = plain(value, at)
     kind = kind_of(value, at)
     if kind is NUMBER:
         return "number", as_number(value, at)
@@ -139,7 +142,7 @@ def between(table: Table, path: Path, value: Any, at: str, values: list[Any]) ->
 
 def exists(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:  # noqa: ARG001
     """Whether the key is there, be it null."""
-    if not isinstance(value, bool):
+    if not isinstance(value := plain(value, at), bool):
         raise InvalidInputError(f"{at} is a {type(value).__name__}; pass True or False.")
     shape = conditions.exists, path
     return shape if value else ("not", shape)
@@ -147,6 +150,7 @@ def exists(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shap
 
 def has(table: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
     """An array with this element, or a string with this substring."""
+    value = plain(value, at)
     element = has_all(table, path, [value], at, values)
     if kind_of(value, at) is not STRING:
         return element

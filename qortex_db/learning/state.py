@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping  # noqa: TC003 - pydantic resolves annotations
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import Any
 
 DEFAULT_CONTEXT = "default"
 
@@ -72,7 +70,12 @@ def context_hash(context: Mapping[str, Any] | None) -> str:
     """
     if not context:
         return DEFAULT_CONTEXT
-    return hashlib.sha256(canonical_json(context).encode()).hexdigest()[:16]
+    return hash_of_json(canonical_json(context))
+
+
+def hash_of_json(text: str) -> str:
+    """The key of a context by its canonical JSON."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def canonical_json(context: Mapping[str, Any]) -> str:

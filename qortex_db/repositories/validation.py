@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -12,6 +11,7 @@ from uuid import UUID
 
 from qortex_db.checks import as_whole, check_text, check_whole
 from qortex_db.errors import InvalidInputError
+from qortex_db.jsonable import to_json
 
 MAX_ID_BYTES: Final = 1_024
 """The longest id, in bytes of UTF-8: three of them still fit into one B-tree entry."""
@@ -23,9 +23,6 @@ MAX_MEASURE: Final = 1e100
 """The largest weight or score: what the server sums and squares of them stays finite."""
 
 _MOST_SHOWN: Final = 10**18  # Python itself refuses to write the longest
-
-# A mapping that is no dict is one to JSON too; what else is unknown, dict() refuses.
-_to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=dict).encode
 
 
 def check_id(value: object, *, name: str = "id") -> str:
@@ -154,36 +151,8 @@ def check_time(value: object, *, name: str) -> datetime | None:
 
 
 def check_payload(value: object, *, name: str = "payload") -> str:
-    """A JSON object as text."""
-    if not isinstance(value, Mapping):
+    """A JSON object as text: of a mapping, a pydantic model or a dataclass."""
+    text = to_json(value, name=name)
+    if text[0] != "{":
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a dict.")
-    return check_json(value, name=name)
-
-
-def check_json(value: object, *, name: str) -> str:
-    """Whatever JSON can say, as text."""
-    _check_json(value, name)
-    try:
-        return _to_json(value)
-    except (TypeError, ValueError, RecursionError):
-        raise InvalidInputError(f"{name} holds something that JSON can't say.") from None
-
-
-def _check_json(value: object, path: str, depth: int = 0) -> None:
-    if depth > 100:  # noqa: PLR2004 - deeper than any real document, far from the recursion limit
-        raise InvalidInputError(f"{path[:200]} is nested more than 100 levels deep.")
-    if isinstance(value, str):
-        check_text(value, name=path)
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise InvalidInputError(f"{path} is {value}, which JSON can't say.")
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            check_text(key, name=f"a key of {path}")
-            _check_json(item, f"{path}.{key}", depth + 1)
-    elif isinstance(value, (list, tuple)):
-        for i, item in enumerate(value):
-            _check_json(item, f"{path}[{i}]", depth + 1)
-    elif value is not None and not isinstance(value, (bool, int)):
-        hint = "; pass its isoformat()" if isinstance(value, datetime) else ""
-        raise InvalidInputError(f"{path} is a {type(value).__name__}, which JSON can't say{hint}.")
+    return text

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import (  # noqa: TC003 - pydantic resolves annotations
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.learning import Arm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable
+
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
     from qortex_db.learning import RewardModel
 
@@ -86,6 +94,34 @@ class ArmOutcome:
     context: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
+class _ArmMarker:
+    """How pydantic sees any object with the attributes of `Arm`: as one."""
+
+    def __get_pydantic_core_schema__(self, _: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema  # noqa: PLC0415 - only pydantic's users need it
+
+        arm = handler.generate_schema(Arm)
+        return core_schema.no_info_wrap_validator_function(
+            _any_arm,
+            arm,
+            serialization=core_schema.wrap_serializer_function_ser_schema(
+                lambda value, write: write(as_arm(value)), schema=arm
+            ),
+        )
+
+
+def _any_arm(value: Any, read: Callable[[Any], Any]) -> Any:
+    return value if hasattr(value, "id") and hasattr(value, "token_cost") else read(value)
+
+
+def as_arm(arm: ArmLike) -> Arm:
+    """Any object with the attributes of `Arm` as one."""
+    return arm if isinstance(arm, Arm) else Arm(arm.id, arm.token_cost)
+
+
+_AS_ARM: Final = _ArmMarker()
+
+
 @dataclass(frozen=True, slots=True)
 class SelectionResult:
     """What a learner chose, as the arms that it was given.
@@ -99,8 +135,8 @@ class SelectionResult:
         used_tokens: What they cost.
     """
 
-    selected: list[ArmLike]
-    excluded: list[ArmLike]
+    selected: list[Annotated[ArmLike, _AS_ARM]]
+    excluded: list[Annotated[ArmLike, _AS_ARM]]
     is_baseline: bool
     scores: dict[str, float]
     token_budget: int
@@ -117,7 +153,7 @@ def as_arms(candidates: Iterable[ArmLike]) -> tuple[list[ArmLike], list[Arm]]:
         raise InvalidInputError("candidates has to be a list of arms, even for one.")
     given = list(candidates)
     try:
-        return given, [Arm(arm.id, arm.token_cost) for arm in given]
+        return given, [as_arm(arm) for arm in given]
     except AttributeError:
         raise InvalidInputError("A candidate has no id or token_cost; pass an Arm.") from None
 

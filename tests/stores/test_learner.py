@@ -402,7 +402,7 @@ REFUSED: dict[str, tuple[Callable[[Learner], Awaitable[object]], str]] = {
     ),
     "a context that is none": (
         lambda one: one.observe(ArmOutcomeFactory.build(), "sql"),
-        "context has to be a mapping",
+        "pass a mapping or None",
     ),
     "a bad reward in a batch": (
         lambda one: one.batch_observe(

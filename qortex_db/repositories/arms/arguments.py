@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Protocol
 
 from qortex_db import checks, learning
-from qortex_db.errors import InvalidInputError
+from qortex_db.errors import InvalidContextError, InvalidInputError
+from qortex_db.jsonable import to_canonical_json, to_json
 from qortex_db.learning import Arm
 from qortex_db.repositories import validation
 
@@ -47,10 +48,51 @@ def check_learner(value: object) -> str:
     return validation.check_id(value, name="learner")
 
 
+class QortexContext(dict[str, Any]):
+    """A context as qortex keys it, by the bytes of `context_hash`: stored keys depend on them.
+
+    Python's `json` says more than JSON: a number as key is its text, and NaN a word.
+    """
+
+
+def qortex_context(context: Mapping[str, Any] | None) -> QortexContext | None:
+    """What qortex's stores are given, as the repositories are to take it.
+
+    Raises:
+        InvalidContextError: It is no mapping.
+    """
+    return None if context is None else QortexContext(_mapping(context))
+
+
 def hash_of(context: Mapping[str, Any] | None) -> str:
-    if context is not None and not isinstance(context, Mapping):
-        raise InvalidInputError("context has to be a mapping or None.")
-    return learning.context_hash(context)
+    """The key of a context.
+
+    Raises:
+        InvalidContextError: JSON can't say it.
+    """
+    if context is None or not _mapping(context):
+        return learning.context_hash(None)
+    if not isinstance(context, QortexContext):
+        return learning.hash_of_json(_canonical(context))
+    try:
+        return learning.context_hash(context)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidContextError(
+            f"context holds something that JSON can't say ({type(error).__name__})."
+        ) from None
+
+
+def _mapping(context: object) -> Mapping[str, Any]:
+    if not isinstance(context, Mapping):
+        raise InvalidContextError(f"context is a {type(context).__name__}; pass a mapping or None.")
+    return context
+
+
+def _canonical(context: Mapping[str, Any]) -> str:
+    try:
+        return to_canonical_json(context, name="context")
+    except InvalidInputError as error:
+        raise InvalidContextError(str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +131,10 @@ def readable(context: Mapping[str, Any] | None) -> str | None:
     """The context as JSON for people; None where it is empty, or where jsonb can't hold it."""
     if not context:
         return None
+    of_qortex = isinstance(context, QortexContext)
+    said = json.loads(learning.canonical_json(context)) if of_qortex else context
     try:
-        return validation.check_payload(json.loads(learning.canonical_json(context)))
+        return to_json(said, name="context")
     except InvalidInputError:
         return None
 

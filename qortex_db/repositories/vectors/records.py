@@ -6,20 +6,25 @@ import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, overload
 
 import numpy as np
+from numpy.typing import NDArray  # noqa: TC002 - pydantic resolves annotations
 
 from qortex_db.errors import InvalidInputError
+from qortex_db.pydantic_types import EMBEDDING, WITH_VECTORS, sequence_schema
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.types import EmbeddingInput  # noqa: TC001 - pydantic resolves annotations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from numpy.typing import NDArray
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
-    from qortex_db.types import EmbeddingInput
+JsonObject: TypeAlias = Annotated[Mapping[str, Any], WITH_VECTORS]
+"""A mapping that may hold vectors."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,11 +42,11 @@ class VectorRecord:
     """
 
     id: str
-    embedding: EmbeddingInput
-    payload: Mapping[str, Any] | None = None
+    embedding: Annotated[EmbeddingInput, EMBEDDING]
+    payload: JsonObject | None = None
     document: str | None = None
-    vectors: Mapping[str, Any] | None = None
-    attributes: Mapping[str, Any] | None = None
+    vectors: JsonObject | None = None
+    attributes: JsonObject | None = None
 
 
 RecordInput: TypeAlias = VectorRecord | Mapping[str, Any]
@@ -59,10 +64,10 @@ class SearchHit:
 
     id: str
     score: float
-    payload: Mapping[str, Any] | None = None
+    payload: JsonObject | None = None
     document: str | None = None
-    embedding: NDArray[np.float32] | None = None
-    attributes: Mapping[str, Any] | None = None
+    embedding: Annotated[NDArray[np.float32] | None, EMBEDDING] = None
+    attributes: JsonObject | None = None
 
 
 Scorer: TypeAlias = Callable[[str, Sequence[SearchHit]], Any]
@@ -103,6 +108,14 @@ class SearchHits(Sequence[SearchHit]):
 
     def __len__(self) -> int:
         return len(self._hits)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return sequence_schema(handler.generate_schema(SearchHit), cls, cls._of)
+
+    @classmethod
+    def _of(cls, items: list[SearchHit]) -> SearchHits:
+        return cls(items, requested=max(1, len(items)), complete=True)
 
     async def rerank(self, query: str, scorer: Scorer, *, limit: int | None = None) -> SearchHits:
         """The same hits in the order that another model gives them, by its scores.
@@ -166,6 +179,14 @@ class SearchGroups(Sequence[SearchGroup]):
 
     def __len__(self) -> int:
         return len(self._groups)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return sequence_schema(handler.generate_schema(SearchGroup), cls, cls._of)
+
+    @classmethod
+    def _of(cls, items: list[SearchGroup]) -> SearchGroups:
+        return cls(items, requested=max(1, len(items)), complete=True)
 
     def __repr__(self) -> str:
         return (
