@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ARRAY, Boolean, Integer, Numeric, Text, func
+from sqlalchemy import ARRAY, Boolean, Integer, Numeric, Text, column, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import Case, ColumnElement, Grouping, quoted_name
@@ -24,6 +24,7 @@ from qortex_db.errors import InvalidInputError
 if TYPE_CHECKING:
     from sqlalchemy import FromClause, Table
     from sqlalchemy.sql.compiler import SQLCompiler
+    from sqlalchemy.sql.selectable import LateralFromClause
     from sqlalchemy.types import TypeEngine
 
 MAX_PATH_CHARS: Final = 256
@@ -209,6 +210,15 @@ class Field:
     def elements(self) -> ColumnElement[Any]:
         """The elements of an array."""
         return self._where("array", self.json)
+
+    def each(self, name: str) -> LateralFromClause:
+        """The elements of an array, or the value itself, as rows with a column `value`.
+
+        A missing key has none.
+        """
+        itself = _Case((self.json.is_not(None), func.jsonb_build_array(self.json)))
+        elements = func.jsonb_array_elements(func.coalesce(self.elements, itself))
+        return elements.table_valued(column("value", JSONB())).lateral(name)
 
 
 def words(text: ColumnElement[Any], language: str) -> ColumnElement[Any]:

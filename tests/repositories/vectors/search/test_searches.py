@@ -18,7 +18,7 @@ from qortex_db import (
     migrations,
 )
 from qortex_db.cli.sample import load_sample
-from qortex_db.repositories.vectors.search.diversity import most_diverse
+from support import fusion
 from support.catalogue import execute
 from support.commands import ROOT
 from support.compilations import compilations
@@ -203,26 +203,22 @@ async def test_a_range_holds_all_that_are_similar_enough_and_no_other(pydocs: Da
 async def test_hybrid_search_fuses_by_reciprocal_rank(pydocs: Database) -> None:
     query, words = QUERIES[0], "compress gzip"
     found = await pydocs.vectors.hybrid_search(query, words, limit=20, exact=True)
-    lexical = await lexical_ranks(pydocs, words)
-    dense = {key: rank for rank, key in enumerate(nearest(query)[:100], 1)}
-    scores = {
-        key: sum(1 / (60 + ranks[key]) for ranks in (dense, lexical) if key in ranks)
-        for key in dense | lexical
-    }
-    best = sorted(scores, key=lambda key: (-scores[key], key))[:20]
-    assert [hit.id for hit in found] == best
-    assert [hit.score for hit in found] == pytest.approx([scores[key] for key in best])
+    lexical = await lexical_scores(pydocs, words)
+    near = {f"p{i:04}": float(score) for i, score in enumerate(UNIT @ query)}
+    scores = fusion.by_ranks([near, lexical], [100, 100], [1, 1], similar=near)
+    right = fusion.best(scores, 20, near)
+    assert [hit.id for hit in found] == right
+    assert [hit.score for hit in found] == pytest.approx([scores[key] for key in right])
 
 
-async def lexical_ranks(db: Database, words: str) -> dict[str, int]:
+async def lexical_scores(db: Database, words: str) -> dict[str, float]:
     query = (
-        "SELECT id FROM qortex_vectors, websearch_to_tsquery('english', $1) q "
-        "WHERE to_tsvector('english', document) @@ q "
-        "ORDER BY ts_rank_cd(to_tsvector('english', document), q) DESC, id LIMIT 100"
+        "SELECT id, ts_rank_cd(to_tsvector('english', document), q) "
+        "FROM qortex_vectors, websearch_to_tsquery('english', $1) q "
+        "WHERE to_tsvector('english', document) @@ q"
     )
     async with db.engine.connect() as connection:
-        found = await connection.exec_driver_sql(query, (words,))
-        return {row[0]: rank for rank, row in enumerate(found, 1)}
+        return {row[0]: row[1] for row in await connection.exec_driver_sql(query, (words,))}
 
 
 async def test_alpha_weighs_meaning_against_words(pydocs: Database) -> None:
@@ -231,9 +227,9 @@ async def test_alpha_weighs_meaning_against_words(pydocs: Database) -> None:
     assert [hit.id for hit in meaning] == nearest(query)[:10]
     assert meaning[0].score == pytest.approx(1.0)
     by_words = await pydocs.vectors.hybrid_search(query, words, alpha=0.0, exact=True)
-    ranks = await lexical_ranks(pydocs, words)
-    assert {hit.id for hit in by_words if hit.score > 0} <= set(ranks)
-    assert by_words[0].id == min(ranks, key=lambda key: ranks[key])
+    lexical = await lexical_scores(pydocs, words)
+    assert {hit.id for hit in by_words if hit.score > 0} <= set(lexical)
+    assert lexical[by_words[0].id] == max(lexical.values())
     nothing = await pydocs.vectors.hybrid_search(query, "zzzz", exact=True)
     assert [hit.id for hit in nothing] == nearest(query)[:10]
 
@@ -258,16 +254,6 @@ async def test_documents_are_filtered_by_their_words_through_their_index(
     async with pydocs.engine.connect() as connection:
         lines = (await connection.exec_driver_sql(plan)).scalars().all()
     assert any("ix_qortex_vectors_document" in line for line in lines)
-
-
-def test_mmr_chooses_as_the_definition_says() -> None:
-    vectors = [np.array(v, np.float32) for v in ([1, 0], [0.99, 0.1], [0, 1], [-1, 0])]
-    similarities = [0.9, 0.89, 0.3, -0.9]
-    assert most_diverse(vectors, similarities, 3, 1.0) == [0, 1, 2]
-    assert most_diverse(vectors, similarities, 3, 0.5) == [0, 2, 1]
-    assert most_diverse(vectors, similarities, 2, 0.0) == [0, 3]
-    assert most_diverse([], [], 3, 0.5) == []
-    assert most_diverse(vectors[:1], [0.9], 3, 0.5) == [0]
 
 
 async def test_mmr_search_is_the_plain_order_at_lambda_one_and_differs_below(
