@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from operator import index
 from typing import Final, SupportsIndex, cast
+from uuid import UUID
 
 import numpy as np
 
 from qortex_db.errors import InvalidInputError
 
 MAX_INT4: Final = 2**31 - 1
+
+_MAX_KEY_BITS: Final = 14_000  # of fewer digits than Python writes
 
 _BOOLS: Final = (bool, np.bool_)  # numpy before 2 takes its own for numbers too
 
@@ -36,6 +39,14 @@ def check_whole(value: object, low: int, high: int, *, name: str) -> int:
 def check_count(value: object, *, name: str) -> int:
     """A count that an int4 column holds."""
     return check_whole(value, 0, MAX_INT4, name=name)
+
+
+def as_key(value: object) -> object:
+    """The id of a vector as a text column holds it: an int or a UUID as its text."""
+    number = as_whole(value)
+    if number is not None and number.bit_length() <= _MAX_KEY_BITS:
+        return str(number)
+    return str(value) if isinstance(value, UUID) else value
 
 
 def check_text(value: object, *, name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from qortex_db.checks import check_count, check_text
+from qortex_db.checks import as_key, check_count, check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import conditions
 from qortex_db.filters.fields import (
@@ -210,10 +210,13 @@ def row_ids(table: Table, value: Any, at: str, values: list[Any]) -> Shape:
     """A row with one of these ids."""
     if "id" not in table.c:
         raise InvalidInputError(f"{at} needs a column id, which the table lacks.")
-    keys = [value] if isinstance(value, str) else as_list(value, at)
+    one = as_key(value)
+    keys = [one] if isinstance(one, str) else [as_key(key) for key in as_list(value, at)]
     for key in keys:
         if not isinstance(key, str):
-            raise InvalidInputError(f"{at} has a {type(key).__name__} among its ids; pass str(id).")
+            raise InvalidInputError(
+                f"{at} has a {type(key).__name__} among its ids; pass a str, an int or a UUID."
+            )
         check_text(key, name=at)
     values.append(keys)
     return conditions.has_id, None

@@ -9,6 +9,7 @@ from numbers import Real
 from typing import Any, Final, cast
 from uuid import UUID
 
+from qortex_db import checks
 from qortex_db.checks import as_whole, check_text, check_whole
 from qortex_db.errors import InvalidInputError
 from qortex_db.jsonable import to_json
@@ -38,15 +39,32 @@ def check_id(value: object, *, name: str = "id") -> str:
     return text
 
 
+def check_key(value: object, *, name: str = "id") -> str:
+    """The id of a vector: as any, and an int or a UUID as its text."""
+    key = value if type(value) is str else checks.as_key(value)
+    if as_whole(key) is not None:
+        raise InvalidInputError(f"{name} has more than {MAX_ID_BYTES:,} digits.")
+    return check_id(key, name=name)
+
+
 def check_ids(values: object, *, name: str = "ids") -> list[str]:
     """Distinct keys in code point order, the order in which every writer locks rows."""
+    keys = _listed_ids(values, name)
+    check_each_id(keys, name=name)
+    return sorted(set(keys))
+
+
+def check_keys(values: object, *, name: str = "ids") -> list[str]:
+    """The same of vectors, whose ids may be ints and UUIDs."""
+    return sorted(set(check_each_key(_listed_ids(values, name), name=name)))
+
+
+def _listed_ids(values: object, name: str) -> list[Any]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise InvalidInputError(
             f"{name} is a {type(values).__name__}; pass a list of ids, even for one."
         )
-    keys = list(values)
-    check_each_id(keys, name=name)
-    return sorted(set(keys))
+    return list(values)
 
 
 def check_list(values: object, *, name: str) -> list[Any]:
@@ -61,6 +79,13 @@ def check_each_id(keys: list[str], *, name: str) -> None:
     if not all_plain(keys):
         for i, key in enumerate(keys):
             check_id(key, name=f"{name}[{i}]")
+
+
+def check_each_key(keys: list[Any], *, name: str) -> list[str]:
+    """The same of vectors; gives them as they are stored."""
+    if all_plain(keys):
+        return keys
+    return [check_key(key, name=f"{name}[{i}]") for i, key in enumerate(keys)]
 
 
 def all_plain(keys: Sequence[object]) -> bool:

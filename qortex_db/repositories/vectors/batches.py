@@ -76,8 +76,10 @@ class Batch:
     ) -> None:
         ids, embeddings, further = _columns(records, written, first_row)
         if not validation.all_plain(ids):
-            for number, key in enumerate(ids, first_row):
-                validation.check_id(key, name=f"id of row {number}")
+            ids = [
+                validation.check_key(key, name=f"id of row {number}")
+                for number, key in enumerate(ids, first_row)
+            ]
         last = dict(zip(ids, itertools.count()))
         self.ids = sorted(last)
         self._order = [last[key] for key in self.ids]

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, overload
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray  # noqa: TC002 - pydantic resolves annotations
@@ -32,7 +33,7 @@ class VectorRecord:
     """A vector to store, or a stored one.
 
     Attributes:
-        id: Its key, 1 to 1,024 bytes.
+        id: Its key, 1 to 1,024 bytes. To store, an int or a UUID is taken as `str(id)`.
         embedding: As many numbers as the column holds; float32 when it was read.
         payload: A JSON object. To store None leaves what is there (a new row gets `{}`).
         document: The text behind the embedding. To store None leaves what is there.
@@ -49,6 +50,8 @@ class VectorRecord:
     attributes: JsonObject | None = None
 
 
+IdInput: TypeAlias = str | int | UUID
+"""An id that is given: an int or a UUID is stored, and comes back, as `str(id)`."""
 RecordInput: TypeAlias = VectorRecord | Mapping[str, Any]
 
 

@@ -21,6 +21,7 @@ from qortex_db.repositories.vectors.written_columns import named_values
 
 if TYPE_CHECKING:
     from qortex_db.filters import Where
+    from qortex_db.repositories.vectors.records import IdInput
     from qortex_db.repositories.vectors.written_columns import RecordPart
     from qortex_db.types import EmbeddingInput
 
@@ -133,7 +134,7 @@ class VectorWrites(TableBound):
 
     async def update(
         self,
-        id: str,  # noqa: A002 - the column's name
+        id: IdInput,  # noqa: A002 - the column's name
         *,
         embedding: EmbeddingInput | None = None,
         payload: Mapping[str, Any] | None = None,
@@ -155,7 +156,7 @@ class VectorWrites(TableBound):
             Whether there is such a vector.
         """
         by_key = self._vectors.by_key
-        key = validation.check_id(id)
+        key = validation.check_key(id)
         values: dict[str, Any] = {}
         if embedding is not None:
             values["vec"] = self._vectors.encode(embedding, await self._vectors.facts())
@@ -183,7 +184,7 @@ class VectorWrites(TableBound):
         values: Mapping[str, Any] | None = None,
         *,
         remove: Sequence[str] = (),
-        ids: Iterable[str] | None = None,
+        ids: Iterable[IdInput] | None = None,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
     ) -> int:
@@ -219,17 +220,17 @@ class VectorWrites(TableBound):
             params |= values_of(narrowed)
             statement = self._vectors.by_filter.merge(narrowed, len(paths))
         else:
-            params[IDS] = validation.check_ids(ids)
+            params[IDS] = validation.check_keys(ids)
             statement = by_key.merge(len(paths))
         return (await self._vectors.run(statement, params)).rowcount
 
-    async def delete(self, ids: Iterable[str]) -> int:
+    async def delete(self, ids: Iterable[IdInput]) -> int:
         """Remove vectors by id.
 
         Returns:
             How many were there.
         """
-        keys = validation.check_ids(ids)
+        keys = validation.check_keys(ids)
         if not keys:
             return 0
         return (await self._vectors.run(self._vectors.by_key.delete, {IDS: keys})).rowcount
