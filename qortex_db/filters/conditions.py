@@ -62,7 +62,7 @@ _TYPES: Final[dict[str, Callable[[Bind], Any]]] = {
 }
 
 
-def nothing(field: Field, bind: Bind) -> ColumnElement[bool]:  # noqa: ARG001 - a condition like others
+def nothing(where: Field | Table, bind: Bind) -> ColumnElement[bool]:  # noqa: ARG001 - as all are
     return false()
 
 
