@@ -28,7 +28,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from qortex_db.filters.fields import Constant, Field, words
+from qortex_db.filters.expressions import Constant
+from qortex_db.filters.fields import Field, words
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Table
