@@ -28,7 +28,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from qortex_db.filters.fields import Constant, Field, words
+from qortex_db.filters.expressions import Constant
+from qortex_db.filters.fields import Field, words
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Table
@@ -62,7 +63,7 @@ _TYPES: Final[dict[str, Callable[[Bind], Any]]] = {
 }
 
 
-def nothing(field: Field, bind: Bind) -> ColumnElement[bool]:  # noqa: ARG001 - a condition like others
+def nothing(where: Field | Table, bind: Bind) -> ColumnElement[bool]:  # noqa: ARG001 - as all are
     return false()
 
 

@@ -218,6 +218,8 @@ def row_ids(table: Table, value: Any, at: str, values: list[Any]) -> Shape:
                 f"{at} has a {type(key).__name__} among its ids; pass a str, an int or a UUID."
             )
         check_text(key, name=at)
+    if not keys:
+        return conditions.nothing, None
     values.append(keys)
     return conditions.has_id, None
 

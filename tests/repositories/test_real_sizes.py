@@ -42,6 +42,7 @@ from qortex_db import (
     InvalidInputError,
     LearningArmState,
     Promotion,
+    QortexVector,
     Settings,
     UnitOfWork,
     VectorMixin,
@@ -639,12 +640,12 @@ async def test_all_payloads_are_merged(memory: Repositories) -> None:
     assert await rows(memory.vectors) == before
     before |= merged(IDS)
     assert (
-        await memory.vectors.merge_payload(where={}, **given) == 400
+        await memory.vectors.merge_payload(where=QortexVector.id.is_not(None), **given) == 400
     )  # the others would not change
     assert await rows(memory.vectors) == before
 
 
-@of(VectorRepository.delete, VectorRepository.delete_where)
+@of(VectorRepository.delete, VectorRepository.delete_where, VectorRepository.delete_all)
 async def test_hundreds_of_rows_are_deleted(memory: Repositories) -> None:
     gone = IDS[50:450]
     assert await memory.vectors.delete([*shuffled(gone), "nobody", gone[0]]) == 400
@@ -654,6 +655,8 @@ async def test_hundreds_of_rows_are_deleted(memory: Repositories) -> None:
     count = await memory.vectors.delete_where({"kind": "method"})
     assert count == len(left) - len(kept_rows) > PART
     assert await rows(memory.vectors) == kept_rows
+    assert await memory.vectors.delete_all() == len(kept_rows) > PART
+    assert await rows(memory.vectors) == {}
 
 
 Fields = tuple[bytes, dict[str, Any], str | None, bytes | None, int | None, str]

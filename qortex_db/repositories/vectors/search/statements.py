@@ -18,7 +18,8 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from qortex_db.filters.fields import Constant, Field
+from qortex_db.filters.expressions import Constant
+from qortex_db.filters.fields import Field
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories.statement_cache import MAX_STATEMENTS, built_once
 from qortex_db.repositories.vectors.search.nearest import Nearest, SearchForm

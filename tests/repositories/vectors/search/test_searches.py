@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from sqlalchemy import text
+from sqlalchemy import false, or_, text, true
 
 from qortex_db import (
     Database,
@@ -381,9 +382,71 @@ async def test_delete_where_removes_what_matches_and_nothing_else(dsn: str) -> N
         assert await db.vectors.delete_where(QortexVector.id == "v9") == 1
         assert await db.vectors.count() == 6
         assert await db.vectors.count(where={"n": {"$gte": 5}}) == 4
-        with pytest.raises(InvalidInputError, match="every vector"):
-            await db.vectors.delete_where({})
+        assert await db.vectors.delete_where({"$nor": [{}]}) == 0
         assert await db.vectors.count() == 6
+        assert await db.vectors.delete_all() == 6
+        assert await db.vectors.delete_all() == 0
+
+
+OF_ALL_ROWS: list[Any] = [
+    {},
+    {"$and": [{}]},
+    {"$and": [{}, {"$and": [{}, {}]}]},
+    {"$or": [{"n": 1}, {}]},
+    {"$nor": [{"$id": []}]},
+    {"$not": {"$nor": [{}]}},
+    {"n": {"$nin": []}},
+    {"n": {"$not": {"$in": []}}},
+    {"$not": {"n": {"$any": []}}},
+    {"$or": [{"n": None}, {"n": {"$ne": None}}]},
+    {"$or": [{"n": {"$exists": False}}, {"n": {"$exists": True}}]},
+    {"$not": {"$and": [{"n": {"$exists": True}}, {"$not": {"n": {"$exists": True}}}]}},
+    true(),
+    {"$or": [{"n": 1}, true()]},
+    {"$not": false()},
+    or_(QortexVector.id == "v1", true()),
+]
+OF_SOME_ROWS: list[Any] = [
+    {"$nor": [{}]},
+    {"$id": []},
+    {"n": {"$in": []}},
+    {"n": {"$nin": [-1]}},
+    {"$and": [{}, {"n": 1}]},
+    {"$or": [{"$id": []}, {"n": 1}]},
+    {"$or": [{"n": None}, {"m": {"$ne": None}}]},
+    QortexVector.id.is_not(None),
+    false(),
+]
+
+
+@pytest.mark.parametrize("where", OF_ALL_ROWS, ids=count())
+async def test_a_change_of_all_rows_is_not_taken_for_one_of_some(dsn: str, where: Any) -> None:
+    async with Database.connect(dsn) as db:
+        rows = [{"id": f"v{i}", "embedding": [1.0] * 8, "payload": {"n": i}} for i in range(3)]
+        await db.vectors.upsert(rows)
+        assert await db.vectors.count(where=where) == 3
+        async with db.unit_of_work() as uow:
+            for vectors in (db.vectors, uow.vectors):
+                with pytest.raises(InvalidInputError, match=r"every row.*delete_all\(\)"):
+                    await vectors.delete_where(where)
+                with pytest.raises(InvalidInputError, match=r"every row.*is_not\(None\)"):
+                    await vectors.merge_payload({"m": 1}, where=where)
+        stored = await db.vectors.get(["v0", "v1", "v2"])
+        assert [record.payload for record in stored.values()] == [{"n": 0}, {"n": 1}, {"n": 2}]
+
+
+@pytest.mark.parametrize("where", OF_SOME_ROWS, ids=count())
+async def test_a_filter_that_may_leave_rows_out_changes_what_it_matches(
+    dsn: str, where: Any
+) -> None:
+    async with Database.connect(dsn) as db:
+        rows = [{"id": f"v{i}", "embedding": [1.0] * 8, "payload": {"n": i}} for i in range(3)]
+        await db.vectors.upsert(rows)
+        matching = await db.vectors.count(where=where)
+        assert await db.vectors.merge_payload({"n": 7}, where=where) == matching
+        await db.vectors.upsert(rows)
+        assert await db.vectors.delete_where(where) == matching
+        assert await db.vectors.count() == 3 - matching
 
 
 async def test_a_filters_statement_is_built_once_for_its_shape(loaded: str) -> None:
