@@ -241,5 +241,5 @@ def _length(embeddings: list[Any]) -> int:
     """About how long they are, where the column takes any; what is no vector is refused later."""
     try:
         return max(1, len(embeddings[0]))
-    except (IndexError, TypeError):
+    except Exception:  # noqa: BLE001 - whatever is in there
         return 1

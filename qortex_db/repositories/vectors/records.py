@@ -12,6 +12,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray  # noqa: TC002 - pydantic resolves annotations
 
+from qortex_db import types
 from qortex_db.errors import InvalidInputError
 from qortex_db.pydantic_types import EMBEDDING, WITH_VECTORS, sequence_schema
 from qortex_db.repositories import validation
@@ -78,13 +79,10 @@ Scorer: TypeAlias = Callable[[str, Sequence[SearchHit]], Any]
 
 
 def _checked_scores(given: object, count: int) -> list[float]:
-    try:
-        scores = np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError):
-        scores = np.empty(0)
+    scores = types.as_numbers(given, name="What the scorer gave").astype(np.float64)
     if scores.shape != (count,) or not np.isfinite(scores).all():
         raise InvalidInputError(f"The scorer has to give {count} finite numbers, one for each hit.")
-    return [float(score) for score in scores]
+    return scores.tolist()  # type: ignore[no-any-return]
 
 
 class SearchHits(Sequence[SearchHit]):
