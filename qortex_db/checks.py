@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from operator import index
-from typing import Final, SupportsIndex, cast
+from typing import TYPE_CHECKING, Final, SupportsIndex, cast
 from uuid import UUID
 
 import numpy as np
 
 from qortex_db.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 MAX_INT4: Final = 2**31 - 1
 
@@ -21,9 +24,11 @@ def as_whole(value: object) -> int | None:
     """A whole number of any type, numpy's too; None for what is none."""
     if type(value) is int:
         return value
+    if isinstance(value, (*_BOOLS, np.ndarray)):
+        return None
     try:
-        return None if isinstance(value, _BOOLS) else index(cast("SupportsIndex", value))
-    except TypeError:
+        return int.__int__(index(cast("SupportsIndex", value)))
+    except Exception:  # noqa: BLE001 - TypeError, or whatever a number of another library raises
         return None
 
 
@@ -34,6 +39,12 @@ def check_whole(value: object, low: int, high: int, *, name: str) -> int:
         given = f", not a {type(value).__name__}" if number is None else ""
         raise InvalidInputError(f"{name} has to be a whole number from {low:,} to {high:,}{given}.")
     return number
+
+
+def check_choice(value: object, choices: Collection[str], *, name: str) -> None:
+    """One of a few words."""
+    if not isinstance(value, str) or value not in choices:
+        raise InvalidInputError(f"{name} has to be one of {', '.join(choices)}.")
 
 
 def check_count(value: object, *, name: str) -> int:

@@ -57,6 +57,10 @@ def create_engine(target: Target, settings: Settings) -> AsyncEngine:
 
 def adopt(engine: AsyncEngine) -> None:
     """Have an engine's connections, a host's too, take vectors in binary from checkout on."""
+    if not isinstance(engine, AsyncEngine):
+        raise InvalidInputError(
+            f"engine is a {type(engine).__name__}; pass what create_async_engine() gives."
+        )
     check_driver(engine.dialect)
     if not event.contains(engine.sync_engine, "checkout", _on_checkout):
         event.listen(engine.sync_engine, "checkout", _on_checkout)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from numbers import Real
 from typing import Any, Final, cast
 from uuid import UUID
+
+import numpy as np
 
 from qortex_db import checks
 from qortex_db.checks import as_whole, check_text, check_whole
@@ -60,18 +62,28 @@ def check_keys(values: object, *, name: str = "ids") -> list[str]:
 
 
 def _listed_ids(values: object, name: str) -> list[Any]:
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-        raise InvalidInputError(
-            f"{name} is a {type(values).__name__}; pass a list of ids, even for one."
-        )
-    return list(values)
+    if isinstance(values, Mapping):
+        return list(values)
+    return check_list(values, name=name, of="list of ids")
 
 
-def check_list(values: object, *, name: str) -> list[Any]:
+def check_list(values: object, *, name: str, of: str = "list") -> list[Any]:
     """Several of something, as a list."""
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
-        raise InvalidInputError(f"{name} is a {type(values).__name__}; pass a list, even for one.")
-    return list(values)
+    if not isinstance(values, (str, bytes, bytearray, memoryview, Mapping)):
+        try:
+            iterator: Iterator[Any] = iter(values)  # type: ignore[call-overload]
+        except TypeError:  # a tensor of one number has an iterator, and raises
+            pass
+        else:
+            return list(iterator)
+    raise InvalidInputError(f"{name} is a {type(values).__name__}; pass a {of}, even for one.")
+
+
+def check_tuple(value: object, length: int, *, name: str, of: str) -> Sequence[Any]:
+    """A tuple of so many, or a list of them."""
+    if not isinstance(value, (tuple, list)) or len(value) != length:
+        raise InvalidInputError(f"{name} {of}.")
+    return value
 
 
 def check_each_id(keys: list[str], *, name: str) -> None:
@@ -113,19 +125,35 @@ def check_limit(value: object, maximum: int, *, name: str = "limit") -> int:
 def check_flag(value: object, *, name: str) -> None:
     """True or False, and nothing that merely counts as one."""
     if type(value) is not bool:
-        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a bool.")
+        raise InvalidInputError(f"{name} is a {_kind(value)}; pass True or False.")
+
+
+def _kind(value: object) -> str:
+    """The name of a type, by which numpy's bool is not Python's."""
+    kind = type(value)
+    return f"numpy {kind.__name__}" if isinstance(value, np.generic) else kind.__name__
+
+
+def check_callable(value: object, *, name: str) -> None:
+    """What can be called."""
+    if not callable(value):
+        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass what can be called.")
 
 
 def check_number(
     value: object, *, name: str, low: float = -math.inf, high: float = math.inf
 ) -> float:
     """A finite number within bounds, both included."""
-    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, Real)):
+    if type(value) is not float and (
+        isinstance(value, (bool, np.timedelta64)) or not isinstance(value, Real)
+    ):
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a number.")
     try:
         number = float(value)
     except OverflowError:  # an int has no largest
         raise InvalidInputError(f"{name} is beyond what a float holds.") from None
+    except Exception as error:
+        raise InvalidInputError(f"{name} is no number ({type(error).__name__}).") from error
     if not math.isfinite(number) or not low <= number <= high:
         bounds = (
             "finite"
@@ -161,7 +189,7 @@ def check_seconds(value: object, *, name: str) -> float:
 
 def check_time(value: object, *, name: str) -> datetime | None:
     """An aware time from a datetime or its ISO 8601 form; None for "" and None."""
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value):
         return None
     if isinstance(value, str):
         try:
@@ -170,9 +198,12 @@ def check_time(value: object, *, name: str) -> datetime | None:
             raise InvalidInputError(f"{name} is no ISO 8601 time.") from None
     if not isinstance(value, datetime):
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass an ISO 8601 string.")
-    if value.utcoffset() is None:
-        raise InvalidInputError(f"{name} has no time zone; add one, such as +00:00.")
-    return value
+    try:
+        if value.utcoffset() is not None:
+            return value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidInputError(f"{name} is beyond the years 1 to 9999 in UTC.") from None
+    raise InvalidInputError(f"{name} has no time zone; add one, such as +00:00.")
 
 
 def check_payload(value: object, *, name: str = "payload") -> str:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from qortex_db import checks
 from qortex_db.errors import InvalidInputError
 from qortex_db.learning import Policy, RewardModel, TernaryReward, ThompsonSampling
 from qortex_db.observability import traced
@@ -171,7 +172,7 @@ class Learner:
         """
         batches: dict[str, tuple[QortexContext | None, list[tuple[str, float]]]] = {}
         last: dict[str, str] = {}
-        for outcome in outcomes:
+        for outcome in validation.check_list(outcomes, name="outcomes"):
             arm_id, reward, where = read_outcome(outcome, self.reward_model, context)
             counted_in = qortex_context(where)
             key = hash_of(counted_in)
@@ -298,6 +299,7 @@ class Learner:
 
         Its arms and outcomes are empty: selections belong to no session, as in qortex.
         """
+        checks.check_text(session_id, name="session_id")
         session = self._sessions.pop(session_id, None)
         if session is None:
             return {"error": f"Session {session_id} not found"}

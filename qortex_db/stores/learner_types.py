@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.learning import Arm
+from qortex_db.repositories import validation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,9 +150,7 @@ def as_arms(candidates: Iterable[ArmLike]) -> tuple[list[ArmLike], list[Arm]]:
     Raises:
         InvalidInputError: Something has not the attributes of an arm.
     """
-    if isinstance(candidates, (str, bytes)):
-        raise InvalidInputError("candidates has to be a list of arms, even for one.")
-    given = list(candidates)
+    given = validation.check_list(candidates, name="candidates", of="list of arms")
     try:
         return given, [as_arm(arm) for arm in given]
     except AttributeError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qortex_db.observability import traced
-from qortex_db.repositories import ALL_CONTEXTS
+from qortex_db.repositories import ALL_CONTEXTS, validation
 from qortex_db.repositories.arms.arguments import qortex_context
 from qortex_db.stores.handle import DatabaseHandle
 
@@ -70,12 +70,13 @@ class PostgresLearningStore:
         self, arm_ids: Sequence[str] | None = None, context: Mapping[str, Any] | None = None
     ) -> int:
         """Forget arms, by qortex's rule: without both arguments, those of every context."""
-        if arm_ids is not None and not arm_ids:
+        ids = None if arm_ids is None else validation.check_ids(arm_ids, name="arm_ids")
+        if ids is not None and not ids:
             return 0
-        everywhere = arm_ids is None and context is None
+        everywhere = ids is None and context is None
         return await (await self.handle.open()).arms.delete(
             self.learner_name,
-            arm_ids,
+            ids,
             context=ALL_CONTEXTS if everywhere else qortex_context(context),
         )
 

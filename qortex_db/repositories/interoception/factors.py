@@ -70,7 +70,7 @@ class FactorRepository:
 
     async def get(self, node_ids: Iterable[str]) -> dict[str, float]:
         """The weights of these nodes, in the order given; 1.0 where none is stored."""
-        given = node_ids if isinstance(node_ids, (str, bytes)) else list(node_ids)
+        given = validation.check_list(node_ids, name="node_ids", of="list of ids")
         keys = validation.check_ids(given, name="node_ids")
         if not keys:
             return {}

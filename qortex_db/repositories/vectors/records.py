@@ -79,6 +79,8 @@ Scorer: TypeAlias = Callable[[str, Sequence[SearchHit]], Any]
 
 
 def _checked_scores(given: object, count: int) -> list[float]:
+    if isinstance(given, Sequence) and not isinstance(given, (str, bytes, bytearray, memoryview)):
+        given = list(given)
     scores = types.as_numbers(given, name="What the scorer gave").astype(np.float64)
     if scores.shape != (count,) or not np.isfinite(scores).all():
         raise InvalidInputError(f"The scorer has to give {count} finite numbers, one for each hit.")
@@ -131,6 +133,7 @@ class SearchHits(Sequence[SearchHit]):
             InvalidInputError: It gave something else.
         """
         count = len(self) if limit is None else validation.check_limit(limit, MAX_LIMIT)
+        validation.check_callable(scorer, name="scorer")
         if inspect.iscoroutinefunction(scorer):
             given = await scorer(query, self)
         else:

@@ -108,7 +108,7 @@ class VectorTable:
         if name is None:
             return self
         names = collection_of(self.table).vectors
-        if name not in names:
+        if not isinstance(name, str) or name not in names:
             raise InvalidInputError(
                 f"{self.table.name} has no vector of that name; it has {', '.join(names)}."
             )

@@ -15,13 +15,12 @@ from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.batches import Batch, Part
 from qortex_db.repositories.vectors.key_statements import ID, IDS, VECS
-from qortex_db.repositories.vectors.records import RecordInput, VectorRecord
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.repositories.vectors.written_columns import named_values
 
 if TYPE_CHECKING:
     from qortex_db.filters import Filter, Where
-    from qortex_db.repositories.vectors.records import IdInput
+    from qortex_db.repositories.vectors.records import IdInput, RecordInput
     from qortex_db.repositories.vectors.written_columns import RecordPart
     from qortex_db.types import EmbeddingInput
 
@@ -55,8 +54,7 @@ class VectorWrites(TableBound):
     async def _upsert(
         self, records: Iterable[RecordInput], *, allow_zero: bool = False, first_row: int = 0
     ) -> int:
-        if isinstance(records, (Mapping, VectorRecord, str, bytes)):
-            raise InvalidInputError("Pass a list of records, even for one.")
+        records = validation.check_list(records, name="records")
         vector, by_key = self._vectors.vector, self._vectors.by_key
         batch = Batch(
             records,
@@ -114,6 +112,8 @@ class VectorWrites(TableBound):
             InvalidInputError: A record was refused, named by batch and row; earlier batches stay.
         """
         size = validation.check_limit(batch_size, MAX_BATCH_SIZE, name="batch_size")
+        if on_progress is not None:
+            validation.check_callable(on_progress, name="on_progress")
         done = 0
         number = 0
         async for batch in _batches(records, size):
@@ -204,9 +204,8 @@ class VectorWrites(TableBound):
         """
         by_key = self._vectors.by_key
         given = validation.check_payload({} if values is None else values, name="values")
-        if isinstance(remove, str):
-            raise InvalidInputError("remove is a str; pass a list of paths, even for one.")
-        paths = [self._vectors.steps(path, f"remove[{i}]") for i, path in enumerate(remove)]
+        given_paths = validation.check_list(remove, name="remove", of="list of paths")
+        paths = [self._vectors.steps(path, f"remove[{i}]") for i, path in enumerate(given_paths)]
         if not (values or paths):
             raise InvalidInputError("Nothing to change: pass values or remove.")
         if len(paths) > MAX_REMOVED:

@@ -70,9 +70,7 @@ class ExampleSearches(TableBound):
             Qdrant's recommendation strategies `average_vector` and `best_score`.
         """
         vectors = self._vectors.using(using)
-        if strategy not in get_args(Strategy):
-            names = ", ".join(get_args(Strategy))
-            raise InvalidInputError(f"strategy has to be one of {names}.")
+        checks.check_choice(strategy, get_args(Strategy), name="strategy")
         by_each = strategy == "best_score"
         count = validation.check_limit(limit, MAX_LIMIT)
         facts = await vectors.facts()

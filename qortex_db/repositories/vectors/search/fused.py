@@ -103,8 +103,9 @@ class FusedSearches(TableBound):
         limits = _limits(branch_limit, names, max(BRANCH_LIMIT, count))
         params: dict[str, Any] = {"hits": count, **_weights(weights, names, alpha)}
         params |= {f"{name}_candidates": limits[name] for name in names}
+        flatness = float(validation.check_limit(k, MAX_LIMIT, name="k"))
         if alpha is None:
-            params["k"] = float(validation.check_limit(k, MAX_LIMIT, name="k"))
+            params["k"] = flatness
         if text is not None:
             if "document" not in vectors.table.c:
                 raise InvalidInputError(f"The table {vectors.table.name} has no column document.")
