@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from json.encoder import encode_basestring, encode_basestring_ascii
@@ -33,8 +33,8 @@ _TOO_DEEP: Final = f"is nested more than {MAX_NESTING} levels deep"
 _MAX_SCALE: Final = 16_383  # the most behind it that PostgreSQL's numeric holds
 
 
-class _FaultError(Exception):
-    """A value, or one in it, has no form in JSON."""
+class FaultError(Exception):
+    """A value, or one in it, has no form in JSON; whoever knows where it is says so."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -51,23 +51,12 @@ def to_json(value: object, *, name: str) -> str:
     Raises:
         InvalidInputError: It, or one in it, has no form in JSON; its place is named.
     """
-    return _written(_WRITER, value, name)
+    return _WRITER.text(value, name)
 
 
 def to_canonical_json(value: object, *, name: str) -> str:
     """The same as one text for equal values: keys sorted, ASCII; NUL too, which jsonb lacks."""
-    return _written(_CANONICAL, value, name)
-
-
-def _written(writer: _Writer, value: object, name: str) -> str:
-    try:
-        return writer.write(value, 0)
-    except _FaultError as error:
-        fault = error
-    place = name + "".join(reversed(fault.steps))
-    if len(place) > len(name) + 200:
-        place = f"{place[: len(name) + 200]}…"
-    raise InvalidInputError(f"{place} {fault.reason}.")
+    return _CANONICAL.text(value, name)
 
 
 def simplified(value: object, *, name: str) -> object:
@@ -78,7 +67,7 @@ def simplified(value: object, *, name: str) -> object:
     """
     try:
         return _simplified(value)
-    except _FaultError as error:
+    except FaultError as error:
         fault = error
     raise InvalidInputError(f"{name} {fault.reason}.")
 
@@ -89,14 +78,14 @@ def _simplified(value: Any) -> Any:
         return value
     simplify = _simplifier(cast("Hashable", kind))
     if simplify is None:
-        raise _FaultError(f"is a {kind.__name__}, which JSON can't say{_hint(value)}")
+        raise FaultError(f"is a {kind.__name__}, which JSON can't say{_hint(value)}")
     try:
         return _simplified(simplify(value))  # an Enum's value may be anything
-    except _FaultError:
+    except FaultError:
         raise
     except Exception as error:  # a caller's own code failed
         reason = f"is a {kind.__name__} that can't be read ({type(error).__name__})"
-        raise _FaultError(reason) from error
+        raise FaultError(reason) from error
 
 
 @functools.lru_cache(1_024)  # a program may make classes all the time
@@ -115,14 +104,14 @@ def _fields(value: Any) -> dict[str, Any]:
 
 def _iso(value: date | time) -> str:
     if value != value:  # noqa: PLR0124 - pandas' NaT is a datetime
-        raise _FaultError("is no time (NaT), which JSON can't say")
+        raise FaultError("is no time (NaT), which JSON can't say")
     return value.isoformat()
 
 
 def _datetime64(value: np.datetime64) -> str:
     """As of a datetime; where that has no form for it, numpy's own ISO 8601."""
     if np.isnat(value):
-        raise _FaultError("is no time (NaT), which JSON can't say")
+        raise FaultError("is no time (NaT), which JSON can't say")
     made = value.astype("datetime64[us]").item() if np.datetime_data(value)[0] == "ns" else None
     if made is None or np.datetime64(made, "ns") != value:
         made = value.item()
@@ -131,7 +120,7 @@ def _datetime64(value: np.datetime64) -> str:
 
 def _array(value: np.ndarray[Any, Any]) -> object:
     if isinstance(value, np.ma.MaskedArray):
-        raise _FaultError("is a masked array, which JSON can't say; pass what its filled() gives")
+        raise FaultError("is a masked array, which JSON can't say; pass what its filled() gives")
     return list(value) if value.ndim else value[()]
 
 
@@ -166,19 +155,28 @@ def _hint(value: object) -> str:
     return next((hint for kinds, hint in _HINTS if isinstance(value, kinds)), "")
 
 
-class _Writer:
-    """Writes values as JSON, text by `escape` where it has no fault."""
+class JsonWriter:
+    """Writes values as JSON.
+
+    Args:
+        escape: Writes a text that has no fault.
+        fault_of: Why one can't be written; None where it can.
+        sort_keys: By code point.
+        moment: What a datetime is, in the place of its `isoformat()`.
+    """
 
     def __init__(
         self,
-        escape: Callable[[str], str],
-        fault_of: Callable[[str], str | None],
+        escape: Callable[[str], str] = encode_basestring,
+        fault_of: Callable[[str], str | None] = text_fault,
         *,
-        sort_keys: bool,
+        sort_keys: bool = False,
+        moment: Callable[[datetime], str] | None = None,
     ) -> None:
         self._escape = escape
         self._fault_of = fault_of
         self._sort_keys = sort_keys
+        self._moment = moment
         self._writers: dict[type, Callable[[Any, int], str]] = {
             str: self._string,
             dict: self._object,
@@ -196,28 +194,46 @@ class _Writer:
         """What is written without being simplified first."""
         return frozenset(self._writers)
 
+    def text(self, value: object, name: str) -> str:
+        """A value as JSON.
+
+        Raises:
+            InvalidInputError: It, or one in it, has no form in JSON; its place is named.
+        """
+        try:
+            return self.write(value, 0)
+        except FaultError as error:
+            fault = error
+        place = name + "".join(reversed(fault.steps))
+        if len(place) > len(name) + 200:
+            place = f"{place[: len(name) + 200]}…"
+        raise InvalidInputError(f"{place} {fault.reason}.")
+
     def write(self, value: Any, depth: int) -> str:
+        """The same of what is so deep in another."""
         write = self._writers.get(type(value))
         if write is None:
+            if self._moment is not None and isinstance(value, datetime):
+                return f'"{self._moment(value)}"'
             value = _simplified(value)
             write = self._writers[type(value)]
         return write(value, depth)
 
     def _string(self, value: str, _: int) -> str:
         if fault := self._fault_of(value):
-            raise _FaultError(fault)
+            raise FaultError(fault)
         return self._escape(value)
 
     def _key(self, key: object) -> str:
         if not isinstance(key, str):
-            raise _FaultError(f"has a key of type {type(key).__name__}; pass strings")
+            raise FaultError(f"has a key of type {type(key).__name__}; pass strings")
         if fault := self._fault_of(key):
-            raise _FaultError(f"has a key that {fault}")
+            raise FaultError(f"has a key that {fault}")
         return self._escape(key)
 
     def _object(self, value: dict[Any, Any], depth: int) -> str:
         if depth == MAX_NESTING:
-            raise _FaultError(_TOO_DEEP)
+            raise FaultError(_TOO_DEEP)
         members = []
         names: Iterable[Any] = value
         if self._sort_keys:
@@ -234,7 +250,7 @@ class _Writer:
                 item = value[key]
                 write = writers.get(type(item)) or self.write
                 members.append(f"{name}:{write(item, depth + 1)}")
-        except _FaultError as fault:
+        except FaultError as fault:
             if at is not None:
                 fault.steps.append(f".{str.__str__(at):.60}")
             raise
@@ -242,14 +258,14 @@ class _Writer:
 
     def _array(self, value: list[Any] | tuple[Any, ...], depth: int) -> str:
         if depth == MAX_NESTING:
-            raise _FaultError(_TOO_DEEP)
+            raise FaultError(_TOO_DEEP)
         writers = self._writers
         items: list[str] = []
         try:
             for item in value:
                 write = writers.get(type(item)) or self.write
                 items.append(write(item, depth + 1))
-        except _FaultError as fault:
+        except FaultError as fault:
             fault.steps.append(f"[{len(items)}]")
             raise
         return f"[{','.join(items)}]"
@@ -259,26 +275,26 @@ def _whole(value: int, _: int) -> str:
     try:
         return int.__repr__(value)
     except ValueError:  # Python's own limit, which a program may have changed
-        raise _FaultError(f"has more than {MAX_DIGITS:,} digits") from None
+        raise FaultError(f"has more than {MAX_DIGITS:,} digits") from None
 
 
 def _float(value: float, _: int) -> str:
     if not math.isfinite(value):
-        raise _FaultError(f"is {value}, which JSON can't say")
+        raise FaultError(f"is {value}, which JSON can't say")
     return float.__repr__(value)
 
 
 def _decimal(value: Decimal, _: int) -> str:
     if not value.is_finite():
-        raise _FaultError(f"is {value}, which JSON can't say")
+        raise FaultError(f"is {value}, which JSON can't say")
     exponent = value.as_tuple().exponent
     if value.adjusted() >= MAX_DIGITS or not isinstance(exponent, int) or exponent < -_MAX_SCALE:
-        raise _FaultError(
+        raise FaultError(
             f"has more than {MAX_DIGITS:,} digits before the point or {_MAX_SCALE:,} behind it"
         )
     return str(value)
 
 
-_WRITER: Final = _Writer(encode_basestring, text_fault, sort_keys=False)
-_CANONICAL: Final = _Writer(encode_basestring_ascii, no_text, sort_keys=True)
+_WRITER: Final = JsonWriter()
+_CANONICAL: Final = JsonWriter(encode_basestring_ascii, no_text, sort_keys=True)
 _KNOWN: Final = _WRITER.kinds

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 from decimal import Decimal
-from json.encoder import encode_basestring
 from typing import Any, Final
 
 import numpy as np
 
 from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
-from qortex_db.jsonable import simplified, to_json
+from qortex_db.jsonable import FaultError, JsonWriter, simplified, to_json
 
 MAX_LIST: Final = 10_000
 """The longest list of values."""
@@ -22,6 +21,7 @@ MAX_QUERY_CHARS: Final = 1_000
 """The longest pattern of $like and query of $text."""
 
 NULL, STRING, NUMBER, BOOLEAN, NESTED = "null", "string", "number", "boolean", "nested"
+INSTANT: Final = "instant"
 _KINDS: Final[dict[type, str]] = {
     type(None): NULL,
     str: STRING,
@@ -32,6 +32,7 @@ _KINDS: Final[dict[type, str]] = {
     list: NESTED,
     tuple: NESTED,
     dict: NESTED,
+    datetime: INSTANT,
 }
 
 
@@ -49,20 +50,27 @@ def kind_of(value: object, at: str) -> str:
     kind = _KINDS.get(type(value))
     if kind is None:
         value = plain(value, at)
-        kind = STRING if isinstance(value, datetime) else _KINDS[type(value)]
+        kind = INSTANT if isinstance(value, datetime) else _KINDS[type(value)]
     return kind
 
 
-def as_text(value: Any, at: str) -> str:
-    """A string as it is; a time as ISO 8601 in UTC."""
-    if not isinstance(value, datetime):
-        return check_text(value, name=at)
+def as_instant(value: datetime, at: str) -> str:
+    """A moment in UTC, without its zone, in ISO 8601."""
     try:
-        if value.utcoffset() is not None:
-            return value.astimezone(UTC).isoformat()
+        return _in_utc(value).replace(tzinfo=None).isoformat()
+    except FaultError as error:
+        fault = error
+    raise InvalidInputError(f"{at} {fault.reason}.")
+
+
+def _in_utc(value: datetime) -> datetime:
+    if value.utcoffset() is None:
+        raise FaultError("is a datetime without a time zone; add one, or pass a string")
+    try:
+        return value.astimezone(UTC)
     except OverflowError:
-        raise InvalidInputError(f"{at} is beyond the years 1 to 9999 in UTC.") from None
-    raise InvalidInputError(f"{at} is a datetime without a time zone; add one, or pass a string.")
+        reason = "is a datetime that UTC puts before the year 1 or after 9999"
+        raise FaultError(reason) from None
 
 
 def as_number(value: Any, at: str) -> str:
@@ -75,12 +83,12 @@ def as_number(value: Any, at: str) -> str:
 
 
 def as_json(value: Any, at: str) -> str:
-    """A value as JSON."""
-    value = plain(value, at)
+    """A value as payloads store it; a moment inside of it in UTC."""
     kind = kind_of(value, at)
-    if kind is STRING:
-        return encode_basestring(as_text(value, at))
-    return as_number(value, at) if kind is NUMBER else to_json(value, name=at)
+    return as_number(value, at) if kind is NUMBER else _WRITER.text(value, at)
+
+
+_WRITER: Final = JsonWriter(moment=lambda value: _in_utc(value).isoformat())
 
 
 def as_list(value: Any, at: str) -> list[Any]:

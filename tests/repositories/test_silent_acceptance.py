@@ -107,7 +107,7 @@ CASES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "the latest time": (lambda db: db.arms.rebuild("l", until=LATEST), "until is beyond"),
     "the earliest time in a filter": (
         lambda db: db.vectors.count(where={"a": {"$gt": EARLIEST}}),
-        "beyond the years",
+        "before the year 1",
     ),
     "an endless limit": (lambda db: db.vectors.search(Q, limit=10**5000), "limit has to be"),
     "an endless size": (lambda db: db.vectors.ingest([], batch_size=10**5000), "batch_size"),
