@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from operator import index
-from typing import TYPE_CHECKING, Final, SupportsIndex, cast
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex, cast
 from uuid import UUID
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy as np
 from qortex_db.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
 MAX_INT4: Final = 2**31 - 1
 
@@ -52,12 +54,58 @@ def check_count(value: object, *, name: str) -> int:
     return check_whole(value, 0, MAX_INT4, name=name)
 
 
+def as_dict(value: Mapping[Any, Any], *, name: str) -> dict[Any, Any]:
+    """A mapping as a dictionary, which can be read."""
+    try:
+        return value if type(value) is dict else dict(value)
+    except Exception as error:
+        raise InvalidInputError(
+            f"{name} is a {type(value).__name__} that can't be read ({type(error).__name__})."
+        ) from error
+
+
 def as_key(value: object) -> object:
     """The id of a vector as a text column holds it: an int or a UUID as its text."""
     number = as_whole(value)
     if number is not None and number.bit_length() <= _MAX_KEY_BITS:
         return str(number)
     return str(value) if isinstance(value, UUID) else value
+
+
+def check_flag(value: object, *, name: str) -> None:
+    """True or False, and nothing that merely counts as one."""
+    if type(value) is not bool:
+        raise InvalidInputError(f"{name} is a {_kind(value)}; pass True or False.")
+
+
+def _kind(value: object) -> str:
+    """The name of a type, by which numpy's bool is not Python's."""
+    kind = type(value)
+    return f"numpy {kind.__name__}" if isinstance(value, np.generic) else kind.__name__
+
+
+def check_number(
+    value: object, *, name: str, low: float = -math.inf, high: float = math.inf
+) -> float:
+    """A finite number within bounds, both included."""
+    if type(value) is not float and (
+        isinstance(value, (bool, np.timedelta64)) or not isinstance(value, Real)
+    ):
+        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a number.")
+    try:
+        number = float(value)
+    except OverflowError:  # an int has no largest
+        raise InvalidInputError(f"{name} is beyond what a float holds.") from None
+    except Exception as error:
+        raise InvalidInputError(f"{name} is no number ({type(error).__name__}).") from error
+    if not math.isfinite(number) or not low <= number <= high:
+        bounds = (
+            "finite"
+            if math.isinf(low)
+            else f"from {low:g}" + ("" if math.isinf(high) else f" to {high:g}")
+        )
+        raise InvalidInputError(f"{name} is {number}; it has to be {bounds}.")
+    return number
 
 
 def check_text(value: object, *, name: str) -> str:

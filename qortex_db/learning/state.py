@@ -8,6 +8,8 @@ from collections.abc import Mapping  # noqa: TC003 - pydantic resolves annotatio
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from qortex_db.errors import InvalidContextError
+
 DEFAULT_CONTEXT = "default"
 
 
@@ -66,11 +68,16 @@ def context_hash(context: Mapping[str, Any] | None) -> str:
     Stored data depends on it, byte for byte: `{"a": 1}` and `{"a": 1.0}` differ.
 
     Raises:
-        TypeError: JSON cannot say the context.
+        InvalidContextError: Python's `json` cannot say the context; a TypeError, as in qortex.
     """
-    if not context:
-        return DEFAULT_CONTEXT
-    return hash_of_json(canonical_json(context))
+    try:
+        if not context:
+            return DEFAULT_CONTEXT
+        return hash_of_json(canonical_json(context))
+    except Exception as error:  # noqa: BLE001 - of json, or of what is in the context
+        raise InvalidContextError(
+            f"context holds something that JSON can't say ({type(error).__name__})."
+        ) from None
 
 
 def hash_of_json(text: str) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from numbers import Real
 from typing import Any, Final, cast
 from uuid import UUID
 
-import numpy as np
-
 from qortex_db import checks
 from qortex_db.checks import as_whole, check_text, check_whole
+from qortex_db.checks import check_flag as check_flag  # noqa: PLC0414 - called with these
+from qortex_db.checks import check_number as check_number  # noqa: PLC0414 - called with these
 from qortex_db.errors import InvalidInputError
 from qortex_db.jsonable import to_json
 
@@ -67,15 +66,21 @@ def _listed_ids(values: object, name: str) -> list[Any]:
     return check_list(values, name=name, of="list of ids")
 
 
+_NO_LISTS: Final = (str, bytes, bytearray, memoryview, Mapping)
+
+
 def check_list(values: object, *, name: str, of: str = "list") -> list[Any]:
     """Several of something, as a list."""
-    if not isinstance(values, (str, bytes, bytearray, memoryview, Mapping)):
+    return list(check_iterable(values, name=name, of=of))
+
+
+def check_iterable(values: object, *, name: str, of: str = "list") -> Iterator[Any]:
+    """Several of something, to be read once."""
+    if isinstance(values, Iterable) and not isinstance(values, _NO_LISTS):
         try:
-            iterator: Iterator[Any] = iter(values)  # type: ignore[call-overload]
+            return iter(values)
         except TypeError:  # a tensor of one number has an iterator, and raises
             pass
-        else:
-            return list(iterator)
     raise InvalidInputError(f"{name} is a {type(values).__name__}; pass a {of}, even for one.")
 
 
@@ -122,46 +127,10 @@ def check_limit(value: object, maximum: int, *, name: str = "limit") -> int:
     return check_whole(value, 1, maximum, name=name)
 
 
-def check_flag(value: object, *, name: str) -> None:
-    """True or False, and nothing that merely counts as one."""
-    if type(value) is not bool:
-        raise InvalidInputError(f"{name} is a {_kind(value)}; pass True or False.")
-
-
-def _kind(value: object) -> str:
-    """The name of a type, by which numpy's bool is not Python's."""
-    kind = type(value)
-    return f"numpy {kind.__name__}" if isinstance(value, np.generic) else kind.__name__
-
-
 def check_callable(value: object, *, name: str) -> None:
     """What can be called."""
     if not callable(value):
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass what can be called.")
-
-
-def check_number(
-    value: object, *, name: str, low: float = -math.inf, high: float = math.inf
-) -> float:
-    """A finite number within bounds, both included."""
-    if type(value) is not float and (
-        isinstance(value, (bool, np.timedelta64)) or not isinstance(value, Real)
-    ):
-        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a number.")
-    try:
-        number = float(value)
-    except OverflowError:  # an int has no largest
-        raise InvalidInputError(f"{name} is beyond what a float holds.") from None
-    except Exception as error:
-        raise InvalidInputError(f"{name} is no number ({type(error).__name__}).") from error
-    if not math.isfinite(number) or not low <= number <= high:
-        bounds = (
-            "finite"
-            if math.isinf(low)
-            else f"from {low:g}" + ("" if math.isinf(high) else f" to {high:g}")
-        )
-        raise InvalidInputError(f"{name} is {number}; it has to be {bounds}.")
-    return number
 
 
 def check_measure(value: object, *, name: str) -> float:

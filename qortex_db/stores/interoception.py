@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
+from qortex_db import checks
 from qortex_db.errors import InvalidInputError
 from qortex_db.observability import traced
 from qortex_db.repositories import EdgeStats, validation
@@ -42,8 +43,8 @@ class PostgresInteroceptionStore:
     @traced("interoception.pg.save_factors")
     async def save_factors(self, factors: Mapping[str, float]) -> None:
         """Store weights; what is absent stays."""
-        if _mapping(factors, "factors"):
-            await (await self._handle.open()).factors.save(factors)
+        if weights := _mapping(factors, "factors"):
+            await (await self._handle.open()).factors.save(weights)
 
     @traced("interoception.pg.load_edges")
     async def load_edges(self) -> dict[tuple[str, str], EdgeStats]:
@@ -53,9 +54,9 @@ class PostgresInteroceptionStore:
     @traced("interoception.pg.save_edges")
     async def save_edges(self, buffer: Mapping[tuple[str, str], EdgeStatsLike]) -> None:
         """Store edges, stamped now whatever their `last_seen` says; what is absent stays."""
-        if not _mapping(buffer, "buffer"):
+        if not (edges := _mapping(buffer, "buffer")):
             return
-        stamped = {key: _stamped_now(edge) for key, edge in buffer.items()}
+        stamped = {key: _stamped_now(edge) for key, edge in edges.items()}
         await (await self._handle.open()).edges.save(stamped)
 
     @traced("interoception.pg.remove_edges")
@@ -80,7 +81,7 @@ _FURTHER: Final = {field.name for field in fields(EdgeStats)} - {
 def _mapping(given: object, name: str) -> Mapping[Any, Any]:
     if not isinstance(given, Mapping):
         raise InvalidInputError(f"{name} is a {type(given).__name__}; pass a dict.")
-    return given
+    return checks.as_dict(given, name=name)
 
 
 def _stamped_now(edge: EdgeStatsLike) -> EdgeStats:

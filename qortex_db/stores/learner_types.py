@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import (  # noqa: TC003 - pydantic resolves annotations
-    Iterable,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
+from qortex_db import checks
 from qortex_db.errors import InvalidInputError
 from qortex_db.learning import Arm
 from qortex_db.repositories import validation
@@ -183,6 +180,8 @@ def as_pairs(deltas: object) -> dict[str, tuple[Any, Any]]:
     Raises:
         InvalidInputError: It is no mapping of mappings.
     """
+    if isinstance(deltas, Mapping):
+        deltas = checks.as_dict(deltas, name="deltas")
     try:
         return {
             arm_id: (delta.get("alpha_delta", 0.0), delta.get("beta_delta", 0.0))

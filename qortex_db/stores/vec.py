@@ -59,9 +59,10 @@ class PgVectorIndex:
         pool: Database | None = None,
     ) -> None:
         if not isinstance(table_name, str) or not _TABLE_NAME.fullmatch(table_name):
+            got = f"{table_name!r:.80}" if isinstance(table_name, str) else type(table_name)
             raise InvalidInputError(
                 "table_name must be a safe SQL identifier (lowercase alphanumeric + underscores), "
-                f"got: {table_name!r:.80}"
+                f"got: {got}"
             )
         self._dimensions = validation.check_limit(
             dimensions, types.MAX_DIMENSIONS, name="dimensions"

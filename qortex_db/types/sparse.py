@@ -14,7 +14,7 @@ import numpy as np
 from sqlalchemy import Text, cast, type_coerce
 from sqlalchemy.types import UserDefinedType
 
-from qortex_db.checks import as_whole, check_whole
+from qortex_db.checks import as_dict, as_whole, check_whole
 from qortex_db.errors import DimensionMismatchError, InvalidInputError
 from qortex_db.types.vector import DistanceComparator, declared
 
@@ -130,7 +130,7 @@ def _read(value: object, dimensions: int | None, name: str) -> tuple[list[tuple[
         pairs: list[tuple[Any, Any]] = list(zip(value.indices(), value.values(), strict=True))
         dimensions = value.dimensions()
     elif isinstance(value, Mapping):
-        pairs = list(value.items())
+        pairs = list(as_dict(value, name=name).items())
     else:
         raise InvalidInputError(
             f"{name} is a {type(value).__name__}; pass a pgvector.SparseVector, or "

@@ -74,14 +74,9 @@ def hash_of(context: Mapping[str, Any] | None) -> str:
     """
     if context is None or not _mapping(context):
         return learning.context_hash(None)
-    if not isinstance(context, QortexContext):
-        return learning.hash_of_json(_canonical(context))
-    try:
+    if isinstance(context, QortexContext):
         return learning.context_hash(context)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidContextError(
-            f"context holds something that JSON can't say ({type(error).__name__})."
-        ) from None
+    return learning.hash_of_json(_canonical(context))
 
 
 def _mapping(context: object) -> Mapping[str, Any]:
@@ -191,7 +186,7 @@ def check_deltas(deltas: object) -> dict[str, list[float]]:
     if not isinstance(deltas, Mapping):
         raise InvalidInputError("deltas has to be a mapping of arms to pairs.")
     pairs = {}
-    for key, pair in deltas.items():
+    for key, pair in checks.as_dict(deltas, name="deltas").items():
         validation.check_tuple(pair, 2, name="A delta", of="is a pair (alpha_delta, beta_delta)")
         pairs[validation.check_id(key, name="arm_id")] = [
             validation.check_measure(pair[0], name="alpha_delta"),

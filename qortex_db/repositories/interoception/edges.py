@@ -178,7 +178,7 @@ class EdgeRepository:
             raise InvalidInputError("edges has to be a mapping of pairs to EdgeStats.")
         most = _max_scores(max_scores)
         rows: dict[tuple[str, str], _Row] = {}
-        for key, stats in edges.items():
+        for key, stats in checks.as_dict(edges, name="edges").items():
             rows[_edge_key(key)] = _row(stats, most)
         if rows:  # in parts, the next made while the server works on those before
             keys = sorted(rows)

@@ -86,6 +86,7 @@ class FactorRepository:
         """
         if not isinstance(weights, Mapping):
             raise InvalidInputError("weights has to be a mapping of node ids to numbers.")
+        weights = checks.as_dict(weights, name="weights")
         keys = validation.check_ids(weights, name="node ids")
         if not keys:
             return
@@ -117,6 +118,7 @@ class FactorRepository:
         """
         if not isinstance(outcomes, Mapping):
             raise InvalidInputError("outcomes has to be a mapping of node ids to outcomes.")
+        outcomes = checks.as_dict(outcomes, name="outcomes")
         rows: dict[str, float] = {}
         for key, outcome in outcomes.items():
             validation.check_id(key, name="node id")

@@ -223,7 +223,8 @@ class VectorTable:
             several = isinstance(embedding, Sequence) and any(
                 hasattr(one, "__len__") and not isinstance(one, str) for one in embedding
             )
-            if several or getattr(embedding, "ndim", 1) > 1:
+            dimensions = checks.as_whole(getattr(embedding, "ndim", 1))
+            if several or (dimensions or 1) > 1:
                 hint = "For several queries there are search_many (an answer to each), multi_search"
                 raise error.retold(f"{error} {hint} (one answer to all).") from None
             raise

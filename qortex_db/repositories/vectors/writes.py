@@ -299,9 +299,7 @@ async def _batches(
                 batch = []
         if batch:
             yield batch
-    elif isinstance(records, Iterable) and not isinstance(records, (Mapping, str, bytes)):
-        iterator = iter(records)
+    else:
+        iterator = validation.check_iterable(records, name="records")
         while batch := list(itertools.islice(iterator, size)):
             yield batch
-    else:
-        raise InvalidInputError("records has to be an iterable of records.")

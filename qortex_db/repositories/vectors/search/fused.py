@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
 
+from qortex_db import checks
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import check_query
 from qortex_db.models.collection import collection_of
@@ -242,9 +243,10 @@ def _of_branches(given: object, names: tuple[BranchName, ...], at: str) -> Mappi
     """A mapping from names of branches that a search has."""
     if not isinstance(given, Mapping):
         raise InvalidInputError(f"{at} is a {type(given).__name__}; pass a dict by branch.")
-    if not given.keys() <= set(names):
+    own = checks.as_dict(given, name=at)
+    if not own.keys() <= set(names):
         raise InvalidInputError(f"{at} names another branch; this search has {', '.join(names)}.")
-    return given
+    return own
 
 
 def _limits(
