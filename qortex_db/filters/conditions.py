@@ -28,7 +28,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from qortex_db.filters.fields import Constant, Field, words
+from qortex_db.filters.fields import Constant, Field
+from qortex_db.filters.full_text import web_match, words
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Table
@@ -128,14 +129,12 @@ def ilike(field: Field, bind: Bind) -> ColumnElement[bool]:
     return field.string.op("ILIKE", is_comparison=True)(bind(Text()))
 
 
-def matches(field: Field, bind: Bind, language: str) -> ColumnElement[bool]:
-    query = func.websearch_to_tsquery(Constant(language), bind(Text()))
-    return words(field.string, language).op("@@", is_comparison=True)(query)
+def matches(field: Field, bind: Bind, configuration: str) -> ColumnElement[bool]:
+    return web_match(words(field.string, configuration), configuration, bind(Text()))
 
 
-def document_matches(table: Table, bind: Bind, language: str) -> ColumnElement[bool]:
-    query = func.websearch_to_tsquery(Constant(language), bind(Text()))
-    return words(table.c.document, language).op("@@", is_comparison=True)(query)
+def document_matches(table: Table, bind: Bind, configuration: str) -> ColumnElement[bool]:
+    return web_match(words(table.c.document, configuration), configuration, bind(Text()))
 
 
 def document_contains(table: Table, bind: Bind) -> ColumnElement[bool]:

@@ -22,7 +22,7 @@ from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from sqlalchemy import FromClause, Table
+    from sqlalchemy import FromClause
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.types import TypeEngine
 
@@ -31,19 +31,6 @@ MAX_PATH_CHARS: Final = 256
 MAX_INDEXED_CHARS: Final = 200
 """How much of a string the keyword index holds: an entry of a B-tree has to stay below 2,704 bytes,
 or the row could not be inserted. Comparing with a shorter value needs no more than that."""
-TEXT_LANGUAGE: Final = "qortex_db_text_language"
-"""The key of `Table.info` under which a table says it."""
-MAX_SEARCHED_CHARS: Final = 100_000
-"""How much of a string $text looks at: a tsvector has to stay below 1 MB."""
-# fmt: off
-LANGUAGES: Final = frozenset((
-    "simple", "arabic", "armenian", "basque", "catalan", "danish", "dutch", "english", "finnish",
-    "french", "german", "greek", "hindi", "hungarian", "indonesian", "irish", "italian",
-    "lithuanian", "nepali", "norwegian", "portuguese", "romanian", "russian", "serbian", "spanish",
-    "swedish", "tamil", "turkish", "yiddish",
-))
-# fmt: on
-"""PostgreSQL's own text search configurations."""
 
 # Python's own reading of a step has to be strtol's, by which the server tells a position.
 _POSITION = re.compile(r"[ \t\n\v\f\r]*[+-]?[0-9]+")
@@ -209,24 +196,3 @@ class Field:
     def elements(self) -> ColumnElement[Any]:
         """The elements of an array."""
         return self._where("array", self.json)
-
-
-def words(text: ColumnElement[Any], language: str) -> ColumnElement[Any]:
-    """The tsvector of a text in one of `LANGUAGES`: what $text searches and its index holds."""
-    beginning = func.left(text, Constant(MAX_SEARCHED_CHARS))
-    return func.to_tsvector(Constant(language), beginning)
-
-
-def text_language(table: Table) -> str:
-    """The configuration that a table's documents are read by."""
-    language: str = table.info.get(TEXT_LANGUAGE, "simple")
-    return language
-
-
-def check_language(language: object, at: str) -> str:
-    if not isinstance(language, str) or language not in LANGUAGES:
-        raise InvalidInputError(
-            f"{at} is no text search configuration of PostgreSQL's own; pass one of: "
-            f"{', '.join(sorted(LANGUAGES))}."
-        )
-    return language

@@ -16,7 +16,8 @@ from sqlalchemy.sql.elements import Grouping
 from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import payload_index
-from qortex_db.filters.fields import TEXT_LANGUAGE, Constant, check_language
+from qortex_db.filters.fields import Constant
+from qortex_db.filters.full_text import TEXT_CONFIGURATION, check_configuration
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, HNSW, IndexSpec, VectorSpec
 from qortex_db.names import hashed, index_name, is_plain
 
@@ -63,7 +64,7 @@ class Collection:
                 "sparse one beside it, by vector_column."
             )
         if self.language is not None:
-            check_language(self.language, "language")
+            check_configuration(self.language, "language")
         if self.namespace in _OWN:
             raise InvalidInputError(f"namespace can't be the column {self.namespace}.")
         if self.namespace_in_key and self.namespace is None:
@@ -126,7 +127,7 @@ def collection_of(table: Table) -> Collection:
         return declared
     column = table.c.get(DEFAULT_VECTOR)
     spec = VectorSpec(getattr(getattr(column, "type", None), "dimensions", None))
-    language = table.info.get(TEXT_LANGUAGE, "simple")
+    language = table.info.get(TEXT_CONFIGURATION, "simple")
     return _resolved(table, Collection(spec, language=language))
 
 

@@ -56,4 +56,4 @@ class QortexVector(Base):
 
 _TABLE: Any = QortexVector.__table__
 payload_index(_TABLE, "", "containment", name="ix_qortex_vectors_payload")
-payload_index(_TABLE, "", "document", language="english", name="ix_qortex_vectors_document")
+payload_index(_TABLE, "", "document", language="english", name="ix_qortex_vectors_words")

@@ -64,6 +64,7 @@ from qortex_db.repositories.embedding_cache import repository as embedding_cache
 from qortex_db.repositories.interoception import edges as edges_module
 from qortex_db.repositories.vectors import batches
 from support.catalogue import execute as execute_at
+from support.full_text import WORDS
 from support.servers import execute
 
 if TYPE_CHECKING:
@@ -466,9 +467,8 @@ async def test_groups_have_the_best_of_each_value(stored: Repositories) -> None:
 async def test_meaning_and_words_are_fused_by_their_ranks(stored: Repositories) -> None:
     words = "file or path or name or return"
     query = (
-        "SELECT id, ts_rank_cd(to_tsvector('english', document), q) "
-        "FROM qortex_vectors, websearch_to_tsquery('english', :words) q "
-        "WHERE to_tsvector('english', document) @@ q"
+        "SELECT id, ts_rank_cd(d, q) FROM qortex_vectors, "
+        f"{WORDS} d, websearch_to_tsquery('english', :words) q WHERE d @@ q"
     )
     lexical = dict((await stored.executor.run(text(query), {"words": words})).rows)
     total: defaultdict[str, float] = defaultdict(float)

@@ -88,8 +88,9 @@ LATER = {  # what the revisions after the baseline add
         "USING gin (payload jsonb_path_ops)"
     ),
     (
-        "CREATE INDEX ix_qortex_vectors_document ON public.qortex_vectors "
-        "USING gin (to_tsvector('english'::regconfig, \"left\"(document, 100000)))"
+        "CREATE INDEX ix_qortex_vectors_words ON public.qortex_vectors "
+        "USING gin (to_tsvector('english'::regconfig, "
+        "translate(\"left\"(document, 100000), '/.-@<&+~'::text, '        '::text)))"
     ),
     "qortex_embedding_cache.text_hash bytea not null",
     "qortex_embedding_cache.model text not null",

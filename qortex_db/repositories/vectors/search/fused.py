@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
 
 from qortex_db.errors import InvalidInputError
-from qortex_db.filters import check_query
+from qortex_db.filters.full_text import read_terms, web_query
+from qortex_db.filters.values import as_string
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
@@ -108,7 +109,7 @@ class FusedSearches(TableBound):
         if text is not None:
             if "document" not in vectors.table.c:
                 raise InvalidInputError(f"The table {vectors.table.name} has no column document.")
-            params["text"] = check_query(text, "text")
+            params["text"] = web_query(read_terms(as_string(text, "text")))
         if embedding is not None:
             params["query"] = vectors.encode_query(embedding, await vectors.facts())
         if beside is not None:

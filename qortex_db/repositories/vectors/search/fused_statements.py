@@ -18,7 +18,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from qortex_db.filters.fields import Constant, text_language, words
+from qortex_db.filters.fields import Constant
+from qortex_db.filters.full_text import text_configuration, web_tsquery, words
 from qortex_db.repositories.statement_cache import built_once
 from qortex_db.repositories.vectors.search.nearest import Branch, Nearest, SearchForm, found
 
@@ -88,9 +89,9 @@ def hybrid(rows: Nearest, where: Filter | None, form: SearchForm, fusion: Fusion
 
 def _matching(rows: Nearest, where: Filter | None, near: ColumnElement[float] | None) -> Subquery:
     """The rows whose document matches a text, the best by `ts_rank_cd`."""
-    language = text_language(rows.table)
-    text = words(rows.table.c.document, language)
-    query = func.websearch_to_tsquery(Constant(language), bindparam("text", type_=Text))
+    configuration = text_configuration(rows.table)
+    text = words(rows.table.c.document, configuration)
+    query = web_tsquery(configuration, bindparam("text", type_=Text))
     rank = func.ts_rank_cd(text, query)
     matching = select(rows.table.c.id, rank.label("rank")).where(
         text.op("@@", is_comparison=True)(query), *rows.scope.clauses

@@ -25,6 +25,7 @@ from qortex_db import (
 from qortex_db.cli.sample import load_sample
 from qortex_db.types import SparseVector
 from support.catalogue import execute
+from support.full_text import WORDS
 from support.loading import indexed_at_the_end
 from support.roundtrips import counted
 from support.servers import copied
@@ -132,9 +133,8 @@ def sparse(number: int) -> dict[str, float]:
 async def lexical(db: Database, words: str) -> dict[str, float]:
     """By PostgreSQL's own words, apart from any of our statements."""
     query = (
-        "SELECT id, ts_rank_cd(to_tsvector('english', document), q) "
-        "FROM passages, websearch_to_tsquery('english', $1) q "
-        "WHERE to_tsvector('english', document) @@ q"
+        "SELECT id, ts_rank_cd(d, q) FROM passages, "
+        f"{WORDS} d, websearch_to_tsquery('english', $1) q WHERE d @@ q"
     )
     async with db.engine.connect() as connection:
         return {row[0]: row[1] for row in await connection.exec_driver_sql(query, (words,))}

@@ -1,0 +1,141 @@
+"""The words of a text, the same wherever they are searched, indexed or asked for.
+
+PostgreSQL's parser takes `/etc/nginx/nginx.conf` for one file, `example.com` for a host and
+`<b>` for a tag. Here punctuation only stands between words.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Text, func
+from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR
+from sqlalchemy.ext.compiler import compiles
+
+from qortex_db.errors import InvalidInputError
+from qortex_db.filters.fields import Constant
+from qortex_db.names import is_identifier
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement, Table
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+TEXT_CONFIGURATION: Final = "qortex_db_text_configuration"
+"""The key of `Table.info` under which a table says by which its documents are read."""
+MAX_SEARCHED_CHARS: Final = 100_000
+"""How much of a text is looked at: a tsvector has to stay below 1 MB."""
+
+# What the server's parser would make one word, or no word, of others with it.
+_GLUE: Final = "/.-@<&+~"
+_PUNCTUATION: Final = re.compile(r"[!-/:-@[-`{-~\s]+")
+_TERMS: Final = re.compile(
+    r"""(?P<no>(?<!\S)-)?(?:"(?P<phrase>[^"]*)"?|(?P<word>[^\s"]+))""", re.DOTALL
+)
+
+
+def words(text: ColumnElement[Any], configuration: str) -> ColumnElement[Any]:
+    """The tsvector of a text: what is searched, and what an index holds."""
+    return func.to_tsvector(_configuration(configuration), _parsed(text), type_=TSVECTOR())
+
+
+def web_match(
+    vector: ColumnElement[Any], configuration: str, query: ColumnElement[str]
+) -> ColumnElement[bool]:
+    """Whether a tsvector has what a `web_query` asks for."""
+    return vector.op("@@", is_comparison=True)(web_tsquery(configuration, query))
+
+
+def web_tsquery(configuration: str, query: ColumnElement[str]) -> ColumnElement[Any]:
+    """A `web_query` as PostgreSQL has it."""
+    return func.websearch_to_tsquery(_configuration(configuration), query, type_=TSQUERY())
+
+
+def _configuration(name: str) -> Constant:
+    """A name as SQL takes it, quoted where it isn't of small letters."""
+    parts = name.split(".")
+    return Constant(".".join(part if part == part.lower() else f'"{part}"' for part in parts))
+
+
+def _parsed(text: ColumnElement[Any]) -> ColumnElement[str]:
+    """What the parser is given."""
+    beginning = func.left(text, Constant(MAX_SEARCHED_CHARS))
+    glue, spaces = map(_Readable, (_GLUE, " " * len(_GLUE)))
+    return func.translate(beginning, glue, spaces, type_=Text())
+
+
+class _Readable(Constant):
+    """A constant with nothing in it to be escaped."""
+
+    inherit_cache = True
+
+
+@compiles(_Readable)
+def _compile_readable(element: _Readable, _: SQLCompiler, **__: object) -> str:
+    return f"'{element.value}'"
+
+
+def text_configuration(table: Table) -> str:
+    """The text search configuration that a table's documents are read by."""
+    configuration: str = table.info.get(TEXT_CONFIGURATION, "simple")
+    return configuration
+
+
+def check_configuration(name: object, at: str) -> str:
+    """The name of a text search configuration, as `english` or `public.german_unaccent`."""
+    if isinstance(name, str):
+        parts = name.split(".")
+        if len(parts) <= 2 and all(map(is_identifier, parts)):  # noqa: PLR2004 - a schema's
+            return name
+    raise InvalidInputError(
+        f"{at} is no name of a text search configuration; pass one as 'english', or with its "
+        "schema as 'public.german_unaccent' (psql's \\dF lists them)."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A part of what somebody searches for, as `websearch_to_tsquery` takes it.
+
+    Attributes:
+        text: A word, or a phrase in quotation marks.
+        excluded: Whether it has a dash before it.
+        is_or: Whether it stands between two others, either of which will do.
+    """
+
+    text: str
+    excluded: bool = False
+    is_or: bool = False
+
+
+def read_terms(text: str) -> list[Term]:
+    """Words, "phrases", -exclusions and `or`; a word with punctuation inside is a phrase."""
+    terms = []
+    for found in _TERMS.finditer(text):
+        phrase, word = found["phrase"], found["word"]
+        parts = _parts(word if phrase is None else phrase)
+        if not parts:
+            continue
+        # Of several dashes, as before an option, none excludes.
+        excluded = found["no"] is not None and not (word or "").startswith("-")
+        is_or = word is not None and word.lower() == "or" and not excluded
+        terms.append(Term("or" if is_or else as_phrase(parts), excluded, is_or))
+    return terms
+
+
+def web_query(terms: Sequence[Term]) -> str:
+    """What `websearch_to_tsquery` reads."""
+    return " ".join(f"-{term.text}" if term.excluded else term.text for term in terms)
+
+
+def as_phrase(parts: Sequence[str]) -> str:
+    """Words that stand one after the other, as `websearch_to_tsquery` takes them."""
+    return f'"{" ".join(parts)}"'
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between punctuation and spaces."""
+    return [part for part in _PUNCTUATION.split(text) if part]
