@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db.filters.fields import Constant, Field
-from qortex_db.filters.full_text import web_match, words
+from qortex_db.filters.full_text import document_words, web_match, words
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Table
@@ -134,7 +134,7 @@ def matches(field: Field, bind: Bind, configuration: str) -> ColumnElement[bool]
 
 
 def document_matches(table: Table, bind: Bind, configuration: str) -> ColumnElement[bool]:
-    return web_match(words(table.c.document, configuration), configuration, bind(Text()))
+    return web_match(document_words(table, configuration), configuration, bind(Text()))
 
 
 def document_contains(table: Table, bind: Bind) -> ColumnElement[bool]:

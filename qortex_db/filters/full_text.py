@@ -21,11 +21,15 @@ from qortex_db.names import is_identifier
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import ColumnElement, Table
+    from sqlalchemy import Column, ColumnElement, Table
     from sqlalchemy.sql.compiler import SQLCompiler
 
 TEXT_CONFIGURATION: Final = "qortex_db_text_configuration"
 """The key of `Table.info` under which a table says by which its documents are read."""
+STORED_WORDS: Final = "document_words"
+"""The column that holds the words of a row's document."""
+ARE_WORDS: Final = "qortex_db_words"
+"""The key of `Column.info` that tells it from a host's own of that name."""
 MAX_SEARCHED_CHARS: Final = 100_000
 """How much of a text is looked at: a tsvector has to stay below 1 MB."""
 
@@ -76,6 +80,45 @@ class _Readable(Constant):
 @compiles(_Readable)
 def _compile_readable(element: _Readable, _: SQLCompiler, **__: object) -> str:
     return f"'{element.value}'"
+
+
+def words_sql(column: str, configuration: str) -> str:
+    """The tsvector of a column, as the server shows it of a generated column."""
+    return (
+        f"to_tsvector('{_configuration(configuration).value}'::regconfig, translate(\"left\"({column}, {MAX_SEARCHED_CHARS}), "
+        f"'{_GLUE}'::text, '{' ' * len(_GLUE)}'::text))"
+    )
+
+
+def stored_words(table: Table) -> Column[Any] | None:
+    """The column with the words of a table's documents; None where they are not stored.
+
+    The server keeps it where it is computed. Else our writes do, and it is NULL, or of an older
+    document, in what others wrote.
+    """
+    column = table.c.get(STORED_WORDS)
+    return column if column is not None and ARE_WORDS in column.info else None
+
+
+def document_words(table: Table, configuration: str | None = None) -> ColumnElement[Any]:
+    """The words of a table's documents, as an index has them.
+
+    Args:
+        configuration: By which they are read; by default the table's own.
+    """
+    own = text_configuration(table)
+    stored = stored_words(table)
+    if stored is not None and stored.computed is not None and configuration in (None, own):
+        return stored
+    return words(table.c.document, configuration or own)
+
+
+def kept_words(table: Table, document: ColumnElement[Any]) -> dict[str, ColumnElement[Any]]:
+    """What a write of a document puts beside it, by column; nothing where the server does."""
+    stored = stored_words(table)
+    if stored is None or stored.computed is not None:
+        return {}
+    return {stored.name: words(document, text_configuration(table))}
 
 
 def text_configuration(table: Table) -> str:

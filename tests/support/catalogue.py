@@ -81,6 +81,7 @@ BASELINE = {
 LATER = {  # what the revisions after the baseline add
     "qortex_vectors.payload jsonb not null default '{}'::jsonb",
     "qortex_vectors.document text",
+    "qortex_vectors.document_words tsvector",
     "qortex_vectors.created_at timestamp with time zone default now()",
     "qortex_vectors.updated_at timestamp with time zone default now()",
     (

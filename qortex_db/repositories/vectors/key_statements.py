@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from sqlalchemy import (
     ARRAY,
+    Integer,
     Text,
     bindparam,
     case,
@@ -25,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
+from qortex_db.filters.full_text import kept_words
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import MAX_STATEMENTS
 from qortex_db.repositories.vectors.row_shape import row_shape
@@ -32,7 +34,7 @@ from qortex_db.repositories.vectors.written_columns import touched_columns, writ
 from qortex_db.types import Embedding, EncodedEmbeddings, SentJson
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Delete, Table, Update
+    from sqlalchemy import ColumnElement, Delete, Select, Table, Update
     from sqlalchemy.sql.dml import ReturningInsert
 
     from qortex_db.repositories.vectors.namespaces import Scope
@@ -70,6 +72,11 @@ class KeyStatements:
         """Remove rows by their keys."""
         return delete_in_key_order(self.table, self.scope, self.table.c.id == func.any(ids_array()))
 
+    @functools.cached_property
+    def fill(self) -> Select[Any]:
+        """Store the words of the documents after a key."""
+        return fill_in_key_order(self.table, self.scope)
+
     @functools.lru_cache(MAX_STATEMENTS)  # noqa: B019 - as below
     def merge(self, removed: int) -> Update:
         """Change the payloads of rows by their keys."""
@@ -98,8 +105,10 @@ class KeyStatements:
                 values[name] = case(
                     (given[name].has_key(row[0]), values[name]), else_=written.default
                 )
+        kept = kept_words(table, values["document"]) if "document" in used else {}
         if space is not None:
             values[space.name] = self.scope.value
+        values |= kept
         statement = insert(table).from_select(
             list(values), select(*values.values()), include_defaults=False
         )
@@ -114,6 +123,11 @@ class KeyStatements:
             tuple_(*self._comparable(wanted, wanted))
         )
         changes = self.touched.values(used) | wanted
+        for name in kept:
+            changes[name] = new[name]
+            if "document" in given:
+                has = given["document"].has_key(new.id)
+                changes[name] = case((has, new[name]), else_=table.c[name])
         for name, value in self.touched.values().items():
             if name in given:
                 changes[name] = case((given[name].has_key(new.id), new[name]), else_=value)
@@ -149,6 +163,8 @@ class KeyStatements:
                 if name == "vec"
                 else self.written[name].single(parameter)
             )
+        if "document" in names:
+            values |= kept_words(table, values["document"])
         if "updated_at" in table.c:
             values["updated_at"] = func.now()
         key = table.c.id == bindparam(ID)
@@ -159,6 +175,26 @@ class KeyStatements:
 def by_key(table: Table, scope: Scope) -> KeyStatements:
     """The statements by key over a table, the same object at every call."""
     return KeyStatements(table, scope)
+
+
+def fill_in_key_order(table: Table, scope: Scope) -> Select[Any]:
+    """Store the words of documents where they are not: the last key, rows read and rows filled."""
+    key = table.c.id
+    page = (
+        select(key)
+        .where(key > bindparam("after", type_=Text), *scope.clauses)
+        .order_by(key)
+        .limit(bindparam("hits", type_=Integer))
+        .cte("page")
+        .prefix_with("MATERIALIZED")
+    )
+    keys = locked_in_key_order([key], key.in_(select(page.c.id)), *scope.clauses)
+    kept = kept_words(table, table.c.document)
+    changed = [table.c[name].is_distinct_from(value) for name, value in kept.items()]
+    change = update(table).where(key == keys.c.id, *scope.clauses, *changed).values(kept)
+    filled = change.returning(key).cte("filled")
+    count = select(func.count()).select_from(filled).scalar_subquery()
+    return select(func.max(page.c.id), func.count(), count).select_from(page)
 
 
 def merge_in_key_order(
