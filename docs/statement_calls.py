@@ -331,6 +331,7 @@ WRITES: Calls = {
     },
     "delete": {DEFAULT: lambda v: v.delete(["d", "e"])},
     "delete_where": {DEFAULT: lambda v: v.delete_where({"year": {"$gte": 2000}})},
+    "delete_all": {DEFAULT: lambda v: v.delete_all()},
 }
 
 

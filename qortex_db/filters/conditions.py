@@ -28,14 +28,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from qortex_db.filters.fields import Constant, Field
+from qortex_db.filters.expressions import Constant
 from qortex_db.filters.full_text import document_words, web_match, words
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Table
     from sqlalchemy.types import TypeEngine
 
-    from qortex_db.filters.fields import Path
+    from qortex_db.filters.fields import Field, Path
 
 Shape: TypeAlias = tuple[Any, ...]
 """A filter without its values: a condition, its path and constants; or "and", "or", "not" and
@@ -63,7 +63,7 @@ _TYPES: Final[dict[str, Callable[[Bind], Any]]] = {
 }
 
 
-def nothing(field: Field, bind: Bind) -> ColumnElement[bool]:  # noqa: ARG001 - a condition like others
+def nothing(where: Field | Table, bind: Bind) -> ColumnElement[bool]:  # noqa: ARG001 - as all are
     return false()
 
 

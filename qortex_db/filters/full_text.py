@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Text, func
 from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR
-from sqlalchemy.ext.compiler import compiles
 
 from qortex_db.errors import InvalidInputError
-from qortex_db.filters.fields import Constant
+from qortex_db.filters.expressions import Constant, Readable
 from qortex_db.names import is_identifier
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Column, ColumnElement, Table
-    from sqlalchemy.sql.compiler import SQLCompiler
 
 TEXT_CONFIGURATION: Final = "qortex_db_text_configuration"
 """The key of `Table.info` under which a table says by which its documents are read."""
@@ -67,25 +65,15 @@ def _configuration(name: str) -> Constant:
 def _parsed(text: ColumnElement[Any]) -> ColumnElement[str]:
     """What the parser is given."""
     beginning = func.left(text, Constant(MAX_SEARCHED_CHARS))
-    glue, spaces = map(_Readable, (_GLUE, " " * len(_GLUE)))
+    glue, spaces = map(Readable, (_GLUE, " " * len(_GLUE)))
     return func.translate(beginning, glue, spaces, type_=Text())
-
-
-class _Readable(Constant):
-    """A constant with nothing in it to be escaped."""
-
-    inherit_cache = True
-
-
-@compiles(_Readable)
-def _compile_readable(element: _Readable, _: SQLCompiler, **__: object) -> str:
-    return f"'{element.value}'"
 
 
 def words_sql(column: str, configuration: str) -> str:
     """The tsvector of a column, as the server shows it of a generated column."""
     return (
-        f"to_tsvector('{_configuration(configuration).value}'::regconfig, translate(\"left\"({column}, {MAX_SEARCHED_CHARS}), "
+        f"to_tsvector('{_configuration(configuration).value}'::regconfig, "
+        f'translate("left"({column}, {MAX_SEARCHED_CHARS}), '
         f"'{_GLUE}'::text, '{' ' * len(_GLUE)}'::text))"
     )
 

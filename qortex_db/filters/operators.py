@@ -211,6 +211,8 @@ def row_ids(table: Table, value: Any, at: str, values: list[Any]) -> Shape:
         if not isinstance(key, str):
             raise InvalidInputError(f"{at} has a {type(key).__name__} among its ids; pass str(id).")
         check_text(key, name=at)
+    if not keys:
+        return conditions.nothing, None
     values.append(keys)
     return conditions.has_id, None
 

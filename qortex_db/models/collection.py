@@ -17,7 +17,7 @@ from sqlalchemy.sql.elements import Grouping
 from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import payload_index
-from qortex_db.filters.fields import Constant
+from qortex_db.filters.expressions import Constant
 from qortex_db.filters.full_text import (
     ARE_WORDS,
     STORED_WORDS,

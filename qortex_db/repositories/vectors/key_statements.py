@@ -115,22 +115,16 @@ class KeyStatements:
         new: Any = statement.excluded
         wanted: dict[str, Any] = {"vec": new.vec}
         for name in used:
-            wanted[name] = new[name]
-            if name in given:
-                # An object's keys are found by bisection; `= ANY` would scan for each row.
-                wanted[name] = case((given[name].has_key(new.id), new[name]), else_=table.c[name])
+            wanted[name] = _where_given(given.get(name), new, name, table.c[name])
         changed = tuple_(*self._comparable(table.c, wanted)).is_distinct_from(
             tuple_(*self._comparable(wanted, wanted))
         )
         changes = self.touched.values(used) | wanted
         for name in kept:
-            changes[name] = new[name]
-            if "document" in given:
-                has = given["document"].has_key(new.id)
-                changes[name] = case((has, new[name]), else_=table.c[name])
+            changes[name] = _where_given(given.get("document"), new, name, table.c[name])
         for name, value in self.touched.values().items():
             if name in given:
-                changes[name] = case((given[name].has_key(new.id), new[name]), else_=value)
+                changes[name] = _where_given(given[name], new, name, value)
         # Writing back an equal vector that lies in TOAST would cost an index entry.
         changes["vec"] = case((table.c.vec.is_distinct_from(new.vec), new.vec), else_=table.c.vec)
         if "updated_at" in table.c:
@@ -169,6 +163,16 @@ class KeyStatements:
             values["updated_at"] = func.now()
         key = table.c.id == bindparam(ID)
         return update(table).where(key, *self.scope.clauses).values(values)
+
+
+def _where_given(
+    given: ColumnElement[Any] | None, new: Any, name: str, old: ColumnElement[Any]
+) -> ColumnElement[Any]:
+    """A row's new value, where only some rows of a batch give one."""
+    if given is None:
+        return new[name]  # type: ignore[no-any-return]
+    # An object's keys are found by bisection; `= ANY` would scan for each row.
+    return case((given.has_key(new.id), new[name]), else_=old)
 
 
 @functools.lru_cache(MAX_STATEMENTS)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from sqlalchemy import (
     Float,
     Integer,
-    Text,
     bindparam,
     case,
     func,
@@ -18,10 +17,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from qortex_db.filters.fields import Constant
-from qortex_db.filters.full_text import text_configuration, web_tsquery, words
+from qortex_db.filters.expressions import Constant
 from qortex_db.repositories.statement_cache import built_once
 from qortex_db.repositories.vectors.search.nearest import Branch, Nearest, SearchForm, found
+from qortex_db.repositories.vectors.search.text_statements import matching
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select, Subquery
@@ -71,7 +70,7 @@ def hybrid(rows: Nearest, where: Filter | None, form: SearchForm, fusion: Fusion
             matches = branch.c.distance < Constant(_UNRELATED[sparse.metric])
         shares.append(select(branch.c.id, share).where(matches))
     if "text" in fusion.names:
-        lexical = _matching(rows, where, near)
+        lexical = _lexical(rows, where, near)
         shares.append(select(lexical.c.id, _share(fusion, "text", lexical.c.rank)))
     every = union_all(*shares).subquery("every")
     # In the shares' own order: equal ones in another order have to give an equal sum.
@@ -87,24 +86,18 @@ def hybrid(rows: Nearest, where: Filter | None, form: SearchForm, fusion: Fusion
     )
 
 
-def _matching(rows: Nearest, where: Filter | None, near: ColumnElement[float] | None) -> Subquery:
-    """The rows whose document matches a text, the best by `ts_rank_cd`."""
-    configuration = text_configuration(rows.table)
-    text = words(rows.table.c.document, configuration)
-    query = web_tsquery(configuration, bindparam("text", type_=Text))
-    rank = func.ts_rank_cd(text, query)
-    matching = select(rows.table.c.id, rank.label("rank")).where(
-        text.op("@@", is_comparison=True)(query), *rows.scope.clauses
-    )
-    if where is not None:
-        matching = matching.where(where.clause)
+def _lexical(rows: Nearest, where: Filter | None, near: ColumnElement[float] | None) -> Subquery:
+    """The rows whose documents match a text, the best by their rank."""
+    conditions = [*rows.scope.clauses, *([] if where is None else [where.clause])]
+    match = matching(rows, conditions, near)
     limit = bindparam("text_candidates", type_=Integer)
-    tied = _with_ties(matching, rank, limit).subquery("tied")
+    # What is found by the words that it lacks has a rank of 0: it is no match.
+    ranked = select(match.c.id, match.c.rank).where(match.c.rank > Constant(0))
+    tied = _with_ties(ranked, match.c.rank, limit).subquery("tied")
     return (
         select(tied.c.id, tied.c.rank)
         .select_from(tied.join(rows.table, rows.table.c.id == tied.c.id))
-        # What is found by the words that it lacks has a rank of 0: it is no match.
-        .where(tied.c.rank > Constant(0), *rows.scope.clauses)
+        .where(*rows.scope.clauses)
         .order_by(*_best_first(tied.c.rank, near, tied.c.id))
         .limit(limit)
         .subquery("lexical")
