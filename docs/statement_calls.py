@@ -313,6 +313,7 @@ WRITES: Calls = {
     },
     "upsert_with_zeros": {DEFAULT: lambda v: v.upsert_with_zeros([_record("d")])},
     "ingest": {DEFAULT: lambda v: v.ingest([_record("d")])},
+    "fill_words": {DEFAULT: lambda v: v.fill_words()},
     "update": {
         "an embedding": lambda v: v.update("d", embedding=OTHER),
         "a payload": lambda v: v.update("d", **PAYLOAD),
