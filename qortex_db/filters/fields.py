@@ -19,6 +19,7 @@ from sqlalchemy.sql.elements import quoted_name
 from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.expressions import Constant, ShownCase
+from qortex_db.filters.instants import instant
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, FromClause
@@ -135,6 +136,11 @@ class Field:
     @property
     def boolean(self) -> ColumnElement[bool]:
         return self._where("boolean", _BOOL(self.json, type_=Boolean()))
+
+    @property
+    def instant(self) -> ColumnElement[Any]:
+        """The moment that a string tells, in UTC."""
+        return instant(self.payload.op("#>>", return_type=Text())(self._path))
 
     @property
     def elements(self) -> ColumnElement[Any]:
