@@ -31,7 +31,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field
-from qortex_db.filters.full_text import document_words, web_match, words
+from qortex_db.filters.full_text import document_words, is_found, web_tsquery, words
 from qortex_db.filters.instants import instant
 
 if TYPE_CHECKING:
@@ -145,11 +145,11 @@ def ilike(field: Field, bind: Bind) -> ColumnElement[bool]:
 
 
 def matches(field: Field, bind: Bind, configuration: str) -> ColumnElement[bool]:
-    return web_match(words(field.string, configuration), configuration, bind(Text()))
+    return is_found(words(field.string, configuration), web_tsquery(configuration, bind(Text())))
 
 
 def document_matches(table: Table, bind: Bind, configuration: str) -> ColumnElement[bool]:
-    return web_match(document_words(table, configuration), configuration, bind(Text()))
+    return is_found(document_words(table, configuration), web_tsquery(configuration, bind(Text())))
 
 
 def document_contains(table: Table, bind: Bind) -> ColumnElement[bool]:

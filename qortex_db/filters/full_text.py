@@ -7,7 +7,7 @@ PostgreSQL's parser takes `/etc/nginx/nginx.conf` for one file, `example.com` fo
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Text, func
@@ -44,11 +44,9 @@ def words(text: ColumnElement[Any], configuration: str) -> ColumnElement[Any]:
     return func.to_tsvector(_configuration(configuration), _parsed(text), type_=TSVECTOR())
 
 
-def web_match(
-    vector: ColumnElement[Any], configuration: str, query: ColumnElement[str]
-) -> ColumnElement[bool]:
-    """Whether a tsvector has what a `web_query` asks for."""
-    return vector.op("@@", is_comparison=True)(web_tsquery(configuration, query))
+def is_found(vector: ColumnElement[Any], query: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether a tsvector has what a tsquery asks for."""
+    return vector.op("@@", is_comparison=True)(query)
 
 
 def web_tsquery(configuration: str, query: ColumnElement[str]) -> ColumnElement[Any]:
@@ -147,7 +145,7 @@ def read_terms(text: str) -> list[Term]:
     terms = []
     for found in _TERMS.finditer(text):
         phrase, word = found["phrase"], found["word"]
-        parts = _parts(word if phrase is None else phrase)
+        parts = parts_of(word if phrase is None else phrase)
         if not parts:
             continue
         # Of several dashes, as before an option, none excludes.
@@ -155,6 +153,20 @@ def read_terms(text: str) -> list[Term]:
         is_or = word is not None and word.lower() == "or" and not excluded
         terms.append(Term("or" if is_or else as_phrase(parts), excluded, is_or))
     return terms
+
+
+def included(terms: Sequence[Term]) -> tuple[list[Term], list[Term]]:
+    """The terms that are searched for, and those that are excluded."""
+    wanted: list[Term] = []
+    excluded: list[Term] = []
+    for term in terms:
+        if term.excluded:
+            excluded.append(replace(term, excluded=False))
+        elif not term.is_or or (wanted and not wanted[-1].is_or):
+            wanted.append(term)
+    if wanted and wanted[-1].is_or:
+        wanted.pop()
+    return wanted, excluded
 
 
 def web_query(terms: Sequence[Term]) -> str:
@@ -167,6 +179,6 @@ def as_phrase(parts: Sequence[str]) -> str:
     return f'"{" ".join(parts)}"'
 
 
-def _parts(text: str) -> list[str]:
+def parts_of(text: str) -> list[str]:
     """What stands between punctuation and spaces."""
     return [part for part in _PUNCTUATION.split(text) if part]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Text, bindparam, case, func, null, select, union_all
+from sqlalchemy import Text, bindparam, case, cast, func, null, select, union_all
+from sqlalchemy.dialects.postgresql import TSQUERY
 
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.full_text import (
-    document_words,
+    is_found,
     stored_words,
     text_configuration,
     web_tsquery,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 PARSED_DOCUMENTS: Final = 500
 """How many documents without stored words are parsed to be ranked; the nearest to the embedding."""
 FOUND_ROWS: Final = 10_000
-"""How many matching rows are looked at to choose these."""
+"""How many rows are looked at for a word, or to choose those that are parsed."""
 
 
 def matching(
@@ -44,24 +45,39 @@ def matching(
     table, configuration = rows.table, text_configuration(rows.table)
     query = web_tsquery(configuration, bindparam("text", type_=Text))
     stored = stored_words(table)
-    matches = document_words(table).op("@@", is_comparison=True)(query)
-    rank: ColumnElement[Any] = null() if stored is None else func.ts_rank_cd(stored, query)
-    whole = stored is not None and stored.computed is not None
-    if stored is not None and not whole:  # of what others wrote it may be of an older document
-        rank = case((stored.op("@@", is_comparison=True)(query), rank))
     distance = null() if near is None else near
-    found = select(table.c.id, rank.label("rank"), distance.label("distance"))
-    found = found.where(matches, *conditions)
-    if whole:
+    columns = [table.c.id, distance.label("distance")]
+    if stored is not None and stored.computed is not None:
+        whole = func.ts_rank_cd(stored, query).label("rank")
+        found = select(*columns, whole).where(is_found(stored, query), *conditions)
         return found.subquery("matching")
+    parsed = words(table.c.document, configuration)
     if stored is None:
+        found = select(*columns, null().label("rank")).where(is_found(parsed, query), *conditions)
         found = found.limit(Constant(FOUND_ROWS))
+    else:
+        # A phrase is looked for in the stored words: in those of the index, it would be in parsed
+        # documents. What others wrote may be stored of an older document, or not.
+        every = _without_phrases(query)
+        rank = case((is_found(stored, every), func.ts_rank_cd(stored, query)))
+        found = select(*columns, rank.label("rank")).where(
+            is_found(parsed, every),
+            case((is_found(stored, every), is_found(stored, query)), else_=is_found(parsed, query)),
+            *conditions,
+        )
     held = found.cte("matched").prefix_with("MATERIALIZED")
-    parsed = _parsed(rows, held, func.ts_rank_cd(words(table.c.document, configuration), query))
+    ranked = _parsed(rows, held, func.ts_rank_cd(parsed, query))
     if stored is None:
-        return parsed.subquery("matching")
-    ranked = select(held.c.id, held.c.rank).where(held.c.rank.is_not(None))
-    return union_all(ranked, parsed).subquery("matching")
+        return ranked.subquery("matching")
+    kept = select(held.c.id, held.c.rank).where(held.c.rank.is_not(None))
+    return union_all(kept, ranked).subquery("matching")
+
+
+def _without_phrases(query: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A query for all words of each phrase, in whatever order."""
+    old, new, how = map(Constant, ("<(-|[0-9]+)>", "&", "g"))
+    every = func.regexp_replace(cast(query, Text), old, new, how)
+    return cast(every, TSQUERY)
 
 
 def _parsed(rows: Nearest, held: CTE, rank: ColumnElement[float]) -> Select[Any]:
