@@ -86,6 +86,12 @@ def stored_words(table: Table) -> Column[Any] | None:
     return column if column is not None and ARE_WORDS in column.info else None
 
 
+def is_whole(table: Table) -> bool:
+    """Whether the words of every document are stored."""
+    stored = stored_words(table)
+    return stored is not None and stored.computed is not None
+
+
 def document_words(table: Table, configuration: str | None = None) -> ColumnElement[Any]:
     """The words of a table's documents, as an index has them.
 
@@ -93,18 +99,16 @@ def document_words(table: Table, configuration: str | None = None) -> ColumnElem
         configuration: By which they are read; by default the table's own.
     """
     own = text_configuration(table)
-    stored = stored_words(table)
-    if stored is not None and stored.computed is not None and configuration in (None, own):
-        return stored
+    if is_whole(table) and configuration in (None, own):
+        return table.c[STORED_WORDS]
     return words(table.c.document, configuration or own)
 
 
 def kept_words(table: Table, document: ColumnElement[Any]) -> dict[str, ColumnElement[Any]]:
     """What a write of a document puts beside it, by column; nothing where the server does."""
-    stored = stored_words(table)
-    if stored is None or stored.computed is not None:
+    if stored_words(table) is None or is_whole(table):
         return {}
-    return {stored.name: words(document, text_configuration(table))}
+    return {STORED_WORDS: words(document, text_configuration(table))}
 
 
 def text_configuration(table: Table) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qortex_db import observability
 from qortex_db.errors import NOT_NULL_VIOLATION, ConflictError, InvalidInputError, QortexDbError
 from qortex_db.filters import values_of
-from qortex_db.filters.full_text import stored_words
+from qortex_db.filters.full_text import is_whole, stored_words
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.batches import Batch, Part
 from qortex_db.repositories.vectors.key_statements import ID, IDS, VECS
@@ -246,8 +246,7 @@ class VectorWrites(TableBound):
         """
         size = validation.check_limit(batch_size, MAX_BATCH_SIZE, name="batch_size")
         table = self._vectors.table
-        stored = stored_words(table)
-        if stored is None or stored.computed is not None:
+        if stored_words(table) is None or is_whole(table):
             return 0
         read = filled = 0
         last: str | None = ""

@@ -23,6 +23,7 @@ from qortex_db.filters.expressions import Constant
 from qortex_db.filters.full_text import (
     document_words,
     is_found,
+    is_whole,
     text_configuration,
     web_tsquery,
 )
@@ -118,7 +119,12 @@ def _lexical(
     besides: Sequence[ColumnElement[bool]],
 ) -> Subquery:
     """The rows whose documents match a text, the best by their rank."""
-    conditions = [*rows.scope.clauses, *besides, *([] if where is None else [where.clause])]
+    conditions = [*rows.scope.clauses, *besides]
+    if where is not None:
+        # A payload's index tells rows that it may be: with it, each of a word's rows would be
+        # parsed to be checked again. In a CASE no index is looked for.
+        read = is_whole(rows.table) or where.has_words
+        conditions.append(where.clause if read else case((where.clause, true())))
     limit = bindparam("text_candidates", type_=Integer)
     if match == "any":
         found = with_any_word(rows, conditions, near, limit)

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.full_text import (
     is_found,
+    is_whole,
     stored_words,
     text_configuration,
     web_tsquery,
@@ -47,7 +48,7 @@ def matching(
     stored = stored_words(table)
     distance = null() if near is None else near
     columns = [table.c.id, distance.label("distance")]
-    if stored is not None and stored.computed is not None:
+    if stored is not None and is_whole(table):
         whole = func.ts_rank_cd(stored, query).label("rank")
         found = select(*columns, whole).where(is_found(stored, query), *conditions)
         return found.subquery("matching")

@@ -29,6 +29,7 @@ from qortex_db.filters.expressions import Constant
 from qortex_db.filters.full_text import (
     document_words,
     is_found,
+    is_whole,
     stored_words,
     text_configuration,
     words,
@@ -167,7 +168,7 @@ def _ranked(
     parsed = words(table.c.document, text_configuration(table))
     held: ColumnElement[Any] = case((placed.c.place <= Constant(PARSED_DOCUMENTS), parsed))
     stored = stored_words(table)
-    if stored is not None and stored.computed is not None:
+    if stored is not None and is_whole(table):
         held = stored
     elif stored is not None:
         held = case((is_found(stored, _joined(asked, weights, " | ")), stored), else_=held)
