@@ -477,7 +477,7 @@ async def test_meaning_and_words_are_fused_by_their_ranks(stored: Repositories) 
     total = fusion.by_ranks([near, lexical], [150, 150], [1, 1], similar=near)
     assert len(lexical) > 150
     hits = await stored.vectors.hybrid_search(
-        QUESTIONS[0], words, limit=200, branch_limit=150, exact=True
+        QUESTIONS[0], words, limit=200, branch_limit=150, exact=True, match="websearch"
     )
     right = fusion.best(total, 200, near)
     assert [hit.id for hit in hits] == right
