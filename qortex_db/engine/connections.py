@@ -14,7 +14,7 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.types import decode, encode_any
 
 if TYPE_CHECKING:
-    from sqlalchemy import Dialect, Engine
+    from sqlalchemy import Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 

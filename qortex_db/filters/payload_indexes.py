@@ -10,14 +10,8 @@ from sqlalchemy.sql.elements import Grouping
 
 from qortex_db.checks import check_choice, check_text
 from qortex_db.errors import InvalidInputError
-from qortex_db.filters.fields import (
-    TEXT_LANGUAGE,
-    Field,
-    Path,
-    check_language,
-    read_path,
-    words,
-)
+from qortex_db.filters.fields import Field, Path, read_path
+from qortex_db.filters.full_text import TEXT_CONFIGURATION, check_configuration, words
 from qortex_db.names import MAX_NAME_BYTES, index_name, is_plain
 
 if TYPE_CHECKING:
@@ -52,7 +46,7 @@ def payload_index(
         raise InvalidInputError(f"table is a {type(table).__name__}; pass a Table.")
     check_text(path, name="path")
     check_choice(kind, get_args(Kind), name="kind")
-    check_language(language, "language")
+    check_configuration(language, "language")
     if name is not None:
         check_text(name, name="name")
     if (kind in ("containment", "document")) != (path == ""):
@@ -71,7 +65,7 @@ def payload_index(
             info=info,
         )
     if kind == "document":
-        table.info[TEXT_LANGUAGE] = language
+        table.info[TEXT_CONFIGURATION] = language
         vector = words(table.c.document, language)
         return Index(name, Grouping(vector), postgresql_using="gin", info=info)
     field = Field(table, read_path(path).steps)

@@ -164,14 +164,19 @@ def read_outcome(
     """
     try:
         arm_id, reward, word = outcome.arm_id, outcome.reward, outcome.outcome
-        where = context or outcome.context
+        of_outcome = outcome.context
     except AttributeError:
         raise InvalidInputError(
             f"An outcome is a {type(outcome).__name__} without arm_id, reward, outcome or context; "
             "pass an ArmOutcome."
         ) from None
     # Outside of it: a reward model's own errors are not the outcome's.
-    return arm_id, model.compute(word) if word and not reward else reward, where
+    given = validation.check_number(reward, name="reward", low=0, high=1)
+    if word is not None and checks.check_text(word, name="outcome") and not given:
+        given = model.compute(word)
+    if isinstance(context, Mapping) and not context:
+        context = None
+    return arm_id, given, of_outcome if context is None else context
 
 
 def as_pairs(deltas: object) -> dict[str, tuple[Any, Any]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qortex_db import observability
 from qortex_db.errors import NOT_NULL_VIOLATION, ConflictError, InvalidInputError, QortexDbError
 from qortex_db.filters import values_of
+from qortex_db.filters.full_text import is_whole, stored_words
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.batches import Batch, Part
 from qortex_db.repositories.vectors.key_statements import ID, IDS, VECS
@@ -227,6 +228,40 @@ class VectorWrites(TableBound):
             params[IDS] = validation.check_keys(ids)
             statement = by_key.merge(len(paths))
         return (await self._vectors.run(statement, params)).rowcount
+
+    async def fill_words(
+        self, *, batch_size: int = 1_000, on_progress: Callable[[int], object] | None = None
+    ) -> int:
+        """Store the words of documents that lack them: of old rows, and of what others wrote.
+
+        By itself each batch is its own transaction: it can be stopped, and run again. A row that
+        is changed is written anew, with its entries in the indexes.
+
+        Args:
+            batch_size: Rows that are read, and locked, at a time.
+            on_progress: Called, and awaited if need be, with the rows read so far.
+
+        Returns:
+            How many rows were changed; none where the server itself keeps the words.
+        """
+        size = validation.check_limit(batch_size, MAX_BATCH_SIZE, name="batch_size")
+        if on_progress is not None:
+            validation.check_callable(on_progress, name="on_progress")
+        table = self._vectors.table
+        if stored_words(table) is None or is_whole(table):
+            return 0
+        read = filled = 0
+        last: str | None = ""
+        while last is not None:
+            params = {"after": last, "hits": size}
+            last, rows, changed = (await self._vectors.run(self._vectors.by_key.fill, params)).rows[
+                0
+            ]
+            read += rows
+            filled += changed
+            if rows and on_progress is not None and isawaitable(outcome := on_progress(read)):
+                await outcome
+        return filled
 
     async def delete(self, ids: Iterable[IdInput]) -> int:
         """Remove vectors by id.
