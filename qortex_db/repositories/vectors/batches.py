@@ -211,7 +211,7 @@ def _columns(
     count = len(ids)
     columns: dict[str, list[Any]] = defaultdict(lambda: [MISSING] * count)
     for name, values in (("payload", payloads), ("document", documents)):
-        if values.count(None) < len(values):
+        if any(value is not None for value in values):
             if name not in written:
                 raise InvalidInputError(f"The table has no column {name}.")
             columns[name] = [MISSING if value is None else value for value in values]
