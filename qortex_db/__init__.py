@@ -5,6 +5,7 @@ from qortex_db.database import Database
 from qortex_db.errors import (
     ConflictError,
     DimensionMismatchError,
+    InvalidContextError,
     InvalidInputError,
     LockTimeoutError,
     NotFoundError,
@@ -108,6 +109,7 @@ __all__ = [
     "IVFFlat",
     "InteroceptionEdge",
     "InteroceptionFactor",
+    "InvalidContextError",
     "InvalidInputError",
     "Learner",
     "LearnerConfig",

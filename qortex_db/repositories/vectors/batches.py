@@ -76,8 +76,10 @@ class Batch:
     ) -> None:
         ids, embeddings, further = _columns(records, written, first_row)
         if not validation.all_plain(ids):
-            for number, key in enumerate(ids, first_row):
-                validation.check_id(key, name=f"id of row {number}")
+            ids = [
+                validation.check_key(key, name=f"id of row {number}")
+                for number, key in enumerate(ids, first_row)
+            ]
         last = dict(zip(ids, itertools.count()))
         self.ids = sorted(last)
         self._order = [last[key] for key in self.ids]
@@ -239,5 +241,5 @@ def _length(embeddings: list[Any]) -> int:
     """About how long they are, where the column takes any; what is no vector is refused later."""
     try:
         return max(1, len(embeddings[0]))
-    except (IndexError, TypeError):
+    except Exception:  # noqa: BLE001 - whatever is in there
         return 1

@@ -16,12 +16,12 @@ from qortex_db.filters.full_text import is_whole, stored_words
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.batches import Batch, Part
 from qortex_db.repositories.vectors.key_statements import ID, IDS, VECS
-from qortex_db.repositories.vectors.records import RecordInput, VectorRecord
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.repositories.vectors.written_columns import named_values
 
 if TYPE_CHECKING:
     from qortex_db.filters import Filter, Where
+    from qortex_db.repositories.vectors.records import IdInput, RecordInput
     from qortex_db.repositories.vectors.written_columns import RecordPart
     from qortex_db.types import EmbeddingInput
 
@@ -55,8 +55,7 @@ class VectorWrites(TableBound):
     async def _upsert(
         self, records: Iterable[RecordInput], *, allow_zero: bool = False, first_row: int = 0
     ) -> int:
-        if isinstance(records, (Mapping, VectorRecord, str, bytes)):
-            raise InvalidInputError("Pass a list of records, even for one.")
+        records = validation.check_list(records, name="records")
         vector, by_key = self._vectors.vector, self._vectors.by_key
         batch = Batch(
             records,
@@ -114,6 +113,8 @@ class VectorWrites(TableBound):
             InvalidInputError: A record was refused, named by batch and row; earlier batches stay.
         """
         size = validation.check_limit(batch_size, MAX_BATCH_SIZE, name="batch_size")
+        if on_progress is not None:
+            validation.check_callable(on_progress, name="on_progress")
         done = 0
         number = 0
         async for batch in _batches(records, size):
@@ -134,7 +135,7 @@ class VectorWrites(TableBound):
 
     async def update(
         self,
-        id: str,  # noqa: A002 - the column's name
+        id: IdInput,  # noqa: A002 - the column's name
         *,
         embedding: EmbeddingInput | None = None,
         payload: Mapping[str, Any] | None = None,
@@ -156,7 +157,7 @@ class VectorWrites(TableBound):
             Whether there is such a vector.
         """
         by_key = self._vectors.by_key
-        key = validation.check_id(id)
+        key = validation.check_key(id)
         values: dict[str, Any] = {}
         if embedding is not None:
             values["vec"] = self._vectors.encode(embedding, await self._vectors.facts())
@@ -184,7 +185,7 @@ class VectorWrites(TableBound):
         values: Mapping[str, Any] | None = None,
         *,
         remove: Sequence[str] = (),
-        ids: Iterable[str] | None = None,
+        ids: Iterable[IdInput] | None = None,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
     ) -> int:
@@ -204,9 +205,8 @@ class VectorWrites(TableBound):
         """
         by_key = self._vectors.by_key
         given = validation.check_payload({} if values is None else values, name="values")
-        if isinstance(remove, str):
-            raise InvalidInputError("remove is a str; pass a list of paths, even for one.")
-        paths = [self._vectors.steps(path, f"remove[{i}]") for i, path in enumerate(remove)]
+        given_paths = validation.check_list(remove, name="remove", of="list of paths")
+        paths = [self._vectors.steps(path, f"remove[{i}]") for i, path in enumerate(given_paths)]
         if not (values or paths):
             raise InvalidInputError("Nothing to change: pass values or remove.")
         if len(paths) > MAX_REMOVED:
@@ -225,7 +225,7 @@ class VectorWrites(TableBound):
             params |= values_of(narrowed)
             statement = self._vectors.by_filter.merge(narrowed, len(paths))
         else:
-            params[IDS] = validation.check_ids(ids)
+            params[IDS] = validation.check_keys(ids)
             statement = by_key.merge(len(paths))
         return (await self._vectors.run(statement, params)).rowcount
 
@@ -245,6 +245,8 @@ class VectorWrites(TableBound):
             How many rows were changed; none where the server itself keeps the words.
         """
         size = validation.check_limit(batch_size, MAX_BATCH_SIZE, name="batch_size")
+        if on_progress is not None:
+            validation.check_callable(on_progress, name="on_progress")
         table = self._vectors.table
         if stored_words(table) is None or is_whole(table):
             return 0
@@ -261,13 +263,13 @@ class VectorWrites(TableBound):
                 await outcome
         return filled
 
-    async def delete(self, ids: Iterable[str]) -> int:
+    async def delete(self, ids: Iterable[IdInput]) -> int:
         """Remove vectors by id.
 
         Returns:
             How many were there.
         """
-        keys = validation.check_ids(ids)
+        keys = validation.check_keys(ids)
         if not keys:
             return 0
         return (await self._vectors.run(self._vectors.by_key.delete, {IDS: keys})).rowcount
@@ -332,9 +334,7 @@ async def _batches(
                 batch = []
         if batch:
             yield batch
-    elif isinstance(records, Iterable) and not isinstance(records, (Mapping, str, bytes)):
-        iterator = iter(records)
+    else:
+        iterator = validation.check_iterable(records, name="records")
         while batch := list(itertools.islice(iterator, size)):
             yield batch
-    else:
-        raise InvalidInputError("records has to be an iterable of records.")
