@@ -113,21 +113,23 @@ class Batch:
             rows = [self._first_row + i for i in self._order[part]]
             matrix = self._plain_matrix(self._embeddings[part])
             embeddings = self._checked(part, rows) if matrix is None else types.encode_many(matrix)
-            columns = [self._values(one, values[part], rows) for one, values in self._columns]
+            columns = [self._values(one, values[part], part, rows) for one, values in self._columns]
             given = [
                 None if mode == "all" else self._given(values[part], part)
                 for (_, mode), (_, values) in zip(self.given, self._columns, strict=True)
             ]
             yield Part(self.ids[part], embeddings, columns, given)
 
-    def _values(self, written: WrittenColumn, values: list[Any], rows: list[int]) -> list[Any]:
+    def _values(
+        self, written: WrittenColumn, values: list[Any], part: slice, rows: list[int]
+    ) -> list[Any]:
         name = written.column.name
         what = f"{written.part}[{name!r}]" if written.part in ("vectors", "attributes") else name
         if written.make is not None:  # what the model makes is sent as any value is
             values = [written.make() if value is MISSING else value for value in values]
         return [
-            None if value is MISSING else written.check(value, f"{what} of row {row}")
-            for value, row in zip(values, rows, strict=True)
+            None if value is MISSING else written.check(value, f"{what} of {_row_name(row, key)}")
+            for value, row, key in zip(values, rows, self.ids[part], strict=True)
         ]
 
     def _given(self, values: list[Any], part: slice) -> dict[str, int]:
@@ -165,7 +167,7 @@ class Batch:
         """One by one, since a column that declares no dimension holds any."""
         encoded = []
         for key, embedding, row in zip(self.ids[part], self._embeddings[part], rows, strict=True):
-            name = f"embedding of row {row} (id {key!r:.60})"
+            name = f"embedding of {_row_name(row, key)}"
             vector = types.as_float32(embedding, name=name)
             types.check_dimensions(vector, self._dimensions, name=name)
             types.check_values(vector, name=name, allow_zero=self._allow_zero)
@@ -215,9 +217,14 @@ def _columns(
             columns[name] = [MISSING if value is None else value for value in values]
     columns |= {name: [MISSING] * count for name, one in written.items() if one.is_always_written}
     for number, part, values in named:
-        for name, value in named_values(written, part, values, f"{part} of row {number}"):
+        where = f"{part} of {_row_name(number, ids[number - first_row])}"
+        for name, value in named_values(written, part, values, where):
             columns[name][number - first_row] = value
     return ids, embeddings, columns
+
+
+def _row_name(number: int, key: object) -> str:
+    return f"row {number} (id {key!r:.60})" if isinstance(key, str) else f"row {number}"
 
 
 def _check_mapping(item: object, name: str) -> None:

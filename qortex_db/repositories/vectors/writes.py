@@ -121,10 +121,10 @@ class VectorWrites(TableBound):
                 await self._upsert(batch, first_row=done)
             except Exception as error:
                 rows = f"batch {number} (rows {done:,} to {done + len(batch) - 1:,})"
+                earlier = " Earlier batches were written." if done else ""
                 if isinstance(error, QortexDbError):
-                    told = error.retold(f"{rows}: {error} Earlier batches were written.")
-                    raise told from None
-                error.add_note(f"In {rows}. Earlier batches were written.")  # a record's own
+                    raise error.retold(f"{rows}: {error}{earlier}") from None
+                error.add_note(f"In {rows}.{earlier}")  # a record's own
                 raise
             done += len(batch)
             if on_progress is not None and isawaitable(outcome := on_progress(done)):
