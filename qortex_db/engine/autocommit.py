@@ -113,7 +113,7 @@ class AutocommitExecutor:
         # which a refusal among them rolls back, and one round trip.
         arguments = (compiled.arguments(each) for each in params)
         with Lease(self._engine) as lease:
-            count: int = await_only(pipeline(lease.driver, compiled.sql, arguments))
+            count: int = await_only(pipeline(lease.driver, compiled, arguments))
             lease.commit()
             return count
 
