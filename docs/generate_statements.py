@@ -27,6 +27,7 @@ from qortex_db.uow import Repositories
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from statement_calls import Section
 
@@ -90,6 +91,11 @@ class Recorder:
         self.statements.append(statement)
         count: int = await self._executor.run_all(statement, params)
         return count
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """As the protocol's."""
+        block: AbstractAsyncContextManager[None] = self._executor.savepoint()
+        return block
 
     async def catalog(self) -> dict[str, Any]:
         """As the protocol's."""

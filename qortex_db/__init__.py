@@ -32,6 +32,7 @@ from qortex_db.learning import (
     ThompsonSampling,
     context_hash,
 )
+from qortex_db.markers import CLEAR, Clear
 from qortex_db.models import (
     HNSW,
     CachedEmbedding,
@@ -58,8 +59,10 @@ from qortex_db.repositories import (
     FacetCount,
     FactorChanges,
     FactorSummary,
+    IngestProgress,
     LearnerMetrics,
     Promotion,
+    RejectedRecord,
     ScrollPage,
     SearchGroup,
     SearchGroups,
@@ -77,11 +80,12 @@ from qortex_db.stores import (
     PostgresLearningStore,
     SelectionResult,
 )
-from qortex_db.types import Embedding, HalfEmbedding, SparseEmbedding
+from qortex_db.types import Embedding, HalfEmbedding, SparseEmbedding, fold_sparse
 from qortex_db.uow import UnitOfWork, unit_of_work
 
 __all__ = [
     "ALL_CONTEXTS",
+    "CLEAR",
     "HNSW",
     "MAX_CACHED",
     "MAX_LIMIT",
@@ -92,6 +96,7 @@ __all__ = [
     "BinaryReward",
     "CacheStats",
     "CachedEmbedding",
+    "Clear",
     "Collection",
     "ConflictError",
     "CustomReward",
@@ -106,6 +111,7 @@ __all__ = [
     "FactorSummary",
     "HalfEmbedding",
     "IVFFlat",
+    "IngestProgress",
     "InteroceptionEdge",
     "InteroceptionFactor",
     "InvalidInputError",
@@ -128,6 +134,7 @@ __all__ = [
     "QortexDbError",
     "QortexVector",
     "QueryTimeoutError",
+    "RejectedRecord",
     "RewardModel",
     "SchemaVersionError",
     "ScrollPage",
@@ -149,6 +156,7 @@ __all__ = [
     "VectorSpec",
     "__version__",
     "context_hash",
+    "fold_sparse",
     "payload_index",
     "unit_of_work",
     "vector_column",

@@ -11,6 +11,7 @@ from sqlalchemy import Column, DateTime, MetaData, Table, Text
 
 from qortex_db import types
 from qortex_db.errors import DimensionMismatchError, InvalidInputError, SchemaVersionError
+from qortex_db.markers import Clear
 from qortex_db.models import QortexVector
 from qortex_db.observability import traced
 from qortex_db.repositories import MAX_LIMIT, VectorRecord, VectorRepository, validation
@@ -114,6 +115,9 @@ class PgVectorIndex:
             raise InvalidInputError(
                 f"ids ({len(ids)}) and embeddings ({len(embeddings)}) must match"
             )
+        for number, (key, row) in enumerate(zip(ids, embeddings, strict=True)):
+            if row is None or isinstance(row, Clear):  # what has no vector is no row here
+                types.as_float32(row, name=f"embedding of row {number} (id {key!r:.60})")
         vectors = await self._vectors()
         records = [VectorRecord(key, row) for key, row in zip(ids, embeddings, strict=True)]
         await vectors.upsert_with_zeros(records)

@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
+from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import MAX_STATEMENTS
 from qortex_db.repositories.vectors.row_shape import row_shape
@@ -40,13 +41,15 @@ if TYPE_CHECKING:
 Given: TypeAlias = Literal["all", "some"]
 """For which rows of a batch a column is given."""
 GivenColumns: TypeAlias = tuple[tuple[str, Given], ...]
-"""The columns that a batch gives, beside id and vector."""
+"""The columns that a batch gives, beside the id, and the vector where some records lack it."""
 
 IDS: Final = "row_ids"
 """The parameter with ids. No parameter of a write may be called like a host's column."""
 ID: Final = "row_id_0"
 """The parameter with one id."""
 VECS: Final = "row_vecs"
+GIVEN: Final = "row_given_"
+"""Before a column's name: the parameter with the ids that give it, the keys of an object."""
 
 
 def ids_array() -> ColumnElement[Any]:
@@ -80,7 +83,7 @@ class KeyStatements:
     def upsert(self, columns: GivenColumns) -> ReturningInsert[Any]:
         """Insert or change; a row that would not change is not touched, nor is its index entry."""
         table, space = self.table, self.scope.column
-        used = {name: self.written[name] for name, _ in columns}
+        used = {name: self.written[name] for name, _ in columns if name != DEFAULT_VECTOR}
         # In a select list unnest() streams; in FROM its rows are put aside first.
         arrays = [ids_array(), cast(bindparam(VECS), EncodedEmbeddings())]
         arrays += [one.array(f"row_values_{i}") for i, one in enumerate(used.values())]
@@ -88,8 +91,8 @@ class KeyStatements:
         row = list(rows.subquery("rows").c)
         values: dict[str, Any] = {"id": row[0], "vec": row[1]}
         given = {
-            name: type_coerce(cast(bindparam(f"row_given_{i}"), SentJson()), JSONB)
-            for i, (name, mode) in enumerate(columns)
+            name: type_coerce(cast(bindparam(GIVEN + name), SentJson()), JSONB)
+            for name, mode in columns
             if mode == "some"
         }
         for (name, written), sent in zip(used.items(), row[2:], strict=True):
@@ -104,8 +107,8 @@ class KeyStatements:
             list(values), select(*values.values()), include_defaults=False
         )
         new: Any = statement.excluded
-        wanted: dict[str, Any] = {"vec": new.vec}
-        for name in used:
+        wanted: dict[str, Any] = {}
+        for name in (DEFAULT_VECTOR, *used):
             wanted[name] = new[name]
             if name in given:
                 # An object's keys are found by bisection; `= ANY` would scan for each row.
@@ -118,7 +121,8 @@ class KeyStatements:
             if name in given:
                 changes[name] = case((given[name].has_key(new.id), new[name]), else_=value)
         # Writing back an equal vector that lies in TOAST would cost an index entry.
-        changes["vec"] = case((table.c.vec.is_distinct_from(new.vec), new.vec), else_=table.c.vec)
+        vec = wanted[DEFAULT_VECTOR]
+        changes["vec"] = case((table.c.vec.is_distinct_from(vec), vec), else_=table.c.vec)
         if "updated_at" in table.c:
             changes["updated_at"] = new.updated_at
         if space is not None and not space.primary_key:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
 
 import numpy as np
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from qortex_db.markers import Clear
     from qortex_db.types import EmbeddingInput
 
 
@@ -26,9 +27,13 @@ if TYPE_CHECKING:
 class VectorRecord:
     """A vector to store, or a stored one.
 
+    `CLEAR` for an embedding, a document, a further vector or an attribute stores NULL.
+
     Attributes:
         id: Its key, 1 to 1,024 bytes.
-        embedding: As many numbers as the column holds; float32 when it was read.
+        embedding: As many numbers as the column holds; float32 when it was read. None is no vector:
+            to store it leaves what is there, and a new row has none, so that no search by this
+            vector finds it.
         payload: A JSON object. To store None leaves what is there (a new row gets `{}`).
         document: The text behind the embedding. To store None leaves what is there.
         vectors: The collection's further vectors, by name. To store, those that are not named
@@ -37,14 +42,77 @@ class VectorRecord:
     """
 
     id: str
-    embedding: EmbeddingInput
+    embedding: EmbeddingInput | None = None
     payload: Mapping[str, Any] | None = None
     document: str | None = None
     vectors: Mapping[str, Any] | None = None
     attributes: Mapping[str, Any] | None = None
 
+    if TYPE_CHECKING:
+        # What is read is never CLEAR, so that only what is stored has it in its type.
+        def __init__(  # noqa: PLR0917 - the fields
+            self,
+            id: str,  # noqa: A002 - the column's name
+            embedding: EmbeddingInput | Clear | None = None,
+            payload: Mapping[str, Any] | None = None,
+            document: str | Clear | None = None,
+            vectors: Mapping[str, Any] | None = None,
+            attributes: Mapping[str, Any] | None = None,
+        ) -> None: ...
+
+
+class ReadAttributes(dict[str, Any]):
+    """Of a row that was read: written back, what the server generates is left to it."""
+
 
 RecordInput: TypeAlias = VectorRecord | Mapping[str, Any]
+
+
+class IngestProgress(int):
+    """How many records `ingest` has read so far, which is its value, and how it goes.
+
+    Attributes:
+        rejected: How many of them were put aside.
+        rows_per_second: Of the last batch, reading it included.
+        seconds: Since it began.
+    """
+
+    rejected: int
+    rows_per_second: float
+    seconds: float
+
+    def __new__(
+        cls, read: int, *, rejected: int = 0, rows_per_second: float = 0.0, seconds: float = 0.0
+    ) -> Self:
+        """As `int` is made."""
+        made = super().__new__(cls, read)
+        made.rejected = rejected
+        made.rows_per_second = rows_per_second
+        made.seconds = seconds
+        return made
+
+    def __repr__(self) -> str:
+        return (
+            f"IngestProgress({int(self)}, rejected={self.rejected}, "
+            f"rows_per_second={self.rows_per_second:.0f}, seconds={self.seconds:.1f})"
+        )
+
+    __str__ = int.__repr__
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRecord:
+    """A record that `ingest` put aside.
+
+    Attributes:
+        row: Its number, counted from 0.
+        id: Its key; None where it has none that is text.
+        reason: Why; it quotes no value.
+    """
+
+    row: int
+    id: str | None
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from inspect import isawaitable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db import observability
-from qortex_db.errors import NOT_NULL_VIOLATION, ConflictError, InvalidInputError, QortexDbError
+from qortex_db.errors import NOT_NULL_VIOLATION, ConflictError, InvalidInputError
 from qortex_db.filters import values_of
+from qortex_db.markers import CLEAR
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.batches import Batch, Part
-from qortex_db.repositories.vectors.key_statements import ID, IDS, VECS
+from qortex_db.repositories.vectors.embedding_parts import EmbeddingColumn
+from qortex_db.repositories.vectors.key_statements import GIVEN, ID, IDS, VECS
 from qortex_db.repositories.vectors.records import RecordInput, VectorRecord
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.repositories.vectors.written_columns import named_values
 
 if TYPE_CHECKING:
     from qortex_db.filters import Where
+    from qortex_db.markers import Clear
     from qortex_db.repositories.vectors.written_columns import RecordPart
     from qortex_db.types import EmbeddingInput
 
-MAX_BATCH_SIZE: Final = 100_000
-"""The most rows of one batch of `ingest`."""
 MAX_REMOVED: Final = 64
 """The most paths that one `merge_payload` takes out."""
 
@@ -37,10 +36,11 @@ class VectorWrites(TableBound):
         """Insert vectors, or change those whose id is there.
 
         Args:
-            records: Each a `VectorRecord` or a mapping. Of a repeated id the last wins.
+            records: Each a `VectorRecord` or a mapping. A repeated id means what one call after
+                the other would: of each field the last that is given.
 
         Returns:
-            How many rows were written; rows that would not change are left alone.
+            How many rows were written, one of each id; those that would not change are left alone.
 
         Raises:
             InvalidInputError: A record was refused, named by row and id; nothing was written.
@@ -51,22 +51,31 @@ class VectorWrites(TableBound):
         """As :meth:`upsert`, with zero vectors too: they are kept and counted, and never hits."""
         return await self._upsert(records, allow_zero=True)
 
-    async def _upsert(
+    async def _upsert(self, records: Iterable[RecordInput], *, allow_zero: bool = False) -> int:
+        return await self._write(await self._batch(records, allow_zero=allow_zero))
+
+    async def _batch(
         self, records: Iterable[RecordInput], *, allow_zero: bool = False, first_row: int = 0
-    ) -> int:
-        if isinstance(records, (Mapping, VectorRecord, str, bytes)):
+    ) -> Batch:
+        if not isinstance(records, Iterable) or isinstance(
+            records, (Mapping, VectorRecord, str, bytes)
+        ):
             raise InvalidInputError("Pass a list of records, even for one.")
-        vector, by_key = self._vectors.vector, self._vectors.by_key
-        batch = Batch(
-            records,
-            (await self._vectors.facts()).dimensions,
-            by_key.written,
+        facts = await self._vectors.facts()
+        vector = self._vectors.vector
+        column = EmbeddingColumn(
+            facts.dimensions,
+            is_nullable=facts.is_nullable,
             allow_zero=allow_zero or vector.metric != "cosine",
             is_half=vector.storage == "half",
-            first_row=first_row,
         )
+        return Batch(records, column, self._vectors.by_key.written, first_row=first_row)
+
+    async def _write(self, batch: Batch) -> int:
+        """Write a batch, all of it or nothing; return how many rows changed."""
         if not batch.ids:
             return 0
+        by_key = self._vectors.by_key
         statement = by_key.upsert(batch.given)
         every = {name for name, given in batch.given if given == "all"}
         touched = by_key.touched.params(every)
@@ -89,59 +98,17 @@ class VectorWrites(TableBound):
         observability.vec_add_duration.record(time.perf_counter() - start)
         return written
 
-    async def ingest(
-        self,
-        records: Iterable[RecordInput] | AsyncIterable[RecordInput],
-        *,
-        batch_size: int = 5_000,
-        on_progress: Callable[[int], object] | None = None,
-    ) -> int:
-        """Upsert any number of vectors in batches, each a statement of its own.
-
-        By itself each batch is its own transaction, so that what is done stays done, and running
-        it again resumes cheaply; in a unit of work all batches belong to that transaction.
-
-        Args:
-            records: As for :meth:`upsert`; read lazily, one batch in memory at a time.
-            batch_size: Rows of a statement.
-            on_progress: Called, and awaited if need be, with the rows done so far.
-
-        Returns:
-            How many records were read.
-
-        Raises:
-            InvalidInputError: A record was refused, named by batch and row; earlier batches stay.
-        """
-        size = validation.check_limit(batch_size, MAX_BATCH_SIZE, name="batch_size")
-        done = 0
-        number = 0
-        async for batch in _batches(records, size):
-            number += 1
-            try:
-                await self._upsert(batch, first_row=done)
-            except Exception as error:
-                rows = f"batch {number} (rows {done:,} to {done + len(batch) - 1:,})"
-                earlier = " Earlier batches were written." if done else ""
-                if isinstance(error, QortexDbError):
-                    raise error.retold(f"{rows}: {error}{earlier}") from None
-                error.add_note(f"In {rows}.{earlier}")  # a record's own
-                raise
-            done += len(batch)
-            if on_progress is not None and isawaitable(outcome := on_progress(done)):
-                await outcome
-        return done
-
     async def update(
         self,
         id: str,  # noqa: A002 - the column's name
         *,
-        embedding: EmbeddingInput | None = None,
+        embedding: EmbeddingInput | Clear | None = None,
         payload: Mapping[str, Any] | None = None,
-        document: str | None = None,
+        document: str | Clear | None = None,
         vectors: Mapping[str, Any] | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Change what is given of one existing vector; None leaves it.
+        """Change what is given of one existing vector; None leaves it, `CLEAR` stores NULL.
 
         Args:
             id: Its key.
@@ -158,17 +125,17 @@ class VectorWrites(TableBound):
         key = validation.check_id(id)
         values: dict[str, Any] = {}
         if embedding is not None:
-            values["vec"] = self._vectors.encode(embedding, await self._vectors.facts())
+            values["vec"] = await self._encoded(embedding)
         for name, value in (("payload", payload), ("document", document)):
             if value is not None:
                 if name not in by_key.written:
                     raise InvalidInputError(f"The table has no column {name}.")
-                values[name] = by_key.written[name].check(value, name)
+                values[name] = by_key.written[name].sent(value, name)
         parts: dict[RecordPart, Any] = {"vectors": vectors, "attributes": attributes}
         for part, given in parts.items():
             if given is not None:
                 for name, value in named_values(by_key.written, part, given, part):
-                    values[name] = by_key.written[name].check(value, f"{part}[{name!r}]")
+                    values[name] = by_key.written[name].sent(value, f"{part}[{name!r}]")
         if not values:
             raise InvalidInputError(
                 "Nothing to change: pass embedding, payload, document, vectors or attributes."
@@ -177,6 +144,14 @@ class VectorWrites(TableBound):
         params = {f"row_value_{i}": values[name] for i, name in enumerate(sorted(values))}
         params |= {ID: key, **by_key.touched.params(values)}
         return (await self._vectors.run(statement, params)).rowcount > 0
+
+    async def _encoded(self, embedding: EmbeddingInput | Clear) -> Any:
+        facts = await self._vectors.facts()
+        if embedding is not CLEAR:
+            return self._vectors.encode(embedding, facts)
+        if not facts.is_nullable:
+            raise InvalidInputError("embedding is CLEAR, and the column takes no NULL.")
+        return None
 
     async def merge_payload(
         self,
@@ -257,28 +232,5 @@ class VectorWrites(TableBound):
 
 def _params(part: Part) -> dict[str, Any]:
     params: dict[str, Any] = {IDS: part.ids, VECS: part.embeddings}
-    for i, (values, given) in enumerate(zip(part.values, part.given, strict=True)):
-        params[f"row_values_{i}"] = values
-        if given is not None:
-            params[f"row_given_{i}"] = json.dumps(given)
-    return params
-
-
-async def _batches(
-    records: Iterable[RecordInput] | AsyncIterable[RecordInput], size: int
-) -> AsyncIterator[list[RecordInput]]:
-    if isinstance(records, AsyncIterable):
-        batch: list[RecordInput] = []
-        async for record in records:
-            batch.append(record)
-            if len(batch) == size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-    elif isinstance(records, Iterable) and not isinstance(records, (Mapping, str, bytes)):
-        iterator = iter(records)
-        while batch := list(itertools.islice(iterator, size)):
-            yield batch
-    else:
-        raise InvalidInputError("records has to be an iterable of records.")
+    params |= {f"row_values_{i}": values for i, values in enumerate(part.values)}
+    return params | {GIVEN + name: json.dumps(given) for name, given in part.given.items()}

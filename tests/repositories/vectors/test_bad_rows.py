@@ -134,13 +134,13 @@ async def refuses(side: Any, given: list[dict[str, Any]], place: int, match: str
         with pytest.raises(InvalidInputError, match=match) as caught:
             await write(given)
         said = str(caught.value)
-        assert f"of row {place} (id '{key}')" in said
+        assert f"row {place} (id '{key}')" in said
         assert "Earlier batches" not in said
         assert SECRET not in said
         assert caught.value.__context__ is None or caught.value.__suppress_context__
     with pytest.raises(InvalidInputError, match=match) as caught:
         await side.ingest(given, batch_size=190)
-    assert f"of row {place} (id '{key}')" in str(caught.value)
+    assert f"row {place} (id '{key}')" in str(caught.value)
     assert ("Earlier batches" in str(caught.value)) is (place >= 190)
 
 
