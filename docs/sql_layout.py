@@ -56,7 +56,14 @@ def _block(nodes: list[Any], depth: int) -> list[str]:
         starts = _clauses(nodes)
     elif all(isinstance(node, str) for node in nodes):
         blanks = "  " * depth
-        return wrap(_inline(nodes), WIDTH, initial_indent=blanks, subsequent_indent=blanks)
+        return wrap(
+            _inline(nodes),
+            WIDTH,
+            initial_indent=blanks,
+            subsequent_indent=blanks,
+            break_long_words=False,
+            break_on_hyphens=False,  # of a literal
+        )
     else:
         starts = _parts(nodes)
     return [line for piece in _cut(nodes, starts) for line in _piece(piece, depth)]

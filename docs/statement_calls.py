@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np  # noqa: TC002 - SQLAlchemy resolves Mapped[...]
@@ -331,6 +331,7 @@ WRITES: Calls = {
     },
     "delete": {DEFAULT: lambda v: v.delete(["d", "e"])},
     "delete_where": {DEFAULT: lambda v: v.delete_where({"year": {"$gte": 2000}})},
+    "delete_all": {DEFAULT: lambda v: v.delete_all()},
 }
 
 
@@ -708,6 +709,11 @@ FILTERS: Mapping[str, Any] = {
     "`$gt` of a string": {"x": {"$gt": "a"}},
     "`$gt` of a string of 200 characters or more": {"x": {"$gt": "a" * 200}},
     "`$between`": {"x": {"$between": [1, 2]}},
+    "`$eq` of a moment": {"x": datetime(2025, 1, 31, tzinfo=UTC)},
+    "`$in` with moments": {"x": {"$in": [datetime(2025, 1, 31, tzinfo=UTC), "never"]}},
+    "`$gt` of a moment": {"x": {"$gt": datetime(2025, 1, 31, tzinfo=UTC)}},
+    "`$any` with moments": {"x": {"$any": [datetime(2025, 1, 31, tzinfo=UTC), "never"]}},
+    "`$all` with moments": {"x": {"$all": [datetime(2025, 1, 31, tzinfo=UTC), "never"]}},
     "`$exists`": {"x": {"$exists": True}},
     "`$exists`, the contrary": {"x": {"$exists": False}},
     "`$contains` of a string": {"x": {"$contains": "a"}},

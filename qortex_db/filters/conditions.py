@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from sqlalchemy import (
     ARRAY,
     Boolean,
+    DateTime,
     Float,
     Integer,
     Numeric,
@@ -28,7 +29,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from qortex_db.filters.fields import Constant, Field, words
+from qortex_db.filters.expressions import Constant
+from qortex_db.filters.fields import Field, words
+from qortex_db.filters.instants import instant
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Table
@@ -59,10 +62,13 @@ _TYPES: Final[dict[str, Callable[[Bind], Any]]] = {
     "string": lambda bind: bind(Text()),
     "number": lambda bind: cast(bind(Text()), Numeric()),
     "boolean": lambda bind: bind(Boolean()),
+    "instant": lambda bind: cast(bind(Text()), DateTime()),  # the driver's own has no last moment
 }
 
+_IN_LISTS: Final[dict[str, TypeEngine[Any]]] = {"number": Numeric(), "instant": DateTime()}
 
-def nothing(field: Field, bind: Bind) -> ColumnElement[bool]:  # noqa: ARG001 - a condition like others
+
+def nothing(where: Field | Table, bind: Bind) -> ColumnElement[bool]:  # noqa: ARG001 - as all are
     return false()
 
 
@@ -99,8 +105,8 @@ def compare(field: Field, bind: Bind, column: str, operator: str) -> ColumnEleme
 
 def is_one_of(field: Field, bind: Bind, column: str) -> ColumnElement[bool]:
     values = bind(ARRAY(Text()))
-    if column == "number":
-        values = cast(values, ARRAY(Numeric()))
+    if column in _IN_LISTS:
+        values = cast(values, ARRAY(_IN_LISTS[column]))
     return getattr(field, column) == any_(values)  # type: ignore[no-any-return]
 
 
@@ -110,6 +116,15 @@ def array_has(field: Field, bind: Bind, operator: str) -> ColumnElement[bool]:
     array = type_coerce(func.array(select(elements).scalar_subquery()), ARRAY(JSONB))
     found = array.op(operator, is_comparison=True)(_jsons(bind))
     return and_(field.elements.is_not(None), found)  # what is no array has not all of nothing
+
+
+def array_has_instants(field: Field, bind: Bind, operator: str) -> ColumnElement[bool]:
+    """Whatever the spelling of the elements."""
+    element = func.jsonb_array_elements(field.elements).column_valued()
+    text = cast(element, JSONB).op("#>>", return_type=Text())(Constant("{}"))
+    moments = type_coerce(func.array(select(instant(text)).scalar_subquery()), ARRAY(DateTime()))
+    wanted = cast(bind(ARRAY(Text())), ARRAY(DateTime()))
+    return moments.op(operator, is_comparison=True)(wanted)
 
 
 def has_substring(field: Field, bind: Bind) -> ColumnElement[bool]:

@@ -12,19 +12,18 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ARRAY, Boolean, Integer, Numeric, Text, func
+from sqlalchemy import Boolean, Numeric, Text, column, func
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.elements import Case, ColumnElement, Grouping, quoted_name
-from sqlalchemy.sql.visitors import InternalTraversal
+from sqlalchemy.sql.elements import quoted_name
 
 from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
+from qortex_db.filters.expressions import Constant, ShownCase
+from qortex_db.filters.instants import instant
 
 if TYPE_CHECKING:
-    from sqlalchemy import FromClause, Table
-    from sqlalchemy.sql.compiler import SQLCompiler
-    from sqlalchemy.types import TypeEngine
+    from sqlalchemy import ColumnElement, FromClause, Table
+    from sqlalchemy.sql.selectable import LateralFromClause
 
 MAX_PATH_CHARS: Final = 256
 """The longest path, dots included."""
@@ -49,7 +48,6 @@ LANGUAGES: Final = frozenset((
 _POSITION = re.compile(r"[ \t\n\v\f\r]*[+-]?[0-9]+")
 _STEP = re.compile(r"(?:\\[.$\\]|[^.\\])+")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
-_SPECIAL = re.compile(r"[\x01-\x1f!-,./:-@[-^`{-\x7f]")
 # What a cast calls: the server shows a call as it was written.
 _NUMERIC: Any = getattr(func, quoted_name("numeric", quote=True))
 _BOOL: Any = func.bool
@@ -108,59 +106,6 @@ def read_path(text: str) -> Path:
     )
 
 
-class Constant(ColumnElement[Any]):
-    """A constant of the statement: an index on an expression is no use to one with a parameter."""
-
-    inherit_cache = True
-    _traverse_internals = [("value", InternalTraversal.dp_plain_obj)]  # noqa: RUF012 - SQLAlchemy's
-
-    def __init__(self, value: str | int | tuple[str, ...]) -> None:
-        self.value = value
-        self.type = _CONSTANTS[type(value)]
-
-
-_CONSTANTS: Final[dict[type, TypeEngine[Any]]] = {
-    str: Text(),
-    int: Integer(),
-    tuple: ARRAY(Text()),
-}
-
-
-@compiles(Constant)
-def _compile_constant(element: Constant, _: SQLCompiler, **__: object) -> str:
-    value = element.value
-    if isinstance(value, tuple):
-        return f"ARRAY[{', '.join(map(_quoted, value))}]"
-    return _quoted(value) if isinstance(value, str) else str(value)
-
-
-def _quoted(text: str) -> str:
-    """A literal that is one whatever the server's settings, and that SQLAlchemy leaves alone.
-
-    It replaces what looks like `%(name)s` or `__[POSTCOMPILE_name]` in its finished statements.
-    """
-    escaped = _SPECIAL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
-    return f"'{text}'" if escaped == text else f"E'{escaped}'"
-
-
-class _Case(Case[Any]):
-    """A CASE written as the server shows it, line breaks included.
-
-    Alembic compares the indexes of a database and of the models as texts.
-    """
-
-    inherit_cache = True
-
-
-@compiles(_Case)
-def _compile_case(element: _Case, compiler: SQLCompiler, **options: Any) -> str:
-    condition, value = (
-        compiler.process(part.element if isinstance(part, Grouping) else part, **options)
-        for part in element.whens[0]
-    )
-    return f"\nCASE\n    WHEN {condition} THEN {value}\n    ELSE NULL\nEND"
-
-
 class Field:
     """The value at a path of a table's payload, as SQL. What is of another type is NULL."""
 
@@ -184,7 +129,7 @@ class Field:
 
     # Every cast is behind a CASE, which is never reordered: mixed data can't make one fail.
     def _where(self, kind: str, value: ColumnElement[Any]) -> ColumnElement[Any]:
-        return _Case((self.kind == Constant(kind), value))
+        return ShownCase((self.kind == Constant(kind), value))
 
     @property
     def string(self) -> ColumnElement[str]:
@@ -206,9 +151,23 @@ class Field:
         return self._where("boolean", _BOOL(self.json, type_=Boolean()))
 
     @property
+    def instant(self) -> ColumnElement[Any]:
+        """The moment that a string tells, in UTC."""
+        return instant(self.payload.op("#>>", return_type=Text())(self._path))
+
+    @property
     def elements(self) -> ColumnElement[Any]:
         """The elements of an array."""
         return self._where("array", self.json)
+
+    def each(self, name: str) -> LateralFromClause:
+        """The elements of an array, or the value itself, as rows with a column `value`.
+
+        A missing key has none.
+        """
+        itself = ShownCase((self.json.is_not(None), func.jsonb_build_array(self.json)))
+        elements = func.jsonb_array_elements(func.coalesce(self.elements, itself))
+        return elements.table_valued(column("value", JSONB())).lateral(name)
 
 
 def words(text: ColumnElement[Any], language: str) -> ColumnElement[Any]:

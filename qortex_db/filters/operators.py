@@ -6,9 +6,11 @@ read into a shape, and its values go aside in the order in which the condition a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from qortex_db import observability
 from qortex_db.checks import check_count, check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import conditions
@@ -21,10 +23,12 @@ from qortex_db.filters.payload_indexes import is_declared
 from qortex_db.filters.text_operators import ilike, like, text
 from qortex_db.filters.values import (
     BOOLEAN,
+    INSTANT,
     NESTED,
     NULL,
     NUMBER,
     STRING,
+    as_instant,
     as_json,
     as_list,
     as_number,
@@ -43,14 +47,21 @@ _HASHED_FROM = 100
 
 _SIGNS: Final = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 
-_INDEXES: Final = {STRING: "keyword", NUMBER: "number", BOOLEAN: "boolean"}
+_INDEXES: Final = {
+    STRING: "keyword",
+    NUMBER: "number",
+    BOOLEAN: "boolean",
+    INSTANT: "instant",
+}
 
 
 def equal(table: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
-    """Equal as JSON, by type and value; None is null or missing."""
+    """Equal as JSON, by type and value; None is null or missing, a datetime any spelling of it."""
     kind = kind_of(value, at)
     if kind is NULL:
         return conditions.is_null, path
+    if kind is INSTANT:
+        return _compares("=")(table, path, value, at, values)
     if kind is not NESTED and is_declared(table, path, _INDEXES[kind]):
         column, operand = _comparable(value, at)
         if column in ("keyword", "number", "boolean"):
@@ -70,9 +81,28 @@ def equal(table: Table, path: Path, value: Any, at: str, values: list[Any]) -> S
 def one_of(table: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
     """Equal to one of a list."""
     items = as_list(value, at)
-    known = [item for item in items if item is not None]
-    shape = _one_of_known(table, path, known, at, values)
-    return shape if len(known) == len(items) else ("or", shape, (conditions.is_null, path))
+    moments, known = _apart([item for item in items if item is not None], at)
+    shapes: list[Shape] = []
+    if moments:
+        _tell_unserved(table, path)
+        values.append(moments)
+        shapes.append((conditions.is_one_of, path, "instant"))
+    if known or not moments:
+        shapes.append(_one_of_known(table, path, known, at, values))
+    if len(moments) + len(known) < len(items):
+        shapes.append((conditions.is_null, path))
+    return shapes[0] if len(shapes) == 1 else ("or", *shapes)
+
+
+def _apart(items: list[Any], at: str) -> tuple[list[str], list[Any]]:
+    """The moments among values, and the others."""
+    moments, others = [], []
+    for item in items:
+        if kind_of(item, at) is INSTANT:
+            moments.append(as_instant(item, at))
+        else:
+            others.append(item)
+    return moments, others
 
 
 def _one_of_known(table: Table, path: Path, items: list[Any], at: str, values: list[Any]) -> Shape:
@@ -103,21 +133,43 @@ def _comparable(value: Any, at: str) -> tuple[str, Any]:
         return "number", as_number(value, at)
     if kind is BOOLEAN:
         return "boolean", value
+    if kind is INSTANT:
+        return "instant", as_instant(value, at)
     if kind is not STRING:
-        raise InvalidInputError(f"{at} is a {type(value).__name__}; pass a number or a string.")
+        raise InvalidInputError(
+            f"{at} is a {type(value).__name__}; pass a number, a string or a datetime."
+        )
     text = as_text(value, at)
     return "keyword" if len(text) < MAX_INDEXED_CHARS else "string", text
 
 
 def _compares(operator: str) -> Reader:
-    def read(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
+    def read(table: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
         column, operand = _comparable(value, at)
         if column == "boolean":
             raise InvalidInputError(f"{at} is a bool, which has no order; pass a number or string.")
+        if column == "instant":
+            _tell_unserved(table, path)
         values.append(operand)
         return conditions.compare, path, column, operator
 
     return read
+
+
+def _tell_unserved(table: Table, path: Path) -> None:
+    """Say it where no index serves moments of a path, which are costly to read from strings."""
+    if not is_declared(table, path, "instant"):
+        _log_unserved(table.name, path.steps)
+
+
+@functools.lru_cache(1_000)  # once for each
+def _log_unserved(table: str, steps: tuple[str, ...]) -> None:
+    observability.log.info(
+        "filter.instant_without_index",
+        table=table,
+        path=".".join(steps),
+        hint="each row's string is read anew; declare payload_index(table, path, 'instant')",
+    )
 
 
 _at_least, _at_most = _compares(">="), _compares("<=")
@@ -129,7 +181,7 @@ def between(table: Table, path: Path, value: Any, at: str, values: list[Any]) ->
         raise InvalidInputError(f"{at} takes a list of two, the lowest and the highest.")
     low, high = value
     if kind_of(low, at) != kind_of(high, at):
-        raise InvalidInputError(f"{at} has bounds of two types; pass two numbers or two strings.")
+        raise InvalidInputError(f"{at} has bounds of two types; pass two of one type.")
     shapes = (
         _at_least(table, path, low, at, values),
         _at_most(table, path, high, at, values),
@@ -156,9 +208,19 @@ def has(table: Table, path: Path, value: Any, at: str, values: list[Any]) -> Sha
 
 def has_any(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
     """An array with one of these elements."""
-    items = as_list(value, at)
-    if not items:
-        return conditions.nothing, path
+    moments, items = _apart(as_list(value, at), at)
+    shapes: list[Shape] = []
+    if moments:
+        values.append(moments)
+        shapes.append((conditions.array_has_instants, path, "&&"))
+    if items:
+        shapes.append(_has_any_known(path, items, at, values))
+    if len(shapes) == 1:
+        return shapes[0]
+    return ("or", *shapes) if shapes else (conditions.nothing, path)
+
+
+def _has_any_known(path: Path, items: list[Any], at: str, values: list[Any]) -> Shape:
     texts = [as_json(item, at) for item in items]
     exact = (conditions.array_has, path, "&&")
     if path.positional:
@@ -173,7 +235,15 @@ def has_any(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Sha
 
 def has_all(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
     """An array with all of these elements."""
-    items = as_list(value, at)
+    moments, items = _apart(as_list(value, at), at)
+    if not moments:
+        return _has_all_known(path, items, at, values)
+    values.append(moments)
+    shape = conditions.array_has_instants, path, "@>"
+    return ("and", shape, _has_all_known(path, items, at, values)) if items else shape
+
+
+def _has_all_known(path: Path, items: list[Any], at: str, values: list[Any]) -> Shape:
     texts = [as_json(item, at) for item in items]
     exact = (conditions.array_has, path, "@>")
     if path.positional:
@@ -211,6 +281,8 @@ def row_ids(table: Table, value: Any, at: str, values: list[Any]) -> Shape:
         if not isinstance(key, str):
             raise InvalidInputError(f"{at} has a {type(key).__name__} among its ids; pass str(id).")
         check_text(key, name=at)
+    if not keys:
+        return conditions.nothing, None
     values.append(keys)
     return conditions.has_id, None
 

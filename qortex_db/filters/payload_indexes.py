@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Table
 
 Kind: TypeAlias = Literal[
-    "keyword", "integer", "float", "datetime", "bool", "text", "containment", "document"
+    "keyword", "integer", "float", "datetime", "instant", "bool", "text", "containment", "document"
 ]
 """What a payload index is for. integer and float are one index, and so are keyword and datetime:
-JSON has one kind of number, and dates in it are strings."""
+JSON has one kind of number, and dates in it are strings. An instant is what such a string tells,
+whatever its offset."""
 
 _DECLARED: Final = "qortex_db_payload"
 DECLARATION: Final = "qortex_db_payload_index"
@@ -82,6 +83,7 @@ def payload_index(
 _COLUMNS = {
     "keyword": "keyword",
     "datetime": "keyword",
+    "instant": "instant",
     "integer": "number",
     "float": "number",
     "bool": "boolean",

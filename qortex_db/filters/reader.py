@@ -13,9 +13,10 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from sqlalchemy import ColumnElement, and_, bindparam, or_, true
-from sqlalchemy.sql.elements import Grouping
+from sqlalchemy.sql.elements import AsBoolean, False_, Grouping, True_
 
 from qortex_db.errors import InvalidInputError
+from qortex_db.filters import conditions
 from qortex_db.filters.fields import Field, read_path
 from qortex_db.filters.operators import NEGATED, OPERATORS, row_ids
 from qortex_db.filters.text_operators import document_contains, document_text
@@ -58,6 +59,11 @@ class Filter:
     def clause(self) -> ColumnElement[bool]:
         """The condition. Its parameters have no values; give `params` on execution."""
         return _render(self._shape, self._table, count())
+
+    @property
+    def matches_all(self) -> bool:
+        """Whether it is true of every row by its form, as an empty one is."""
+        return _truth(self._shape) is True
 
     def __repr__(self) -> str:
         """Without values."""
@@ -212,6 +218,34 @@ class _Reader:
     def _check_depth(self, at: str, depth: int) -> None:
         if depth >= MAX_DEPTH:
             raise InvalidInputError(f"{at[:200]}… is nested more than {MAX_DEPTH} levels deep.")
+
+
+def _truth(shape: Shape) -> bool | None:
+    """What a condition is of every row, whatever the row holds; None where that decides."""
+    condition, *rest = shape
+    if condition == "sql":
+        element: ColumnElement[Any] = rest[0].element
+        while isinstance(element, AsBoolean):  # as or_(…, true()) is
+            element = element.element
+        return _CONSTANTS.get(type(element))
+    if condition is conditions.nothing:
+        return False
+    if condition == "not":
+        inner = _truth(rest[0])
+        return None if inner is None else not inner
+    if condition not in ("and", "or"):
+        return None
+    decisive: bool = condition == "or"
+    parts = [_truth(part) for part in rest]
+    opposites = any(("not", part) in rest for part in rest if part[0] in _WITHOUT_VALUES)
+    if decisive in parts or opposites:
+        return decisive
+    return None if None in parts else not decisive
+
+
+_CONSTANTS: Final[dict[type, bool]] = {True_: True, False_: False}
+# Conditions that are the same where their paths are.
+_WITHOUT_VALUES: Final = (conditions.exists, conditions.is_null)
 
 
 def _render(shape: Shape, table: Table, numbers: Iterator[int]) -> ColumnElement[bool]:

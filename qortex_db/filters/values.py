@@ -22,6 +22,7 @@ MAX_QUERY_CHARS: Final = 1_000
 """The longest pattern of $like and query of $text."""
 
 NULL, STRING, NUMBER, BOOLEAN, NESTED = "null", "string", "number", "boolean", "nested"
+INSTANT: Final = "instant"
 _KINDS: Final[dict[type, str]] = {
     type(None): NULL,
     str: STRING,
@@ -31,7 +32,7 @@ _KINDS: Final[dict[type, str]] = {
     list: NESTED,
     tuple: NESTED,
     dict: NESTED,
-    datetime: STRING,
+    datetime: INSTANT,
     date: STRING,
 }
 
@@ -52,14 +53,23 @@ def kind_of(value: object, at: str) -> str:
 
 
 def as_text(value: Any, at: str) -> str:
-    """A string as it is; a date as ISO 8601, a time of it in UTC."""
-    if isinstance(value, datetime):
-        if value.utcoffset() is None:
-            raise InvalidInputError(
-                f"{at} is a datetime without a time zone; add one, or pass a string."
-            )
-        return value.astimezone(UTC).isoformat()
+    """A string as it is; a date as ISO 8601."""
     return value.isoformat() if isinstance(value, date) else check_text(str.__str__(value), name=at)
+
+
+def as_instant(value: Any, at: str) -> str:
+    """A moment in UTC, without its zone, in ISO 8601."""
+    if value.utcoffset() is None:
+        raise InvalidInputError(
+            f"{at} is a datetime without a time zone; add one, or pass a string."
+        )
+    try:
+        utc: datetime = value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidInputError(
+            f"{at} is a datetime that UTC puts before the year 1 or after 9999."
+        ) from None
+    return utc.replace(tzinfo=None).isoformat()
 
 
 def as_number(value: Any, at: str) -> str:
@@ -77,6 +87,8 @@ def as_json(value: Any, at: str, depth: int = 0) -> str:
     kind = kind_of(value, at)
     if kind is STRING:
         return encode_basestring(as_text(value, at))
+    if kind is INSTANT:  # inside of an object or array, which is compared as JSON
+        return f'"{as_instant(value, at)}+00:00"'
     if kind is NUMBER:
         return as_number(value, at)
     if kind is not NESTED:

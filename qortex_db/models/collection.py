@@ -16,7 +16,8 @@ from sqlalchemy.sql.elements import Grouping
 from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import payload_index
-from qortex_db.filters.fields import TEXT_LANGUAGE, Constant, check_language
+from qortex_db.filters.expressions import Constant
+from qortex_db.filters.fields import TEXT_LANGUAGE, check_language
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, HNSW, IndexSpec, VectorSpec
 from qortex_db.names import hashed, index_name, is_plain
 

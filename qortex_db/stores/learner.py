@@ -227,8 +227,13 @@ class Learner:
 
         Returns:
             The new state.
+
+        Raises:
+            InvalidInputError: The id or the factor was refused; every arm is decayed by
+                `arms.decay(learner)` alone.
         """
         arms = await self._arms()
+        arm_id = validation.check_id(arm_id, name="arm_id")
         while not (
             states := await arms.decay(self._name, arm_id, factor=decay_factor, context=context)
         ):

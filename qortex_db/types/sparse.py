@@ -107,14 +107,20 @@ class SparseEmbedding(UserDefinedType[Any]):
         pairs = ",".join(f"{at + 1}:{number!r}" for at, number in parts)
         return EncodedSparse(f"{{{pairs}}}/{dimensions}")
 
+    def read(self, value: object) -> SparseVector:
+        """A value that this column takes, as it comes back from it."""
+        return SparseVector(*_parts(self.to_text(value)))
+
 
 def from_text(text: str | None) -> SparseVector | None:
     """What pgvector writes of a sparse vector; its positions count from 1."""
-    if text is None:
-        return None
+    return None if text is None else SparseVector(*_parts(text))
+
+
+def _parts(text: str) -> tuple[dict[int, float], int]:
     parts, _, dimensions = text[1:].partition("}/")
     pairs = (part.split(":") for part in parts.split(",") if part)
-    return SparseVector({int(at) - 1: float(number) for at, number in pairs}, int(dimensions))
+    return {int(at) - 1: float(number) for at, number in pairs}, int(dimensions)
 
 
 def fold_sparse(components: Mapping[int, float], dimensions: int) -> SparseVector:

@@ -52,7 +52,7 @@ def indexed_notes() -> Table:
     table = notes()
     payload_index(table, "", "containment")
     for path in ("a", "b", "a.b", "a.0"):
-        for kind in ("keyword", "integer", "bool"):
+        for kind in ("keyword", "integer", "bool", "instant"):
             payload_index(table, path, kind)
         payload_index(table, path, "text")
     payload_index(table, "a.lat", "float")
@@ -642,6 +642,7 @@ INSERT INTO notes SELECT i, jsonb_build_object(
     'place', jsonb_build_object('lat', i % 180 - 90, 'lon', i % 360 - 180)
 ), 'document of number' || i FROM generate_series(1, 20000) AS i
 """
+MARCH = datetime(2024, 3, 1, 5, tzinfo=UTC)
 DECLARED = {
     ("kind", "keyword"): [
         {"kind": "k7"},
@@ -662,7 +663,13 @@ DECLARED = {
     ("added", "datetime"): [
         {"added": {"$lt": "2024-01-02"}},
         {"added": {"$in": ["2024-01-01T05:00:00Z", "2024-01-01T06:00:00Z"]}},
-        {"added": {"$gte": datetime(2024, 3, 1, tzinfo=UTC), "$lt": "2024-03-02"}},
+        {"added": {"$gte": "2024-03-01", "$lt": "2024-03-02"}},
+    ],
+    ("added", "instant"): [
+        {"added": MARCH},
+        {"added": {"$in": [MARCH, MARCH + timedelta(days=1)]}},
+        {"added": {"$gte": MARCH, "$lt": MARCH + timedelta(days=1)}},
+        {"added": {"$between": [MARCH, MARCH + timedelta(days=1)]}},
     ],
     ("flag", "bool"): [{"flag": True}],
     ("title", "text"): [{"title": {"$text": "number77"}}],

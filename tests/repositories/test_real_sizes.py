@@ -42,6 +42,7 @@ from qortex_db import (
     InvalidInputError,
     LearningArmState,
     Promotion,
+    QortexVector,
     Settings,
     UnitOfWork,
     VectorMixin,
@@ -63,6 +64,7 @@ from qortex_db.repositories import (
 from qortex_db.repositories.embedding_cache import repository as embedding_cache
 from qortex_db.repositories.interoception import edges as edges_module
 from qortex_db.repositories.vectors import batches
+from support import fusion
 from support.catalogue import execute as execute_at
 from support.servers import execute
 
@@ -471,17 +473,15 @@ async def test_meaning_and_words_are_fused_by_their_ranks(stored: Repositories) 
         "WHERE to_tsvector('english', document) @@ q"
     )
     lexical = dict((await stored.executor.run(text(query), {"words": words})).rows)
-    total: defaultdict[str, float] = defaultdict(float)
-    for scores in (cosines(QUESTIONS[0]), lexical):
-        best = sorted(scores, key=lambda key: (-scores[key], key))[:150]
-        for rank, key in enumerate(best, 1):
-            total[key] += 1 / (60 + rank)
+    near = {key: round(score, 6) for key, score in cosines(QUESTIONS[0]).items()}
+    total = fusion.by_ranks([near, lexical], [150, 150], [1, 1], similar=near)
     assert len(lexical) > 150
     hits = await stored.vectors.hybrid_search(
         QUESTIONS[0], words, limit=200, branch_limit=150, exact=True
     )
-    assert [hit.id for hit in hits] == sorted(total, key=lambda key: (-total[key], key))[:200]
-    assert_best(hits, total, 200)
+    right = fusion.best(total, 200, near)
+    assert [hit.id for hit in hits] == right
+    assert [hit.score for hit in hits] == pytest.approx([total[key] for key in right], abs=EPSILON)
     assert_bodies(hits)
 
 
@@ -640,12 +640,12 @@ async def test_all_payloads_are_merged(memory: Repositories) -> None:
     assert await rows(memory.vectors) == before
     before |= merged(IDS)
     assert (
-        await memory.vectors.merge_payload(where={}, **given) == 400
+        await memory.vectors.merge_payload(where=QortexVector.id.is_not(None), **given) == 400
     )  # the others would not change
     assert await rows(memory.vectors) == before
 
 
-@of(VectorRepository.delete, VectorRepository.delete_where)
+@of(VectorRepository.delete, VectorRepository.delete_where, VectorRepository.delete_all)
 async def test_hundreds_of_rows_are_deleted(memory: Repositories) -> None:
     gone = IDS[50:450]
     assert await memory.vectors.delete([*shuffled(gone), "nobody", gone[0]]) == 400
@@ -655,6 +655,8 @@ async def test_hundreds_of_rows_are_deleted(memory: Repositories) -> None:
     count = await memory.vectors.delete_where({"kind": "method"})
     assert count == len(left) - len(kept_rows) > PART
     assert await rows(memory.vectors) == kept_rows
+    assert await memory.vectors.delete_all() == len(kept_rows) > PART
+    assert await rows(memory.vectors) == {}
 
 
 Fields = tuple[bytes, dict[str, Any], str | None, bytes | None, int | None, str]

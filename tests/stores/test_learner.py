@@ -435,6 +435,8 @@ REFUSED: dict[str, tuple[Callable[[Learner], Awaitable[object]], str]] = {
         "alpha_delta is inf",
     ),
     "growth as decay": (lambda one: one.decay_arm("a", 1.1), "factor is 1.1"),
+    "decay of every arm": (lambda one: one.decay_arm(None, 0.0), "arm_id is a NoneType"),
+    "decay of no arm": (lambda one: one.decay_arm("", 0.0), "arm_id is empty"),
     "no best arms": (lambda one: one.top_arms(k=0), "k is 0"),
     "seeds as a string": (
         lambda one: Learner.create(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -38,8 +39,38 @@ def exact(value: float) -> Decimal:
     return Decimal(repr(value))
 
 
+SPELLED = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?"
+    r"(?:[zZ]| ?([+-])(\d\d)(?::?(\d\d))?)",
+    re.ASCII,
+)
+
+
+def moment(value: Any) -> datetime | None:
+    """What a string with an offset tells, in UTC without it."""
+    found = SPELLED.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return None
+    *numbers, fraction, sign, hours, minutes = found.groups()
+    year, month, day, hour, minute, second = (int(number or 0) for number in numbers)
+    away = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+    leap = second == 60 and fraction is None
+    if int(hours or 0) > 23 or int(minutes or 0) > 59:
+        return None
+    try:
+        start = datetime(year, month, day, hour, minute, 59 if leap else second)  # noqa: DTZ001
+        local = start + timedelta(
+            seconds=leap, microseconds=round(Decimal(f"0.{fraction or 0}") * 10**6)
+        )
+        return local + away if sign == "-" else local - away
+    except (ValueError, OverflowError):
+        return None
+
+
 def same(a: Any, b: Any) -> bool:
-    """Equal as JSON: by type and value."""
+    """Equal as JSON: by type and value; a datetime is every spelling of it."""
+    if isinstance(b, datetime):
+        return moment(a) == b.astimezone(UTC).replace(tzinfo=None)
     if is_number(a) and is_number(b):
         return exact(a) == exact(b)
     if isinstance(a, list) and isinstance(b, list):
@@ -60,6 +91,10 @@ def compared(value: Any, bound: Any) -> int | None:
     if is_number(value) and is_number(bound):
         left, right = exact(value), exact(bound)
         return (left > right) - (left < right)
+    if isinstance(bound, datetime):
+        at = moment(value)
+        there = bound.astimezone(UTC).replace(tzinfo=None)
+        return None if at is None else (at > there) - (at < there)
     if isinstance(value, str) and isinstance(bound, str):  # Python compares by code point
         return (value > bound) - (value < bound)
     return None
@@ -182,8 +217,26 @@ PATHS = st.sampled_from(NAMES)
 KEYS = st.sampled_from(["a", "b", "é", "x.y", "0"])
 ALPHABET = st.characters(codec="utf-8", exclude_characters="\x00")
 LETTERS = st.text(st.sampled_from("aAbé%_\\É𝄞"), max_size=4)
+ZONES = st.sampled_from([0, 60, -90, 330, 14 * 60, -23 * 60 - 59])
+# Few, so that they meet.
+MOMENTS = st.builds(
+    lambda micro, minutes: datetime(2024, 2, 29, 23, 30, 0, micro, UTC).astimezone(
+        timezone(timedelta(minutes=minutes))
+    ),
+    st.sampled_from([0, 1, 500_000]),
+    ZONES,
+)
+SPELLINGS = st.one_of(
+    MOMENTS.map(datetime.isoformat),
+    MOMENTS.map(lambda at: at.isoformat(" ", "milliseconds")),
+    MOMENTS.map(lambda at: at.strftime("%Y-%m-%dt%H:%M%z")),
+    MOMENTS.map(lambda at: at.astimezone(UTC).isoformat()[:-6] + "Z"),
+    MOMENTS.map(lambda at: at.isoformat()[:-6]),
+    st.sampled_from(["2023-02-29T00:00:00Z", "2024-02-29T24:00Z", "2024-02-29T23:29:60Z", "Z"]),
+)
 STRINGS = st.one_of(
     LETTERS,
+    SPELLINGS,
     st.sampled_from(["", "1", "true", "null", "x" * 199, "x" * 200, "x" * 200 + "y", "x" * 201]),
     st.dates().map(str),
     st.text(ALPHABET, max_size=6),
@@ -227,17 +280,22 @@ def _patterns(texts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     return texts.filter(lambda text: (len(text) - len(text.rstrip("\\"))) % 2 == 0)
 
 
-ORDERED = NUMBERS | STRINGS
+ORDERED = NUMBERS | STRINGS | MOMENTS
 LISTS = st.lists(VALUES, max_size=4)
 ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
-    **dict.fromkeys(("$eq", "$ne", "$contains"), VALUES),
+    **dict.fromkeys(("$eq", "$ne", "$contains"), VALUES | MOMENTS),
     **dict.fromkeys(
-        ("$in", "$nin"), LISTS | st.lists(STRINGS | st.none()) | st.lists(NUMBERS | st.none())
+        ("$in", "$nin"),
+        LISTS
+        | st.lists(STRINGS | st.none())
+        | st.lists(NUMBERS | st.none())
+        | st.lists(MOMENTS | SCALARS, max_size=3),
     ),
-    **dict.fromkeys(("$any", "$all"), LISTS),
+    **dict.fromkeys(("$any", "$all"), LISTS | st.lists(MOMENTS | SCALARS, max_size=2)),
     **dict.fromkeys(("$gt", "$gte", "$lt", "$lte"), ORDERED),
     "$between": st.lists(NUMBERS, min_size=2, max_size=2)
-    | st.lists(STRINGS, min_size=2, max_size=2),
+    | st.lists(STRINGS, min_size=2, max_size=2)
+    | st.lists(MOMENTS, min_size=2, max_size=2),
     "$exists": st.booleans(),
     "$like": _patterns(STRINGS) | LETTERS.map(lambda text: text.replace("\\", "") + "%"),
     "$ilike": _patterns(LETTERS),

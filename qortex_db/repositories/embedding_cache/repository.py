@@ -75,7 +75,8 @@ class EmbeddingRepository:
 
         The model is given distinct texts, in the order of their first appearance. What it returned
         is stored batch by batch, so a failure loses one at most; by itself, no connection and no
-        lock is held while the model runs.
+        lock is held while the model runs. A hit is noted as used, once an hour at most, where that
+        can be written.
 
         Args:
             texts: Any, "" too; no lone surrogates.
@@ -160,8 +161,8 @@ class EmbeddingRepository:
             }
             rows = (await self._executor.run(statements.find(), params)).rows
             vectors |= {text_hash: vector for text_hash, vector, _ in rows}
-            if stale := [text_hash for text_hash, _, is_stale in rows if is_stale]:
-                await self._executor.run(statements.touch(), params | {"hashes": stale})
+            if due := [text_hash for text_hash, _, is_due in rows if is_due]:
+                await self._executor.run(statements.touch(), params | {"hashes": due})
         return vectors
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     Text,
+    and_,
     bindparam,
     cast,
     column,
@@ -44,11 +45,21 @@ _KEY: Final = (_cache.c.text_hash, _cache.c.model, _cache.c.revision, _cache.c.d
 
 @cache
 def find() -> Any:
-    """The cached embeddings of texts, and which were last noted as used too long ago."""
+    """The cached embeddings of texts, and for which of them a note of use is due.
+
+    None is where it could not be written: on a standby, in a read-only transaction, or for a role
+    that may only read.
+    """
+    writable = and_(
+        func.current_setting(literal_column("'transaction_read_only'")) == literal_column("'off'"),
+        func.has_column_privilege(
+            literal_column("tableoid"), literal_column("'last_used'"), literal_column("'UPDATE'")
+        ),
+    )
     return select(
         _cache.c.text_hash,
         func.vector_send(_cache.c.vec, type_=SentEmbedding()),
-        _is_stale().label("is_stale"),
+        and_(_is_stale(), writable).label("is_due"),
     ).where(*_asked_for())
 
 

@@ -82,15 +82,13 @@ class FilterStatements:
     @built_once
     def facet(self, where: Filter | None, steps: Steps) -> Select[Any]:
         """The values at a path, an array's one by one, and how many rows have each."""
-        field = Field(self.table, steps)
-        values = func.coalesce(field.elements, func.jsonb_build_array(field.json))
-        element = func.jsonb_array_elements(values).table_valued("value").lateral("elements")
-        value = cast(element.c.value, JSONB)
+        element = Field(self.table, steps).each("elements")
+        value = element.c.value
         count = func.count(self.table.c.id.distinct()).label("count")
         statement = (
             select(type_coerce(cast(value, Text), JsonText()).label("value"), count)
             .select_from(self.table.join(element, true()))
-            .where(field.json.is_not(None), *self.scope.clauses)
+            .where(*self.scope.clauses)
             .group_by(value)
             .order_by(count.desc(), value)
             .limit(_HITS)

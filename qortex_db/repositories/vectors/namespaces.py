@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import bindparam
 
 from qortex_db.errors import InvalidInputError
-from qortex_db.filters.fields import Constant
+from qortex_db.filters.expressions import Constant
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories.statement_cache import MAX_STATEMENTS
 from qortex_db.repositories.vectors.column_values import check_attribute

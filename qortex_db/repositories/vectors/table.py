@@ -29,6 +29,8 @@ from qortex_db.repositories.vectors.row_shape import row_shape
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
     from sqlalchemy import Executable, Select, Table
 
     from qortex_db.engine import Executor, Fetched
@@ -209,6 +211,12 @@ class VectorTable:
         if self.vector.storage == "half":
             types.check_half(array, name=name)
         return types.encode(array)
+
+    def read_query(self, embedding: object) -> NDArray[np.float32] | types.SparseVector:
+        """A query's embedding that was checked, as a hit has its own."""
+        if isinstance(self.vector.type, types.SparseEmbedding):
+            return self.vector.type.read(embedding)
+        return types.as_float32(embedding)
 
     def encode_query(self, embedding: object, facts: TableFacts) -> Any:
         """One query's embedding, checked."""

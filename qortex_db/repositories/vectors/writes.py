@@ -20,7 +20,7 @@ from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.repositories.vectors.written_columns import named_values
 
 if TYPE_CHECKING:
-    from qortex_db.filters import Where
+    from qortex_db.filters import Filter, Where
     from qortex_db.markers import Clear
     from qortex_db.repositories.vectors.written_columns import RecordPart
     from qortex_db.types import EmbeddingInput
@@ -170,7 +170,8 @@ class VectorWrites(TableBound):
             values: Keys and their new values; a nested object is replaced as a whole.
             remove: Paths to take out before, as in a filter, at most `MAX_REMOVED`.
             ids: Of which vectors.
-            where: Or of those that a filter matches, as of `search`.
+            where: Or of those that a filter matches; one that is true of every row by its form,
+                as `{}` is, is refused.
 
         Returns:
             How many rows were changed; those that would not change are left alone.
@@ -184,13 +185,17 @@ class VectorWrites(TableBound):
             raise InvalidInputError("Nothing to change: pass values or remove.")
         if len(paths) > MAX_REMOVED:
             raise InvalidInputError(f"remove has {len(paths)} paths; at most {MAX_REMOVED} fit.")
-        narrowed = self._vectors.narrow(where, where_document)
-        if (ids is None) is (narrowed is None):
+        if (ids is None) is (where is None and where_document is None):
             raise InvalidInputError("Say of which vectors: by ids, or by where.")
         params: dict[str, Any] = {f"row_path_{i}": list(path) for i, path in enumerate(paths)}
         params["row_values"] = given
         params |= by_key.touched.params()
         if ids is None:
+            narrowed = self._narrow_changes(
+                where,
+                where_document,
+                "to change all, say so by an expression: Model.id.is_not(None)",
+            )
             params |= values_of(narrowed)
             statement = self._vectors.by_filter.merge(narrowed, len(paths))
         else:
@@ -215,19 +220,37 @@ class VectorWrites(TableBound):
         *,
         where_document: Mapping[str, Any] | None = None,
     ) -> int:
-        """Remove the vectors that a filter matches; an empty one, which matches all, is refused.
+        """Remove the vectors that a filter matches.
 
         What is not described here is as of :meth:`search`.
 
         Returns:
             How many they were.
+
+        Raises:
+            InvalidInputError: The filter is true of every row by its form, as `{}` is;
+                :meth:`delete_all` says so by its name.
         """
-        unbounded = where is None or (isinstance(where, Mapping) and not where)
-        if unbounded and where_document is None:
-            raise InvalidInputError("where is empty, which would remove every vector.")
-        narrowed = self._vectors.narrow(where, where_document)
+        narrowed = self._narrow_changes(where, where_document, "delete_all() removes every vector")
         statement = self._vectors.by_filter.delete(narrowed)
         return (await self._vectors.run(statement, values_of(narrowed))).rowcount
+
+    async def delete_all(self) -> int:
+        """Remove every vector: of the table, or of the namespace.
+
+        Returns:
+            How many they were.
+        """
+        return (await self._vectors.run(self._vectors.by_filter.delete(None), {})).rowcount
+
+    def _narrow_changes(
+        self, where: Where | None, where_document: Mapping[str, Any] | None, otherwise: str
+    ) -> Filter:
+        """A filter of rows to change, which has to leave some out."""
+        narrowed = self._vectors.narrow(where, where_document)
+        if narrowed is None or narrowed.matches_all:
+            raise InvalidInputError(f"where is true of every row, or empty; {otherwise}.")
+        return narrowed
 
 
 def _params(part: Part) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db import checks, types
 from qortex_db.errors import InvalidInputError
-from qortex_db.filters.fields import Constant
+from qortex_db.filters.expressions import Constant
 from qortex_db.markers import CLEAR
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, Storage, VectorSpec

@@ -23,6 +23,7 @@ from qortex_db import (
     Settings,
     migrations,
 )
+from qortex_db.settings import parse_dsn
 from support.catalogue import execute, rows
 from support.commands import program
 from support.roundtrips import counted
@@ -337,6 +338,40 @@ async def test_a_use_is_noted_in_every_lane(dsn: str, db: Database, lane: str) -
         await embed(db, ["a"], Model())
     fresh = "SELECT model FROM qortex_embedding_cache WHERE last_used > now() - interval '1 minute'"
     assert await rows(dsn, fresh) == ["m"]
+
+
+@pytest.mark.parametrize("lane", ["alone", "watched", "together"])
+@pytest.mark.parametrize("kind", ["a read-only database", "a role that reads"])
+async def test_a_hit_is_one_where_nothing_can_be_written(dsn: str, lane: str, kind: str) -> None:
+    async with Database.connect(dsn) as db:
+        stored = await embed(db, ["a", "b"], Model())
+    await execute(dsn, "UPDATE qortex_embedding_cache SET last_used = now() - interval '1 day'")
+    name = parse_dsn(dsn).url.database
+    if kind == "a read-only database":
+        await execute(dsn, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+        reader = dsn
+    else:
+        role = f"reader_{lane}"
+        await execute(dsn, f"CREATE ROLE {role} LOGIN")
+        await execute(dsn, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+        reader = dsn.replace("postgres:@", f"{role}@")
+        assert reader != dsn
+    try:
+        async with Database.connect(reader) as db:
+            if lane == "watched":
+                event.listen(db.engine.sync_engine, "before_cursor_execute", lambda *_: None)
+            if lane == "together":
+                async with db.unit_of_work() as uow:
+                    found = await uow.embeddings.embed(["a"], model=Model(), name="m")
+                    assert (await uow.embeddings.stats()).rows == 2
+            else:
+                found = await embed(db, ["a"], Model())
+        assert np.array_equal(found, stored[:1])
+        fresh = "SELECT 1 FROM qortex_embedding_cache WHERE last_used > now() - interval '1 hour'"
+        assert await rows(dsn, fresh) == []
+    finally:
+        if kind == "a role that reads":
+            await execute(dsn, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
 async def test_a_smaller_bound_is_reached_step_by_step(dsn: str, db: Database) -> None:

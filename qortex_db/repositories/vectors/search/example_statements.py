@@ -20,7 +20,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from qortex_db.filters.fields import Constant
+from qortex_db.filters.expressions import Constant
 from qortex_db.repositories.statement_cache import built_once
 from qortex_db.types import Embedding, EncodedEmbeddings
 

@@ -18,7 +18,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from qortex_db.filters.fields import Constant, text_language, words
+from qortex_db.filters.expressions import Constant
+from qortex_db.filters.fields import text_language, words
 from qortex_db.repositories.statement_cache import built_once
 from qortex_db.repositories.vectors.search.nearest import Branch, Nearest, SearchForm, found
 

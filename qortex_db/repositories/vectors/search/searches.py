@@ -181,12 +181,14 @@ class VectorSearches(FusedSearches, ExampleSearches):
     ) -> SearchHits:
         """Similar vectors that differ among themselves, by maximal marginal relevance.
 
+        Relevance and difference are both of the vector's metric, at any scale of the embeddings.
         What is not described here is as of :meth:`search`.
 
         Args:
             limit: 1 to `fetch_limit`.
             fetch_limit: How many of the most similar are chosen from, up to `MAX_LIMIT`.
-            lambda_: 1.0 looks at similarity alone, 0.0 at difference alone.
+            lambda_: 1.0 looks at similarity alone, 0.0 at difference alone. By inner product a zero
+                vector is chosen last.
 
         Returns:
             In the order in which they were chosen; scores are similarities to the query.
@@ -204,8 +206,14 @@ class VectorSearches(FusedSearches, ExampleSearches):
             with_payload=with_payload,
             with_embedding=True,
         )
-        embeddings = [hit.embedding for hit in found if hit.embedding is not None]
-        chosen = most_diverse(embeddings, [hit.score for hit in found], count, weight)
+        vectors = self._vectors.using(using)
+        chosen = most_diverse(
+            vectors.read_query(embedding),
+            [hit.embedding for hit in found if hit.embedding is not None],
+            count,
+            weight,
+            vectors.vector.metric,
+        )
         hits = [found[i] if with_embedding else replace(found[i], embedding=None) for i in chosen]
         return SearchHits(hits, requested=count, complete=True)
 
@@ -230,6 +238,8 @@ class VectorSearches(FusedSearches, ExampleSearches):
 
         Args:
             group_by: A path into the payload, as in a filter; rows without a value are left out.
+                Values are the same as filters have it: 1 and 1.0 are. An array's row is in the
+                group of each of its elements.
             limit: The most groups, 1 to 1,000.
             group_size: The most hits of a group, 1 to 100.
             fetch_limit: How many of the most similar are grouped, up to `MAX_LIMIT`; by default ten
@@ -261,10 +271,10 @@ class VectorSearches(FusedSearches, ExampleSearches):
         steps = vectors.steps(group_by, "group_by")
         statement = search_statements(vectors).groups(how.filter, how.form, steps)
         rows = await vectors.rows(statement, params)
-        groups: dict[str, SearchGroup] = {}
-        for *hit, value, _ in rows:
+        groups: dict[int, SearchGroup] = {}
+        for *hit, value, number, _ in rows:
             if hit[0] is not None:
-                group = groups.setdefault(repr(value), SearchGroup(value, []))
+                group = groups.setdefault(number, SearchGroup(value, []))
                 group.hits.extend(vectors.hits([hit]))
         full = len(groups) == count and all(len(group.hits) == size for group in groups.values())
         everything = rows[0][-1] < fetch

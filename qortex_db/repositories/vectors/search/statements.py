@@ -18,6 +18,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
+from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories.statement_cache import MAX_STATEMENTS, built_once
@@ -58,12 +59,17 @@ class SearchStatements:
     def groups(self, where: Filter | None, form: SearchForm, steps: Steps) -> Select[Any]:
         """The nearest rows of each value at a path, and how many rows were looked at."""
         (found,) = self.rows.found(form, where, [None])
-        value = Field(self.table, steps).json
+        each = Field(self.table, steps).each("each")
+        once = select(each.c.value).distinct().correlate(self.table).lateral("once")
+        value = once.c.value
+        rows = found.join(self.table, self.table.c.id == found.c.id).join(once, true())
         keyed = (
-            select(*found.c, cast(value, Text).label("value"))
-            .select_from(found.join(self.table, self.table.c.id == found.c.id))
+            select(*found.c, value)
+            .select_from(rows)
             .where(*self.scope.clauses)
-            .where(value.is_not(None), func.jsonb_typeof(value) != literal_column("'null'", Text))
+            # A zero vector has no distance, so its row is no hit.
+            .where(found.c.distance != Constant("NaN"))
+            .where(func.jsonb_typeof(value) != literal_column("'null'", Text))
             .subquery("keyed")
         )
         order = (keyed.c.distance, keyed.c.id)
@@ -88,7 +94,8 @@ class SearchStatements:
         return (
             select(
                 *(best.c[column.name] for column in found.c),
-                type_coerce(best.c.value, JsonText()).label("value"),
+                type_coerce(cast(best.c.value, Text), JsonText()).label("value"),
+                best.c.group,
                 total.c.looked_at,
             )
             .select_from(total.outerjoin(best, true()))

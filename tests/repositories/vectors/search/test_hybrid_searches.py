@@ -24,6 +24,7 @@ from qortex_db import (
 )
 from qortex_db.cli.sample import load_sample
 from qortex_db.types import SparseVector
+from support import fusion
 from support.catalogue import execute
 from support.loading import indexed_at_the_end
 from support.roundtrips import counted
@@ -140,44 +141,14 @@ async def lexical(db: Database, words: str) -> dict[str, float]:
         return {row[0]: row[1] for row in await connection.exec_driver_sql(query, (words,))}
 
 
-NO_QUERY: dict[str, float] = {}
-
-
-def best(
-    scores: Mapping[str, float], limit: int, similar: Mapping[str, float] = NO_QUERY
-) -> list[str]:
-    """Of equal scores the more similar first, then by id."""
-    return sorted(scores, key=lambda key: (-scores[key], -similar.get(key, 0), key))[:limit]
-
-
-def ranks(kept: Mapping[str, float]) -> dict[str, int]:
-    """Equal scores have an equal rank: one more than there are better ones."""
-    return {key: 1 + sum(other > score for other in kept.values()) for key, score in kept.items()}
-
-
-def by_ranks(
-    branches: list[Mapping[str, float]],
-    limits: list[int],
-    weights: list[float],
-    k: int = 60,
-    similar: Mapping[str, float] = NO_QUERY,
-) -> dict[str, float]:
-    shares: dict[str, list[float]] = {}
-    for scores, limit, weight in zip(branches, limits, weights, strict=True):
-        kept = {key: scores[key] for key in best(scores, limit, similar)}
-        for key, rank in ranks(kept).items():
-            shares.setdefault(key, []).append(weight / (k + rank))
-    return {key: sum(sorted(given)) for key, given in shares.items()}
-
-
 def by_scores(
     branches: list[Mapping[str, float]],
     weights: list[float],
-    similar: Mapping[str, float] = NO_QUERY,
+    similar: Mapping[str, float] = fusion.NO_QUERY,
 ) -> dict[str, float]:
     total: dict[str, float] = {}
     for scores, weight in zip(branches, weights, strict=True):
-        kept = {key: scores[key] for key in best(scores, 100, similar)}
+        kept = {key: scores[key] for key in fusion.best(scores, 100, similar)}
         low, high = min(kept.values()), max(kept.values())
         for key, score in kept.items():
             total[key] = total.get(key, 0) + weight * (score - low) / (high - low)
@@ -185,9 +156,9 @@ def by_scores(
 
 
 def assert_same(
-    found: SearchHits, scores: Mapping[str, float], similar: Mapping[str, float] = NO_QUERY
+    found: SearchHits, scores: Mapping[str, float], similar: Mapping[str, float] = fusion.NO_QUERY
 ) -> None:
-    right = best(scores, found.requested, similar)
+    right = fusion.best(scores, found.requested, similar)
     assert [hit.id for hit in found] == right
     expected = [scores[key] for key in right]
     assert [hit.score for hit in found] == pytest.approx(expected, rel=1e-4, abs=1e-6)
@@ -203,7 +174,7 @@ async def test_three_branches_are_fused_by_weighted_reciprocal_ranks(
     query = tf_idf(QUESTIONS[number])
     plain = await vectors.hybrid_search(QUERIES[number], words, sparse=query, limit=30, exact=True)
     near = branches[0]
-    assert_same(plain, by_ranks(branches, [100] * 3, [1, 1, 1], similar=near), near)
+    assert_same(plain, fusion.by_ranks(branches, [100] * 3, [1, 1, 1], similar=near), near)
     weighted = await vectors.hybrid_search(
         QUERIES[number],
         words,
@@ -214,13 +185,15 @@ async def test_three_branches_are_fused_by_weighted_reciprocal_ranks(
         k=5,
         exact=True,
     )
-    right = by_ranks(branches, [100, 30, 7], [0.5, 1, 2], k=5, similar=near)
+    right = fusion.by_ranks(branches, [100, 30, 7], [0.5, 1, 2], k=5, similar=near)
     assert_same(weighted, right, near)
     only = await vectors.hybrid_search(
         QUERIES[number], words, sparse=query, branch_limit=3, limit=100, exact=True
     )
     assert not only.complete
-    assert {hit.id for hit in only} == {key for one in branches for key in best(one, 3, near)}
+    assert {hit.id for hit in only} == {
+        key for one in branches for key in fusion.best(one, 3, near)
+    }
 
 
 async def test_alpha_weighs_the_embedding_against_what_the_others_share(db: Database) -> None:
@@ -252,8 +225,8 @@ async def test_any_two_branches_are_fused_and_one_alone_is_ranked(db: Database) 
             one["dense"], one["text"], sparse=one["sparse"], limit=15, exact=True
         )
         parts = [branches[name] for name in chosen]
-        near = branches["dense"] if "dense" in chosen else NO_QUERY
-        right = by_ranks(parts, [100] * len(parts), [1] * len(parts), similar=near)
+        near = branches["dense"] if "dense" in chosen else fusion.NO_QUERY
+        right = fusion.by_ranks(parts, [100] * len(parts), [1] * len(parts), similar=near)
         assert_same(found, right, near)
     some = await vectors.hybrid_search(None, words, branch_limit=5, limit=5)
     assert some.complete

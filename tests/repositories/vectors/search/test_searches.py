@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from sqlalchemy import text
+from sqlalchemy import false, or_, text, true
 
 from qortex_db import (
     Database,
@@ -18,7 +19,7 @@ from qortex_db import (
     migrations,
 )
 from qortex_db.cli.sample import load_sample
-from qortex_db.repositories.vectors.search.diversity import most_diverse
+from support import fusion
 from support.catalogue import execute
 from support.commands import ROOT
 from support.compilations import compilations
@@ -203,26 +204,22 @@ async def test_a_range_holds_all_that_are_similar_enough_and_no_other(pydocs: Da
 async def test_hybrid_search_fuses_by_reciprocal_rank(pydocs: Database) -> None:
     query, words = QUERIES[0], "compress gzip"
     found = await pydocs.vectors.hybrid_search(query, words, limit=20, exact=True)
-    lexical = await lexical_ranks(pydocs, words)
-    dense = {key: rank for rank, key in enumerate(nearest(query)[:100], 1)}
-    scores = {
-        key: sum(1 / (60 + ranks[key]) for ranks in (dense, lexical) if key in ranks)
-        for key in dense | lexical
-    }
-    best = sorted(scores, key=lambda key: (-scores[key], key))[:20]
-    assert [hit.id for hit in found] == best
-    assert [hit.score for hit in found] == pytest.approx([scores[key] for key in best])
+    lexical = await lexical_scores(pydocs, words)
+    near = {f"p{i:04}": float(score) for i, score in enumerate(UNIT @ query)}
+    scores = fusion.by_ranks([near, lexical], [100, 100], [1, 1], similar=near)
+    right = fusion.best(scores, 20, near)
+    assert [hit.id for hit in found] == right
+    assert [hit.score for hit in found] == pytest.approx([scores[key] for key in right])
 
 
-async def lexical_ranks(db: Database, words: str) -> dict[str, int]:
+async def lexical_scores(db: Database, words: str) -> dict[str, float]:
     query = (
-        "SELECT id FROM qortex_vectors, websearch_to_tsquery('english', $1) q "
-        "WHERE to_tsvector('english', document) @@ q "
-        "ORDER BY ts_rank_cd(to_tsvector('english', document), q) DESC, id LIMIT 100"
+        "SELECT id, ts_rank_cd(to_tsvector('english', document), q) "
+        "FROM qortex_vectors, websearch_to_tsquery('english', $1) q "
+        "WHERE to_tsvector('english', document) @@ q"
     )
     async with db.engine.connect() as connection:
-        found = await connection.exec_driver_sql(query, (words,))
-        return {row[0]: rank for rank, row in enumerate(found, 1)}
+        return {row[0]: row[1] for row in await connection.exec_driver_sql(query, (words,))}
 
 
 async def test_alpha_weighs_meaning_against_words(pydocs: Database) -> None:
@@ -231,9 +228,9 @@ async def test_alpha_weighs_meaning_against_words(pydocs: Database) -> None:
     assert [hit.id for hit in meaning] == nearest(query)[:10]
     assert meaning[0].score == pytest.approx(1.0)
     by_words = await pydocs.vectors.hybrid_search(query, words, alpha=0.0, exact=True)
-    ranks = await lexical_ranks(pydocs, words)
-    assert {hit.id for hit in by_words if hit.score > 0} <= set(ranks)
-    assert by_words[0].id == min(ranks, key=lambda key: ranks[key])
+    lexical = await lexical_scores(pydocs, words)
+    assert {hit.id for hit in by_words if hit.score > 0} <= set(lexical)
+    assert lexical[by_words[0].id] == max(lexical.values())
     nothing = await pydocs.vectors.hybrid_search(query, "zzzz", exact=True)
     assert [hit.id for hit in nothing] == nearest(query)[:10]
 
@@ -258,16 +255,6 @@ async def test_documents_are_filtered_by_their_words_through_their_index(
     async with pydocs.engine.connect() as connection:
         lines = (await connection.exec_driver_sql(plan)).scalars().all()
     assert any("ix_qortex_vectors_document" in line for line in lines)
-
-
-def test_mmr_chooses_as_the_definition_says() -> None:
-    vectors = [np.array(v, np.float32) for v in ([1, 0], [0.99, 0.1], [0, 1], [-1, 0])]
-    similarities = [0.9, 0.89, 0.3, -0.9]
-    assert most_diverse(vectors, similarities, 3, 1.0) == [0, 1, 2]
-    assert most_diverse(vectors, similarities, 3, 0.5) == [0, 2, 1]
-    assert most_diverse(vectors, similarities, 2, 0.0) == [0, 3]
-    assert most_diverse([], [], 3, 0.5) == []
-    assert most_diverse(vectors[:1], [0.9], 3, 0.5) == [0]
 
 
 async def test_mmr_search_is_the_plain_order_at_lambda_one_and_differs_below(
@@ -395,9 +382,71 @@ async def test_delete_where_removes_what_matches_and_nothing_else(dsn: str) -> N
         assert await db.vectors.delete_where(QortexVector.id == "v9") == 1
         assert await db.vectors.count() == 6
         assert await db.vectors.count(where={"n": {"$gte": 5}}) == 4
-        with pytest.raises(InvalidInputError, match="every vector"):
-            await db.vectors.delete_where({})
+        assert await db.vectors.delete_where({"$nor": [{}]}) == 0
         assert await db.vectors.count() == 6
+        assert await db.vectors.delete_all() == 6
+        assert await db.vectors.delete_all() == 0
+
+
+OF_ALL_ROWS: list[Any] = [
+    {},
+    {"$and": [{}]},
+    {"$and": [{}, {"$and": [{}, {}]}]},
+    {"$or": [{"n": 1}, {}]},
+    {"$nor": [{"$id": []}]},
+    {"$not": {"$nor": [{}]}},
+    {"n": {"$nin": []}},
+    {"n": {"$not": {"$in": []}}},
+    {"$not": {"n": {"$any": []}}},
+    {"$or": [{"n": None}, {"n": {"$ne": None}}]},
+    {"$or": [{"n": {"$exists": False}}, {"n": {"$exists": True}}]},
+    {"$not": {"$and": [{"n": {"$exists": True}}, {"$not": {"n": {"$exists": True}}}]}},
+    true(),
+    {"$or": [{"n": 1}, true()]},
+    {"$not": false()},
+    or_(QortexVector.id == "v1", true()),
+]
+OF_SOME_ROWS: list[Any] = [
+    {"$nor": [{}]},
+    {"$id": []},
+    {"n": {"$in": []}},
+    {"n": {"$nin": [-1]}},
+    {"$and": [{}, {"n": 1}]},
+    {"$or": [{"$id": []}, {"n": 1}]},
+    {"$or": [{"n": None}, {"m": {"$ne": None}}]},
+    QortexVector.id.is_not(None),
+    false(),
+]
+
+
+@pytest.mark.parametrize("where", OF_ALL_ROWS, ids=count())
+async def test_a_change_of_all_rows_is_not_taken_for_one_of_some(dsn: str, where: Any) -> None:
+    async with Database.connect(dsn) as db:
+        rows = [{"id": f"v{i}", "embedding": [1.0] * 8, "payload": {"n": i}} for i in range(3)]
+        await db.vectors.upsert(rows)
+        assert await db.vectors.count(where=where) == 3
+        async with db.unit_of_work() as uow:
+            for vectors in (db.vectors, uow.vectors):
+                with pytest.raises(InvalidInputError, match=r"every row.*delete_all\(\)"):
+                    await vectors.delete_where(where)
+                with pytest.raises(InvalidInputError, match=r"every row.*is_not\(None\)"):
+                    await vectors.merge_payload({"m": 1}, where=where)
+        stored = await db.vectors.get(["v0", "v1", "v2"])
+        assert [record.payload for record in stored.values()] == [{"n": 0}, {"n": 1}, {"n": 2}]
+
+
+@pytest.mark.parametrize("where", OF_SOME_ROWS, ids=count())
+async def test_a_filter_that_may_leave_rows_out_changes_what_it_matches(
+    dsn: str, where: Any
+) -> None:
+    async with Database.connect(dsn) as db:
+        rows = [{"id": f"v{i}", "embedding": [1.0] * 8, "payload": {"n": i}} for i in range(3)]
+        await db.vectors.upsert(rows)
+        matching = await db.vectors.count(where=where)
+        assert await db.vectors.merge_payload({"n": 7}, where=where) == matching
+        await db.vectors.upsert(rows)
+        assert await db.vectors.delete_where(where) == matching
+        assert await db.vectors.count() == 3 - matching
 
 
 async def test_a_filters_statement_is_built_once_for_its_shape(loaded: str) -> None:
