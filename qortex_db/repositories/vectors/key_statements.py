@@ -28,6 +28,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import MAX_STATEMENTS
+from qortex_db.repositories.vectors.payload_changes import changed_payload
 from qortex_db.repositories.vectors.row_shape import row_shape
 from qortex_db.repositories.vectors.written_columns import touched_columns, written_columns
 from qortex_db.types import Embedding, EncodedEmbeddings, SentJson
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.dml import ReturningInsert
 
     from qortex_db.repositories.vectors.namespaces import Scope
+    from qortex_db.repositories.vectors.payload_changes import Form
 
 Given: TypeAlias = Literal["all", "some"]
 """For which rows of a batch a column is given."""
@@ -74,10 +76,10 @@ class KeyStatements:
         return delete_in_key_order(self.table, self.scope, self.table.c.id == func.any(ids_array()))
 
     @functools.lru_cache(MAX_STATEMENTS)  # noqa: B019 - as below
-    def merge(self, removed: int) -> Update:
+    def merge(self, form: Form) -> Update:
         """Change the payloads of rows by their keys."""
         condition = self.table.c.id == func.any(ids_array())
-        return merge_in_key_order(self.table, self.scope, condition, removed)
+        return merge_in_key_order(self.table, self.scope, condition, form)
 
     @functools.lru_cache(MAX_STATEMENTS)  # noqa: B019 - bounded, and so are the instances
     def upsert(self, columns: GivenColumns) -> ReturningInsert[Any]:
@@ -166,16 +168,11 @@ def by_key(table: Table, scope: Scope) -> KeyStatements:
 
 
 def merge_in_key_order(
-    table: Table, scope: Scope, condition: ColumnElement[bool], removed: int
+    table: Table, scope: Scope, condition: ColumnElement[bool], form: Form
 ) -> Update:
-    """Take paths out of payloads, and put keys into them; an equal payload is left alone."""
+    """Take paths out of payloads, and put values into them; an equal payload is left alone."""
     keys = locked_in_key_order([table.c.id], condition, *scope.clauses)
-    payload: ColumnElement[Any] = table.c.payload
-    for i in range(removed):
-        path = cast(bindparam(f"row_path_{i}"), ARRAY(Text))
-        payload = payload.op("#-", return_type=JSONB())(path)
-    values = cast(bindparam("row_values", type_=Text), JSONB)
-    payload = payload.op("||", return_type=JSONB())(values)
+    payload = changed_payload(table.c.payload, form)
     changes: dict[str, Any] = touched_columns(table).values() | {"payload": payload}
     if "updated_at" in table.c:
         changes["updated_at"] = func.now()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from qortex_db import observability
 from qortex_db.errors import NOT_NULL_VIOLATION, ConflictError, InvalidInputError
@@ -15,6 +15,7 @@ from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.batches import Batch, Part
 from qortex_db.repositories.vectors.embedding_parts import EmbeddingColumn
 from qortex_db.repositories.vectors.key_statements import GIVEN, ID, IDS, VECS
+from qortex_db.repositories.vectors.payload_changes import PayloadChange
 from qortex_db.repositories.vectors.records import RecordInput, VectorRecord
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.repositories.vectors.written_columns import named_values
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from qortex_db.markers import Clear
     from qortex_db.repositories.vectors.written_columns import RecordPart
     from qortex_db.types import EmbeddingInput
-
-MAX_REMOVED: Final = 64
-"""The most paths that one `merge_payload` takes out."""
 
 
 class VectorWrites(TableBound):
@@ -167,8 +165,12 @@ class VectorWrites(TableBound):
         What is not described here is as of :meth:`search`.
 
         Args:
-            values: Keys and their new values; a nested object is replaced as a whole.
-            remove: Paths to take out before, as in a filter, at most `MAX_REMOVED`.
+            values: New values by their paths, as in a filter: `{"b.c": 2}` changes `c` in `b`, and
+                leaves the rest of `b`; `{"b": …}` replaces all of it. What is missing on the way is
+                made, and what is no object there is replaced by one; an element of an array is
+                named by its position.
+            remove: Paths to take out before; with values deeper than a key and the objects on their
+                way at most 64.
             ids: Of which vectors.
             where: Or of those that a filter matches; one that is true of every row by its form,
                 as `{}` is, is refused.
@@ -177,19 +179,12 @@ class VectorWrites(TableBound):
             How many rows were changed; those that would not change are left alone.
         """
         by_key = self._vectors.by_key
-        given = validation.check_payload({} if values is None else values, name="values")
-        if isinstance(remove, str):
-            raise InvalidInputError("remove is a str; pass a list of paths, even for one.")
-        paths = [self._vectors.steps(path, f"remove[{i}]") for i, path in enumerate(remove)]
-        if not (values or paths):
-            raise InvalidInputError("Nothing to change: pass values or remove.")
-        if len(paths) > MAX_REMOVED:
-            raise InvalidInputError(f"remove has {len(paths)} paths; at most {MAX_REMOVED} fit.")
+        if "payload" not in self._vectors.table.c:
+            raise InvalidInputError(f"The table {self._vectors.table.name} has no column payload.")
+        change = PayloadChange(values, remove)
         if (ids is None) is (where is None and where_document is None):
             raise InvalidInputError("Say of which vectors: by ids, or by where.")
-        params: dict[str, Any] = {f"row_path_{i}": list(path) for i, path in enumerate(paths)}
-        params["row_values"] = given
-        params |= by_key.touched.params()
+        params = change.params() | by_key.touched.params()
         if ids is None:
             narrowed = self._narrow_changes(
                 where,
@@ -197,10 +192,10 @@ class VectorWrites(TableBound):
                 "to change all, say so by an expression: Model.id.is_not(None)",
             )
             params |= values_of(narrowed)
-            statement = self._vectors.by_filter.merge(narrowed, len(paths))
+            statement = self._vectors.by_filter.merge(narrowed, change.form)
         else:
             params[IDS] = validation.check_ids(ids)
-            statement = by_key.merge(len(paths))
+            statement = by_key.merge(change.form)
         return (await self._vectors.run(statement, params)).rowcount
 
     async def delete(self, ids: Iterable[str]) -> int:
