@@ -30,8 +30,8 @@ _LIMITED: Final = """\
 WITH written AS ({sql})
 SELECT 1{rows} WHERE (SELECT pg_catalog.set_config('statement_timeout',
   CASE WHEN pg_catalog.current_setting('statement_timeout')::interval
-    BETWEEN interval '1 ms' AND ${n}::text::interval
-  THEN pg_catalog.current_setting('statement_timeout') ELSE ${n}::text END, true)) IS NOT NULL"""
+    BETWEEN interval '1 ms' AND {limit}::text::interval
+  THEN pg_catalog.current_setting('statement_timeout') ELSE {limit}::text END, true)) IS NOT NULL"""
 """For the rest of the transaction; a server that is stricter stays so."""
 
 
@@ -106,9 +106,8 @@ async def pipeline(driver: Any, compiled: Compiled, arguments: Iterable[list[Any
     limit: float | None = driver._config.command_timeout  # noqa: SLF001 - it has no public name
     sql, given = compiled.sql, iter(arguments)
     if limit is not None:
-        sql = _LIMITED.format(
-            sql=sql, rows=" FROM written" * compiled.returns_rows, n=compiled.size + 1
-        )
+        rows = " FROM written" if compiled.returns_rows else ""
+        sql = _LIMITED.format(sql=sql, rows=rows, limit=f"${compiled.size + 1}")
         said = f"{max(1, round(limit * 1_000))}ms"
         given = ([*each, said] for each in itertools.chain([[None] * compiled.size], given))
     sent = 0
