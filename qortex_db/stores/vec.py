@@ -145,7 +145,8 @@ class PgVectorIndex:
 
     async def size(self) -> int:
         """How many vectors there are."""
-        return await (await self._vectors()).count()
+        vectors = await self._vectors()
+        return await vectors.count(where=_table(self._table_name).c.vec.is_not(None))
 
     async def persist(self) -> None:
         """Nothing to do: what was added is stored."""
@@ -157,6 +158,8 @@ class PgVectorIndex:
         ids: list[str] = []
         embeddings: list[list[float]] = []
         async for record in (await self._vectors()).stream(batch_size=batch_size):
+            if record.embedding is None:  # a repository's, which may do without
+                continue
             ids.append(record.id)
             embeddings.append(np.asarray(record.embedding).tolist())
             if len(ids) == batch_size:

@@ -111,7 +111,12 @@ class Batch:
         for start in range(0, len(self.ids), self._size):
             part = slice(start, start + self._size)
             ids, told = self.ids[part], self._embeddings
-            embeddings = self._column.encoded(told.values[part], self._rows(told, part), ids)
+            embeddings = self._column.encoded(told.values[part])
+            if embeddings is None:
+                embeddings = [
+                    self._column.checked(value, f"embedding of {row_name(row, key)}")
+                    for value, row, key in self._named(told, part)
+                ]
             columns = [self._values(one, told, part) for one, told in self._columns]
             all_told = {one.column.name: told for one, told in self._columns}
             all_told[DEFAULT_VECTOR] = self._embeddings
@@ -122,17 +127,26 @@ class Batch:
             }
             yield Part(ids, embeddings, columns, given)
 
-    def _rows(self, told: Told, part: slice) -> list[int]:
-        return [self._first_row + place for place in told.places[part]]
+    def _named(self, told: Told, part: slice) -> Iterator[tuple[Any, int, str]]:
+        for value, place, key in zip(
+            told.values[part], told.places[part], self.ids[part], strict=True
+        ):
+            yield value, self._first_row + place, key
 
     def _values(self, written: WrittenColumn, told: Told, part: slice) -> list[Any]:
         values = told.values[part]
         if written.make is not None:  # what the model makes is sent as any value is
             values = [written.make() if value is MISSING else value for value in values]
-        sent = []
-        for value, row, key in zip(values, self._rows(told, part), self.ids[part], strict=True):
-            sent.append(None if value is MISSING else _sent(written, value, row, key))
-        return sent
+        what = _what(written)
+        try:
+            return [None if value is MISSING else written.sent(value, what) for value in values]
+        except InvalidInputError:
+            pass  # said anew with its row and id, whose names would cost more than the check
+        named = zip(values, self._named(told, part), strict=True)
+        return [
+            None if value is MISSING else _sent(written, value, row, key)
+            for value, (_, row, key) in named
+        ]
 
     def _check_outdone(self, said: RecordColumns) -> None:
         """What a later record replaces: by itself, it would have been refused as well."""
@@ -153,14 +167,13 @@ def _repeated(ids: Sequence[str], keys: Sequence[str]) -> dict[int, list[int]]:
     return {at: places[key] for at, key in enumerate(keys) if len(places[key]) > 1}
 
 
-def _sent(written: WrittenColumn, value: Any, row: int, key: str) -> Any:
+def _what(written: WrittenColumn) -> str:
     name = written.column.name
-    what = f"{written.part}[{name!r}]" if written.part in ("vectors", "attributes") else name
-    try:
-        return written.sent(value, what)
-    except InvalidInputError:
-        pass  # said anew with its row, whose name would cost more than the check
-    return written.sent(value, f"{what} of {row_name(row, key)}")
+    return f"{written.part}[{name!r}]" if written.part in ("vectors", "attributes") else name
+
+
+def _sent(written: WrittenColumn, value: Any, row: int, key: str) -> Any:
+    return written.sent(value, f"{_what(written)} of {row_name(row, key)}")
 
 
 def _given(ids: Sequence[str], values: Sequence[Any]) -> dict[str, int]:

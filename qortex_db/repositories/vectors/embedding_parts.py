@@ -14,14 +14,12 @@ import numpy as np
 from qortex_db import types
 from qortex_db.errors import InvalidInputError
 from qortex_db.markers import CLEAR
-from qortex_db.repositories.vectors.record_columns import row_name
 from qortex_db.repositories.vectors.written_columns import MISSING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
+_NONES: Final = {type(MISSING), type(CLEAR)}
 _PLAIN: Final = {np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16)}
 
 
@@ -41,27 +39,17 @@ class EmbeddingColumn:
     allow_zero: bool
     is_half: bool
 
-    def encoded(
-        self, values: list[Any], rows: Sequence[int], ids: Sequence[str]
-    ) -> list[bytes | None]:
-        """The embeddings of some rows; None where there is none.
-
-        Raises:
-            InvalidInputError: One was refused, named by its row and id.
-        """
-        present = [value for value in values if value is not MISSING and value is not CLEAR]
-        if present and (self.is_nullable or len(present) == len(values)):
-            matrix = self._plain_matrix(present)
-            if matrix is not None:
-                encoded = types.encode_many(matrix)
-                if len(present) == len(values):
-                    return list(encoded)
-                each = iter(encoded)
-                return [None if v is MISSING or v is CLEAR else next(each) for v in values]
-        return [
-            self.checked(value, f"embedding of {row_name(row, key)}")
-            for value, row, key in zip(values, rows, ids, strict=True)
-        ]
+    def encoded(self, values: list[Any]) -> list[bytes | None] | None:
+        """The embeddings of some rows, None where there is none; nothing at all where in doubt."""
+        if not _NONES & set(map(type, values)):
+            matrix = self._plain_matrix(values)
+            return None if matrix is None else list(types.encode_many(matrix))
+        present = [value for value in values if type(value) not in _NONES]
+        matrix = self._plain_matrix(present) if present and self.is_nullable else None
+        if matrix is None:
+            return None
+        encoded = iter(types.encode_many(matrix))
+        return [None if type(value) in _NONES else next(encoded) for value in values]
 
     def checked(self, value: Any, name: str) -> bytes | None:
         """One embedding.

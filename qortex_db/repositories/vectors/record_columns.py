@@ -117,7 +117,7 @@ class Told:
 
 def is_missing(values: Iterable[Any]) -> bool:
     """Whether some record says nothing."""
-    return any(value is MISSING for value in values)
+    return type(MISSING) in set(map(type, values))  # much faster than one by one
 
 
 def _check_mapping(item: object, name: str) -> None:
