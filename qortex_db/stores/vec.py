@@ -144,9 +144,8 @@ class PgVectorIndex:
         await (await self._vectors()).delete(ids)
 
     async def size(self) -> int:
-        """How many vectors there are."""
-        vectors = await self._vectors()
-        return await vectors.count(where=_table(self._table_name).c.vec.is_not(None))
+        """How many rows there are: those that a repository stored without a vector, too."""
+        return await (await self._vectors()).count()
 
     async def persist(self) -> None:
         """Nothing to do: what was added is stored."""

@@ -305,11 +305,10 @@ async def test_the_store_passes_by_rows_that_have_no_vector(dsn384: str) -> None
     async with Database.connect(dsn384) as db:
         await db.vectors.upsert([{"id": "a", "embedding": None}, {"id": "b", "embedding": _one()}])
         index = PgVectorIndex(db)
-        assert await index.size() == 1
         assert [ids async for ids, _ in index.iter_all()] == [["b"]]
         assert [key for key, _ in await index.search(_one(), threshold=-1.0)] == ["b"]
         await index.add(["a"], [_one()])
-        assert await index.size() == 2
+        assert [ids async for ids, _ in index.iter_all()] == [["a", "b"]]
 
 
 def _one() -> list[float]:
