@@ -98,7 +98,8 @@ async def pipeline(driver: Any, compiled: Compiled, arguments: Iterable[list[Any
     if rows of the batches before come in after that, and what is no Exception it swallows.
 
     Its time limit would be one for the whole batch. So each statement tells the server to limit the
-    next, the first of them without arguments: it writes nothing.
+    next, the first of them without arguments: it writes nothing, though a trigger FOR EACH
+    STATEMENT sees it.
 
     Raises:
         TimeoutError: A statement took longer than the connection's limit.

@@ -11,7 +11,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from factories import VectorRecordFactory, edges
-from qortex_db import Database, QueryTimeoutError, Settings
+from qortex_db import Database, QueryTimeoutError, Settings, migrations
 from support.roundtrips import counted
 
 if TYPE_CHECKING:
@@ -75,6 +75,18 @@ async def test_parts_that_are_each_in_time_are_so_together(
     async with opened(dsn384, lane) as db:
         await write(db, lane, VectorRecordFactory.build_batch(ROWS))
         assert await db.vectors.count() == ROWS
+
+
+async def test_each_server_limits_each_part(each_empty_dsn: str) -> None:
+    await migrations.upgrade(Settings(dsn=each_empty_dsn, dimensions=384))
+    records = VectorRecordFactory.build_batch(ROWS)
+    async with opened(each_empty_dsn, "own") as db:
+        await slow_rows(each_empty_dsn, "qortex_vectors", 0.01)
+        await db.vectors.upsert(records[:-1])
+        await slow_rows(each_empty_dsn, "qortex_vectors", 3, f"NEW.id = '{records[-1].id}'")
+        with pytest.raises(QueryTimeoutError):
+            await db.vectors.upsert(records)
+        assert await db.vectors.count() == ROWS - 1
 
 
 @LANES

@@ -20,6 +20,7 @@ from qortex_db import (
     Collection,
     Database,
     InvalidInputError,
+    NotFoundError,
     Settings,
     VectorMixin,
     VectorRecord,
@@ -165,6 +166,17 @@ async def test_what_has_no_vector_is_found_by_all_else(dsn384: str, lane: str) -
         page = await side.vectors.scroll(limit=1_000, with_embedding=True)
         assert [record.embedding is None for record in page.records] == [False, True] * COUNT
         assert (await side.vectors.facet("has", limit=5))[0].count == COUNT
+        for strategy in ("average", "best_score"):
+            for examples in (["v00000", "v00001"], ["v00001"]):
+                with pytest.raises(NotFoundError, match="1 of the examples"):
+                    await side.vectors.recommend(examples, strategy=strategy)  # type: ignore[arg-type]
+            with pytest.raises(NotFoundError, match="1 of the examples"):
+                await side.vectors.recommend(["v00000"], ["v00001"], strategy=strategy)  # type: ignore[arg-type]
+        similar = await side.vectors.recommend(["v00000"], limit=1_000)
+        assert len(similar) == COUNT - 1
+        probe = await side.vectors.recall_probe(sample=20, limit=5, ef_search=400)
+        assert probe.sample == 20
+        assert probe.recall > 0.9
         with pytest.raises(InvalidInputError, match="embedding"):
             await side.vectors.search(None)  # type: ignore[arg-type]
 
