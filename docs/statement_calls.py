@@ -76,6 +76,11 @@ class Base(DeclarativeBase):
     """The host's."""
 
 
+class Worded(VectorMixin, Base):
+    __tablename__ = "worded"
+    __collection__ = Collection(VectorSpec(DIMENSIONS), text="english")
+
+
 class Halved(VectorMixin, Base):
     __tablename__ = "halved"
     __collection__ = Collection(VectorSpec(DIMENSIONS, quantization="half"))
@@ -279,6 +284,11 @@ SEARCHES: Calls = {
         "by meaning and words": lambda v: v.hybrid_search(VECTOR, "desert"),
         "by meaning and words, by scores": lambda v: v.hybrid_search(VECTOR, "desert", alpha=0.5),
         "by words alone": lambda v: v.hybrid_search(None, "desert"),
+        "by meaning and all words": lambda v: v.hybrid_search(VECTOR, "desert", match="all"),
+        "by all words alone": lambda v: v.hybrid_search(None, "desert", match="all"),
+        "as a web search with an exclusion": lambda v: v.hybrid_search(
+            VECTOR, "desert -sand", match="websearch"
+        ),
         "by meaning alone": lambda v: v.hybrid_search(VECTOR),
         "with a filter": lambda v: v.hybrid_search(VECTOR, "desert", where=WHERE),
         "exact": lambda v: v.hybrid_search(VECTOR, "desert", exact=True),
@@ -327,6 +337,7 @@ WRITES: Calls = {
         DEFAULT: lambda v: v.ingest([_record("d")]),
         "after the first slow batch": _slowly,
     },
+    "fill_words": {DEFAULT: lambda v: v.fill_words()},
     "update": {
         "an embedding": lambda v: v.update("d", embedding=OTHER),
         "a payload": lambda v: v.update("d", **PAYLOAD),
@@ -630,6 +641,20 @@ SECTIONS = (
             **_only(SEARCHES, hybrid_search="by meaning and words"),
         },
         lambda db: _three(db.collection(Lists)),
+    ),
+    Section(
+        "Stored words",
+        "worded",
+        '`Collection(VectorSpec(8), text="english")`.',
+        lambda repositories: repositories.collection(Worded),
+        {
+            **_only(
+                SEARCHES,
+                hybrid_search=("by meaning and words", "by words alone", "by all words alone"),
+            ),
+            "count": {"by words": lambda v: v.count(where={"$text": "desert"})},
+        },
+        lambda db: _three(db.collection(Worded)),
     ),
     Section(
         "By l1",

@@ -99,7 +99,7 @@ NOT_NULL_VIOLATION: Final = "23502"
 """The SQLSTATE of a NULL in a column that takes none."""
 
 _QUOTED: Final = re.compile(r"""["«„“].*["»“”]""", re.DOTALL)
-_SCHEMA_STATES = {"42P01", "42703", "42704", "3F000"}
+_SCHEMA_STATES = {"42P01", "42703", "3F000"}
 _SERIALIZATION_STATES = {"40001", "40P01"}
 _UNAVAILABLE_STATES = {"57P01", "57P02", "57P03", "53300"}
 # asyncpg's own error for a connection that died between two protocol states.
@@ -175,6 +175,12 @@ def translate(error: BaseException) -> QortexDbError | None:
 
 def _by_sqlstate(state: str, error: BaseException) -> QortexDbError:
     message = _server_message(error, state)
+    if state == "42704":
+        return SchemaVersionError(
+            f"What the statement names is not there ({message}): {UPGRADE_HINT}, or name what is "
+            "there, as a text search configuration.",
+            sqlstate=state,
+        )
     if state in _SCHEMA_STATES:
         return SchemaVersionError(
             f"The schema is not there or not current ({message}): {UPGRADE_HINT}.", sqlstate=state

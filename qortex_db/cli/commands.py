@@ -22,6 +22,7 @@ from qortex_db.cli.shell import (
     err,
     fail,
     group,
+    opened,
     out,
     print_json,
     reached,
@@ -213,6 +214,29 @@ def rebuild(
     )
     for one in rebuilt:
         out.print(render.rebuilt(one), soft_wrap=True, highlight=False)
+
+
+@app.command()
+def fill_words(
+    *,
+    batch_size: Annotated[int, typer.Option(help="Rows of a transaction.")] = 1_000,
+    embedded: Embedded = False,
+) -> None:
+    """Store the words of documents that lack them: of old rows, and of what others wrote.
+
+    The table stays in use. Whatever it is interrupted by, running it again goes on.
+    """
+
+    async def fill() -> int:
+        async with opened(embedded=embedded) as db:
+            total = await db.vectors.count()
+            with err.status("") as line:
+                return await db.vectors.fill_words(
+                    batch_size=batch_size,
+                    on_progress=lambda done: line.update(f"{done:,} of {total:,} rows"),
+                )
+
+    out.print(f"{run(fill()):,} rows have their words now.", highlight=False)
 
 
 @app.command()

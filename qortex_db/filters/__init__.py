@@ -3,13 +3,11 @@
 from qortex_db.filters.fields import read_path
 from qortex_db.filters.payload_indexes import Kind, payload_index
 from qortex_db.filters.reader import Filter, Where, read_filter, values_of, with_document
-from qortex_db.filters.text_operators import check_query
 
 __all__ = [
     "Filter",
     "Kind",
     "Where",
-    "check_query",
     "payload_index",
     "read_filter",
     "read_path",

@@ -30,14 +30,15 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db.filters.expressions import Constant
-from qortex_db.filters.fields import Field, words
+from qortex_db.filters.fields import Field
+from qortex_db.filters.full_text import document_words, is_found, web_tsquery, words
 from qortex_db.filters.instants import instant
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Table
     from sqlalchemy.types import TypeEngine
 
-    from qortex_db.filters.fields import Path
+    from qortex_db.filters.fields import Field, Path
 
 Shape: TypeAlias = tuple[Any, ...]
 """A filter without its values: a condition, its path and constants; or "and", "or", "not" and
@@ -143,14 +144,12 @@ def ilike(field: Field, bind: Bind) -> ColumnElement[bool]:
     return field.string.op("ILIKE", is_comparison=True)(bind(Text()))
 
 
-def matches(field: Field, bind: Bind, language: str) -> ColumnElement[bool]:
-    query = func.websearch_to_tsquery(Constant(language), bind(Text()))
-    return words(field.string, language).op("@@", is_comparison=True)(query)
+def matches(field: Field, bind: Bind, configuration: str) -> ColumnElement[bool]:
+    return is_found(words(field.string, configuration), web_tsquery(configuration, bind(Text())))
 
 
-def document_matches(table: Table, bind: Bind, language: str) -> ColumnElement[bool]:
-    query = func.websearch_to_tsquery(Constant(language), bind(Text()))
-    return words(table.c.document, language).op("@@", is_comparison=True)(query)
+def document_matches(table: Table, bind: Bind, configuration: str) -> ColumnElement[bool]:
+    return is_found(document_words(table, configuration), web_tsquery(configuration, bind(Text())))
 
 
 def document_contains(table: Table, bind: Bind) -> ColumnElement[bool]:

@@ -52,6 +52,17 @@ def _quoted(text: str) -> str:
     return f"'{text}'" if escaped == text else f"E'{escaped}'"
 
 
+class Readable(Constant):
+    """A constant with nothing in it to be escaped."""
+
+    inherit_cache = True
+
+
+@compiles(Readable)
+def _compile_readable(element: Readable, _: SQLCompiler, **__: object) -> str:
+    return f"'{element.value}'"
+
+
 class ShownCase(Case[Any]):
     """A CASE written as the server shows it, line breaks included.
 

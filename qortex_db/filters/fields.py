@@ -22,7 +22,7 @@ from qortex_db.filters.expressions import Constant, ShownCase
 from qortex_db.filters.instants import instant
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, FromClause, Table
+    from sqlalchemy import ColumnElement, FromClause
     from sqlalchemy.sql.selectable import LateralFromClause
 
 MAX_PATH_CHARS: Final = 256
@@ -30,19 +30,6 @@ MAX_PATH_CHARS: Final = 256
 MAX_INDEXED_CHARS: Final = 200
 """How much of a string the keyword index holds: an entry of a B-tree has to stay below 2,704 bytes,
 or the row could not be inserted. Comparing with a shorter value needs no more than that."""
-TEXT_LANGUAGE: Final = "qortex_db_text_language"
-"""The key of `Table.info` under which a table says it."""
-MAX_SEARCHED_CHARS: Final = 100_000
-"""How much of a string $text looks at: a tsvector has to stay below 1 MB."""
-# fmt: off
-LANGUAGES: Final = frozenset((
-    "simple", "arabic", "armenian", "basque", "catalan", "danish", "dutch", "english", "finnish",
-    "french", "german", "greek", "hindi", "hungarian", "indonesian", "irish", "italian",
-    "lithuanian", "nepali", "norwegian", "portuguese", "romanian", "russian", "serbian", "spanish",
-    "swedish", "tamil", "turkish", "yiddish",
-))
-# fmt: on
-"""PostgreSQL's own text search configurations."""
 
 # Python's own reading of a step has to be strtol's, by which the server tells a position.
 _POSITION = re.compile(r"[ \t\n\v\f\r]*[+-]?[0-9]+")
@@ -168,24 +155,3 @@ class Field:
         itself = ShownCase((self.json.is_not(None), func.jsonb_build_array(self.json)))
         elements = func.jsonb_array_elements(func.coalesce(self.elements, itself))
         return elements.table_valued(column("value", JSONB())).lateral(name)
-
-
-def words(text: ColumnElement[Any], language: str) -> ColumnElement[Any]:
-    """The tsvector of a text in one of `LANGUAGES`: what $text searches and its index holds."""
-    beginning = func.left(text, Constant(MAX_SEARCHED_CHARS))
-    return func.to_tsvector(Constant(language), beginning)
-
-
-def text_language(table: Table) -> str:
-    """The configuration that a table's documents are read by."""
-    language: str = table.info.get(TEXT_LANGUAGE, "simple")
-    return language
-
-
-def check_language(language: object, at: str) -> str:
-    if not isinstance(language, str) or language not in LANGUAGES:
-        raise InvalidInputError(
-            f"{at} is no text search configuration of PostgreSQL's own; pass one of: "
-            f"{', '.join(sorted(LANGUAGES))}."
-        )
-    return language

@@ -9,14 +9,8 @@ from sqlalchemy import Index
 from sqlalchemy.sql.elements import Grouping
 
 from qortex_db.errors import InvalidInputError
-from qortex_db.filters.fields import (
-    TEXT_LANGUAGE,
-    Field,
-    Path,
-    check_language,
-    read_path,
-    words,
-)
+from qortex_db.filters.fields import Field, Path, read_path
+from qortex_db.filters.full_text import TEXT_CONFIGURATION, check_configuration, words
 from qortex_db.names import MAX_NAME_BYTES, index_name, is_plain
 
 if TYPE_CHECKING:
@@ -51,7 +45,7 @@ def payload_index(
         raise InvalidInputError(
             f"kind is no kind of index; pass one of {', '.join(get_args(Kind))}."
         )
-    check_language(language, "language")
+    check_configuration(language, "language")
     if (kind in ("containment", "document")) != (path == ""):
         raise InvalidInputError(
             f"An index of kind {kind} is on {'the whole' if path else 'a'} path: pass "
@@ -68,7 +62,7 @@ def payload_index(
             info=info,
         )
     if kind == "document":
-        table.info[TEXT_LANGUAGE] = language
+        table.info[TEXT_CONFIGURATION] = language
         vector = words(table.c.document, language)
         return Index(name, Grouping(vector), postgresql_using="gin", info=info)
     field = Field(table, read_path(path).steps)

@@ -65,6 +65,11 @@ class Filter:
         """Whether it is true of every row by its form, as an empty one is."""
         return _truth(self._shape) is True
 
+    @functools.cached_property
+    def has_words(self) -> bool:
+        """Whether a $text is in it: without an index, a text is parsed for each row."""
+        return _has(self._shape, (conditions.matches, conditions.document_matches))
+
     def __repr__(self) -> str:
         """Without values."""
         return f"Filter({len(self.params)} parameters)"
@@ -246,6 +251,13 @@ def _truth(shape: Shape) -> bool | None:
 _CONSTANTS: Final[dict[type, bool]] = {True_: True, False_: False}
 # Conditions that are the same where their paths are.
 _WITHOUT_VALUES: Final = (conditions.exists, conditions.is_null)
+
+
+def _has(shape: Shape, wanted: tuple[object, ...]) -> bool:
+    return any(
+        part in wanted if callable(part) else isinstance(part, tuple) and _has(part, wanted)
+        for part in shape
+    )
 
 
 def _render(shape: Shape, table: Table, numbers: Iterator[int]) -> ColumnElement[bool]:

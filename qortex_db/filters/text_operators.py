@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import conditions
-from qortex_db.filters.fields import MAX_INDEXED_CHARS, check_language, text_language
+from qortex_db.filters.fields import MAX_INDEXED_CHARS
+from qortex_db.filters.full_text import (
+    check_configuration,
+    read_terms,
+    text_configuration,
+    web_query,
+)
 from qortex_db.filters.values import as_string
 
 if TYPE_CHECKING:
@@ -16,10 +21,6 @@ if TYPE_CHECKING:
 
     from qortex_db.filters.conditions import Shape
     from qortex_db.filters.fields import Path
-
-# The server refuses a query with 32 negations in a row.
-_MAX_DASHES: Final = 16
-_GAPS: Final = re.compile(r"\W+")
 
 
 def _pattern(value: object, at: str) -> str:
@@ -48,37 +49,35 @@ def ilike(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape
     return conditions.ilike, path
 
 
-def check_query(value: object, at: str) -> str:
-    """A text that `websearch_to_tsquery` can read."""
-    query = as_string(value, at)
-    if any(gap.count("-") > _MAX_DASHES for gap in _GAPS.findall(query)):
-        raise InvalidInputError(f"{at} has more than {_MAX_DASHES} dashes between two words.")
-    return query
+def _query(value: object, at: str) -> str:
+    """A text as `websearch_to_tsquery` is given it."""
+    return web_query(read_terms(as_string(value, at)))
 
 
-def _search(value: object, at: str, language: str = "simple") -> tuple[str, str]:
+def _search(value: object, at: str, configuration: str = "simple") -> tuple[str, str]:
     if not isinstance(value, Mapping):
-        return check_query(value, at), language
+        return _query(value, at), configuration
     if not {"$search"} <= value.keys() <= {"$search", "$language"}:
         raise InvalidInputError(f"{at} takes a string, or a dict of $search and $language.")
-    language = check_language(value.get("$language", language), f"{at}['$language']")
-    return check_query(value["$search"], f"{at}['$search']"), language
+    if "$language" in value:
+        configuration = check_configuration(value["$language"], f"{at}['$language']")
+    return _query(value["$search"], f"{at}['$search']"), configuration
 
 
 def text(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
     """A string in which words are found."""
-    query, language = _search(value, at)
+    query, configuration = _search(value, at)
     values.append(query)
-    return conditions.matches, path, language
+    return conditions.matches, path, configuration
 
 
 def document_text(table: Table, value: Any, at: str, values: list[Any]) -> Shape:
     """The same of the row's document."""
     if "document" not in table.c:
         raise InvalidInputError(f"{at} needs a column document, which the table lacks.")
-    query, language = _search(value, at, text_language(table))
+    query, configuration = _search(value, at, text_configuration(table))
     values.append(query)
-    return conditions.document_matches, None, language
+    return conditions.document_matches, None, configuration
 
 
 def document_contains(table: Table, value: Any, at: str, values: list[Any]) -> Shape:

@@ -9,7 +9,8 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Index, Table, inspect, text
+from sqlalchemy import Computed, Index, Table, inspect, text
+from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import MappedColumn, mapped_column
 from sqlalchemy.sql.elements import Grouping
 
@@ -17,7 +18,14 @@ from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import payload_index
 from qortex_db.filters.expressions import Constant
-from qortex_db.filters.fields import TEXT_LANGUAGE, check_language
+from qortex_db.filters.full_text import (
+    ARE_WORDS,
+    STORED_WORDS,
+    TEXT_CONFIGURATION,
+    check_configuration,
+    stored_words,
+    words_sql,
+)
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, HNSW, IndexSpec, VectorSpec
 from qortex_db.names import hashed, index_name, is_plain
 
@@ -38,6 +46,8 @@ class Collection:
     Args:
         vector: The vector of each row, in the column `vec`. None where the table says no more.
         language: Of the full text in `document`, a text search configuration; None for no index.
+        text: The same, with the words stored in a column of their own, `document_words`, which
+            ranks many documents several times as fast; then `language` says nothing.
         payload_index: Whether one index serves filters on any key of the payload.
         namespace: The column that tells tenants apart; it is added unless the model has it.
         namespace_in_key: Whether an id may come again in another namespace.
@@ -50,6 +60,7 @@ class Collection:
     vector: VectorSpec
     _: KW_ONLY
     language: str | None = "simple"
+    text: str | None = None
     payload_index: bool = True
     namespace: str | None = None
     namespace_in_key: bool = False
@@ -64,7 +75,9 @@ class Collection:
                 "sparse one beside it, by vector_column."
             )
         if self.language is not None:
-            check_language(self.language, "language")
+            check_configuration(self.language, "language")
+        if self.text is not None:
+            check_configuration(self.text, "text")
         if self.namespace in _OWN:
             raise InvalidInputError(f"namespace can't be the column {self.namespace}.")
         if self.namespace_in_key and self.namespace is None:
@@ -93,6 +106,19 @@ def vector_column(spec: VectorSpec, name: str | None = None) -> MappedColumn[Any
     if name is None:
         return mapped_column(spec.type, info=info)
     return mapped_column(name, spec.type, info=info)
+
+
+def words_column(configuration: str) -> MappedColumn[Any]:
+    """The words of `document`, which the server keeps; left out of what entities load."""
+    computed = Computed(words_sql("document", configuration), persisted=True)
+    return mapped_column(
+        STORED_WORDS,
+        TSVECTOR,
+        computed,
+        deferred=True,
+        info={ARE_WORDS: True},
+        comment="The words of the document, to be searched",
+    )
 
 
 def vector_index(
@@ -127,7 +153,7 @@ def collection_of(table: Table) -> Collection:
         return declared
     column = table.c.get(DEFAULT_VECTOR)
     spec = VectorSpec(getattr(getattr(column, "type", None), "dimensions", None))
-    language = table.info.get(TEXT_LANGUAGE, "simple")
+    language = table.info.get(TEXT_CONFIGURATION, "simple")
     return _resolved(table, Collection(spec, language=language))
 
 
@@ -142,7 +168,16 @@ def declare(table: Table, collection: Collection) -> None:
                 _declare_large(table, spec, table.c[collection.namespace or ""], large)
     if collection.payload_index:
         payload_index(table, "", "containment")
-    if collection.language is not None:
+    if collection.text is not None:
+        if stored_words(table) is None:
+            raise InvalidInputError(
+                f"{table.name} has a column {STORED_WORDS} of its own, or no VectorMixin: text= "
+                "can't add one. Call yours otherwise, or leave text= out."
+            )
+        table.info[TEXT_CONFIGURATION] = collection.text
+        name = index_name(f"ix_{table.name}_{STORED_WORDS}")
+        Index(name, table.c[STORED_WORDS], postgresql_using="gin")
+    elif collection.language is not None:
         payload_index(table, "", "document", language=collection.language)
     if collection.namespace is not None and not collection.namespace_in_key:
         name = index_name(f"ix_{table.name}_{collection.namespace}")
@@ -156,6 +191,8 @@ def _resolved(table: Table, collection: Collection) -> Collection:
         if isinstance(spec, VectorSpec) and column.name != DEFAULT_VECTOR:
             vectors[column.name] = replace(spec, column=column.name)
     own = _OWN | vectors.keys() | {collection.namespace}
+    if stored_words(table) is not None:
+        own |= {STORED_WORDS}
     return replace(
         collection,
         vectors=MappingProxyType(vectors),

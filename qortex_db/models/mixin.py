@@ -12,7 +12,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
 from qortex_db.errors import InvalidInputError
-from qortex_db.models.collection import Collection, declare
+from qortex_db.filters.full_text import STORED_WORDS
+from qortex_db.models.collection import Collection, declare, words_column
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 
 _NOW = text("now()")
@@ -57,6 +58,18 @@ class VectorMixin:
         return mapped_column(
             Text, sort_order=-1, comment="The text that the embedding was computed from"
         )
+
+    @declared_attr
+    def document_words(cls: Any) -> Mapped[str | None]:  # noqa: N805
+        own = vars(cls).get("__annotations__", {})
+        if STORED_WORDS in own:  # SQLAlchemy would take this one in its place
+            raise InvalidInputError(
+                f"{cls.__name__}.{STORED_WORDS} needs a value: write = mapped_column()."
+            )
+        text = getattr(getattr(cls, "__collection__", None), "text", None)
+        if text is None:  # then SQLAlchemy maps nothing
+            return None  # type: ignore[return-value]
+        return words_column(text)
 
     @declared_attr
     def created_at(cls: Any) -> Mapped[datetime | None]:  # noqa: N805

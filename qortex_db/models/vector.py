@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import DateTime, Index, Text, text
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import DateTime, Index, Text, TypeDecorator, text, type_coerce
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
+from sqlalchemy.orm import Mapped, mapped_column, validates
 
 from qortex_db.filters import payload_index
+from qortex_db.filters.full_text import ARE_WORDS, words
 from qortex_db.models.base import Base
 from qortex_db.types import Embedding
+
+if TYPE_CHECKING:
+    from sqlalchemy import BindParameter, ColumnElement
+    from sqlalchemy.engine.default import DefaultExecutionContext
+
+LANGUAGE: Final = "english"
+"""The text search configuration of the documents."""
+
+
+class _Words(TypeDecorator[str]):
+    """A tsvector that is written as the text that it is made of."""
+
+    impl = TSVECTOR
+    cache_ok = True
+
+    def bind_expression(self, bindparam: BindParameter[str]) -> ColumnElement[Any]:
+        return words(type_coerce(bindparam, Text()), LANGUAGE)
+
+
+def _document(context: DefaultExecutionContext) -> str | None:
+    parameters = context.get_current_parameters()  # type: ignore[no-untyped-call]
+    document: str | None = parameters.get("document")
+    return document
 
 
 class QortexVector(Base):
@@ -44,6 +68,13 @@ class QortexVector(Base):
     document: Mapped[str | None] = mapped_column(
         Text, comment="The text that the embedding was computed from"
     )
+    document_words: Mapped[str | None] = mapped_column(
+        _Words,
+        default=_document,
+        deferred=True,
+        info={ARE_WORDS: True},
+        comment="The words of the document, to rank it by; kept by what qortex-db writes",
+    )
     created_at: Mapped[datetime | None] = mapped_column(
         DateTime(timezone=True), server_default=text("now()"), comment="When the row was inserted"
     )
@@ -53,7 +84,12 @@ class QortexVector(Base):
         comment="When the row last changed; unchanged rows are left alone",
     )
 
+    @validates("document")
+    def _keep_words(self, _: str, document: str | None) -> str | None:
+        self.document_words = document
+        return document
+
 
 _TABLE: Any = QortexVector.__table__
 payload_index(_TABLE, "", "containment", name="ix_qortex_vectors_payload")
-payload_index(_TABLE, "", "document", language="english", name="ix_qortex_vectors_document")
+payload_index(_TABLE, "", "document", language=LANGUAGE, name="ix_qortex_vectors_words")

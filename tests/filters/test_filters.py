@@ -496,7 +496,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "$text with more": ({"a": {"$text": {"$search": "x", "$case": 1}}}, r"\$search"),
     "$text in no language": (
         {"a": {"$text": {"$search": "x", "$language": "english'); DROP TABLE notes --"}}},
-        r"\['\$language'\] is no text search configuration",
+        r"\['\$language'\] is no name of a text search configuration",
     ),
     "$text of the document as a list": ({"$text": []}, r"where\['\$text'\] is a list"),
     "$geo without a radius": ({"a": {"$geo": {"lat": 1, "lon": 2}}}, "radius_m"),

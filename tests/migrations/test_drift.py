@@ -75,8 +75,11 @@ def _key(definition: str) -> str:
     return f"ALTER TABLE {FACTORS} DROP CONSTRAINT {name}, ADD CONSTRAINT {name} {definition}"
 
 
-WORDS = f"index ix_{VEC}_document"
-GIN_WORDS = "USING gin (to_tsvector('english'::regconfig, \"left\"({}, 100000)))"
+WORDS = f"index ix_{VEC}_words"
+GIN_WORDS = (
+    "USING gin (to_tsvector('english'::regconfig, "
+    "translate(\"left\"({}, 100000), '/.-@<&+~'::text, ' '::text)))"
+)
 INDEX, PK = f"index ix_{VEC}_vec", f"constraint pk_{FACTORS}"
 CONTEXT = "index idx_learning_arm_states_context"
 

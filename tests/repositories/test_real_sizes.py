@@ -66,6 +66,7 @@ from qortex_db.repositories.interoception import edges as edges_module
 from qortex_db.repositories.vectors import batches
 from support import fusion
 from support.catalogue import execute as execute_at
+from support.full_text import WORDS
 from support.servers import execute
 
 if TYPE_CHECKING:
@@ -468,16 +469,15 @@ async def test_groups_have_the_best_of_each_value(stored: Repositories) -> None:
 async def test_meaning_and_words_are_fused_by_their_ranks(stored: Repositories) -> None:
     words = "file or path or name or return"
     query = (
-        "SELECT id, ts_rank_cd(to_tsvector('english', document), q) "
-        "FROM qortex_vectors, websearch_to_tsquery('english', :words) q "
-        "WHERE to_tsvector('english', document) @@ q"
+        "SELECT id, ts_rank_cd(d, q) FROM qortex_vectors, "
+        f"{WORDS} d, websearch_to_tsquery('english', :words) q WHERE d @@ q"
     )
     lexical = dict((await stored.executor.run(text(query), {"words": words})).rows)
     near = {key: round(score, 6) for key, score in cosines(QUESTIONS[0]).items()}
     total = fusion.by_ranks([near, lexical], [150, 150], [1, 1], similar=near)
     assert len(lexical) > 150
     hits = await stored.vectors.hybrid_search(
-        QUESTIONS[0], words, limit=200, branch_limit=150, exact=True
+        QUESTIONS[0], words, limit=200, branch_limit=150, exact=True, match="websearch"
     )
     right = fusion.best(total, 200, near)
     assert [hit.id for hit in hits] == right

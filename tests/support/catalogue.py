@@ -81,6 +81,7 @@ BASELINE = {
 LATER = {  # what the revisions after the baseline add
     "qortex_vectors.payload jsonb not null default '{}'::jsonb",
     "qortex_vectors.document text",
+    "qortex_vectors.document_words tsvector",
     "qortex_vectors.created_at timestamp with time zone default now()",
     "qortex_vectors.updated_at timestamp with time zone default now()",
     (
@@ -88,8 +89,9 @@ LATER = {  # what the revisions after the baseline add
         "USING gin (payload jsonb_path_ops)"
     ),
     (
-        "CREATE INDEX ix_qortex_vectors_document ON public.qortex_vectors "
-        "USING gin (to_tsvector('english'::regconfig, \"left\"(document, 100000)))"
+        "CREATE INDEX ix_qortex_vectors_words ON public.qortex_vectors "
+        "USING gin (to_tsvector('english'::regconfig, "
+        "translate(\"left\"(document, 100000), '/.-@<&+~'::text, '        '::text)))"
     ),
     "qortex_embedding_cache.text_hash bytea not null",
     "qortex_embedding_cache.model text not null",

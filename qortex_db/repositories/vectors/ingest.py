@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from qortex_db import observability
 from qortex_db.errors import InvalidInputError, QortexDbError
+from qortex_db.filters.full_text import is_whole, stored_words
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.distinct_ids import DistinctIds
 from qortex_db.repositories.vectors.records import (
@@ -108,6 +109,38 @@ class VectorIngest(VectorWrites):
                     "ingest_rejected", table=table, rows=aside.count, read=done
                 )
             return await asyncio.to_thread(ids.count)
+
+    async def fill_words(
+        self, *, batch_size: int = 1_000, on_progress: Callable[[int], object] | None = None
+    ) -> int:
+        """Store the words of documents that lack them: of old rows, and of what others wrote.
+
+        By itself each batch is its own transaction: it can be stopped, and run again. A row that
+        is changed is written anew, with its entries in the indexes.
+
+        Args:
+            batch_size: Rows that are read, and locked, at a time.
+            on_progress: Called, and awaited if need be, with the rows read so far.
+
+        Returns:
+            How many rows were changed; none where the server itself keeps the words.
+        """
+        size = validation.check_limit(batch_size, MAX_BATCH_SIZE, name="batch_size")
+        table = self._vectors.table
+        if stored_words(table) is None or is_whole(table):
+            return 0
+        read = filled = 0
+        last: str | None = ""
+        while last is not None:
+            params = {"after": last, "hits": size}
+            last, rows, changed = (await self._vectors.run(self._vectors.by_key.fill, params)).rows[
+                0
+            ]
+            read += rows
+            filled += changed
+            if rows and on_progress is not None and isawaitable(outcome := on_progress(read)):
+                await outcome
+        return filled
 
     async def _store_whole(self, records: list[RecordInput], done: int, size: int) -> list[str]:
         try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from sqlalchemy import (
     ARRAY,
+    Integer,
     Text,
     bindparam,
     case,
@@ -25,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
+from qortex_db.filters.full_text import kept_words
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import MAX_STATEMENTS
@@ -34,7 +36,7 @@ from qortex_db.repositories.vectors.written_columns import touched_columns, writ
 from qortex_db.types import Embedding, EncodedEmbeddings, SentJson
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Delete, Table, Update
+    from sqlalchemy import ColumnElement, Delete, Select, Table, Update
     from sqlalchemy.sql.dml import ReturningInsert
 
     from qortex_db.repositories.vectors.namespaces import Scope
@@ -75,6 +77,11 @@ class KeyStatements:
         """Remove rows by their keys."""
         return delete_in_key_order(self.table, self.scope, self.table.c.id == func.any(ids_array()))
 
+    @functools.cached_property
+    def fill(self) -> Select[Any]:
+        """Store the words of the documents after a key."""
+        return fill_in_key_order(self.table, self.scope)
+
     @functools.lru_cache(MAX_STATEMENTS)  # noqa: B019 - as below
     def merge(self, form: Form) -> Update:
         """Change the payloads of rows by their keys."""
@@ -103,25 +110,26 @@ class KeyStatements:
                 values[name] = case(
                     (given[name].has_key(row[0]), values[name]), else_=written.default
                 )
+        kept = kept_words(table, values["document"]) if "document" in used else {}
         if space is not None:
             values[space.name] = self.scope.value
+        values |= kept
         statement = insert(table).from_select(
             list(values), select(*values.values()), include_defaults=False
         )
         new: Any = statement.excluded
         wanted: dict[str, Any] = {}
         for name in (DEFAULT_VECTOR, *used):
-            wanted[name] = new[name]
-            if name in given:
-                # An object's keys are found by bisection; `= ANY` would scan for each row.
-                wanted[name] = case((given[name].has_key(new.id), new[name]), else_=table.c[name])
+            wanted[name] = _where_given(given.get(name), new, name, table.c[name])
         changed = tuple_(*self._comparable(table.c, wanted)).is_distinct_from(
             tuple_(*self._comparable(wanted, wanted))
         )
         changes = self.touched.values(used) | wanted
+        for name in kept:
+            changes[name] = _where_given(given.get("document"), new, name, table.c[name])
         for name, value in self.touched.values().items():
             if name in given:
-                changes[name] = case((given[name].has_key(new.id), new[name]), else_=value)
+                changes[name] = _where_given(given[name], new, name, value)
         # Writing back an equal vector that lies in TOAST would cost an index entry.
         vec = wanted[DEFAULT_VECTOR]
         changes["vec"] = case((table.c.vec.is_distinct_from(vec), vec), else_=table.c.vec)
@@ -155,16 +163,48 @@ class KeyStatements:
                 if name == "vec"
                 else self.written[name].single(parameter)
             )
+        if "document" in names:
+            values |= kept_words(table, values["document"])
         if "updated_at" in table.c:
             values["updated_at"] = func.now()
         key = table.c.id == bindparam(ID)
         return update(table).where(key, *self.scope.clauses).values(values)
 
 
+def _where_given(
+    given: ColumnElement[Any] | None, new: Any, name: str, old: ColumnElement[Any]
+) -> ColumnElement[Any]:
+    """A row's new value, where only some rows of a batch give one."""
+    if given is None:
+        return new[name]  # type: ignore[no-any-return]
+    # An object's keys are found by bisection; `= ANY` would scan for each row.
+    return case((given.has_key(new.id), new[name]), else_=old)
+
+
 @functools.lru_cache(MAX_STATEMENTS)
 def by_key(table: Table, scope: Scope) -> KeyStatements:
     """The statements by key over a table, the same object at every call."""
     return KeyStatements(table, scope)
+
+
+def fill_in_key_order(table: Table, scope: Scope) -> Select[Any]:
+    """Store the words of documents where they are not: the last key, rows read and rows filled."""
+    key = table.c.id
+    page = (
+        select(key)
+        .where(key > bindparam("after", type_=Text), *scope.clauses)
+        .order_by(key)
+        .limit(bindparam("hits", type_=Integer))
+        .cte("page")
+        .prefix_with("MATERIALIZED")
+    )
+    keys = locked_in_key_order([key], key.in_(select(page.c.id)), *scope.clauses)
+    kept = kept_words(table, table.c.document)
+    changed = [table.c[name].is_distinct_from(value) for name, value in kept.items()]
+    change = update(table).where(key == keys.c.id, *scope.clauses, *changed).values(kept)
+    filled = change.returning(key).cte("filled")
+    count = select(func.count()).select_from(filled).scalar_subquery()
+    return select(func.max(page.c.id), func.count(), count).select_from(page)
 
 
 def merge_in_key_order(

@@ -290,6 +290,28 @@ async def test_a_vector_more_comes_with_its_column_in_one_transaction(empty_dsn:
     assert await indexes(empty_dsn) == before
 
 
+async def test_stored_words_come_with_their_column_and_index(empty_dsn: str) -> None:
+    await have(empty_dsn, model())
+    before = await indexes(empty_dsn)
+    for text_of, declared in (("english", "english"), ("pg_catalog.german", "german")):
+        new = model(Collection(VectorSpec(3), text=text_of))
+        revision = await autogenerate(empty_dsn, new)
+        assert [line.split("(")[0] for line in revision.lines] == [
+            "op.drop_payload_index",
+            "op.add_column",
+            "op.create_index",
+        ]
+        assert f"'{text_of}'::regconfig" in revision.upgrade.replace("\\'", "'")
+        await run(empty_dsn, revision)
+        if text_of == declared:
+            assert (await autogenerate(empty_dsn, new)).differences == []
+        await execute(empty_dsn, "UPDATE notes SET document = '/etc/nginx.conf' WHERE id = '1'")
+        words = "SELECT document_words::text FROM notes WHERE document IS NOT NULL"
+        assert await rows(empty_dsn, words) == ["'conf':3 'etc':1 'nginx':2"]
+        await run(empty_dsn, revision, "downgrade")
+        assert await indexes(empty_dsn) == before
+
+
 async def test_other_dimensions_and_storage_alter_the_column_between_drop_and_create(
     empty_dsn: str,
 ) -> None:

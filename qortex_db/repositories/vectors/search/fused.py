@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from qortex_db.errors import InvalidInputError
-from qortex_db.filters import check_query
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
@@ -21,6 +20,7 @@ from qortex_db.repositories.vectors.search.fused_statements import (
 )
 from qortex_db.repositories.vectors.search.index_settings import BRANCH_LIMIT, MAX_QUERIES, approach
 from qortex_db.repositories.vectors.search.statements import search_statements
+from qortex_db.repositories.vectors.search.text_queries import TextMatch, read_text
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.types import EmbeddingInput, SparseVector
 
@@ -54,6 +54,7 @@ class FusedSearches(TableBound):
         branch_limit: int | Mapping[BranchName, int] | None = None,
         using: str | None = None,
         sparse_using: str | None = None,
+        match: TextMatch = "any",
         exact: bool = False,
         with_payload: bool = True,
         with_embedding: bool = False,
@@ -69,8 +70,7 @@ class FusedSearches(TableBound):
 
         Args:
             embedding: The branch "dense".
-            text: Words, "phrases", -exclusions and `or`, as `websearch_to_tsquery` reads them; at
-                most 1,000 characters: the branch "text".
+            text: The branch "text": of any form and length.
             sparse: For a sparse vector of the collection: the branch "sparse". By cosine and inner
                 product it finds only what is similar at all.
             limit: 1 to `MAX_LIMIT`.
@@ -81,6 +81,10 @@ class FusedSearches(TableBound):
             branch_limit: How many each branch brings in, or a mapping by name; by default 100, or
                 the limit if larger.
             sparse_using: The name of the sparse vector, where the collection has several.
+            match: "any" of the words of the text: documents with more and with rarer ones are
+                better. "all" of them; "phrase", one after the other; or "websearch": words,
+                "phrases", `or`, and -exclusions, which are left out of the whole answer. The first
+                64 words count; a websearch has at most 1,000 characters.
             exact: Compare the embeddings with every row.
 
         Returns:
@@ -96,6 +100,7 @@ class FusedSearches(TableBound):
                 "sparse_using names a vector, but there is no sparse embedding."
             )
         beside = _sparse_vector(vectors, sparse_using) if sparse is not None else None
+        asked = read_text("" if text is None else text, match)
         given = {"dense": embedding, "text": text, "sparse": sparse}
         names: tuple[BranchName, ...] = tuple(name for name in _BRANCHES if given[name] is not None)
         if not names:
@@ -108,7 +113,7 @@ class FusedSearches(TableBound):
         if text is not None:
             if "document" not in vectors.table.c:
                 raise InvalidInputError(f"The table {vectors.table.name} has no column document.")
-            params["text"] = check_query(text, "text")
+            params |= asked.params
         if embedding is not None:
             params["query"] = vectors.encode_query(embedding, await vectors.facts())
         if beside is not None:
@@ -120,10 +125,12 @@ class FusedSearches(TableBound):
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
+            excluding=asked.excludes,
             beside=limits.get("sparse", 0),
         )
         spec = None if beside is None else beside.vector
-        fusion = Fusion(names, "ranks" if alpha is None else "scores", spec)
+        by: Literal["ranks", "scores"] = "ranks" if alpha is None else "scores"
+        fusion = Fusion(names, by, spec, asked.match, asked.excludes)
         statement = hybrid(search_statements(vectors).rows, how.filter, how.form, fusion)
         rows = await vectors.rows(statement, {**params, **how.params})
         # A branch that brings in fewer than the limit may have left out what matches.

@@ -14,20 +14,32 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    true,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from qortex_db.filters.expressions import Constant
-from qortex_db.filters.fields import text_language, words
+from qortex_db.filters.full_text import (
+    document_words,
+    is_found,
+    is_whole,
+    text_configuration,
+    web_tsquery,
+)
 from qortex_db.repositories.statement_cache import built_once
 from qortex_db.repositories.vectors.search.nearest import Branch, Nearest, SearchForm, found
+from qortex_db.repositories.vectors.search.text_statements import matching
+from qortex_db.repositories.vectors.search.word_statements import with_any_word
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Select, Subquery
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement, Select, Subquery, Table
 
     from qortex_db.filters import Filter
     from qortex_db.models import VectorSpec
+    from qortex_db.repositories.vectors.search.text_queries import TextMatch
 
 BranchName: TypeAlias = Literal["dense", "text", "sparse"]
 
@@ -43,11 +55,15 @@ class Fusion:
     Attributes:
         by: Reciprocal ranks, or scores scaled from 0 to 1.
         sparse: What the branch of this name searches.
+        match: What the branch "text" finds.
+        excludes: Whether documents with what is excluded are left out.
     """
 
     names: tuple[BranchName, ...]
     by: Literal["ranks", "scores"]
     sparse: VectorSpec | None
+    match: TextMatch = "any"
+    excludes: bool = False
 
 
 @built_once
@@ -63,15 +79,17 @@ def hybrid(rows: Nearest, where: Filter | None, form: SearchForm, fusion: Fusion
     if sparse is not None:
         beside = Nearest(rows.table, sparse, rows.scope, "sparse_")
         queries["sparse"] = Branch(beside, then_by=near)
+    besides = [_not_excluded(rows.table)] if fusion.excludes else []
+    branches = found([*queries.values()], bare, where, besides)
     shares = []
-    for name, branch in zip(queries, found([*queries.values()], bare, where), strict=True):
+    for name, branch in zip(queries, branches, strict=True):
         share = _share(fusion, name, -branch.c.distance)
         matches = branch.c.distance != Constant("NaN")  # as of a zero vector
         if name == "sparse" and sparse is not None and sparse.metric in _UNRELATED:
             matches = branch.c.distance < Constant(_UNRELATED[sparse.metric])
         shares.append(select(branch.c.id, share).where(matches))
     if "text" in fusion.names:
-        lexical = _matching(rows, where, near)
+        lexical = _lexical(rows, where, near, fusion.match, besides)
         shares.append(select(lexical.c.id, _share(fusion, "text", lexical.c.rank)))
     every = union_all(*shares).subquery("every")
     # In the shares' own order: equal ones in another order have to give an equal sum.
@@ -87,24 +105,38 @@ def hybrid(rows: Nearest, where: Filter | None, form: SearchForm, fusion: Fusion
     )
 
 
-def _matching(rows: Nearest, where: Filter | None, near: ColumnElement[float] | None) -> Subquery:
-    """The rows whose document matches a text, the best by `ts_rank_cd`."""
-    language = text_language(rows.table)
-    text = words(rows.table.c.document, language)
-    query = func.websearch_to_tsquery(Constant(language), bindparam("text", type_=Text))
-    rank = func.ts_rank_cd(text, query)
-    matching = select(rows.table.c.id, rank.label("rank")).where(
-        text.op("@@", is_comparison=True)(query), *rows.scope.clauses
-    )
+def _not_excluded(table: Table) -> ColumnElement[bool]:
+    """A row without a document is none of those that a text excludes."""
+    query = web_tsquery(text_configuration(table), bindparam("excluded", type_=Text))
+    return is_found(document_words(table), query).is_not(true())
+
+
+def _lexical(
+    rows: Nearest,
+    where: Filter | None,
+    near: ColumnElement[float] | None,
+    match: TextMatch,
+    besides: Sequence[ColumnElement[bool]],
+) -> Subquery:
+    """The rows whose documents match a text, the best by their rank."""
+    conditions = [*rows.scope.clauses, *besides]
     if where is not None:
-        matching = matching.where(where.clause)
+        # A payload's index tells rows that it may be: with it, each of a word's rows would be
+        # parsed to be checked again. In a CASE no index is looked for.
+        read = is_whole(rows.table) or where.has_words
+        conditions.append(where.clause if read else case((where.clause, true())))
     limit = bindparam("text_candidates", type_=Integer)
-    tied = _with_ties(matching, rank, limit).subquery("tied")
+    if match == "any":
+        found = with_any_word(rows, conditions, near, limit)
+    else:
+        found = matching(rows, conditions, near)
+    # A rank of 0 is no match.
+    ranked = select(found.c.id, found.c.rank).where(found.c.rank > Constant(0))
+    tied = _with_ties(ranked, found.c.rank, limit).subquery("tied")
     return (
         select(tied.c.id, tied.c.rank)
         .select_from(tied.join(rows.table, rows.table.c.id == tied.c.id))
-        # What is found by the words that it lacks has a rank of 0: it is no match.
-        .where(tied.c.rank > Constant(0), *rows.scope.clauses)
+        .where(*rows.scope.clauses)
         .order_by(*_best_first(tied.c.rank, near, tied.c.id))
         .limit(limit)
         .subquery("lexical")

@@ -26,6 +26,7 @@ from qortex_db.cli.sample import load_sample
 from qortex_db.types import SparseVector
 from support import fusion
 from support.catalogue import execute
+from support.full_text import WORDS
 from support.loading import indexed_at_the_end
 from support.roundtrips import counted
 from support.servers import copied
@@ -133,9 +134,8 @@ def sparse(number: int) -> dict[str, float]:
 async def lexical(db: Database, words: str) -> dict[str, float]:
     """By PostgreSQL's own words, apart from any of our statements."""
     query = (
-        "SELECT id, ts_rank_cd(to_tsvector('english', document), q) "
-        "FROM passages, websearch_to_tsquery('english', $1) q "
-        "WHERE to_tsvector('english', document) @@ q"
+        "SELECT id, ts_rank_cd(d, q) FROM passages, "
+        f"{WORDS} d, websearch_to_tsquery('english', $1) q WHERE d @@ q"
     )
     async with db.engine.connect() as connection:
         return {row[0]: row[1] for row in await connection.exec_driver_sql(query, (words,))}
@@ -172,7 +172,9 @@ async def test_three_branches_are_fused_by_weighted_reciprocal_ranks(
     branches = [dense(number), await lexical(db, words), sparse(number)]
     vectors = db.collection(Passage)
     query = tf_idf(QUESTIONS[number])
-    plain = await vectors.hybrid_search(QUERIES[number], words, sparse=query, limit=30, exact=True)
+    plain = await vectors.hybrid_search(
+        QUERIES[number], words, sparse=query, limit=30, exact=True, match="websearch"
+    )
     near = branches[0]
     assert_same(plain, fusion.by_ranks(branches, [100] * 3, [1, 1, 1], similar=near), near)
     weighted = await vectors.hybrid_search(
@@ -184,11 +186,18 @@ async def test_three_branches_are_fused_by_weighted_reciprocal_ranks(
         branch_limit={"text": 30, "sparse": 7},
         k=5,
         exact=True,
+        match="websearch",
     )
     right = fusion.by_ranks(branches, [100, 30, 7], [0.5, 1, 2], k=5, similar=near)
     assert_same(weighted, right, near)
     only = await vectors.hybrid_search(
-        QUERIES[number], words, sparse=query, branch_limit=3, limit=100, exact=True
+        QUERIES[number],
+        words,
+        sparse=query,
+        branch_limit=3,
+        limit=100,
+        exact=True,
+        match="websearch",
     )
     assert not only.complete
     assert {hit.id for hit in only} == {
@@ -202,12 +211,19 @@ async def test_alpha_weighs_the_embedding_against_what_the_others_share(db: Data
     query = tf_idf(QUESTIONS[3])
     vectors = db.collection(Passage)
     found = await vectors.hybrid_search(
-        QUERIES[3], words, sparse=query, alpha=0.4, limit=20, exact=True
+        QUERIES[3], words, sparse=query, alpha=0.4, limit=20, exact=True, match="websearch"
     )
     near = branches[0]
     assert_same(found, by_scores(branches, [0.4, 0.3, 0.3], near), near)
     weighted = await vectors.hybrid_search(
-        QUERIES[3], words, sparse=query, alpha=0.5, weights={"sparse": 3}, limit=20, exact=True
+        QUERIES[3],
+        words,
+        sparse=query,
+        alpha=0.5,
+        weights={"sparse": 3},
+        limit=20,
+        exact=True,
+        match="websearch",
     )
     assert_same(weighted, by_scores(branches, [0.5, 0.25, 0.75], near), near)
 
@@ -222,15 +238,15 @@ async def test_any_two_branches_are_fused_and_one_alone_is_ranked(db: Database) 
     for chosen in (names[:2], names[1:], names[::2], *([name] for name in names)):
         one = {name: given[name] if name in chosen else None for name in names}
         found = await vectors.hybrid_search(
-            one["dense"], one["text"], sparse=one["sparse"], limit=15, exact=True
+            one["dense"], one["text"], sparse=one["sparse"], limit=15, exact=True, match="websearch"
         )
         parts = [branches[name] for name in chosen]
         near = branches["dense"] if "dense" in chosen else fusion.NO_QUERY
         right = fusion.by_ranks(parts, [100] * len(parts), [1] * len(parts), similar=near)
         assert_same(found, right, near)
-    some = await vectors.hybrid_search(None, words, branch_limit=5, limit=5)
+    some = await vectors.hybrid_search(None, words, branch_limit=5, limit=5, match="websearch")
     assert some.complete
-    nothing = await vectors.hybrid_search(None, "zzzz")
+    nothing = await vectors.hybrid_search(None, "zzzz", match="websearch")
     assert (list(nothing), nothing.complete) == ([], True)
 
 
@@ -242,7 +258,12 @@ async def test_the_indexes_of_both_vectors_find_what_exact_search_finds(db: Data
         for where in (None, {"even": True}):
             right, found = [
                 await vectors.hybrid_search(
-                    QUERIES[number], QUESTIONS[number], sparse=query, where=where, exact=exact
+                    QUERIES[number],
+                    QUESTIONS[number],
+                    sparse=query,
+                    where=where,
+                    exact=exact,
+                    match="websearch",
                 )
                 for exact in (True, False)
             ]
@@ -283,7 +304,13 @@ async def test_equal_scores_are_in_the_order_of_similarity_then_of_ids(db: Datab
         ]
         await uow.session.execute(insert(Small.__table__), rows)  # type: ignore[arg-type]
         found = await uow.collection(Small).hybrid_search(
-            [1, 0], "red", sparse={0: 1, 1: 1}, sparse_using="first", k=2, exact=True
+            [1, 0],
+            "red",
+            sparse={0: 1, 1: 1},
+            sparse_using="first",
+            k=2,
+            exact=True,
+            match="websearch",
         )
         assert [hit.id for hit in found] == ["a", "c", "b"]
         assert len({hit.score for hit in found}) == 1
@@ -304,7 +331,9 @@ async def test_documents_of_one_text_are_told_apart_by_the_embedding(db: Databas
         await uow.session.execute(insert(Small.__table__), rows)  # type: ignore[arg-type]
         small = uow.collection(Small)
         for options in ({}, {"alpha": 0.5}, {"branch_limit": {"text": 20}}, {"exact": True}):
-            found = await small.hybrid_search([0, 1], "text", limit=100, **options)
+            found = await small.hybrid_search(
+                [0, 1], "text", limit=100, **options, match="websearch"
+            )
             assert [hit.id for hit in found] == [f"{i:03}" for i in range(99, -1, -1)]
         await uow.session.rollback()
 
@@ -325,7 +354,9 @@ async def test_ids_order_nothing_but_what_is_equal_in_all_else(db: Database) -> 
             query = tf_idf(QUESTIONS[number])
             for options in ({}, {"sparse": query}, {"alpha": 0.3}):
                 before, after = [
-                    await one.hybrid_search(QUERIES[number], words, limit=10, exact=True, **options)
+                    await one.hybrid_search(
+                        QUERIES[number], words, limit=10, exact=True, **options, match="websearch"
+                    )
                     for one in (vectors, renamed)
                 ]
                 assert [hit.document for hit in before] == [hit.document for hit in after]
@@ -341,12 +372,14 @@ async def test_every_form_of_it_is_one_round_trip_and_leaves_no_setting(loaded: 
             {"sparse": query, "alpha": 0.5, "where": {"even": True}},
             {"sparse": query, "branch_limit": {"sparse": 500}},
         ):
-            await vectors.hybrid_search(QUERIES[0], "file", **options)
+            await vectors.hybrid_search(QUERIES[0], "file", **options, match="websearch")
             async with trips.expect(1):
-                await vectors.hybrid_search(QUERIES[0], "file", **options)
+                await vectors.hybrid_search(QUERIES[0], "file", **options, match="websearch")
         async with db.unit_of_work() as uow:
             await uow.session.execute(text("SET LOCAL hnsw.ef_search = 77"))
-            await uow.collection(Passage).hybrid_search(QUERIES[0], "file", sparse=query)
+            await uow.collection(Passage).hybrid_search(
+                QUERIES[0], "file", sparse=query, match="websearch"
+            )
             shown = await uow.session.execute(text("SHOW hnsw.ef_search"))
             assert shown.scalar_one() == "77"
 
@@ -363,7 +396,9 @@ async def test_both_indexes_are_read(db: Database) -> None:
     before = await scans()
     async with db.unit_of_work() as uow:
         await uow.session.execute(text("SET LOCAL enable_seqscan = off"))
-        await uow.collection(Passage).hybrid_search(QUERIES[0], "gzip", sparse=tf_idf(QUESTIONS[0]))
+        await uow.collection(Passage).hybrid_search(
+            QUERIES[0], "gzip", sparse=tf_idf(QUESTIONS[0]), match="websearch"
+        )
         await uow.session.execute(text("SELECT pg_stat_force_next_flush()"))
     after = await scans()
     for name in ("vec", "words", "document"):
@@ -376,20 +411,34 @@ async def test_both_indexes_are_read(db: Database) -> None:
     [
         (lambda v: v.hybrid_search(None), "Pass an embedding"),
         (lambda v: v.hybrid_search(None, None), "Pass an embedding"),
-        (lambda v: v.hybrid_search(QUERIES[0], sparse_using="words", sparse=[1.0]), "mapping"),
+        (
+            lambda v: v.hybrid_search(
+                QUERIES[0], sparse_using="words", sparse=[1.0], match="websearch"
+            ),
+            "mapping",
+        ),
         (lambda v: v.hybrid_search(QUERIES[0], sparse={-1: 1.0}), "position"),
         (lambda v: v.hybrid_search(QUERIES[0], sparse={0: "x"}), "component"),
         (lambda v: v.hybrid_search(QUERIES[0], sparse=SparseVector({0: 1}, 7)), "dimensions"),
         (lambda v: v.hybrid_search(QUERIES[0], sparse={0: 1}, sparse_using="vec"), "words"),
         (lambda v: v.hybrid_search(QUERIES[0], sparse={0: 1}, sparse_using="nope"), "words"),
-        (lambda v: v.hybrid_search(QUERIES[0], sparse_using="words"), "no sparse embedding"),
-        (lambda v: v.hybrid_search(QUERIES[0], weights={"text": 1}), "another branch"),
+        (
+            lambda v: v.hybrid_search(QUERIES[0], sparse_using="words", match="websearch"),
+            "no sparse embedding",
+        ),
+        (
+            lambda v: v.hybrid_search(QUERIES[0], weights={"text": 1}, match="websearch"),
+            "another branch",
+        ),
         (lambda v: v.hybrid_search(QUERIES[0], weights={"dense": -1}), "weights"),
         (lambda v: v.hybrid_search(QUERIES[0], weights={"dense": 0}), "all branches are 0"),
         (lambda v: v.hybrid_search(QUERIES[0], weights={"dense": float("nan")}), "weights"),
         (lambda v: v.hybrid_search(QUERIES[0], weights=[1]), "dict by branch"),
         (lambda v: v.hybrid_search(None, "a", alpha=1), "all branches are 0"),
-        (lambda v: v.hybrid_search(QUERIES[0], branch_limit={"text": 5}), "another branch"),
+        (
+            lambda v: v.hybrid_search(QUERIES[0], branch_limit={"text": 5}, match="websearch"),
+            "another branch",
+        ),
         (lambda v: v.hybrid_search(QUERIES[0], branch_limit={"dense": 0}), "branch_limit"),
         (lambda v: v.hybrid_search(QUERIES[0], branch_limit="5"), "branch_limit"),
     ],
@@ -446,7 +495,7 @@ async def test_every_branch_stays_in_its_namespace(db: Database) -> None:
             )
         for options in ({"exact": True}, {"exact": False}):
             found = await uow.collection(Tenant, namespace="one").hybrid_search(
-                [1, 0], "red", sparse={0: 1.0}, limit=5, **options
+                [1, 0], "red", sparse={0: 1.0}, limit=5, **options, match="websearch"
             )
             assert [hit.id for hit in found] == ["a", "one"]
             assert [hit.payload for hit in found] == [{"of": "one"}] * 2

@@ -1,0 +1,98 @@
+"""The rows whose documents have the words of a text, as a part of statements, with their ranks.
+
+A stored tsvector is ranked as it is. Without one a document is parsed to be ranked, which takes
+several times as long: so only so many of them are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Text, bindparam, case, cast, func, null, select, union_all
+from sqlalchemy.dialects.postgresql import TSQUERY
+
+from qortex_db.filters.expressions import Constant
+from qortex_db.filters.full_text import (
+    is_found,
+    is_whole,
+    stored_words,
+    text_configuration,
+    web_tsquery,
+    words,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import CTE, ColumnElement, Select, Subquery
+
+    from qortex_db.repositories.vectors.search.nearest import Nearest
+
+PARSED_DOCUMENTS: Final = 500
+"""How many documents without stored words are parsed to be ranked; the nearest to the embedding."""
+FOUND_ROWS: Final = 10_000
+"""How many rows are looked at for a word, or to choose those that are parsed."""
+
+
+def matching(
+    rows: Nearest, conditions: Sequence[ColumnElement[bool]], near: ColumnElement[float] | None
+) -> Subquery:
+    """The rows whose documents match the query, as id and rank: by `ts_rank_cd`, 0 is no match.
+
+    Args:
+        conditions: What else has to hold of a row.
+        near: What the nearest rows have least of; None where there is no embedding.
+    """
+    table, configuration = rows.table, text_configuration(rows.table)
+    query = web_tsquery(configuration, bindparam("text", type_=Text))
+    stored = stored_words(table)
+    distance = null() if near is None else near
+    columns = [table.c.id, distance.label("distance")]
+    if stored is not None and is_whole(table):
+        whole = func.ts_rank_cd(stored, query).label("rank")
+        found = select(*columns, whole).where(is_found(stored, query), *conditions)
+        return found.subquery("matching")
+    parsed = words(table.c.document, configuration)
+    if stored is None:
+        found = select(*columns, null().label("rank")).where(is_found(parsed, query), *conditions)
+        found = found.limit(Constant(FOUND_ROWS))
+    else:
+        # A phrase is looked for in the stored words: in those of the index, it would be in parsed
+        # documents. What others wrote may be stored of an older document, or not.
+        every = _without_phrases(query)
+        rank = case((is_found(stored, every), func.ts_rank_cd(stored, query)))
+        found = select(*columns, rank.label("rank")).where(
+            is_found(parsed, every),
+            case((is_found(stored, every), is_found(stored, query)), else_=is_found(parsed, query)),
+            *conditions,
+        )
+    held = found.cte("matched").prefix_with("MATERIALIZED")
+    ranked = _parsed(rows, held, func.ts_rank_cd(parsed, query))
+    if stored is None:
+        return ranked.subquery("matching")
+    kept = select(held.c.id, held.c.rank).where(held.c.rank.is_not(None))
+    return union_all(kept, ranked).subquery("matching")
+
+
+def _without_phrases(query: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A query for all words of each phrase, in whatever order."""
+    old, new, how = map(Constant, ("<(-|[0-9]+)>", "&", "g"))
+    every = func.regexp_replace(cast(query, Text), old, new, how)
+    return cast(every, TSQUERY)
+
+
+def _parsed(rows: Nearest, held: CTE, rank: ColumnElement[float]) -> Select[Any]:
+    """The nearest of the rows without a rank, with one."""
+    chosen = (
+        select(held.c.id)
+        .where(held.c.rank.is_(None))
+        .order_by(held.c.distance, held.c.id)
+        .limit(Constant(PARSED_DOCUMENTS))
+        .subquery("chosen")
+    )
+    table = rows.table
+    return (
+        select(table.c.id, rank.label("rank"))
+        .select_from(chosen.join(table, table.c.id == chosen.c.id))
+        .where(*rows.scope.clauses)
+    )

@@ -1,0 +1,199 @@
+"""The rows whose documents have any of a text's words: those with more and with rarer ones first.
+
+Each word is looked up in the index, so no document is read for it. How rare it is, is told by the
+rows that were found: by BM25's inverse document frequency among all that have any of the words.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import (
+    Float,
+    Integer,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    column,
+    exists,
+    func,
+    literal_column,
+    select,
+    true,
+)
+from sqlalchemy.dialects.postgresql import TSQUERY, aggregate_order_by, array
+
+from qortex_db.filters.expressions import Constant
+from qortex_db.filters.full_text import (
+    document_words,
+    is_found,
+    is_whole,
+    stored_words,
+    text_configuration,
+    words,
+)
+from qortex_db.repositories.vectors.search.text_queries import MAX_WORDS
+from qortex_db.repositories.vectors.search.text_statements import FOUND_ROWS, PARSED_DOCUMENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import CTE, ColumnElement, Subquery
+
+    from qortex_db.repositories.vectors.search.nearest import Nearest
+
+# What `ts_rank`, which is below 1, adds: only rows with the same words are told apart by it.
+_CLOSENESS: Final = literal_column("1e-6", Float)
+
+
+def with_any_word(
+    rows: Nearest,
+    conditions: Sequence[ColumnElement[bool]],
+    near: ColumnElement[float] | None,
+    limit: ColumnElement[int],
+) -> Subquery:
+    """The rows with any of the words, as id and rank: the sum of the rarity of those they have.
+
+    A word of `FOUND_ROWS` rows and more is looked for in the best rows that the others bring in,
+    unless all are so common.
+
+    Args:
+        conditions: What else has to hold of a row.
+        near: What the nearest rows have least of; None where there is no embedding.
+        limit: How many of the best rows are wanted.
+    """
+    asked = _words(text_configuration(rows.table))
+    found = _found(rows, asked, conditions)
+    weights = _weights(found)
+    scores = (
+        select(
+            found.c.id,
+            func.sum(aggregate_order_by(weights.c.weight, weights.c.number)).label("score"),
+        )
+        .select_from(found.join(weights, found.c.number == weights.c.number))
+        .where(~weights.c.common)
+        .group_by(found.c.id)
+        .subquery("scores")
+    )
+    any_common = select(func.bool_or(weights.c.common)).scalar_subquery()
+    wide = func.greatest(limit, Constant(PARSED_DOCUMENTS), type_=Integer)
+    best = (
+        select(scores.c.id, scores.c.score)
+        .order_by(scores.c.score.desc())
+        .fetch(case((any_common, wide), else_=limit), with_ties=True)
+        .subquery("best")
+    )
+    return _ranked(rows, best, asked, weights, near)
+
+
+def _words(configuration: str) -> CTE:
+    """The first words of the text, each as a number and a query."""
+    text = words(bindparam("text", type_=Text), configuration)
+    columns = column("lexeme", Text), "positions", "weights"
+    parts = func.unnest(text).table_valued(*columns, name="parts")
+    first = literal_column("parts.positions[1]", Integer)
+    # As the server writes a tsvector, a query is read: with whatever is in a word quoted.
+    quoted = cast(func.array_to_tsvector(array((parts.c.lexeme,))), Text)
+    return (
+        select(
+            func.row_number().over(order_by=first).label("number"),
+            cast(quoted, TSQUERY).label("query"),
+        )
+        .select_from(parts)
+        .order_by(first)
+        .limit(Constant(MAX_WORDS))
+        .cte("words")
+        .prefix_with("MATERIALIZED")
+    )
+
+
+def _found(rows: Nearest, asked: CTE, conditions: Sequence[ColumnElement[bool]]) -> CTE:
+    """The rows of each word."""
+    table = rows.table
+    having = (
+        select(table.c.id)
+        .where(is_found(document_words(table), asked.c.query), *conditions)
+        .limit(Constant(FOUND_ROWS))
+        .correlate(asked)
+        .lateral("having_it")
+    )
+    return (
+        select(asked.c.number, having.c.id)
+        .select_from(asked.join(having, true()))
+        .cte("found")
+        .prefix_with("MATERIALIZED")
+    )
+
+
+def _weights(found: CTE) -> CTE:
+    """How rare each word is, and whether it is too common to bring in rows."""
+    counts = (
+        select(found.c.number, func.count().label("rows")).group_by(found.c.number).cte("counts")
+    )
+    distinct = select(found.c.id).group_by(found.c.id).subquery("distinct_rows")
+    every = select(func.count()).select_from(distinct).scalar_subquery()
+    half = literal_column("0.5", Float)
+    rarity = func.ln(1 + (every - counts.c.rows + half) / (counts.c.rows + half), type_=Float)
+    rarer = exists().where(counts.alias("rarer").c.rows < Constant(FOUND_ROWS))
+    return (
+        select(
+            counts.c.number,
+            rarity.label("weight"),
+            and_(counts.c.rows >= Constant(FOUND_ROWS), rarer).label("common"),
+        )
+        .cte("weights")
+        .prefix_with("MATERIALIZED")
+    )
+
+
+def _ranked(
+    rows: Nearest,
+    best: Subquery,
+    asked: CTE,
+    weights: CTE,
+    near: ColumnElement[float] | None,
+) -> Subquery:
+    """The best rows with what the common words add, and how close the words are in a document."""
+    table = rows.table
+    order = [best.c.score.desc(), *([] if near is None else [near]), best.c.id]
+    placed = (
+        select(best.c.id, best.c.score, func.row_number().over(order_by=order).label("place"))
+        .select_from(best.join(table, table.c.id == best.c.id))
+        .where(*rows.scope.clauses)
+        .subquery("placed")
+    )
+    there = asked.join(weights, asked.c.number == weights.c.number)
+    parsed = words(table.c.document, text_configuration(table))
+    held: ColumnElement[Any] = case((placed.c.place <= Constant(PARSED_DOCUMENTS), parsed))
+    stored = stored_words(table)
+    if stored is not None and is_whole(table):
+        held = stored
+    elif stored is not None:
+        held = case((is_found(stored, _joined(asked, weights, " | ")), stored), else_=held)
+    read = (
+        select(placed.c.id, placed.c.score, held.label("held"))
+        .select_from(placed.join(table, table.c.id == placed.c.id))
+        .where(placed.c.place <= Constant(FOUND_ROWS), *rows.scope.clauses)
+        .cte("read")
+        .prefix_with("MATERIALIZED")
+    )
+    more = (
+        select(func.sum(aggregate_order_by(weights.c.weight, weights.c.number)))
+        .select_from(there)
+        .where(weights.c.common, is_found(read.c.held, asked.c.query))
+        .correlate(read)
+        .scalar_subquery()
+    )
+    close = func.ts_rank(read.c.held, _joined(asked, weights, " & "))
+    rank = read.c.score + func.coalesce(more, 0) + _CLOSENESS * func.coalesce(close, 0)
+    return select(read.c.id, rank.label("rank")).subquery("matching")
+
+
+def _joined(asked: CTE, weights: CTE, operator: str) -> ColumnElement[Any]:
+    """The words that any row has, as one query."""
+    between = aggregate_order_by(Constant(operator), asked.c.number)
+    joined = func.string_agg(cast(asked.c.query, Text), between)
+    there = asked.join(weights, asked.c.number == weights.c.number)
+    return select(cast(joined, TSQUERY)).select_from(there).scalar_subquery()
