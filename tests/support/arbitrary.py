@@ -337,6 +337,7 @@ BY_NAME: Final[dict[str, st.SearchStrategy[Any]]] = {
     "negative": listed(a_vector | an_id),
     "node_ids": listed(an_id),
     "observations": listed(st.tuples(an_id, a_number) | st.tuples(an_id, an_id, a_number)),
+    "on_error": nearly("raise", "skip"),
     "outcome": an_outcome,
     "outcomes": listed(an_outcome) | mapping_of(an_id, nearly("accepted")),
     "payload": a_payload,

@@ -202,8 +202,7 @@ class _Aside:
     """The records that were put aside, told of batch by batch, in their order."""
 
     def __init__(self, on_error: object, rejects: object) -> None:
-        if on_error not in get_args(OnError):
-            raise InvalidInputError('on_error has to be "raise" or "skip".')
+        checks.check_choice(on_error, get_args(OnError), name="on_error")
         self.skips = on_error == "skip"
         if rejects is not None and not self.skips:
             raise InvalidInputError('rejects are only told of with on_error="skip".')
@@ -223,8 +222,14 @@ class _Aside:
         self.count += 1
 
     async def begin(self) -> None:
-        if self._rejects is not None and not callable(self._rejects):
+        if self._rejects is None or callable(self._rejects):
+            return
+        try:
             await asyncio.to_thread(_write, self._rejects, "w", [])
+        except Exception as error:
+            raise InvalidInputError(
+                f"rejects is no file that can be written ({type(error).__name__})."
+            ) from error
 
     async def tell(self) -> None:
         told, self._waiting = sorted(self._waiting, key=lambda one: one.row), []
