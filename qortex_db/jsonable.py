@@ -21,6 +21,7 @@ import numpy as np
 
 from qortex_db.checks import no_text, text_fault
 from qortex_db.errors import InvalidInputError
+from qortex_db.markers import Clear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -118,6 +119,10 @@ def _datetime64(value: np.datetime64) -> str:
     return made.isoformat() if isinstance(made, date) else str(value)
 
 
+def _marker(value: object) -> object:
+    raise FaultError(f"is {value!r}, which stands for a whole column's NULL; pass None")
+
+
 def _array(value: np.ndarray[Any, Any]) -> object:
     if isinstance(value, np.ma.MaskedArray):
         raise FaultError("is a masked array, which JSON can't say; pass what its filled() gives")
@@ -126,6 +131,7 @@ def _array(value: np.ndarray[Any, Any]) -> object:
 
 # In this order: an Enum may be a str too, and numpy's float64 is a float.
 _SIMPLIFIERS: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
+    (Clear, _marker),
     (Enum, lambda value: value.value),
     (np.bool_, bool),
     (np.integer, int),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -229,19 +230,38 @@ async def test_what_an_iterator_raises_comes_out_as_it_is(
         assert await side.vectors.count() == 0
 
 
-class Trap(dict[str, Any]):
+class Trap(Mapping[str, Any]):
     """A payload that raises when it is encoded, which is in the middle of sending."""
 
     def __init__(self, error: BaseException) -> None:
-        super().__init__(a=1)
         self.error = error
 
-    def items(self) -> Any:
+    def __getitem__(self, key: str) -> Any:
         raise self.error
+
+    def __iter__(self) -> Any:
+        raise self.error
+
+    def __len__(self) -> int:
+        return 1
 
 
 @pytest.mark.parametrize("lane", LANES)
-@pytest.mark.parametrize("kind", ["an exception", "a stop", "a cancellation"])
+async def test_what_cannot_be_read_while_parts_are_on_their_way_is_named(
+    dsn384: str, lane: str
+) -> None:
+    given = rows()
+    given[200]["payload"] = Trap(Failure("mine"))
+    async with opened(dsn384, lane) as (_, side):
+        with pytest.raises(
+            InvalidInputError, match="payload of row 200 .*a Trap that can't be read"
+        ):
+            await side.vectors.upsert(given)
+        assert await side.vectors.count() == 0
+
+
+@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("kind", ["a stop", "a cancellation"])
 async def test_what_is_raised_while_parts_are_on_their_way_comes_out_too(
     dsn384: str, lane: str, kind: str
 ) -> None:
