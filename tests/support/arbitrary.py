@@ -352,7 +352,7 @@ BY_NAME: Final[dict[str, st.SearchStrategy[Any]]] = {
     "weights": mapping_of(nearly("dense", "text", "a"), a_number),
     "branch_limit": mapping_of(nearly("dense", "text"), a_number),
     "match": nearly("any", "all", "phrase", "websearch"),
-    "text": nearly("red or -apple") | st.text(max_size=2_000) | anything,
+    "text": nearly("red or -apple") | st.text(),
     "where": a_filter,
     "where_document": a_document | anything,
 }
