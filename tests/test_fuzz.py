@@ -254,7 +254,7 @@ async def tried(of: Any, target: Target, name: str, arguments_: dict[str, Any]) 
     try:
         await called(getattr(target.make(of), name), arguments_)
     except ValidationError:
-        if name != "connect":  # of a DSN, by Settings
+        if name not in ("connect", "create"):  # of a DSN, by Settings
             raise
     except QortexDbError as error:
         # "The driver failed" is no answer to an argument; of an expression that is no condition the
