@@ -5,6 +5,7 @@ from qortex_db.database import Database
 from qortex_db.errors import (
     ConflictError,
     DimensionMismatchError,
+    InvalidContextError,
     InvalidInputError,
     LockTimeoutError,
     NotFoundError,
@@ -114,6 +115,7 @@ __all__ = [
     "IngestProgress",
     "InteroceptionEdge",
     "InteroceptionFactor",
+    "InvalidContextError",
     "InvalidInputError",
     "Learner",
     "LearnerConfig",

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from qortex_db import embedded, observability, types
 from qortex_db import engine as engines
-from qortex_db.errors import SchemaVersionError, translate
+from qortex_db.errors import InvalidInputError, SchemaVersionError, translate
 from qortex_db.models import Base, LearningArmState
 from qortex_db.names import qualified
 from qortex_db.settings import Settings
@@ -117,6 +117,8 @@ class Database(Repositories):
             target = Settings()
         elif isinstance(target, str):
             target = Settings(dsn=SecretStr(target))
+        elif not isinstance(target, Settings):
+            raise InvalidInputError(f"target is a {type(target).__name__}; pass Settings or a DSN.")
         return cls(target, None, target.db_schema, learning_history=target.learning_history)
 
     @classmethod

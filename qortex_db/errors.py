@@ -57,6 +57,10 @@ class DimensionMismatchError(InvalidInputError):
         self.actual = actual
 
 
+class InvalidContextError(InvalidInputError, TypeError):
+    """An arm's context was refused: JSON can't say it, or two contexts would be one."""
+
+
 class NotFoundError(QortexDbError, LookupError):
     """What was asked for by name is not there."""
 

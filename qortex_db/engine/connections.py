@@ -6,7 +6,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -14,7 +14,7 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.types import decode, encode_any
 
 if TYPE_CHECKING:
-    from sqlalchemy import Dialect, Engine
+    from sqlalchemy import Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
@@ -57,7 +57,12 @@ def create_engine(target: Target, settings: Settings) -> AsyncEngine:
 
 def adopt(engine: AsyncEngine) -> None:
     """Have an engine's connections, a host's too, take vectors in binary from checkout on."""
-    check_driver(engine.dialect)
+    if isinstance(engine, (AsyncEngine, Engine)):
+        check_driver(engine.dialect)
+    if not isinstance(engine, AsyncEngine):
+        raise InvalidInputError(
+            f"engine is a {type(engine).__name__}; pass what create_async_engine() gives."
+        )
     if not event.contains(engine.sync_engine, "checkout", _on_checkout):
         event.listen(engine.sync_engine, "checkout", _on_checkout)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import conditions
-from qortex_db.filters.values import NUMBER, as_number, kind_of
+from qortex_db.filters.values import NUMBER, as_number, kind_of, plain
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -36,6 +36,7 @@ def geo(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
         raise InvalidInputError(
             f"{at} takes a dict of {', '.join(_CIRCLE)}, or of {', '.join(_BOX)}."
         )
+    value = {name: plain(side, f"{at}[{name!r}]") for name, side in value.items()}
     for name, (low, high) in bounds.items():
         side, place = value[name], f"{at}[{name!r}]"
         if kind_of(side, place) is not NUMBER:

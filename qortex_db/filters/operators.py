@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db import observability
-from qortex_db.checks import check_count, check_text
+from qortex_db.checks import as_key, check_count, check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import conditions
 from qortex_db.filters.fields import (
@@ -32,8 +32,8 @@ from qortex_db.filters.values import (
     as_json,
     as_list,
     as_number,
-    as_text,
     kind_of,
+    plain,
 )
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ _INDEXES: Final = {
 
 def equal(table: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
     """Equal as JSON, by type and value; None is null or missing, a datetime any spelling of it."""
+    value = plain(value, at)
     kind = kind_of(value, at)
     if kind is NULL:
         return conditions.is_null, path
@@ -128,6 +129,7 @@ def _one_of_known(table: Table, path: Path, items: list[Any], at: str, values: l
 
 def _comparable(value: Any, at: str) -> tuple[str, Any]:
     """The column of `Field` that compares with a value, and the value for it."""
+    value = plain(value, at)
     kind = kind_of(value, at)
     if kind is NUMBER:
         return "number", as_number(value, at)
@@ -139,7 +141,7 @@ def _comparable(value: Any, at: str) -> tuple[str, Any]:
         raise InvalidInputError(
             f"{at} is a {type(value).__name__}; pass a number, a string or a datetime."
         )
-    text = as_text(value, at)
+    text = check_text(value, name=at)
     return "keyword" if len(text) < MAX_INDEXED_CHARS else "string", text
 
 
@@ -191,7 +193,7 @@ def between(table: Table, path: Path, value: Any, at: str, values: list[Any]) ->
 
 def exists(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:  # noqa: ARG001
     """Whether the key is there, be it null."""
-    if not isinstance(value, bool):
+    if not isinstance(value := plain(value, at), bool):
         raise InvalidInputError(f"{at} is a {type(value).__name__}; pass True or False.")
     shape = conditions.exists, path
     return shape if value else ("not", shape)
@@ -199,10 +201,11 @@ def exists(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shap
 
 def has(table: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
     """An array with this element, or a string with this substring."""
+    value = plain(value, at)
     element = has_all(table, path, [value], at, values)
     if kind_of(value, at) is not STRING:
         return element
-    values.append(as_text(value, at))
+    values.append(check_text(value, name=at))
     return "or", element, (conditions.has_substring, path)
 
 
@@ -276,10 +279,13 @@ def row_ids(table: Table, value: Any, at: str, values: list[Any]) -> Shape:
     """A row with one of these ids."""
     if "id" not in table.c:
         raise InvalidInputError(f"{at} needs a column id, which the table lacks.")
-    keys = [value] if isinstance(value, str) else as_list(value, at)
+    one = as_key(value)
+    keys = [one] if isinstance(one, str) else [as_key(key) for key in as_list(value, at)]
     for key in keys:
         if not isinstance(key, str):
-            raise InvalidInputError(f"{at} has a {type(key).__name__} among its ids; pass str(id).")
+            raise InvalidInputError(
+                f"{at} has a {type(key).__name__} among its ids; pass a str, an int or a UUID."
+            )
         check_text(key, name=at)
     if not keys:
         return conditions.nothing, None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
-from sqlalchemy import Index
+from sqlalchemy import FromClause, Index
 from sqlalchemy.sql.elements import Grouping
 
+from qortex_db.checks import check_choice, check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.fields import Field, Path, read_path
 from qortex_db.filters.full_text import TEXT_CONFIGURATION, check_configuration, words
@@ -41,11 +42,13 @@ def payload_index(
         language: Of the kinds text and document; a filter has to name the same.
         name: Made from table, path and kind unless given.
     """
-    if kind not in get_args(Kind):
-        raise InvalidInputError(
-            f"kind is no kind of index; pass one of {', '.join(get_args(Kind))}."
-        )
+    if not isinstance(table, FromClause):
+        raise InvalidInputError(f"table is a {type(table).__name__}; pass a Table.")
+    check_text(path, name="path")
+    check_choice(kind, get_args(Kind), name="kind")
     check_configuration(language, "language")
+    if name is not None:
+        check_text(name, name="name")
     if (kind in ("containment", "document")) != (path == ""):
         raise InvalidInputError(
             f"An index of kind {kind} is on {'the whole' if path else 'a'} path: pass "

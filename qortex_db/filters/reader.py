@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from sqlalchemy import ColumnElement, and_, bindparam, or_, true
 from sqlalchemy.sql.elements import AsBoolean, False_, Grouping, True_
 
+from qortex_db.checks import as_dict
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import conditions
 from qortex_db.filters.fields import Field, read_path
@@ -122,7 +123,7 @@ class _Reader:
         if not isinstance(where, Mapping):
             return self._expression(where, at)
         shapes = []
-        for key, value in where.items():
+        for key, value in as_dict(where, name=at).items():
             if not isinstance(key, str):
                 raise InvalidInputError(f"{at} has a key of type {type(key).__name__}; pass paths.")
             place = f"{at}[{key[:100]!r}]"
@@ -188,9 +189,8 @@ class _Reader:
 
     def _field(self, key: str, value: Any, at: str, depth: int) -> Shape:
         path = read_path(key)
-        if not isinstance(value, Mapping):
-            value = {"$eq": value}
-        elif not value:
+        value = as_dict(value, name=at) if isinstance(value, Mapping) else {"$eq": value}
+        if not value:
             raise InvalidInputError(f"{at} has no operator; for an empty object pass $eq.")
         shapes = []
         for name, argument in value.items():

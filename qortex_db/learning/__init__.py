@@ -4,7 +4,7 @@ from qortex_db.learning.policies import UCB1, EpsilonGreedy, Policy, ThompsonSam
 from qortex_db.learning.posterior import Posterior, posteriors
 from qortex_db.learning.rewards import BinaryReward, CustomReward, RewardModel, TernaryReward
 from qortex_db.learning.selection import Selection, probabilities, select
-from qortex_db.learning.state import Arm, ArmState, canonical_json, context_hash
+from qortex_db.learning.state import Arm, ArmState, canonical_json, context_hash, hash_of_json
 
 __all__ = [
     "UCB1",
@@ -21,6 +21,7 @@ __all__ = [
     "ThompsonSampling",
     "canonical_json",
     "context_hash",
+    "hash_of_json",
     "posteriors",
     "probabilities",
     "select",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from qortex_db.errors import InvalidInputError
+from qortex_db.checks import check_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,8 +61,7 @@ class UCB1:
     exploration: float = 2.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.exploration < np.inf:
-            raise InvalidInputError("exploration has to be a finite number from 0.")
+        check_number(self.exploration, name="exploration", low=0)
 
     def scores(
         self, states: Sequence[ArmState], rng: np.random.Generator, rounds: int
@@ -91,8 +90,7 @@ class EpsilonGreedy:
     epsilon: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.epsilon <= 1:
-            raise InvalidInputError("epsilon has to be a number from 0 to 1.")
+        check_number(self.epsilon, name="epsilon", low=0, high=1)
 
     def scores(
         self, states: Sequence[ArmState], rng: np.random.Generator, rounds: int

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping  # noqa: TC003 - pydantic resolves annotations
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from qortex_db.errors import InvalidContextError
 
 DEFAULT_CONTEXT = "default"
 
@@ -68,11 +68,21 @@ def context_hash(context: Mapping[str, Any] | None) -> str:
     Stored data depends on it, byte for byte: `{"a": 1}` and `{"a": 1.0}` differ.
 
     Raises:
-        TypeError: JSON cannot say the context.
+        InvalidContextError: Python's `json` cannot say the context; a TypeError, as in qortex.
     """
-    if not context:
-        return DEFAULT_CONTEXT
-    return hashlib.sha256(canonical_json(context).encode()).hexdigest()[:16]
+    try:
+        if not context:
+            return DEFAULT_CONTEXT
+        return hash_of_json(canonical_json(context))
+    except Exception as error:  # noqa: BLE001 - of json, or of what is in the context
+        raise InvalidContextError(
+            f"context holds something that JSON can't say ({type(error).__name__})."
+        ) from None
+
+
+def hash_of_json(text: str) -> str:
+    """The key of a context by its canonical JSON."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def canonical_json(context: Mapping[str, Any]) -> str:

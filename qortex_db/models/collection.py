@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import MappedColumn, mapped_column
 from sqlalchemy.sql.elements import Grouping
 
-from qortex_db.checks import check_text
+from qortex_db.checks import check_flag, check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import payload_index
 from qortex_db.filters.expressions import Constant
@@ -78,17 +78,24 @@ class Collection:
             check_configuration(self.language, "language")
         if self.text is not None:
             check_configuration(self.text, "text")
+        if self.namespace is not None:
+            check_text(self.namespace, name="namespace")
+        check_flag(self.payload_index, name="payload_index")
+        check_flag(self.namespace_in_key, name="namespace_in_key")
         if self.namespace in _OWN:
             raise InvalidInputError(f"namespace can't be the column {self.namespace}.")
         if self.namespace_in_key and self.namespace is None:
             raise InvalidInputError("namespace_in_key needs namespace, the name of a column.")
-        if self.large_namespaces and self.namespace is None:
-            raise InvalidInputError("large_namespaces needs namespace, the name of a column.")
+        self._check_large()
+
+    def _check_large(self) -> None:
         large = self.large_namespaces
         if not (isinstance(large, tuple) and all(type(name) in (str, int) for name in large)):
             raise InvalidInputError(
                 "large_namespaces has to be a tuple of strings, or of integers."
             )
+        if large and self.namespace is None:
+            raise InvalidInputError("large_namespaces needs namespace, the name of a column.")
         if len(set(map(str, large))) < len(large):
             raise InvalidInputError("large_namespaces names one twice.")
         for name in large:
@@ -102,7 +109,11 @@ def vector_column(spec: VectorSpec, name: str | None = None) -> MappedColumn[Any
         spec: Its dimensions, metric, storage and index.
         name: Of the column, unless the attribute's.
     """
+    if not isinstance(spec, VectorSpec):
+        raise InvalidInputError(f"spec is a {type(spec).__name__}; pass a VectorSpec.")
     info = {COLLECTION: spec}
+    if name is not None:
+        check_text(name, name="name")
     if name is None:
         return mapped_column(spec.type, info=info)
     return mapped_column(name, spec.type, info=info)
@@ -139,10 +150,12 @@ def vector_index(
     """
     if not isinstance(table, Table):
         raise InvalidInputError("table must be a Table, as Note.__table__ is.")
-    spec = collection_of(table).vectors.get(vector)
+    if name is not None:
+        check_text(name, name="name")
+    spec = collection_of(table).vectors.get(check_text(vector, name="vector"))
     if spec is None:
         raise InvalidInputError(f"{table.name} has no vector {vector!r}.")
-    shape = replace(spec, index=index or spec.index or HNSW())
+    shape = replace(spec, index=(spec.index or HNSW()) if index is None else index)
     return _declare_index(table, shape, name or index_name(f"ix_{table.name}_{spec.column}"))
 
 

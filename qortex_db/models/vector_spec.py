@@ -53,7 +53,7 @@ def _keep_whole(spec: object, name: str, low: int, high: int, called: str = "") 
 
 
 def _check_choice(value: object, choices: tuple[object, ...], name: str) -> None:
-    if value not in choices:
+    if not isinstance(value, (str, type(None))) or value not in choices:
         raise InvalidInputError(f"{name} must be one of: {', '.join(map(str, choices))}.")
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
-from numbers import Real
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 from uuid import UUID
 
+from qortex_db import checks
 from qortex_db.checks import as_whole, check_text, check_whole
+from qortex_db.checks import check_flag as check_flag  # noqa: PLC0414 - called with these
+from qortex_db.checks import check_number as check_number  # noqa: PLC0414 - called with these
 from qortex_db.errors import InvalidInputError
+from qortex_db.jsonable import to_json
 
 MAX_ID_BYTES: Final = 1_024
 """The longest id, in bytes of UTF-8: three of them still fit into one B-tree entry."""
@@ -23,9 +25,6 @@ MAX_MEASURE: Final = 1e100
 """The largest weight or score: what the server sums and squares of them stays finite."""
 
 _MOST_SHOWN: Final = 10**18  # Python itself refuses to write the longest
-
-# A mapping that is no dict is one to JSON too; what else is unknown, dict() refuses.
-_to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=dict).encode
 
 
 def check_id(value: object, *, name: str = "id") -> str:
@@ -41,22 +40,55 @@ def check_id(value: object, *, name: str = "id") -> str:
     return text
 
 
+def check_key(value: object, *, name: str = "id") -> str:
+    """The id of a vector: as any, and an int or a UUID as its text."""
+    key = value if type(value) is str else checks.as_key(value)
+    if as_whole(key) is not None:
+        raise InvalidInputError(f"{name} has more than {MAX_ID_BYTES:,} digits.")
+    return check_id(key, name=name)
+
+
 def check_ids(values: object, *, name: str = "ids") -> list[str]:
     """Distinct keys in code point order, the order in which every writer locks rows."""
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-        raise InvalidInputError(
-            f"{name} is a {type(values).__name__}; pass a list of ids, even for one."
-        )
-    keys = list(values)
+    keys = _listed_ids(values, name)
     check_each_id(keys, name=name)
     return sorted(set(keys))
 
 
-def check_list(values: object, *, name: str) -> list[Any]:
+def check_keys(values: object, *, name: str = "ids") -> list[str]:
+    """The same of vectors, whose ids may be ints and UUIDs."""
+    return sorted(set(check_each_key(_listed_ids(values, name), name=name)))
+
+
+def _listed_ids(values: object, name: str) -> list[Any]:
+    if isinstance(values, Mapping):
+        return list(values)
+    return check_list(values, name=name, of="list of ids")
+
+
+_NO_LISTS: Final = (str, bytes, bytearray, memoryview, Mapping)
+
+
+def check_list(values: object, *, name: str, of: str = "list") -> list[Any]:
     """Several of something, as a list."""
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
-        raise InvalidInputError(f"{name} is a {type(values).__name__}; pass a list, even for one.")
-    return list(values)
+    return list(check_iterable(values, name=name, of=of))
+
+
+def check_iterable(values: object, *, name: str, of: str = "list") -> Iterator[Any]:
+    """Several of something, to be read once."""
+    if isinstance(values, Iterable) and not isinstance(values, _NO_LISTS):
+        try:
+            return iter(values)
+        except TypeError:  # a tensor of one number has an iterator, and raises
+            pass
+    raise InvalidInputError(f"{name} is a {type(values).__name__}; pass a {of}, even for one.")
+
+
+def check_tuple(value: object, length: int, *, name: str, of: str) -> Sequence[Any]:
+    """A tuple of so many, or a list of them."""
+    if not isinstance(value, (tuple, list)) or len(value) != length:
+        raise InvalidInputError(f"{name} {of}.")
+    return value
 
 
 def check_each_id(keys: list[str], *, name: str) -> None:
@@ -64,6 +96,13 @@ def check_each_id(keys: list[str], *, name: str) -> None:
     if not all_plain(keys):
         for i, key in enumerate(keys):
             check_id(key, name=f"{name}[{i}]")
+
+
+def check_each_key(keys: list[Any], *, name: str) -> list[str]:
+    """The same of vectors; gives them as they are stored."""
+    if all_plain(keys):
+        return keys
+    return [check_key(key, name=f"{name}[{i}]") for i, key in enumerate(keys)]
 
 
 def all_plain(keys: Sequence[object]) -> bool:
@@ -88,30 +127,10 @@ def check_limit(value: object, maximum: int, *, name: str = "limit") -> int:
     return check_whole(value, 1, maximum, name=name)
 
 
-def check_flag(value: object, *, name: str) -> None:
-    """True or False, and nothing that merely counts as one."""
-    if type(value) is not bool:
-        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a bool.")
-
-
-def check_number(
-    value: object, *, name: str, low: float = -math.inf, high: float = math.inf
-) -> float:
-    """A finite number within bounds, both included."""
-    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, Real)):
-        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a number.")
-    try:
-        number = float(value)
-    except OverflowError:  # an int has no largest
-        raise InvalidInputError(f"{name} is beyond what a float holds.") from None
-    if not math.isfinite(number) or not low <= number <= high:
-        bounds = (
-            "finite"
-            if math.isinf(low)
-            else f"from {low:g}" + ("" if math.isinf(high) else f" to {high:g}")
-        )
-        raise InvalidInputError(f"{name} is {number}; it has to be {bounds}.")
-    return number
+def check_callable(value: object, *, name: str) -> None:
+    """What can be called."""
+    if not callable(value):
+        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass what can be called.")
 
 
 def check_measure(value: object, *, name: str) -> float:
@@ -139,7 +158,7 @@ def check_seconds(value: object, *, name: str) -> float:
 
 def check_time(value: object, *, name: str) -> datetime | None:
     """An aware time from a datetime or its ISO 8601 form; None for "" and None."""
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value):
         return None
     if isinstance(value, str):
         try:
@@ -148,42 +167,17 @@ def check_time(value: object, *, name: str) -> datetime | None:
             raise InvalidInputError(f"{name} is no ISO 8601 time.") from None
     if not isinstance(value, datetime):
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass an ISO 8601 string.")
-    if value.utcoffset() is None:
-        raise InvalidInputError(f"{name} has no time zone; add one, such as +00:00.")
-    return value
+    try:
+        if value.utcoffset() is not None:
+            return value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidInputError(f"{name} is beyond the years 1 to 9999 in UTC.") from None
+    raise InvalidInputError(f"{name} has no time zone; add one, such as +00:00.")
 
 
 def check_payload(value: object, *, name: str = "payload") -> str:
-    """A JSON object as text."""
-    if not isinstance(value, Mapping):
+    """A JSON object as text: of a mapping, a pydantic model or a dataclass."""
+    text = to_json(value, name=name)
+    if text[0] != "{":
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a dict.")
-    return check_json(value, name=name)
-
-
-def check_json(value: object, *, name: str) -> str:
-    """Whatever JSON can say, as text."""
-    _check_json(value, name)
-    try:
-        return _to_json(value)
-    except (TypeError, ValueError, RecursionError):
-        raise InvalidInputError(f"{name} holds something that JSON can't say.") from None
-
-
-def _check_json(value: object, path: str, depth: int = 0) -> None:
-    if depth > 100:  # noqa: PLR2004 - deeper than any real document, far from the recursion limit
-        raise InvalidInputError(f"{path[:200]} is nested more than 100 levels deep.")
-    if isinstance(value, str):
-        check_text(value, name=path)
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise InvalidInputError(f"{path} is {value}, which JSON can't say.")
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            check_text(key, name=f"a key of {path}")
-            _check_json(item, f"{path}.{key}", depth + 1)
-    elif isinstance(value, (list, tuple)):
-        for i, item in enumerate(value):
-            _check_json(item, f"{path}[{i}]", depth + 1)
-    elif value is not None and not isinstance(value, (bool, int)):
-        hint = "; pass its isoformat()" if isinstance(value, datetime) else ""
-        raise InvalidInputError(f"{path} is a {type(value).__name__}, which JSON can't say{hint}.")
+    return text

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
+from qortex_db import checks
+from qortex_db.errors import InvalidInputError
 from qortex_db.observability import traced
-from qortex_db.repositories import EdgeStats
+from qortex_db.repositories import EdgeStats, validation
 from qortex_db.stores.handle import DatabaseHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from qortex_db.database import Database
     from qortex_db.repositories.interoception.edges import EdgeStatsLike
@@ -34,13 +37,14 @@ class PostgresInteroceptionStore:
     @traced("interoception.pg.save_factor")
     async def save_factor(self, node_id: str, weight: float) -> None:
         """Store one weight."""
+        node_id = validation.check_id(node_id, name="node_id")
         await (await self._handle.open()).factors.save({node_id: weight})
 
     @traced("interoception.pg.save_factors")
     async def save_factors(self, factors: Mapping[str, float]) -> None:
         """Store weights; what is absent stays."""
-        if factors:
-            await (await self._handle.open()).factors.save(factors)
+        if weights := _mapping(factors, "factors"):
+            await (await self._handle.open()).factors.save(weights)
 
     @traced("interoception.pg.load_edges")
     async def load_edges(self) -> dict[tuple[str, str], EdgeStats]:
@@ -50,16 +54,16 @@ class PostgresInteroceptionStore:
     @traced("interoception.pg.save_edges")
     async def save_edges(self, buffer: Mapping[tuple[str, str], EdgeStatsLike]) -> None:
         """Store edges, stamped now whatever their `last_seen` says; what is absent stays."""
-        if not buffer:
+        if not (edges := _mapping(buffer, "buffer")):
             return
-        stamped = {key: _stamped_now(edge) for key, edge in buffer.items()}
+        stamped = {key: _stamped_now(edge) for key, edge in edges.items()}
         await (await self._handle.open()).edges.save(stamped)
 
     @traced("interoception.pg.remove_edges")
     async def remove_edges(self, keys: Sequence[tuple[str, str]]) -> None:
         """Forget edges; unknown ones are ignored."""
-        if keys:
-            await (await self._handle.open()).edges.remove(keys)
+        if pairs := validation.check_list(keys, name="keys", of="list of pairs"):
+            await (await self._handle.open()).edges.remove(pairs)
 
     async def close(self) -> None:
         """Close a database of its own; a shared one stays open."""
@@ -74,9 +78,20 @@ _FURTHER: Final = {field.name for field in fields(EdgeStats)} - {
 }
 
 
+def _mapping(given: object, name: str) -> Mapping[Any, Any]:
+    if not isinstance(given, Mapping):
+        raise InvalidInputError(f"{name} is a {type(given).__name__}; pass a dict.")
+    return checks.as_dict(given, name=name)
+
+
 def _stamped_now(edge: EdgeStatsLike) -> EdgeStats:
     """All that an edge says, but its time: qortex writes what is no date there."""
     further: dict[str, Any] = {
         name: getattr(edge, name) for name in _FURTHER if hasattr(edge, name)
     }
-    return EdgeStats(edge.hit_count, edge.scores, **further)
+    try:
+        return EdgeStats(edge.hit_count, edge.scores, **further)
+    except AttributeError:
+        raise InvalidInputError(
+            f"An edge is a {type(edge).__name__} without hit_count or scores; pass EdgeStats."
+        ) from None

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from qortex_db import checks
 from qortex_db.errors import InvalidInputError
 from qortex_db.learning import Policy, RewardModel, TernaryReward, ThompsonSampling
 from qortex_db.observability import traced
 from qortex_db.repositories import validation
-from qortex_db.repositories.arms.arguments import hash_of, sum_rewards
+from qortex_db.repositories.arms.arguments import hash_of, qortex_context, sum_rewards
 from qortex_db.stores.learner_types import SelectionResult, as_arms, as_pairs, read_outcome
 from qortex_db.stores.learning import PostgresLearningStore
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from qortex_db.database import Database
     from qortex_db.learning import ArmState
     from qortex_db.repositories import ArmRepository
+    from qortex_db.repositories.arms.arguments import QortexContext
     from qortex_db.stores.learner_types import ArmLike, LearnerConfigLike, OutcomeLike
 
 _MOST_SESSIONS: Final = 10_000
@@ -124,7 +126,7 @@ class Learner:
             self._name,
             arms,
             k=k,
-            context=context,
+            context=qortex_context(context),
             token_budget=token_budget,
             baseline_rate=self.config.baseline_rate,
             min_pulls=self.config.min_pulls,
@@ -155,7 +157,9 @@ class Learner:
         """
         arm_id, reward, context = read_outcome(outcome, self.reward_model, context)
         arms = await self._arms()
-        return await arms.observe(self._name, arm_id, reward=reward, context=context)
+        return await arms.observe(
+            self._name, arm_id, reward=reward, context=qortex_context(context)
+        )
 
     @traced("learning.batch_observe")
     async def batch_observe(
@@ -166,12 +170,13 @@ class Learner:
         Returns:
             The new states by arm; of an arm in several contexts that of its last outcome.
         """
-        batches: dict[str, tuple[Mapping[str, Any], list[tuple[str, float]]]] = {}
+        batches: dict[str, tuple[QortexContext | None, list[tuple[str, float]]]] = {}
         last: dict[str, str] = {}
-        for outcome in outcomes:
+        for outcome in validation.check_list(outcomes, name="outcomes"):
             arm_id, reward, where = read_outcome(outcome, self.reward_model, context)
-            key = hash_of(where)
-            batches.setdefault(key, (where, []))[1].append((arm_id, reward))
+            counted_in = qortex_context(where)
+            key = hash_of(counted_in)
+            batches.setdefault(key, (counted_in, []))[1].append((arm_id, reward))
             last[validation.check_id(arm_id, name="arm_id")] = key
         database = await self.store.handle.open()
         if len(batches) <= 1:  # a statement by itself is a transaction
@@ -186,7 +191,7 @@ class Learner:
     async def _count(
         self,
         arms: ArmRepository,
-        batches: Mapping[str, tuple[Mapping[str, Any], Sequence[tuple[str, float]]]],
+        batches: Mapping[str, tuple[QortexContext | None, Sequence[tuple[str, float]]]],
     ) -> dict[str, dict[str, ArmState]]:
         """In key order, so that batches don't deadlock."""
         return {
@@ -210,7 +215,9 @@ class Learner:
             The new states of these arms.
         """
         arms = await self._arms()
-        states = await arms.apply_deltas(self._name, as_pairs(deltas), context=context)
+        states = await arms.apply_deltas(
+            self._name, as_pairs(deltas), context=qortex_context(context)
+        )
         return {arm_id: states[arm_id] for arm_id in deltas}
 
     @traced("learning.decay_arm")
@@ -233,11 +240,12 @@ class Learner:
                 `arms.decay(learner)` alone.
         """
         arms = await self._arms()
+        where = qortex_context(context)
         arm_id = validation.check_id(arm_id, name="arm_id")
         while not (
-            states := await arms.decay(self._name, arm_id, factor=decay_factor, context=context)
+            states := await arms.decay(self._name, arm_id, factor=decay_factor, context=where)
         ):
-            await arms.seed(self._name, [arm_id], boost=_PRIOR, context=context)
+            await arms.seed(self._name, [arm_id], boost=_PRIOR, context=where)
         return states[arm_id]
 
     async def reset(
@@ -250,13 +258,14 @@ class Learner:
         self, context: Mapping[str, Any] | None = None, k: int = 10
     ) -> list[tuple[str, ArmState]]:
         """The arms of the highest posterior mean, highest first; ties by id."""
-        return await (await self._arms()).top(self._name, k=k, context=context)
+        return await (await self._arms()).top(self._name, k=k, context=qortex_context(context))
 
     async def posteriors(
         self, context: Mapping[str, Any] | None = None, arm_ids: Iterable[str] | None = None
     ) -> dict[str, dict[str, Any]]:
         """The stored arms, or these of them: the attributes of each state and its `mean`."""
-        states = await (await self._arms()).get_all(self._name, arm_ids, context=context)
+        arms = await self._arms()
+        states = await arms.get_all(self._name, arm_ids, context=qortex_context(context))
         return {arm_id: state.to_dict() | {"mean": state.mean} for arm_id, state in states.items()}
 
     async def metrics(self, window: int | None = None) -> dict[str, Any]:
@@ -290,6 +299,7 @@ class Learner:
 
         Its arms and outcomes are empty: selections belong to no session, as in qortex.
         """
+        checks.check_text(session_id, name="session_id")
         session = self._sessions.pop(session_id, None)
         if session is None:
             return {"error": f"Session {session_id} not found"}

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
+from qortex_db import checks
 from qortex_db.errors import InvalidInputError
 from qortex_db.learning import Arm
+from qortex_db.repositories import validation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable
+
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
     from qortex_db.learning import RewardModel
 
@@ -86,6 +92,34 @@ class ArmOutcome:
     context: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
+class _ArmMarker:
+    """How pydantic sees any object with the attributes of `Arm`: as one."""
+
+    def __get_pydantic_core_schema__(self, _: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema  # noqa: PLC0415 - only pydantic's users need it
+
+        arm = handler.generate_schema(Arm)
+        return core_schema.no_info_wrap_validator_function(
+            _any_arm,
+            arm,
+            serialization=core_schema.wrap_serializer_function_ser_schema(
+                lambda value, write: write(as_arm(value)), schema=arm
+            ),
+        )
+
+
+def _any_arm(value: Any, read: Callable[[Any], Any]) -> Any:
+    return value if hasattr(value, "id") and hasattr(value, "token_cost") else read(value)
+
+
+def as_arm(arm: ArmLike) -> Arm:
+    """Any object with the attributes of `Arm` as one."""
+    return arm if isinstance(arm, Arm) else Arm(arm.id, arm.token_cost)
+
+
+_AS_ARM: Final = _ArmMarker()
+
+
 @dataclass(frozen=True, slots=True)
 class SelectionResult:
     """What a learner chose, as the arms that it was given.
@@ -99,8 +133,8 @@ class SelectionResult:
         used_tokens: What they cost.
     """
 
-    selected: list[ArmLike]
-    excluded: list[ArmLike]
+    selected: list[Annotated[ArmLike, _AS_ARM]]
+    excluded: list[Annotated[ArmLike, _AS_ARM]]
     is_baseline: bool
     scores: dict[str, float]
     token_budget: int
@@ -113,11 +147,9 @@ def as_arms(candidates: Iterable[ArmLike]) -> tuple[list[ArmLike], list[Arm]]:
     Raises:
         InvalidInputError: Something has not the attributes of an arm.
     """
-    if isinstance(candidates, (str, bytes)):
-        raise InvalidInputError("candidates has to be a list of arms, even for one.")
-    given = list(candidates)
+    given = validation.check_list(candidates, name="candidates", of="list of arms")
     try:
-        return given, [Arm(arm.id, arm.token_cost) for arm in given]
+        return given, [as_arm(arm) for arm in given]
     except AttributeError:
         raise InvalidInputError("A candidate has no id or token_cost; pass an Arm.") from None
 
@@ -132,14 +164,19 @@ def read_outcome(
     """
     try:
         arm_id, reward, word = outcome.arm_id, outcome.reward, outcome.outcome
-        where = context or outcome.context
+        of_outcome = outcome.context
     except AttributeError:
         raise InvalidInputError(
             f"An outcome is a {type(outcome).__name__} without arm_id, reward, outcome or context; "
             "pass an ArmOutcome."
         ) from None
     # Outside of it: a reward model's own errors are not the outcome's.
-    return arm_id, model.compute(word) if word and not reward else reward, where
+    given = validation.check_number(reward, name="reward", low=0, high=1)
+    if word is not None and checks.check_text(word, name="outcome") and not given:
+        given = model.compute(word)
+    if isinstance(context, Mapping) and not context:
+        context = None
+    return arm_id, given, of_outcome if context is None else context
 
 
 def as_pairs(deltas: object) -> dict[str, tuple[Any, Any]]:
@@ -148,6 +185,8 @@ def as_pairs(deltas: object) -> dict[str, tuple[Any, Any]]:
     Raises:
         InvalidInputError: It is no mapping of mappings.
     """
+    if isinstance(deltas, Mapping):
+        deltas = checks.as_dict(deltas, name="deltas")
     try:
         return {
             arm_id: (delta.get("alpha_delta", 0.0), delta.get("beta_delta", 0.0))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qortex_db.observability import traced
-from qortex_db.repositories import ALL_CONTEXTS
+from qortex_db.repositories import ALL_CONTEXTS, validation
+from qortex_db.repositories.arms.arguments import qortex_context
 from qortex_db.stores.handle import DatabaseHandle
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 class PostgresLearningStore:
     """The arms of one learner, with qortex's methods.
 
+    Contexts are keyed by the bytes of `context_hash`, as in qortex: `{1: 2}` is `{"1": 2}`. What
+    Python's `json` can't say is an `InvalidContextError`, which is a TypeError.
+
     Args:
         learner_name: The learner.
         pool: A `Database`, or the DSN of one.
@@ -31,19 +35,25 @@ class PostgresLearningStore:
     @traced("learning.pg.get")
     async def get(self, arm_id: str, context: Mapping[str, Any] | None = None) -> ArmState:
         """One arm's state, the prior if it is not stored."""
-        return await (await self.handle.open()).arms.get(self.learner_name, arm_id, context=context)
+        return await (await self.handle.open()).arms.get(
+            self.learner_name, arm_id, context=qortex_context(context)
+        )
 
     @traced("learning.pg.get_all")
     async def get_all(self, context: Mapping[str, Any] | None = None) -> dict[str, ArmState]:
         """Every stored arm of one context."""
-        return await (await self.handle.open()).arms.get_all(self.learner_name, context=context)
+        return await (await self.handle.open()).arms.get_all(
+            self.learner_name, context=qortex_context(context)
+        )
 
     @traced("learning.pg.put")
     async def put(
         self, arm_id: str, state: ArmStateLike, context: Mapping[str, Any] | None = None
     ) -> None:
         """Overwrite one arm's state; "" as `last_updated` means now."""
-        await (await self.handle.open()).arms.put(self.learner_name, arm_id, state, context=context)
+        await (await self.handle.open()).arms.put(
+            self.learner_name, arm_id, state, context=qortex_context(context)
+        )
 
     @traced("learning.pg.get_all_contexts")
     async def get_all_contexts(self) -> list[str]:
@@ -60,11 +70,14 @@ class PostgresLearningStore:
         self, arm_ids: Sequence[str] | None = None, context: Mapping[str, Any] | None = None
     ) -> int:
         """Forget arms, by qortex's rule: without both arguments, those of every context."""
-        if arm_ids is not None and not arm_ids:
+        ids = None if arm_ids is None else validation.check_ids(arm_ids, name="arm_ids")
+        if ids is not None and not ids:
             return 0
-        everywhere = arm_ids is None and context is None
+        everywhere = ids is None and context is None
         return await (await self.handle.open()).arms.delete(
-            self.learner_name, arm_ids, context=ALL_CONTEXTS if everywhere else context
+            self.learner_name,
+            ids,
+            context=ALL_CONTEXTS if everywhere else qortex_context(context),
         )
 
     async def save(self) -> None:

@@ -60,9 +60,10 @@ class PgVectorIndex:
         pool: Database | None = None,
     ) -> None:
         if not isinstance(table_name, str) or not _TABLE_NAME.fullmatch(table_name):
+            got = f"{table_name!r:.80}" if isinstance(table_name, str) else type(table_name)
             raise InvalidInputError(
                 "table_name must be a safe SQL identifier (lowercase alphanumeric + underscores), "
-                f"got: {table_name!r:.80}"
+                f"got: {got}"
             )
         self._dimensions = validation.check_limit(
             dimensions, types.MAX_DIMENSIONS, name="dimensions"
@@ -109,17 +110,15 @@ class PgVectorIndex:
         Raises:
             InvalidInputError: The lengths differ, or a row was refused; nothing was stored.
         """
-        if isinstance(ids, (str, bytes)):
-            raise InvalidInputError("ids has to be a list of ids, even for one.")
-        if len(ids) != len(embeddings):
-            raise InvalidInputError(
-                f"ids ({len(ids)}) and embeddings ({len(embeddings)}) must match"
-            )
-        for number, (key, row) in enumerate(zip(ids, embeddings, strict=True)):
+        keys = validation.check_list(ids, name="ids", of="list of ids")
+        rows = validation.check_list(embeddings, name="embeddings", of="list of embeddings")
+        if len(keys) != len(rows):
+            raise InvalidInputError(f"ids ({len(keys)}) and embeddings ({len(rows)}) must match")
+        for number, (key, row) in enumerate(zip(keys, rows, strict=True)):
             if row is None or isinstance(row, Clear):  # what has no vector is no row here
                 types.as_float32(row, name=f"embedding of row {number} (id {key!r:.60})")
         vectors = await self._vectors()
-        records = [VectorRecord(key, row) for key, row in zip(ids, embeddings, strict=True)]
+        records = [VectorRecord(key, row) for key, row in zip(keys, rows, strict=True)]
         await vectors.upsert_with_zeros(records)
 
     @traced("vec.search")

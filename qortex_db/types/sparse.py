@@ -10,10 +10,11 @@ import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 from sqlalchemy import Text, cast, type_coerce
 from sqlalchemy.types import UserDefinedType
 
-from qortex_db.checks import as_whole, check_whole
+from qortex_db.checks import as_dict, as_whole, check_whole
 from qortex_db.errors import DimensionMismatchError, InvalidInputError
 from qortex_db.types.vector import DistanceComparator, declared
 
@@ -158,7 +159,7 @@ def _read(value: object, dimensions: int | None, name: str) -> tuple[list[tuple[
         pairs: list[tuple[Any, Any]] = list(zip(value.indices(), value.values(), strict=True))
         dimensions = value.dimensions()
     elif isinstance(value, Mapping):
-        pairs = list(value.items())
+        pairs = list(as_dict(value, name=name).items())
     else:
         raise InvalidInputError(
             f"{name} is a {type(value).__name__}; pass a pgvector.SparseVector, or "
@@ -186,7 +187,7 @@ def _read(value: object, dimensions: int | None, name: str) -> tuple[list[tuple[
 
 def _single(number: object, name: str) -> float:
     """A component as float4 holds it."""
-    if isinstance(number, bool) or not hasattr(number, "__float__"):
+    if isinstance(number, (bool, np.bool_)) or not hasattr(number, "__float__"):
         raise InvalidInputError(
             f"{name} has a component of type {type(number).__name__}; pass numbers."
         )
@@ -194,6 +195,11 @@ def _single(number: object, name: str) -> float:
         single: float = _FLOAT.unpack(_FLOAT.pack(number))[0]
     except (OverflowError, struct.error):
         single = math.inf
+    except Exception as error:
+        raise InvalidInputError(
+            f"{name} has a component of type {type(number).__name__} that is no number "
+            f"({type(error).__name__})."
+        ) from error
     if not math.isfinite(single):
         raise InvalidInputError(f"{name} has NaN or infinity (in float32) for a component.")
     return single

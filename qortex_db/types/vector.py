@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,18 @@ if TYPE_CHECKING:
 MAX_DIMENSIONS: Final = 16_000
 """What a pgvector column holds at most."""
 
-EmbeddingInput: TypeAlias = Sequence[float] | NDArray[np.floating[Any]] | NDArray[np.integer[Any]]
-"""One vector: a list, a tuple or a one-dimensional numpy array of floats or integers."""
+
+class SupportsArray(Protocol):
+    """What numpy reads: a tensor or an array of another library, in the CPU's memory."""
+
+    def __array__(self) -> NDArray[Any]: ...
+
+
+EmbeddingInput: TypeAlias = (
+    Sequence[float] | NDArray[np.floating[Any]] | NDArray[np.integer[Any]] | SupportsArray
+)
+"""One vector: a list, a tuple or a one-dimensional array of floats or integers; numpy's, or another
+library's that has `__array__` or `__dlpack__`."""
 
 _HEADER = struct.Struct(">HH")
 _BOOLS = {bool, np.bool_}
@@ -42,7 +52,8 @@ def as_float32(value: object, *, name: str = "embedding") -> NDArray[np.float32]
     """One vector as contiguous float32, shape checked but not its values.
 
     Args:
-        value: A list, tuple or one-dimensional array of floats or integers.
+        value: A list, tuple or one-dimensional array of floats or integers; numpy's, or another
+            library's, in the CPU's memory.
         name: What an error calls it.
 
     Raises:
@@ -50,30 +61,52 @@ def as_float32(value: object, *, name: str = "embedding") -> NDArray[np.float32]
     """
     if type(value) is np.ndarray and value.dtype == np.float32 and value.ndim == 1 and value.size:
         return np.ascontiguousarray(value)
-    if isinstance(value, (list, tuple)):
-        if value and (plain := from_lists([value], len(value))) is not None:
+    if isinstance(value, (list, tuple)) and value:
+        plain = from_lists([value], len(value))
+        if plain is not None:
             return plain.ravel()
-        _check_elements(value, name)
-    elif isinstance(value, PgVector):
-        value = value.to_numpy()
-    else:
-        _check_kind(value, name)
-    try:
-        array = np.asarray(value)
-    except (ValueError, OverflowError, TypeError):
-        raise InvalidInputError(f"{name} is not an array of numbers.") from None
+    array = as_numbers(value, name=name)
     if array.ndim != 1:
         raise InvalidInputError(
             f"{name} has {array.ndim} dimensions (shape {array.shape}); pass one vector."
         )
     if array.size == 0:
         raise InvalidInputError(f"{name} is empty.")
-    if array.dtype.kind not in "iuf":
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused as such
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def as_numbers(value: object, *, name: str) -> NDArray[Any]:
+    """Floats or integers of any shape and size.
+
+    Raises:
+        InvalidInputError: They are none; bools and texts aren't, nor what iterates only once.
+    """
+    if isinstance(value, (list, tuple)):
+        _check_elements(value, name)
+    elif isinstance(value, PgVector):
+        value = value.to_numpy()
+    else:
+        _check_kind(value, name)
+    array = _read(value, name)
+    if array.size and array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
         raise InvalidInputError(
             f"{name} has elements of type {array.dtype}; pass floats or integers."
         )
-    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused as such
-        return np.ascontiguousarray(array, dtype=np.float32)
+    return array
+
+
+def _read(value: Any, name: str) -> NDArray[Any]:
+    """What a list holds, or another library's array or tensor, by the protocol that it has."""
+    try:
+        if isinstance(value, (list, tuple)) or hasattr(value, "__array__"):
+            return np.asarray(value)
+        return np.from_dlpack(value)
+    except Exception as error:
+        says = f"{type(error).__name__}: {error!s:.200}"  # such as how to detach a gradient
+        raise InvalidInputError(
+            f"{name} is a {type(value).__name__} that can't be read as an array ({says})."
+        ) from error
 
 
 def from_lists(rows: Sequence[Sequence[float]], dimensions: int) -> NDArray[np.float32] | None:
@@ -84,7 +117,7 @@ def from_lists(rows: Sequence[Sequence[float]], dimensions: int) -> NDArray[np.f
     packer = struct.Struct(f">{dimensions}f")
     try:
         packed = b"".join([packer.pack(*row) for row in rows])
-    except (struct.error, OverflowError, TypeError):
+    except Exception:  # noqa: BLE001 - a number of another library's may raise anything
         return None
     matrix = np.frombuffer(packed, ">f4").astype(np.float32).reshape(len(rows), dimensions)
     # True and False pack as 1 and 0, so rows with those are looked at again.
@@ -97,9 +130,11 @@ def from_lists(rows: Sequence[Sequence[float]], dimensions: int) -> NDArray[np.f
 def _check_kind(value: object, name: str) -> None:
     if isinstance(value, np.ma.MaskedArray):
         raise InvalidInputError(f"{name} is a masked array; pass what its filled() gives.")
-    if isinstance(value, (str, bytes, bytearray)) or not hasattr(value, "__array__"):
+    if isinstance(value, (str, bytes, bytearray, type)) or not (
+        hasattr(value, "__array__") or hasattr(value, "__dlpack__")
+    ):
         raise InvalidInputError(
-            f"{name} is a {type(value).__name__}; pass a list, tuple or numpy array of numbers."
+            f"{name} is a {type(value).__name__}; pass a list, tuple or array of numbers."
         )
 
 

@@ -623,6 +623,31 @@ async def test_one_of_many_rows_is_updated(memory: Repositories) -> None:
     assert await rows(memory.vectors) == after
 
 
+@of(VectorRepository.fill_words)
+async def test_the_words_of_all_documents_are_filled(memory: Repositories) -> None:
+    change = "UPDATE qortex_vectors SET document_words = NULL WHERE id < :key"
+    done: list[int] = []
+    assert await memory.vectors.fill_words(batch_size=150) == 0
+    await memory.executor.run(text(change), {"key": IDS[700]})
+    wanted = sum(ROWS[key][2] is not None for key in IDS[:700])
+    assert await memory.vectors.fill_words(batch_size=150, on_progress=done.append) == wanted
+    assert done == [150, 300, 450, 600, 750, 800]
+    assert await rows(memory.vectors) == ROWS
+    wrong = f"SELECT id FROM qortex_vectors WHERE document_words IS DISTINCT FROM {WORDS}"
+    statement = text(wrong.replace(":-@", r"\:-@"))
+    assert not (await memory.executor.run(statement, {})).rows
+
+
+@of(VectorRepository.hybrid_search)
+async def test_any_word_of_a_question_finds_documents(stored: Repositories) -> None:
+    for number, question in enumerate(one["text"] for one in sample().questions):
+        hits = await stored.vectors.hybrid_search(None, question, limit=150)
+        assert len(hits) > 0
+        both = await stored.vectors.hybrid_search(QUESTIONS[number], question, limit=150)
+        assert {hit.id for hit in hits[:50]} <= {hit.id for hit in both}
+    assert_bodies(both)
+
+
 @of(VectorRepository.merge_payload)
 async def test_all_payloads_are_merged(memory: Repositories) -> None:
     def merged(ids: Iterable[str]) -> dict[str, Row]:

@@ -402,7 +402,7 @@ REFUSED: dict[str, tuple[Callable[[Learner], Awaitable[object]], str]] = {
     ),
     "a context that is none": (
         lambda one: one.observe(ArmOutcomeFactory.build(), "sql"),
-        "context has to be a mapping",
+        "pass a mapping or None",
     ),
     "a bad reward in a batch": (
         lambda one: one.batch_observe(
@@ -414,7 +414,7 @@ REFUSED: dict[str, tuple[Callable[[Learner], Awaitable[object]], str]] = {
         lambda one: one.batch_observe([ArmOutcomeFactory.build(arm_id=[])]),
         "arm_id is a list",
     ),
-    "arms as a string": (lambda one: one.select("ab"), "candidates has to be a list"),
+    "arms as a string": (lambda one: one.select("ab"), "pass a list of arms, even for one"),
     "ids as arms": (lambda one: one.select(["a"]), "no id or token_cost"),
     "an arm twice": (lambda one: one.select([ArmFactory.build()] * 2), "an id twice"),
     "an arm of no id": (

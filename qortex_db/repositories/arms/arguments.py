@@ -8,8 +8,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Protocol
 
+import numpy as np
+
 from qortex_db import checks, learning
-from qortex_db.errors import InvalidInputError
+from qortex_db.errors import InvalidContextError, InvalidInputError
+from qortex_db.jsonable import to_canonical_json, to_json
 from qortex_db.learning import Arm
 from qortex_db.repositories import validation
 
@@ -47,10 +50,46 @@ def check_learner(value: object) -> str:
     return validation.check_id(value, name="learner")
 
 
+class QortexContext(dict[str, Any]):
+    """A context as qortex keys it, by the bytes of `context_hash`: stored keys depend on them.
+
+    Python's `json` says more than JSON: a number as key is its text, and NaN a word.
+    """
+
+
+def qortex_context(context: Mapping[str, Any] | None) -> QortexContext | None:
+    """What qortex's stores are given, as the repositories are to take it.
+
+    Raises:
+        InvalidContextError: It is no mapping.
+    """
+    return None if context is None else QortexContext(_mapping(context))
+
+
 def hash_of(context: Mapping[str, Any] | None) -> str:
-    if context is not None and not isinstance(context, Mapping):
-        raise InvalidInputError("context has to be a mapping or None.")
-    return learning.context_hash(context)
+    """The key of a context.
+
+    Raises:
+        InvalidContextError: JSON can't say it.
+    """
+    if context is None or not _mapping(context):
+        return learning.context_hash(None)
+    if isinstance(context, QortexContext):
+        return learning.context_hash(context)
+    return learning.hash_of_json(_canonical(context))
+
+
+def _mapping(context: object) -> Mapping[str, Any]:
+    if not isinstance(context, Mapping):
+        raise InvalidContextError(f"context is a {type(context).__name__}; pass a mapping or None.")
+    return context
+
+
+def _canonical(context: Mapping[str, Any]) -> str:
+    try:
+        return to_canonical_json(context, name="context")
+    except InvalidInputError as error:
+        raise InvalidContextError(str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +128,10 @@ def readable(context: Mapping[str, Any] | None) -> str | None:
     """The context as JSON for people; None where it is empty, or where jsonb can't hold it."""
     if not context:
         return None
+    of_qortex = isinstance(context, QortexContext)
+    said = json.loads(learning.canonical_json(context)) if of_qortex else context
     try:
-        return validation.check_payload(json.loads(learning.canonical_json(context)))
+        return to_json(said, name="context")
     except InvalidInputError:
         return None
 
@@ -101,13 +142,19 @@ def check_evidence(value: object, *, name: str) -> float:
 
 
 def check_state(state: ArmStateLike) -> dict[str, Any]:
+    try:
+        alpha, beta, pulls = state.alpha, state.beta, state.pulls
+        reward, time = state.total_reward, state.last_updated
+    except AttributeError:
+        raise InvalidInputError(
+            f"state is a {type(state).__name__} without the attributes of an ArmState."
+        ) from None
     return {
-        "new_alpha": check_evidence(state.alpha, name="alpha"),
-        "new_beta": check_evidence(state.beta, name="beta"),
-        "new_pulls": checks.check_count(state.pulls, name="pulls"),
-        "new_total_reward": validation.check_measure(state.total_reward, name="total_reward"),
-        "new_last_updated": validation.check_time(state.last_updated, name="last_updated")
-        or datetime.now(UTC),
+        "new_alpha": check_evidence(alpha, name="alpha"),
+        "new_beta": check_evidence(beta, name="beta"),
+        "new_pulls": checks.check_count(pulls, name="pulls"),
+        "new_total_reward": validation.check_measure(reward, name="total_reward"),
+        "new_last_updated": validation.check_time(time, name="last_updated") or datetime.now(UTC),
     }
 
 
@@ -124,11 +171,12 @@ _NO_REWARDS: Final = Rewards()
 def sum_rewards(observations: Iterable[tuple[str, float]]) -> dict[str, Rewards]:
     """The rewards of each arm."""
     sums: dict[str, Rewards] = {}
-    for item in observations:
-        if isinstance(item, (str, bytes)) or len(item) != 2:  # noqa: PLR2004 - a pair
-            raise InvalidInputError("An observation is a pair (arm_id, reward).")
-        key = validation.check_id(item[0], name="arm_id")
-        reward = validation.check_number(item[1], name="reward", low=0, high=1)
+    for item in validation.check_list(observations, name="observations"):
+        pair = validation.check_tuple(
+            item, 2, name="An observation", of="is a pair (arm_id, reward)"
+        )
+        key = validation.check_id(pair[0], name="arm_id")
+        reward = validation.check_number(pair[1], name="reward", low=0, high=1)
         before = sums.get(key, _NO_REWARDS)
         sums[key] = Rewards(before.pulls + 1, before.reward + reward)
     return sums
@@ -138,9 +186,8 @@ def check_deltas(deltas: object) -> dict[str, list[float]]:
     if not isinstance(deltas, Mapping):
         raise InvalidInputError("deltas has to be a mapping of arms to pairs.")
     pairs = {}
-    for key, pair in deltas.items():
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:  # noqa: PLR2004 - a pair
-            raise InvalidInputError("A delta is a pair (alpha_delta, beta_delta).")
+    for key, pair in checks.as_dict(deltas, name="deltas").items():
+        validation.check_tuple(pair, 2, name="A delta", of="is a pair (alpha_delta, beta_delta)")
         pairs[validation.check_id(key, name="arm_id")] = [
             validation.check_measure(pair[0], name="alpha_delta"),
             validation.check_measure(pair[1], name="beta_delta"),
@@ -150,9 +197,7 @@ def check_deltas(deltas: object) -> dict[str, list[float]]:
 
 def check_candidates(candidates: Iterable[Arm | str]) -> tuple[list[Arm | str], list[str]]:
     """The candidates, and their ids."""
-    if isinstance(candidates, (str, bytes)):
-        raise InvalidInputError("candidates has to be a list of arms or ids, even for one.")
-    arms = list(candidates)
+    arms = validation.check_list(candidates, name="candidates", of="list of arms or ids")
     ids = [arm.id if isinstance(arm, Arm) else arm for arm in arms]
     validation.check_each_id(ids, name="candidates")
     if len(set(ids)) != len(ids):
@@ -163,6 +208,16 @@ def check_candidates(candidates: Iterable[Arm | str]) -> tuple[list[Arm | str], 
 def _with_whole_cost(arm: Arm) -> Arm:
     cost = checks.check_count(arm.token_cost, name="token_cost")
     return arm if cost is arm.token_cost else replace(arm, token_cost=cost)
+
+
+def check_chance(policy: object, rng: object) -> None:
+    """What scores the candidates, and the source of chance; None leaves them to us."""
+    if policy is not None and not callable(getattr(policy, "scores", None)):
+        raise InvalidInputError(f"policy is a {type(policy).__name__} without scores().")
+    if rng is not None and not isinstance(rng, np.random.Generator):
+        raise InvalidInputError(
+            f"rng is a {type(rng).__name__}; pass what numpy.random.default_rng() gives."
+        )
 
 
 def check_rules(k: int, token_budget: int, baseline_rate: float, min_pulls: int) -> dict[str, Any]:

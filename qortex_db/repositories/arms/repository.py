@@ -15,6 +15,7 @@ from qortex_db.repositories.arms.arguments import (
     AllContexts,
     ArmStateLike,
     check_candidates,
+    check_chance,
     check_deltas,
     check_evidence,
     check_learner,
@@ -216,7 +217,8 @@ class ArmRepository(ArmReads):
         """
         ids = validation.check_ids(arm_ids, name="arm_ids")
         params = {"boost": check_evidence(boost, name="boost")}
-        statement = change_statements.seed(unpulled=bool(unpulled), history=self._history)
+        validation.check_flag(unpulled, name="unpulled")
+        statement = change_statements.seed(unpulled=unpulled, history=self._history)
         states: dict[str, ArmState] = {}
         # Another round only for arms that others inserted, or deleted, during the last one.
         while missing := [key for key in ids if key not in states]:
@@ -279,6 +281,7 @@ class ArmRepository(ArmReads):
         """
         arms, ids = check_candidates(candidates)
         rules = check_rules(k, token_budget, baseline_rate, min_pulls) | {"policy": policy}
+        check_chance(policy, rng)
         params = {"learner": check_learner(learner), "context": hash_of(context), "ids": ids}
         rows = (await self._executor.run(read_statements.posteriors(), params)).rows if ids else ()
         states = {arm_id: ArmState(alpha, beta, pulls) for arm_id, alpha, beta, pulls in rows}

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import inspect
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -22,8 +22,6 @@ from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.types import EmbeddingInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from qortex_db.engine import Executor
 
 MAX_CACHED: Final = 1_000_000
@@ -168,12 +166,9 @@ class EmbeddingRepository:
 
 def _by_hash(texts: object) -> tuple[list[bytes], dict[bytes, str]]:
     """The hash of each text, and the distinct texts by theirs."""
-    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
-        raise InvalidInputError(
-            f"texts is a {type(texts).__name__}; pass a list of texts, even for one."
-        )
     order, text_of = [], {}
-    for number, text in enumerate(texts):
+    listed = validation.check_list(texts, name="texts", of="list of texts")
+    for number, text in enumerate(listed):
         if not isinstance(text, str):
             raise InvalidInputError(f"texts[{number}] is a {type(text).__name__}; pass a str.")
         text_hash = hashlib.sha256(checks.encoded(text, name=f"texts[{number}]")).digest()
@@ -197,13 +192,12 @@ async def _call(model: EmbeddingModel, texts: list[str]) -> object:
 
 
 def _checked(returned: Any, count: int, expected: int | None) -> list[NDArray[np.float32]]:
-    try:
-        rows = list(returned)
-    except TypeError:
+    if isinstance(returned, (str, bytes, Mapping)) or not isinstance(returned, Iterable):
         raise InvalidInputError(
             f"The model returned a {type(returned).__name__}; it has to return an embedding for "
             "each text."
-        ) from None
+        )
+    rows = list(returned)
     if len(rows) != count:
         raise InvalidInputError(f"The model returned {len(rows)} embeddings for {count} texts.")
     vectors = []

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+import numpy as np
+
 from qortex_db import checks, observability
 from qortex_db.errors import InvalidInputError
 from qortex_db.repositories import validation
@@ -108,19 +110,35 @@ def edge_key(src: object, tgt: object) -> tuple[str, str]:
 
 
 def _edge_keys(keys: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    if isinstance(keys, (str, bytes)):
-        raise InvalidInputError("keys has to be a list of (src_id, tgt_id) pairs.")
-    return sorted({_edge_key(key) for key in keys})
+    listed = validation.check_list(keys, name="keys", of="list of (src_id, tgt_id) pairs")
+    return sorted({_edge_key(key) for key in listed})
 
 
-def _edge_key(key: tuple[str, str]) -> tuple[str, str]:
-    if isinstance(key, (str, bytes)) or len(key) != 2:  # noqa: PLR2004 - a pair
-        raise InvalidInputError("keys has to be a list of (src_id, tgt_id) pairs.")
-    return edge_key(*key)
+def _edge_key(key: object) -> tuple[str, str]:
+    of = "has to be a list of (src_id, tgt_id) pairs"
+    pair = validation.check_tuple(key, 2, name="keys", of=of)
+    return edge_key(*pair)
 
 
-def _scores(values: list[float]) -> list[float]:
-    return values if validation.all_measures(values) else [_score(value) for value in values]
+def _row(stats: EdgeStatsLike, most: int) -> _Row:
+    try:
+        hits, scores, seen = stats.hit_count, stats.scores, stats.last_seen
+    except AttributeError:
+        raise InvalidInputError(
+            f"An edge is a {type(stats).__name__} without the attributes of EdgeStats."
+        ) from None
+    return _Row(
+        hits=checks.check_count(hits, name="hit_count"),
+        scores=_scores(scores)[-most:],
+        last_seen=validation.check_time(seen, name="last_seen"),
+    )
+
+
+def _scores(values: object) -> list[float]:
+    if not isinstance(values, (list, tuple, np.ndarray)):  # a generator has none left to store
+        raise InvalidInputError(f"scores is a {type(values).__name__}; pass a list of numbers.")
+    listed = list(values)
+    return listed if validation.all_measures(listed) else [_score(value) for value in listed]
 
 
 def _score(value: object) -> float:
@@ -160,12 +178,8 @@ class EdgeRepository:
             raise InvalidInputError("edges has to be a mapping of pairs to EdgeStats.")
         most = _max_scores(max_scores)
         rows: dict[tuple[str, str], _Row] = {}
-        for key, stats in edges.items():
-            rows[_edge_key(key)] = _Row(
-                hits=checks.check_count(stats.hit_count, name="hit_count"),
-                scores=_scores(stats.scores)[-most:],
-                last_seen=validation.check_time(stats.last_seen, name="last_seen"),
-            )
+        for key, stats in checks.as_dict(edges, name="edges").items():
+            rows[_edge_key(key)] = _row(stats, most)
         if rows:  # in parts, the next made while the server works on those before
             keys = sorted(rows)
             parts = (
@@ -206,10 +220,9 @@ class EdgeRepository:
         """
         most = _max_scores(max_scores)
         scores: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-        for item in observations:
-            if isinstance(item, (str, bytes)) or len(item) != 3:  # noqa: PLR2004 - a triple
-                raise InvalidInputError("An observation is a triple (src_id, tgt_id, score).")
-            src, tgt, score = item
+        triple = "is a triple (src_id, tgt_id, score)"
+        for item in validation.check_list(observations, name="observations"):
+            src, tgt, score = validation.check_tuple(item, 3, name="An observation", of=triple)
             scores[edge_key(src, tgt)].append(_score(score))
         rows = {key: _Row(len(values), values[-most:]) for key, values in scores.items()}
         return len(await self._record(rows, most))

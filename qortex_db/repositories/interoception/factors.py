@@ -70,7 +70,7 @@ class FactorRepository:
 
     async def get(self, node_ids: Iterable[str]) -> dict[str, float]:
         """The weights of these nodes, in the order given; 1.0 where none is stored."""
-        given = node_ids if isinstance(node_ids, (str, bytes)) else list(node_ids)
+        given = validation.check_list(node_ids, name="node_ids", of="list of ids")
         keys = validation.check_ids(given, name="node_ids")
         if not keys:
             return {}
@@ -86,6 +86,7 @@ class FactorRepository:
         """
         if not isinstance(weights, Mapping):
             raise InvalidInputError("weights has to be a mapping of node ids to numbers.")
+        weights = checks.as_dict(weights, name="weights")
         keys = validation.check_ids(weights, name="node ids")
         if not keys:
             return
@@ -117,6 +118,7 @@ class FactorRepository:
         """
         if not isinstance(outcomes, Mapping):
             raise InvalidInputError("outcomes has to be a mapping of node ids to outcomes.")
+        outcomes = checks.as_dict(outcomes, name="outcomes")
         rows: dict[str, float] = {}
         for key, outcome in outcomes.items():
             validation.check_id(key, name="node id")

@@ -38,7 +38,7 @@ from sqlalchemy.dialects.postgresql import dialect
 
 from qortex_db import checks
 from qortex_db.errors import InvalidInputError
-from qortex_db.repositories import validation
+from qortex_db.jsonable import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,7 +136,7 @@ def _enum(kind: Enum, value: Any, name: str) -> Any:
 
 
 def _json(_: JSON, value: Any, name: str) -> str:
-    return validation.check_json(value, name=name)
+    return to_json(value, name=name)
 
 
 def _array(kind: ARRAY[Any], value: Any, name: str) -> str:

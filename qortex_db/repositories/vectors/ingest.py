@@ -22,7 +22,6 @@ from qortex_db.repositories.vectors.records import (
     IngestProgress,
     RecordInput,
     RejectedRecord,
-    VectorRecord,
 )
 from qortex_db.repositories.vectors.writes import VectorWrites
 
@@ -84,6 +83,8 @@ class VectorIngest(VectorWrites):
             InvalidInputError: A record was refused, named by batch and row; earlier batches stay.
         """
         size = validation.check_limit(batch_size, MAX_BATCH_SIZE, name="batch_size")
+        if on_progress is not None:
+            validation.check_callable(on_progress, name="on_progress")
         aside = _Aside(on_error, rejects)
         await aside.begin()
         pace = _Pace(self)
@@ -126,6 +127,8 @@ class VectorIngest(VectorWrites):
             How many rows were changed; none where the server itself keeps the words.
         """
         size = validation.check_limit(batch_size, MAX_BATCH_SIZE, name="batch_size")
+        if on_progress is not None:
+            validation.check_callable(on_progress, name="on_progress")
         table = self._vectors.table
         if stored_words(table) is None or is_whole(table):
             return 0
@@ -287,11 +290,7 @@ async def _batches(
                 batch = []
         if batch:
             yield batch
-    elif isinstance(records, Iterable) and not isinstance(
-        records, (Mapping, VectorRecord, str, bytes)
-    ):
-        iterator = iter(records)
+    else:
+        iterator = validation.check_iterable(records, name="records")
         while batch := list(itertools.islice(iterator, size)):
             yield batch
-    else:
-        raise InvalidInputError("records has to be an iterable of records.")

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from qortex_db import checks
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import read_path
+from qortex_db.jsonable import to_json
 from qortex_db.repositories import validation
 
 if TYPE_CHECKING:
@@ -46,18 +47,17 @@ class PayloadChange:
     """
 
     def __init__(self, values: Mapping[str, Any] | None, remove: Sequence[str]) -> None:
-        given: Mapping[str, Any] = {} if values is None else values
-        validation.check_payload(given, name="values")
-        if isinstance(remove, str):
-            raise InvalidInputError("remove is a str; pass a list of paths, even for one.")
-        self._removed = [_steps(path, f"remove[{i}]") for i, path in enumerate(remove)]
+        validation.check_payload({} if values is None else values, name="values")
+        given = {} if values is None else checks.as_dict(values, name="values")
+        given_paths = validation.check_list(remove, name="remove", of="list of paths")
+        self._removed = [_steps(path, f"remove[{i}]") for i, path in enumerate(given_paths)]
         put = {_steps(name, f"values[{name!r:.60}]"): value for name, value in given.items()}
         ways = {path[:i] for path in put for i in range(1, len(path))}
         if len(put) < len(given) or ways & put.keys():
             raise InvalidInputError("values names a path twice, or one inside another: pass one.")
         self._plain = {path[0]: value for path, value in put.items() if len(path) == 1}
         self._nested = {
-            path: validation.check_json(value, name="values")
+            path: to_json(value, name="values")
             for path, value in sorted(put.items())
             if len(path) > 1
         }

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
 
     from qortex_db.filters import Where
+    from qortex_db.repositories.vectors.records import IdInput
 
 MAX_PAGE_SIZE: Final = 100_000
 """The most rows of one page of `stream`."""
@@ -27,9 +28,13 @@ MAX_PAGE_SIZE: Final = 100_000
 class VectorReads(TableBound):
     """What reads the vectors of a table without comparing them."""
 
-    async def get(self, ids: Iterable[str]) -> dict[str, VectorRecord]:
-        """The stored vectors by id, embeddings as float32; who is missing is absent."""
-        keys = validation.check_ids(ids)
+    async def get(self, ids: Iterable[IdInput]) -> dict[str, VectorRecord]:
+        """The stored vectors by id, embeddings as float32; who is missing is absent.
+
+        Args:
+            ids: An int or a UUID is `str(id)`, and comes back as that.
+        """
+        keys = validation.check_keys(ids)
         if not keys:
             return {}
         fetched = await self._vectors.run(self._vectors.by_key.get, {IDS: keys})

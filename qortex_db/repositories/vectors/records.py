@@ -6,21 +6,29 @@ import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, overload
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias, overload
+from uuid import UUID
 
 import numpy as np
+from numpy.typing import NDArray  # noqa: TC002 - pydantic resolves annotations
 
+from qortex_db import types
 from qortex_db.errors import InvalidInputError
+from qortex_db.pydantic_types import EMBEDDING, WITH_VECTORS, sequence_schema
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.types import EmbeddingInput  # noqa: TC001 - pydantic resolves annotations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from numpy.typing import NDArray
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
     from qortex_db.markers import Clear
-    from qortex_db.types import EmbeddingInput
+
+JsonObject: TypeAlias = Annotated[Mapping[str, Any], WITH_VECTORS]
+"""A mapping that may hold vectors."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +38,7 @@ class VectorRecord:
     `CLEAR` for an embedding, a document, a further vector or an attribute stores NULL.
 
     Attributes:
-        id: Its key, 1 to 1,024 bytes.
+        id: Its key, 1 to 1,024 bytes. To store, an int or a UUID is taken as `str(id)`.
         embedding: As many numbers as the column holds; float32 when it was read. None is no vector:
             to store it leaves what is there, and a new row has none, so that no search by this
             vector finds it.
@@ -42,11 +50,11 @@ class VectorRecord:
     """
 
     id: str
-    embedding: EmbeddingInput | None = None
-    payload: Mapping[str, Any] | None = None
+    embedding: Annotated[EmbeddingInput | None, EMBEDDING] = None
+    payload: JsonObject | None = None
     document: str | None = None
-    vectors: Mapping[str, Any] | None = None
-    attributes: Mapping[str, Any] | None = None
+    vectors: JsonObject | None = None
+    attributes: JsonObject | None = None
 
     if TYPE_CHECKING:
         # What is read is never CLEAR, so that only what is stored has it in its type.
@@ -65,6 +73,8 @@ class ReadAttributes(dict[str, Any]):
     """Of a row that was read: written back, what the server generates is left to it."""
 
 
+IdInput: TypeAlias = str | int | UUID
+"""An id that is given: an int or a UUID is stored, and comes back, as `str(id)`."""
 RecordInput: TypeAlias = VectorRecord | Mapping[str, Any]
 
 
@@ -127,10 +137,10 @@ class SearchHit:
 
     id: str
     score: float
-    payload: Mapping[str, Any] | None = None
+    payload: JsonObject | None = None
     document: str | None = None
-    embedding: NDArray[np.float32] | None = None
-    attributes: Mapping[str, Any] | None = None
+    embedding: Annotated[NDArray[np.float32] | None, EMBEDDING] = None
+    attributes: JsonObject | None = None
 
 
 Scorer: TypeAlias = Callable[[str, Sequence[SearchHit]], Any]
@@ -138,13 +148,12 @@ Scorer: TypeAlias = Callable[[str, Sequence[SearchHit]], Any]
 
 
 def _checked_scores(given: object, count: int) -> list[float]:
-    try:
-        scores = np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError):
-        scores = np.empty(0)
+    if isinstance(given, Sequence) and not isinstance(given, (str, bytes, bytearray, memoryview)):
+        given = list(given)
+    scores = types.as_numbers(given, name="What the scorer gave").astype(np.float64)
     if scores.shape != (count,) or not np.isfinite(scores).all():
         raise InvalidInputError(f"The scorer has to give {count} finite numbers, one for each hit.")
-    return [float(score) for score in scores]
+    return scores.tolist()  # type: ignore[no-any-return]
 
 
 class SearchHits(Sequence[SearchHit]):
@@ -172,6 +181,14 @@ class SearchHits(Sequence[SearchHit]):
     def __len__(self) -> int:
         return len(self._hits)
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return sequence_schema(handler.generate_schema(SearchHit), cls, cls._of)
+
+    @classmethod
+    def _of(cls, items: list[SearchHit]) -> SearchHits:
+        return cls(items, requested=max(1, len(items)), complete=True)
+
     async def rerank(self, query: str, scorer: Scorer, *, limit: int | None = None) -> SearchHits:
         """The same hits in the order that another model gives them, by its scores.
 
@@ -185,6 +202,7 @@ class SearchHits(Sequence[SearchHit]):
             InvalidInputError: It gave something else.
         """
         count = len(self) if limit is None else validation.check_limit(limit, MAX_LIMIT)
+        validation.check_callable(scorer, name="scorer")
         if inspect.iscoroutinefunction(scorer):
             given = await scorer(query, self)
         else:
@@ -234,6 +252,14 @@ class SearchGroups(Sequence[SearchGroup]):
 
     def __len__(self) -> int:
         return len(self._groups)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return sequence_schema(handler.generate_schema(SearchGroup), cls, cls._of)
+
+    @classmethod
+    def _of(cls, items: list[SearchGroup]) -> SearchGroups:
+        return cls(items, requested=max(1, len(items)), complete=True)
 
     def __repr__(self) -> str:
         return (

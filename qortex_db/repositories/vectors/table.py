@@ -110,7 +110,7 @@ class VectorTable:
         if name is None:
             return self
         names = collection_of(self.table).vectors
-        if name not in names:
+        if not isinstance(name, str) or name not in names:
             raise InvalidInputError(
                 f"{self.table.name} has no vector of that name; it has {', '.join(names)}."
             )
@@ -226,7 +226,8 @@ class VectorTable:
             several = isinstance(embedding, Sequence) and any(
                 hasattr(one, "__len__") and not isinstance(one, str) for one in embedding
             )
-            if several or getattr(embedding, "ndim", 1) > 1:
+            dimensions = checks.as_whole(getattr(embedding, "ndim", 1))
+            if several or (dimensions or 1) > 1:
                 hint = "For several queries there are search_many (an answer to each), multi_search"
                 raise error.retold(f"{error} {hint} (one answer to all).") from None
             raise

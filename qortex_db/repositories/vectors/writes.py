@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qortex_db import observability
@@ -16,13 +15,15 @@ from qortex_db.repositories.vectors.batches import Batch, Part
 from qortex_db.repositories.vectors.embedding_parts import EmbeddingColumn
 from qortex_db.repositories.vectors.key_statements import GIVEN, ID, IDS, VECS
 from qortex_db.repositories.vectors.payload_changes import PayloadChange
-from qortex_db.repositories.vectors.records import RecordInput, VectorRecord
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.repositories.vectors.written_columns import named_values
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     from qortex_db.filters import Filter, Where
     from qortex_db.markers import Clear
+    from qortex_db.repositories.vectors.records import IdInput, RecordInput
     from qortex_db.repositories.vectors.written_columns import RecordPart
     from qortex_db.types import EmbeddingInput
 
@@ -55,10 +56,7 @@ class VectorWrites(TableBound):
     async def _batch(
         self, records: Iterable[RecordInput], *, allow_zero: bool = False, first_row: int = 0
     ) -> Batch:
-        if not isinstance(records, Iterable) or isinstance(
-            records, (Mapping, VectorRecord, str, bytes)
-        ):
-            raise InvalidInputError("Pass a list of records, even for one.")
+        listed = validation.check_list(records, name="records")
         facts = await self._vectors.facts()
         vector = self._vectors.vector
         column = EmbeddingColumn(
@@ -67,7 +65,7 @@ class VectorWrites(TableBound):
             allow_zero=allow_zero or vector.metric != "cosine",
             is_half=vector.storage == "half",
         )
-        return Batch(records, column, self._vectors.by_key.written, first_row=first_row)
+        return Batch(listed, column, self._vectors.by_key.written, first_row=first_row)
 
     async def _write(self, batch: Batch) -> int:
         """Write a batch, all of it or nothing; return how many rows changed."""
@@ -98,7 +96,7 @@ class VectorWrites(TableBound):
 
     async def update(
         self,
-        id: str,  # noqa: A002 - the column's name
+        id: IdInput,  # noqa: A002 - the column's name
         *,
         embedding: EmbeddingInput | Clear | None = None,
         payload: Mapping[str, Any] | None = None,
@@ -120,7 +118,7 @@ class VectorWrites(TableBound):
             Whether there is such a vector.
         """
         by_key = self._vectors.by_key
-        key = validation.check_id(id)
+        key = validation.check_key(id)
         values: dict[str, Any] = {}
         if embedding is not None:
             values["vec"] = await self._encoded(embedding)
@@ -156,7 +154,7 @@ class VectorWrites(TableBound):
         values: Mapping[str, Any] | None = None,
         *,
         remove: Sequence[str] = (),
-        ids: Iterable[str] | None = None,
+        ids: Iterable[IdInput] | None = None,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
     ) -> int:
@@ -194,17 +192,17 @@ class VectorWrites(TableBound):
             params |= values_of(narrowed)
             statement = self._vectors.by_filter.merge(narrowed, change.form)
         else:
-            params[IDS] = validation.check_ids(ids)
+            params[IDS] = validation.check_keys(ids)
             statement = by_key.merge(change.form)
         return (await self._vectors.run(statement, params)).rowcount
 
-    async def delete(self, ids: Iterable[str]) -> int:
+    async def delete(self, ids: Iterable[IdInput]) -> int:
         """Remove vectors by id.
 
         Returns:
             How many were there.
         """
-        keys = validation.check_ids(ids)
+        keys = validation.check_keys(ids)
         if not keys:
             return 0
         return (await self._vectors.run(self._vectors.by_key.delete, {IDS: keys})).rowcount

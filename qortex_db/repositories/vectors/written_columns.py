@@ -158,15 +158,18 @@ def named_values(
     """
     if not isinstance(values, Mapping):
         raise InvalidInputError(f"{name} is a {type(values).__name__}; pass a dict.")
-    if isinstance(values, ReadAttributes):
-        values = {key: value for key, value in values.items() if key in written}
+    values = (
+        checks.as_dict(values, name=name)
+        if not isinstance(values, ReadAttributes)
+        else {key: value for key, value in values.items() if key in written}
+    )
     for key in values:
         if key not in written or written[key].part != part:
             known = [key for key, one in written.items() if one.part == part]
             has = f"it has {', '.join(known)}" if known else "it has none"
+            shown = f"{key!r:.60}" if isinstance(key, str) else f"a {type(key).__name__}"
             raise InvalidInputError(
-                f"{name} names {key!r:.60}, which the collection does not have or can't write; "
-                f"{has}."
+                f"{name} names {shown}, which the collection does not have or can't write; {has}."
             )
     return values.items()
 

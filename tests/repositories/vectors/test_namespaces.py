@@ -164,6 +164,11 @@ READS: dict[str, Callable[[VectorRepository], Awaitable[Any]]] = {
     "hybrid_search": lambda v: v.hybrid_search(Q, "odd", limit=40),
     "hybrid_search by scores": lambda v: v.hybrid_search(Q, "odd", alpha=0.3, where={"n": 1}),
     "hybrid_search by words": lambda v: v.hybrid_search(None, "odd", limit=40),
+    "hybrid_search by all words": lambda v: v.hybrid_search(Q, "odd words", match="all"),
+    "hybrid_search as a phrase": lambda v: v.hybrid_search(Q, "even things", match="phrase"),
+    "hybrid_search without words": lambda v: v.hybrid_search(
+        Q, "things -odd", match="websearch", limit=60, exact=True
+    ),
     "search_many": lambda v: v.search_many([Q, VECTORS[50]], limit=20),
     "recommend by the best score": lambda v: v.recommend(
         ["r003"], ["r050"], limit=30, strategy="best_score"
@@ -364,6 +369,7 @@ ELSEWHERE = {
     *("upsert", "upsert_with_zeros", "ingest", "update", "merge_payload"),
     *("delete", "delete_where", "delete_all"),
     *("dimensions", "recommend_index"),  # of the whole table
+    "fill_words",  # of the default table alone
     *("explain", "recall_probe", "tune"),  # by the searches above
 }
 """What other tests of this file try, or what is about no rows."""

@@ -116,7 +116,7 @@ async def test_the_server_keeps_the_words_of_a_collection(lane: Any, hosts: str)
         asked = words.replace("conf-3.d", '"conf 3 d"').replace("n7.conf", '"n7 conf"')
         right = dict((await lane.executor.run(text(query), {"words": asked})).rows)
         assert right
-        hits = await articles.hybrid_search(None, words, limit=COUNT)
+        hits = await articles.hybrid_search(None, words, match="websearch", limit=COUNT)
         ranks = {hit.id: right[hit.id] for hit in hits}
         assert set(ranks) == set(right)
         assert list(ranks.values()) == sorted(ranks.values(), reverse=True)
@@ -166,11 +166,11 @@ async def test_what_others_write_is_found_and_ranked_until_it_is_filled(dsn384: 
         async with db.unit_of_work() as uow:
             change = update(QortexVector).where(QortexVector.id == "r0002")
             await uow.session.execute(change.values(document="zebra crossing"))
-        hits = await db.vectors.hybrid_search(None, "zebra", limit=100)
+        hits = await db.vectors.hybrid_search(None, "zebra", match="websearch", limit=100)
         assert [hit.id for hit in hits][:2] == ["other30", "other29"]
         assert {hit.id for hit in hits[-3:]} == {"other1", "r0001", "r0002"}
         assert len(hits) == 32
-        assert not await db.vectors.hybrid_search(None, '"run 1"')
+        assert not await db.vectors.hybrid_search(None, "run 1", match="phrase")
         before = [(hit.id, hit.score) for hit in hits]
 
         async def stop(done: int) -> None:
@@ -185,7 +185,7 @@ async def test_what_others_write_is_found_and_ranked_until_it_is_filled(dsn384: 
         assert await db.vectors.fill_words(batch_size=9, on_progress=seen.append) == 12
         assert seen == [9, 18, 27, 36, 40]
         assert await rows(dsn384, WRONG) == []
-        after = await db.vectors.hybrid_search(None, "zebra", limit=100)
+        after = await db.vectors.hybrid_search(None, "zebra", match="websearch", limit=100)
         assert [(hit.id, hit.score) for hit in after] == before
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
+from qortex_db import checks
 from qortex_db.errors import InvalidInputError, NotFoundError
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from qortex_db.filters import Where
+    from qortex_db.repositories.vectors.records import IdInput
     from qortex_db.repositories.vectors.table import TableFacts, VectorTable
     from qortex_db.types import EmbeddingInput
 
@@ -32,8 +34,8 @@ class ExampleSearches(TableBound):
 
     async def recommend(
         self,
-        positive: Sequence[str | EmbeddingInput],
-        negative: Sequence[str | EmbeddingInput] = (),
+        positive: Sequence[IdInput | EmbeddingInput],
+        negative: Sequence[IdInput | EmbeddingInput] = (),
         *,
         limit: int = 10,
         where: Where | None = None,
@@ -68,9 +70,7 @@ class ExampleSearches(TableBound):
             Qdrant's recommendation strategies `average_vector` and `best_score`.
         """
         vectors = self._vectors.using(using)
-        if strategy not in get_args(Strategy):
-            names = ", ".join(get_args(Strategy))
-            raise InvalidInputError(f"strategy has to be one of {names}.")
+        checks.check_choice(strategy, get_args(Strategy), name="strategy")
         by_each = strategy == "best_score"
         count = validation.check_limit(limit, MAX_LIMIT)
         facts = await vectors.facts()
@@ -118,11 +118,12 @@ class _Examples:
 
 def _examples(vectors: VectorTable, facts: TableFacts, side: str, given: object) -> _Examples:
     listed = validation.check_list(given, name=side)
-    ids = [one for one in listed if isinstance(one, str)]
+    examples = [checks.as_key(one) for one in listed]
+    ids = [one for one in examples if isinstance(one, str)]
     keys = validation.check_ids(ids, name=f"the ids of {side}")
     embeddings = [
         vectors.encode(one, facts, f"{side}[{i}]")
-        for i, one in enumerate(listed)
+        for i, one in enumerate(examples)
         if not isinstance(one, str)
     ]
     params = {f"{side}_ids": keys, f"{side}_vecs": embeddings}

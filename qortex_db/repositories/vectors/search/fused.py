@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
+from qortex_db import checks
 from qortex_db.errors import InvalidInputError
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories import validation
@@ -108,8 +109,9 @@ class FusedSearches(TableBound):
         limits = _limits(branch_limit, names, max(BRANCH_LIMIT, count))
         params: dict[str, Any] = {"hits": count, **_weights(weights, names, alpha)}
         params |= {f"{name}_candidates": limits[name] for name in names}
+        flatness = float(validation.check_limit(k, MAX_LIMIT, name="k"))
         if alpha is None:
-            params["k"] = float(validation.check_limit(k, MAX_LIMIT, name="k"))
+            params["k"] = flatness
         if text is not None:
             if "document" not in vectors.table.c:
                 raise InvalidInputError(f"The table {vectors.table.name} has no column document.")
@@ -248,9 +250,10 @@ def _of_branches(given: object, names: tuple[BranchName, ...], at: str) -> Mappi
     """A mapping from names of branches that a search has."""
     if not isinstance(given, Mapping):
         raise InvalidInputError(f"{at} is a {type(given).__name__}; pass a dict by branch.")
-    if not given.keys() <= set(names):
+    own = checks.as_dict(given, name=at)
+    if not own.keys() <= set(names):
         raise InvalidInputError(f"{at} names another branch; this search has {', '.join(names)}.")
-    return given
+    return own
 
 
 def _limits(

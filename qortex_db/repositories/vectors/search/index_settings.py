@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from qortex_db.errors import InvalidInputError
+from qortex_db import checks
 from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.search.nearest import SearchForm
@@ -79,9 +79,12 @@ def approach(
         excluding: Whether rows are left out even without a filter.
         beside: The most rows that another index brings in to the same statement.
     """
+    validation.check_flag(exact, name="exact")
     reach = vectors.reach(candidates, knobs.oversampling)
     filtered = excluding or narrowed is not None or bool(vectors.scope.clauses)
-    settings = {} if exact is True else _settings(max(reach, beside), knobs, filtered=filtered)
+    settings = _settings(max(reach, beside), knobs, filtered=filtered)
+    if exact:
+        settings = {}
     form = SearchForm(
         exact=exact,
         guarded=not exact,
@@ -99,8 +102,8 @@ def _settings(count: int, knobs: Knobs, *, filtered: bool) -> dict[str, str]:
     ef_search, iterative_scan = knobs.ef_search, knobs.iterative_scan
     if ef_search is not None:
         ef_search = validation.check_limit(ef_search, MAX_EF_SEARCH, name="ef_search")
-    if iterative_scan is not None and iterative_scan not in _SCANS:
-        raise InvalidInputError(f"iterative_scan has to be one of {', '.join(_SCANS)}.")
+    if iterative_scan is not None:
+        checks.check_choice(iterative_scan, _SCANS, name="iterative_scan")
     # LIMIT above ef_search would silently return ef_search rows.
     if (
         filtered

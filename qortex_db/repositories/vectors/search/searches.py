@@ -196,6 +196,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         fetch = validation.check_limit(fetch_limit, MAX_LIMIT, name="fetch_limit")
         count = validation.check_limit(limit, fetch)
         weight = validation.check_number(lambda_, name="lambda_", low=0, high=1)
+        validation.check_flag(with_embedding, name="with_embedding")
         found = await self.search(
             embedding,
             limit=fetch,
