@@ -93,7 +93,8 @@ def _simplified(value: Any) -> Any:
 def _simplifier(kind: Any) -> Callable[[Any], Any] | None:
     for known, simplify in _SIMPLIFIERS:
         if issubclass(kind, known):
-            return None if kind is np.timedelta64 else simplify  # numpy has it for an integer
+            # numpy has its timedelta for an integer, and CLEAR is no value.
+            return None if kind in (np.timedelta64, Clear) else simplify
     if callable(getattr(kind, "model_dump", None)):  # pydantic's
         return lambda value: value.model_dump(mode="python")
     return _fields if dataclasses.is_dataclass(kind) else None
