@@ -13,6 +13,7 @@ import os
 import reprlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -321,6 +322,8 @@ def made() -> list[str]:
         if is_class and (
             issubclass(owner, (BaseException, BaseModel, enum.Enum)) or hasattr(owner, "__table__")
         ):
+            continue
+        if is_class and issubclass(owner, Enum):
             continue
         if is_class and owner.__init__ in (object.__init__, Protocol.__init__):
             continue

@@ -352,6 +352,8 @@ BY_NAME: Final[dict[str, st.SearchStrategy[Any]]] = {
     "attributes": record_fields["attributes"],
     "weights": mapping_of(nearly("dense", "text", "a"), a_number),
     "branch_limit": mapping_of(nearly("dense", "text"), a_number),
+    "match": nearly("any", "all", "phrase", "websearch"),
+    "text": nearly("red or -apple") | st.text(),
     "where": a_filter,
     "where_document": a_document | anything,
 }

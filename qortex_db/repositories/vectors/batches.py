@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
-from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.record_columns import (
     RecordColumns,
     Told,
@@ -72,11 +71,6 @@ class Batch:
         first_row: int = 0,
     ) -> None:
         said = RecordColumns(records, written, first_row)
-        if not validation.all_plain(said.ids):
-            said.ids = [
-                validation.check_key(key, name=f"id of row {number}")
-                for number, key in enumerate(said.ids, first_row)
-            ]
         self._column = column
         self._first_row = first_row
         last = dict(zip(said.ids, itertools.count()))

@@ -49,7 +49,8 @@ class PayloadChange:
     def __init__(self, values: Mapping[str, Any] | None, remove: Sequence[str]) -> None:
         given: Any = {} if values is None else simplified(values, name="values")
         validation.check_payload(given, name="values")
-        self._removed = [_steps(path, f"remove[{i}]") for i, path in enumerate(remove)]
+        given_paths = validation.check_list(remove, name="remove", of="list of paths")
+        self._removed = [_steps(path, f"remove[{i}]") for i, path in enumerate(given_paths)]
         put = {_steps(name, f"values[{name!r:.60}]"): value for name, value in given.items()}
         ways = {path[:i] for path in put for i in range(1, len(path))}
         if len(put) < len(given) or ways & put.keys():

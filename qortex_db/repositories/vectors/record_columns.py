@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from qortex_db import checks
 from qortex_db.errors import InvalidInputError
+from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.records import RecordInput, VectorRecord
 from qortex_db.repositories.vectors.written_columns import MISSING, named_values
 
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 _FIELDS: Final = frozenset({"id", "embedding", "payload", "document", "vectors", "attributes"})
 
 
-def row_name(number: int, key: object) -> str:
+def row_name(number: int, key: str) -> str:
     """What a refusal calls a row."""
-    key = checks.as_key(key)
-    return f"row {number} (id {key!r:.60})" if isinstance(key, str) else f"row {number}"
+    return f"row {number} (id {key!r:.60})"
 
 
 class RecordColumns:
@@ -64,6 +63,11 @@ class RecordColumns:
                 named.append((number, "vectors", vectors))
             if attributes is not None:
                 named.append((number, "attributes", attributes))
+        if not validation.all_plain(self.ids):
+            self.ids = [
+                validation.check_key(key, name=f"id of row {number}")
+                for number, key in enumerate(self.ids, first_row)
+            ]
         count = len(self.ids)
         self.further: dict[str, list[Any]] = defaultdict(lambda: [MISSING] * count)
         self._add_own(written, payloads, documents)
@@ -71,15 +75,7 @@ class RecordColumns:
             if one.is_always_written:
                 self.further[name] = [MISSING] * count
         for number, part, values in named:
-            row = row_name(first_row + number, self.ids[number])
-            if not isinstance(values, Mapping):
-                kind = type(values).__name__
-                raise InvalidInputError(
-                    f"{part} of row {first_row + number} is a {kind}; pass a dict, in {row}."
-                )
-            where = f"{part} of {row}"
-            for name, value in named_values(written, part, values, where):
-                self.further[name][number] = value
+            self._add_named(written, number, part, values, first_row)
 
     def _add_own(
         self, written: Mapping[str, WrittenColumn], payloads: list[Any], documents: list[Any]
@@ -89,6 +85,23 @@ class RecordColumns:
                 if name not in written:
                     raise InvalidInputError(f"The table has no column {name}.")
                 self.further[name] = [MISSING if value is None else value for value in values]
+
+    def _add_named(
+        self,
+        written: Mapping[str, WrittenColumn],
+        number: int,
+        part: RecordPart,
+        values: object,
+        first_row: int,
+    ) -> None:
+        row = row_name(first_row + number, self.ids[number])
+        if not isinstance(values, Mapping):
+            kind = type(values).__name__
+            raise InvalidInputError(
+                f"{part} of row {first_row + number} is a {kind}; pass a dict, in {row}."
+            )
+        for name, value in named_values(written, part, values, f"{part} of {row}"):
+            self.further[name][number] = value
 
 
 class Told:

@@ -56,7 +56,7 @@ class VectorWrites(TableBound):
     async def _batch(
         self, records: Iterable[RecordInput], *, allow_zero: bool = False, first_row: int = 0
     ) -> Batch:
-        given = validation.check_list(records, name="records")
+        listed = validation.check_list(records, name="records")
         facts = await self._vectors.facts()
         vector = self._vectors.vector
         column = EmbeddingColumn(
@@ -65,7 +65,7 @@ class VectorWrites(TableBound):
             allow_zero=allow_zero or vector.metric != "cosine",
             is_half=vector.storage == "half",
         )
-        return Batch(given, column, self._vectors.by_key.written, first_row=first_row)
+        return Batch(listed, column, self._vectors.by_key.written, first_row=first_row)
 
     async def _write(self, batch: Batch) -> int:
         """Write a batch, all of it or nothing; return how many rows changed."""
@@ -179,9 +179,7 @@ class VectorWrites(TableBound):
         by_key = self._vectors.by_key
         if "payload" not in self._vectors.table.c:
             raise InvalidInputError(f"The table {self._vectors.table.name} has no column payload.")
-        change = PayloadChange(
-            values, validation.check_list(remove, name="remove", of="list of paths")
-        )
+        change = PayloadChange(values, remove)
         if (ids is None) is (where is None and where_document is None):
             raise InvalidInputError("Say of which vectors: by ids, or by where.")
         params = change.params() | by_key.touched.params()

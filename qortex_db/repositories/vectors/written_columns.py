@@ -158,9 +158,11 @@ def named_values(
     """
     if not isinstance(values, Mapping):
         raise InvalidInputError(f"{name} is a {type(values).__name__}; pass a dict.")
-    if isinstance(values, ReadAttributes):
-        values = {key: value for key, value in values.items() if key in written}
-    values = checks.as_dict(values, name=name)
+    values = (
+        checks.as_dict(values, name=name)
+        if not isinstance(values, ReadAttributes)
+        else {key: value for key, value in values.items() if key in written}
+    )
     for key in values:
         if key not in written or written[key].part != part:
             known = [key for key, one in written.items() if one.part == part]

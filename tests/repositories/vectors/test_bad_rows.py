@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from qortex_db import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -229,31 +230,53 @@ async def test_what_an_iterator_raises_comes_out_as_it_is(
         assert await side.vectors.count() == 0
 
 
-class Trap(dict[str, Any]):
-    """A payload that raises when it is encoded, which is in the middle of sending."""
+class Trap(Mapping[str, Any]):
+    """What raises when it is encoded, which is in the middle of sending."""
 
     def __init__(self, error: BaseException) -> None:
-        super().__init__(a=1)
         self.error = error
 
-    def items(self) -> Any:
+    def __getitem__(self, key: str) -> Any:
         raise self.error
+
+    def __iter__(self) -> Iterator[str]:
+        raise self.error
+
+    def __len__(self) -> int:
+        return 1
 
 
 @pytest.mark.parametrize("lane", LANES)
-@pytest.mark.parametrize("kind", ["an exception", "a stop", "a cancellation"])
+async def test_what_cannot_be_read_while_parts_are_on_their_way_is_named(
+    dsn384: str, lane: str
+) -> None:
+    given = rows()
+    given[200]["payload"] = Trap(Failure("mine"))
+    async with opened(dsn384, lane) as (_, side):
+        with pytest.raises(InvalidInputError, match=r"of row 200 .* is a Trap that can't be read"):
+            await side.vectors.upsert(given)
+        assert await side.vectors.count() == 0
+
+
+@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("kind", ["a stop", "a cancellation"])
 async def test_what_is_raised_while_parts_are_on_their_way_comes_out_too(
     dsn384: str, lane: str, kind: str
 ) -> None:
     error = ERRORS[kind]()
     given = rows()
-    given[200]["payload"] = Trap(error)
+    given[200]["payload"] = {"a": Trap(error)}
     async with opened(dsn384, lane) as (db, side):
         await side.vectors.dimensions()
-        with pytest.raises(type(error)) as caught:
+        expected = InvalidInputError if isinstance(error, Exception) else type(error)
+        with pytest.raises(expected) as caught:
             async with asyncio.timeout(20):
                 await side.vectors.upsert(given)
-        assert caught.value is error
+        if isinstance(error, Exception):  # it can't be read: the row, and why
+            assert "row 200 (id '" in str(caught.value)
+            assert "Failure" in str(caught.value)
+        else:
+            assert caught.value is error
         assert await side.vectors.count() == 0
         given[200]["payload"] = {}
         assert await side.vectors.upsert(given) == ROWS

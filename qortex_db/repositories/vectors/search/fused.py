@@ -240,7 +240,7 @@ def _sparse_vector(vectors: VectorTable, name: str | None) -> VectorTable:
     names = [key for key, spec in specs if spec.storage == "sparse"]
     if name is None and len(names) == 1:
         return vectors.using(names[0])
-    if name not in names:
+    if not isinstance(name, str) or name not in names:
         has = f"it has {', '.join(names)}: pass sparse_using" if names else "it has none"
         raise InvalidInputError(f"Which sparse vector of {vectors.table.name}? {has}.")
     return vectors.using(name)

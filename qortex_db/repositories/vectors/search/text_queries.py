@@ -43,7 +43,7 @@ class TextQuery:
 
 def read_text(text: object, match: object) -> TextQuery:
     """Read a text; in every mode but websearch, any one is an answer."""
-    if match not in get_args(TextMatch):
+    if not isinstance(match, str) or match not in get_args(TextMatch):
         raise InvalidInputError(f"match has to be one of: {', '.join(get_args(TextMatch))}.")
     # The longest texts are cut first: what is beyond is not looked at in documents either.
     given = check_text(text, name="text")
