@@ -67,7 +67,7 @@ CASES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "no key": (lambda db: db.edges.remove([None]), "pairs"),
     "an array as payload": (
         lambda db: db.vectors.upsert([{"id": "a", "embedding": Q, "payload": FLAG}]),
-        "payload of row 0 is a ndarray; pass a dict",
+        r"payload of row 0.* is a ndarray; pass a dict",
     ),
     "no ids": (lambda db: db.vectors.get(None), "ids is a NoneType"),
     "no nodes": (lambda db: db.factors.get(None), "node_ids is a NoneType"),
