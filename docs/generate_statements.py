@@ -27,6 +27,7 @@ from qortex_db.uow import Repositories
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from statement_calls import Section
 
@@ -54,10 +55,12 @@ TRANSACTIONS = """## What a transaction adds
 
 A call by itself is sent as it stands: the server makes it a transaction of its own. Large upserts,
 `ingest` and `edges.save` send one statement with many sets of parameters, between `BEGIN` and
-`COMMIT`, in one round trip. A unit of work is SQLAlchemy's session: `BEGIN` before the first
-statement, `COMMIT` or `ROLLBACK` at the end; in a host's session `SAVEPOINT`, and `RELEASE
-SAVEPOINT` or `ROLLBACK TO SAVEPOINT`. Where objects of a written table are loaded in that session,
-a `SELECT … WHERE (id) IN (…)` of each of their models follows the statement.
+`COMMIT`, in one round trip; where statements have a time limit, inside `WITH written AS (…)`, with
+a `set_config('statement_timeout', …, true)` that limits the next of them. A unit of work is
+SQLAlchemy's session: `BEGIN` before the first statement, `COMMIT` or `ROLLBACK` at the end; in a
+host's session `SAVEPOINT`, and `RELEASE SAVEPOINT` or `ROLLBACK TO SAVEPOINT`. Where objects of a
+written table are loaded in that session, a `SELECT … WHERE (id) IN (…)` of each of their models
+follows the statement.
 """
 
 _SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|SET|CREATE|ALTER|LOCK)\b")
@@ -88,6 +91,11 @@ class Recorder:
         self.statements.append(statement)
         count: int = await self._executor.run_all(statement, params)
         return count
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """As the protocol's."""
+        block: AbstractAsyncContextManager[None] = self._executor.savepoint()
+        return block
 
     async def catalog(self) -> dict[str, Any]:
         """As the protocol's."""

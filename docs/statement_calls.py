@@ -7,10 +7,12 @@ import and no builder of statements is left out.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
+from unittest.mock import patch
 
 import numpy as np  # noqa: TC002 - SQLAlchemy resolves Mapped[...]
 from numpy.typing import NDArray  # noqa: TC002 - the same
@@ -31,6 +33,7 @@ from qortex_db import (
     payload_index,
     vector_column,
 )
+from qortex_db.repositories.vectors import ingest
 from qortex_db.types import Embedding, SparseVector
 
 if TYPE_CHECKING:
@@ -211,6 +214,13 @@ def _record(key: str, **fields: Any) -> dict[str, Any]:
     return {"id": key, "embedding": VECTOR, **fields}
 
 
+async def _slowly(vectors: Any) -> int:
+    slow = {"SLOW_SECONDS": 0.0, "SLOW_ROWS_PER_SECOND": math.inf}
+    with patch.multiple(ingest, **slow):
+        count: int = await vectors.ingest([_record("d")])
+    return count
+
+
 PAYLOAD = {"payload": {"year": 1965}}
 DOCUMENT = {"document": "Spice"}
 
@@ -320,9 +330,13 @@ WRITES: Calls = {
         "documents of all": lambda v: v.upsert([_record("d", **DOCUMENT)]),
         "documents of some": lambda v: v.upsert([_record("d", **DOCUMENT), _record("e")]),
         "payloads and documents of all": lambda v: v.upsert([_record("d", **PAYLOAD, **DOCUMENT)]),
+        "embeddings of some": lambda v: v.upsert([_record("d"), {"id": "e", "embedding": None}]),
     },
     "upsert_with_zeros": {DEFAULT: lambda v: v.upsert_with_zeros([_record("d")])},
-    "ingest": {DEFAULT: lambda v: v.ingest([_record("d")])},
+    "ingest": {
+        DEFAULT: lambda v: v.ingest([_record("d")]),
+        "after the first slow batch": _slowly,
+    },
     "fill_words": {DEFAULT: lambda v: v.fill_words()},
     "update": {
         "an embedding": lambda v: v.update("d", embedding=OTHER),
@@ -335,6 +349,7 @@ WRITES: Calls = {
         "by ids, and a path taken out": lambda v: v.merge_payload(
             {"read": True}, remove=["year"], ids=["d"]
         ),
+        "by ids, deeper than a key": lambda v: v.merge_payload({"by.whom": "me"}, ids=["d"]),
         "by a filter": lambda v: v.merge_payload({"read": True}, where=WHERE),
         "by a filter, and a path taken out": lambda v: v.merge_payload(
             remove=["year"], where=WHERE

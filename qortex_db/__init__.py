@@ -33,6 +33,7 @@ from qortex_db.learning import (
     ThompsonSampling,
     context_hash,
 )
+from qortex_db.markers import CLEAR, Clear
 from qortex_db.models import (
     HNSW,
     CachedEmbedding,
@@ -59,8 +60,10 @@ from qortex_db.repositories import (
     FacetCount,
     FactorChanges,
     FactorSummary,
+    IngestProgress,
     LearnerMetrics,
     Promotion,
+    RejectedRecord,
     ScrollPage,
     SearchGroup,
     SearchGroups,
@@ -78,11 +81,12 @@ from qortex_db.stores import (
     PostgresLearningStore,
     SelectionResult,
 )
-from qortex_db.types import Embedding, HalfEmbedding, SparseEmbedding
+from qortex_db.types import Embedding, HalfEmbedding, SparseEmbedding, fold_sparse
 from qortex_db.uow import UnitOfWork, unit_of_work
 
 __all__ = [
     "ALL_CONTEXTS",
+    "CLEAR",
     "HNSW",
     "MAX_CACHED",
     "MAX_LIMIT",
@@ -93,6 +97,7 @@ __all__ = [
     "BinaryReward",
     "CacheStats",
     "CachedEmbedding",
+    "Clear",
     "Collection",
     "ConflictError",
     "CustomReward",
@@ -107,6 +112,7 @@ __all__ = [
     "FactorSummary",
     "HalfEmbedding",
     "IVFFlat",
+    "IngestProgress",
     "InteroceptionEdge",
     "InteroceptionFactor",
     "InvalidContextError",
@@ -130,6 +136,7 @@ __all__ = [
     "QortexDbError",
     "QortexVector",
     "QueryTimeoutError",
+    "RejectedRecord",
     "RewardModel",
     "SchemaVersionError",
     "ScrollPage",
@@ -151,6 +158,7 @@ __all__ = [
     "VectorSpec",
     "__version__",
     "context_hash",
+    "fold_sparse",
     "payload_index",
     "unit_of_work",
     "vector_column",

@@ -21,6 +21,7 @@ import numpy as np
 
 from qortex_db.checks import no_text, text_fault
 from qortex_db.errors import InvalidInputError
+from qortex_db.markers import Clear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -92,7 +93,8 @@ def _simplified(value: Any) -> Any:
 def _simplifier(kind: Any) -> Callable[[Any], Any] | None:
     for known, simplify in _SIMPLIFIERS:
         if issubclass(kind, known):
-            return None if kind is np.timedelta64 else simplify  # numpy has it for an integer
+            # numpy has its timedelta for an integer, and CLEAR is no value.
+            return None if kind in (np.timedelta64, Clear) else simplify
     if callable(getattr(kind, "model_dump", None)):  # pydantic's
         return lambda value: value.model_dump(mode="python")
     return _fields if dataclasses.is_dataclass(kind) else None
@@ -118,6 +120,10 @@ def _datetime64(value: np.datetime64) -> str:
     return made.isoformat() if isinstance(made, date) else str(value)
 
 
+def _marker(value: object) -> object:
+    raise FaultError(f"is {value!r}, which stands for a whole column's NULL; pass None")
+
+
 def _array(value: np.ndarray[Any, Any]) -> object:
     if isinstance(value, np.ma.MaskedArray):
         raise FaultError("is a masked array, which JSON can't say; pass what its filled() gives")
@@ -126,6 +132,7 @@ def _array(value: np.ndarray[Any, Any]) -> object:
 
 # In this order: an Enum may be a str too, and numpy's float64 is a float.
 _SIMPLIFIERS: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
+    (Clear, _marker),
     (Enum, lambda value: value.value),
     (np.bool_, bool),
     (np.integer, int),

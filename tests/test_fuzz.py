@@ -12,6 +12,7 @@ import os
 import reprlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -253,7 +254,7 @@ async def tried(of: Any, target: Target, name: str, arguments_: dict[str, Any]) 
     try:
         await called(getattr(target.make(of), name), arguments_)
     except ValidationError:
-        if name != "connect":  # of a DSN, by Settings
+        if name not in ("connect", "create"):  # of a DSN, by Settings
             raise
     except QortexDbError as error:
         # "The driver failed" is no answer to an argument; of an expression that is no condition the
@@ -313,6 +314,8 @@ def made() -> list[str]:
         if is_class and (
             issubclass(owner, (BaseException, BaseModel)) or hasattr(owner, "__table__")
         ):
+            continue
+        if is_class and issubclass(owner, Enum):
             continue
         if is_class and owner.__init__ in (object.__init__, Protocol.__init__):
             continue

@@ -328,6 +328,6 @@ async def test_filters_compare_with_a_value_as_it_is_stored(db: Database) -> Non
 async def test_a_refusal_names_row_and_key(db: Database) -> None:
     rows: list[Any] = VectorRecordFactory.build_batch(3, dimensions=8)
     rows[1] = {"id": "b", "embedding": rows[1].embedding, "payload": {"a": [1, float("nan")]}}
-    with pytest.raises(InvalidInputError, match=r"payload of row 1\.a\[1\] is nan"):
+    with pytest.raises(InvalidInputError, match=r"payload of row 1 \(id 'b'\)\.a\[1\] is nan"):
         await db.vectors.upsert(rows)
     assert await db.vectors.count() == 0

@@ -33,6 +33,7 @@ from qortex_db import (
     FactorSummary,
     LearnerMetrics,
     Posterior,
+    RejectedRecord,
     ScrollPage,
     SearchGroup,
     SearchGroups,
@@ -79,6 +80,7 @@ RETURNED: list[Any] = [
     Selection(("a",), ("b",), {"a": 0.5}, is_baseline=False, used_tokens=0),
     SelectionResult([ArmFactory.build()], [], False, {"a": 0.5}, 0, 0),
     CacheStats(1, 2, {"m": 1}),
+    RejectedRecord(3, "a", "why"),
     IndexAdvice("hnsw", "half", 100, ("why",)),
     RecallProbe(1.0, 10, 10, None),
     SearchPlan(("i",), 1, False, 0.5, "text"),
@@ -144,7 +146,7 @@ def test_embeddings_are_lists_of_floats_in_json_and_arrays_in_python() -> None:
     record = json.loads(TypeAdapter(VectorRecord).dump_json(RECORD))
     assert record["vectors"]["s"] == {"dimensions": 10, "indices": [3], "values": [0.5]}
     again = TypeAdapter(VectorRecord).validate_python(record)
-    assert again.vectors["s"] == SPARSE
+    assert again.vectors["s"].to_list() == SPARSE.to_list()
     for bad in ({"embedding": ["x"]}, {"vectors": {"s": record["vectors"]["s"] | {"indices": 1}}}):
         with pytest.raises(ValidationError):
             TypeAdapter(VectorRecord).validate_python(record | bad)

@@ -36,6 +36,7 @@ from qortex_db import (
     Settings,
     SparseEmbedding,
     VectorSpec,
+    fold_sparse,
     migrations,
     report,
     repositories,
@@ -209,6 +210,7 @@ CALLS: dict[str, Callable[[Database, Any], Any]] = {
     "HalfEmbedding.dimensions": lambda _, v: numbers(HalfEmbedding, v),
     "SparseEmbedding.dimensions": lambda _, v: numbers(SparseEmbedding, v),
     "SparseEmbedding.max_nonzeros": lambda _, v: numbers(SparseEmbedding, 9, max_nonzeros=v),
+    "fold_sparse.dimensions": lambda _, v: asyncio.to_thread(fold_sparse, {0: 1.0}, v),
 }
 
 COME_OUT = {
@@ -221,11 +223,13 @@ COME_OUT = {
     "FactorSummary",
     "IndexAdvice",
     "IndexProgress",
+    "IngestProgress",
     "LearnerMetrics",
     "Posterior",
     "Promotion",
     "RebuiltIndex",
     "RecallProbe",
+    "RejectedRecord",
     "Report",
     "SchemaState",
     "SearchGroups",

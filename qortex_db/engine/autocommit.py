@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -25,6 +26,7 @@ from qortex_db.errors import OutcomeUnknownError, is_connection_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Connection, Executable
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -71,6 +73,9 @@ class AutocommitExecutor:
         count: int = await self._repeat(work, statement, params)
         return count
 
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()  # a statement that failed wrote nothing
+
     async def _repeat(self, work: Callable[..., Any], statement: Executable, params: Any) -> Any:
         deadline = None
         replanned = False
@@ -113,7 +118,7 @@ class AutocommitExecutor:
         # which a refusal among them rolls back, and one round trip.
         arguments = (compiled.arguments(each) for each in params)
         with Lease(self._engine) as lease:
-            count: int = await_only(pipeline(lease.driver, compiled.sql, arguments))
+            count: int = await_only(pipeline(lease.driver, compiled, arguments))
             lease.commit()
             return count
 

@@ -53,6 +53,11 @@ class Compiled:
             if read is not None:
                 self._readers.append((i, read))
 
+    @property
+    def size(self) -> int:
+        """How many arguments it has."""
+        return len(self._arguments)
+
     def arguments(self, params: Mapping[str, Any]) -> list[Any]:
         """The values of `$1`, `$2` and so on."""
         values = []

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import math
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import asyncpg
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from qortex_db.engine.cleanup import finished, task_of
@@ -13,11 +17,22 @@ from qortex_db.engine.executor import Fetched
 from qortex_db.errors import is_connection_lost
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
 
     from qortex_db.engine.compiled import Compiled
 
 _CLEANUP_SECONDS: Final = 3.0
+_FOREVER: Final = 10.0**9
+"""Seconds; asyncpg takes None for the connection's own limit."""
+_ON_ITS_WAY: Final = 64
+"""How many statements of a batch the buffers between here and a server hold."""
+_LIMITED: Final = """\
+WITH written AS ({sql})
+SELECT 1{rows} WHERE (SELECT pg_catalog.set_config('statement_timeout',
+  CASE WHEN pg_catalog.current_setting('statement_timeout')::interval
+    BETWEEN interval '1 ms' AND {limit}::text::interval
+  THEN pg_catalog.current_setting('statement_timeout') ELSE {limit}::text END, true)) IS NOT NULL"""
+"""For the rest of the transaction; a server that is stricter stays so."""
 
 
 class UnsentError(Exception):
@@ -74,38 +89,80 @@ async def execute(driver: Any, compiled: Compiled, arguments: list[Any]) -> Fetc
     return Fetched((), int(status.rpartition(" ")[2]))  # such as "INSERT 0 5"
 
 
-async def pipeline(driver: Any, sql: str, arguments: Iterable[list[Any]]) -> int:
+async def pipeline(driver: Any, compiled: Compiled, arguments: Iterable[list[Any]]) -> int:
     """Run a statement with many arguments as one transaction; return how many rows came back.
 
     asyncpg swallows a cancellation that comes while the socket is full, and then waits for the
     answer to a batch whose end it never sent. So it sends in a task that nobody cancels: it is
     stopped by its input, on which it rolls back. And of what the input refuses it makes a TypeError
-    if rows of the batches before come in after that.
+    if rows of the batches before come in after that, and what is no Exception it swallows.
+
+    Its time limit would be one for the whole batch. So each statement tells the server to limit the
+    next, the first of them without arguments: it writes nothing, though a trigger FOR EACH
+    STATEMENT sees it.
+
+    Raises:
+        TimeoutError: A statement took longer than the connection's limit.
     """
+    limit: float | None = driver._config.command_timeout  # noqa: SLF001 - it has no public name
+    sql, given = compiled.sql, iter(arguments)
+    if limit is not None:
+        rows = " FROM written" if compiled.returns_rows else ""
+        sql = _LIMITED.format(sql=sql, rows=rows, limit=f"${compiled.size + 1}")
+        said = f"{max(1, round(limit * 1_000))}ms"
+        given = ([*each, said] for each in itertools.chain([[None] * compiled.size], given))
+    sent = 0
     stopped = False
-    refusal: Exception | None = None
+    refusal: BaseException | None = None
 
     def until_stopped() -> Iterator[list[Any]]:
-        nonlocal refusal
-        try:
-            for each in arguments:
-                yield each
-                if stopped:
-                    break
-        except Exception as error:
-            refusal = error
-            raise
-        if stopped:
-            raise _StoppedError
+        nonlocal refusal, sent
+        while not stopped:
+            try:
+                each = next(given)
+            except StopIteration:
+                return
+            except BaseException as error:  # noqa: BLE001 - raised by the caller
+                refusal = error
+                break
+            yield each
+            sent += 1
+        raise _StoppedError
 
-    sending = task_of(driver.fetchmany(sql, until_stopped()))
+    start = time.monotonic()
+    sending = task_of(driver.fetchmany(sql, until_stopped(), timeout=_FOREVER))
     try:
-        await asyncio.wait({sending})
+        await _answered(sending, limit, lambda: sent)
+    except TimeoutError:
+        driver.terminate()  # the server does not even say that it is late
+        raise
     finally:
         stopped = True
-    if sending.exception() is not None and refusal is not None:
+    if refusal is not None:
         raise refusal
-    return len(sending.result())
+    try:
+        return len(sending.result())
+    except asyncpg.QueryCanceledError:
+        if limit is None or time.monotonic() - start < limit:  # somebody else's doing
+            raise
+        raise TimeoutError from None  # as of a statement that is alone
+
+
+async def _answered(
+    sending: asyncio.Future[Any], limit: float | None, sent: Callable[[], int]
+) -> None:
+    """Wait for an answer for as long as the server may take, whose own limit is the exact one.
+
+    Of what is on its way nothing is heard, except that the next is taken.
+    """
+    seen, deadline = -1, math.inf
+    while not sending.done():
+        if limit is not None and sent() != seen:
+            seen = sent()
+            deadline = time.monotonic() + limit * (min(seen, _ON_ITS_WAY) + 1)
+        if time.monotonic() >= deadline:
+            raise TimeoutError
+        await asyncio.wait({sending}, timeout=limit)
 
 
 async def cancelled_once(work: Coroutine[Any, Any, Any]) -> Any:

@@ -14,6 +14,7 @@ from qortex_db.errors import QortexDbError, translate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Executable
 
@@ -35,6 +36,10 @@ class Executor(Protocol):
 
     async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
         """Execute with each of the parameters, all or none; return how many rows came back."""
+        ...
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """A block whose failure undoes what it wrote, and nothing besides."""
         ...
 
     async def catalog(self) -> dict[object, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import inspect, select, tuple_
@@ -11,7 +12,7 @@ from qortex_db.engine.executor import catalogs, fetched, translate_map, translat
 from qortex_db.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
+    from collections.abc import AsyncIterator, Container, Iterable, Mapping
 
     from sqlalchemy import Executable
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -60,6 +61,16 @@ class SessionExecutor:
     async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
         # What is refused must not leave a part of it in the host's transaction: hence the list.
         return sum([len((await self.run(statement, each)).rows) for each in list(params)])
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        try:
+            async with self._session.begin_nested():
+                yield
+        except Exception:
+            # What the savepoint took back, loaded objects may still show.
+            await refresh_written(self._session, self._schema)
+            raise
 
     async def _ensure_codec(self) -> None:
         """A host's connection may have been checked out before this package knew its engine."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 from sqlalchemy import FromClause, Index
 from sqlalchemy.sql.elements import Grouping
 
-from qortex_db.checks import check_choice, check_text
+from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.fields import Field, Path, read_path
 from qortex_db.filters.full_text import TEXT_CONFIGURATION, check_configuration, words
@@ -45,7 +45,10 @@ def payload_index(
     if not isinstance(table, FromClause):
         raise InvalidInputError(f"table is a {type(table).__name__}; pass a Table.")
     check_text(path, name="path")
-    check_choice(kind, get_args(Kind), name="kind")
+    if not isinstance(kind, str) or kind not in get_args(Kind):
+        raise InvalidInputError(
+            f"kind is no kind of index; pass one of {', '.join(get_args(Kind))}."
+        )
     check_configuration(language, "language")
     if name is not None:
         check_text(name, name="name")

@@ -22,6 +22,8 @@ from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.index_advice import IndexAdvice, RecallProbe, Tuning
 from qortex_db.repositories.vectors.records import (
     FacetCount,
+    IngestProgress,
+    RejectedRecord,
     ScrollPage,
     SearchGroup,
     SearchGroups,
@@ -49,9 +51,11 @@ __all__ = [
     "FactorRepository",
     "FactorSummary",
     "IndexAdvice",
+    "IngestProgress",
     "LearnerMetrics",
     "Promotion",
     "RecallProbe",
+    "RejectedRecord",
     "ScrollPage",
     "SearchGroup",
     "SearchGroups",

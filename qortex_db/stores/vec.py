@@ -11,6 +11,7 @@ from sqlalchemy import Column, DateTime, MetaData, Table, Text
 
 from qortex_db import types
 from qortex_db.errors import DimensionMismatchError, InvalidInputError, SchemaVersionError
+from qortex_db.markers import Clear
 from qortex_db.models import QortexVector
 from qortex_db.observability import traced
 from qortex_db.repositories import MAX_LIMIT, VectorRecord, VectorRepository, validation
@@ -113,6 +114,9 @@ class PgVectorIndex:
         rows = validation.check_list(embeddings, name="embeddings", of="list of embeddings")
         if len(keys) != len(rows):
             raise InvalidInputError(f"ids ({len(keys)}) and embeddings ({len(rows)}) must match")
+        for number, (key, row) in enumerate(zip(keys, rows, strict=True)):
+            if row is None or isinstance(row, Clear):  # what has no vector is no row here
+                types.as_float32(row, name=f"embedding of row {number} (id {key!r:.60})")
         vectors = await self._vectors()
         records = [VectorRecord(key, row) for key, row in zip(keys, rows, strict=True)]
         await vectors.upsert_with_zeros(records)
@@ -139,7 +143,7 @@ class PgVectorIndex:
         await (await self._vectors()).delete(ids)
 
     async def size(self) -> int:
-        """How many vectors there are."""
+        """How many rows there are: those that a repository stored without a vector, too."""
         return await (await self._vectors()).count()
 
     async def persist(self) -> None:
@@ -152,6 +156,8 @@ class PgVectorIndex:
         ids: list[str] = []
         embeddings: list[list[float]] = []
         async for record in (await self._vectors()).stream(batch_size=batch_size):
+            if record.embedding is None:  # a repository's, which may do without
+                continue
             ids.append(record.id)
             embeddings.append(np.asarray(record.embedding).tolist())
             if len(ids) == batch_size:

@@ -8,6 +8,7 @@ from qortex_db.types.sparse import (
     MAX_SPARSE_DIMENSIONS,
     SparseEmbedding,
     SparseVector,
+    fold_sparse,
 )
 from qortex_db.types.vector import (
     MAX_DIMENSIONS,
@@ -56,6 +57,7 @@ __all__ = [
     "encode",
     "encode_any",
     "encode_many",
+    "fold_sparse",
     "from_binary",
     "from_lists",
     "to_numpy",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import sys
@@ -43,7 +44,12 @@ async def served(dsn: str, **environment: str) -> AsyncIterator[httpx.AsyncClien
         assert line, log
         log += line.decode()
     try:
-        async with httpx.AsyncClient(base_url=found[1], trust_env=False, timeout=30) as client:
+        async with httpx.AsyncClient(
+            base_url=found[1],
+            trust_env=False,
+            timeout=30,
+            headers={"content-type": "application/json"},  # else FastAPI sees no list and no object
+        ) as client:
             yield client
     finally:
         process.terminate()
@@ -115,6 +121,29 @@ async def test_bad_requests_are_refused_without_their_values(dsn: str) -> None:
             answer = await client.post(path, content=body)
             assert answer.status_code == 422, (body, answer.text)
             assert not {"seven", "adored"} & set(re.findall(r"\w+", str(answer.json())))
+
+
+async def test_a_bad_row_of_many_is_named_and_nothing_is_stored(dsn384: str) -> None:
+    documents: list[dict[str, Any]] = [
+        {"id": f"v{number:03}", "embedding": [float(number + 1)] * 384} for number in range(400)
+    ]
+    bad: list[dict[str, Any]] = [
+        {"embedding": [1.0] * 383 + [float("nan")]},
+        {"embedding": [1.0] * 383},
+        {"document": "a\x00b"},
+        {"payload": {"a": "b\x00"}},
+    ]
+    async with served(dsn384) as client:
+        for place in (0, 50, 399):
+            for change in bad:
+                given = json.dumps(
+                    [*documents[:place], documents[place] | change, *documents[place + 1 :]]
+                )
+                answer = await client.post("/v1/documents", content=given)
+                assert answer.status_code == 422, answer.text
+                assert f"of row {place} (id 'v{place:03}')" in answer.json()["detail"]
+        assert (await client.get("/v1/status")).json()["tables"]["qortex_vectors"]["rows"] == 0
+        assert await post(client, "/v1/documents", documents) == 400
 
 
 async def test_an_unmigrated_database_is_alive_but_not_ready(empty_dsn: str) -> None:

@@ -107,14 +107,14 @@ def calls() -> list[Call]:  # noqa: C901 - a list of cases
 
     for name, (value, match) in EMBEDDINGS.items():
         add(f"search {name}", lambda db, v=value: db.vectors.search(v), match)
-        add(
-            f"upsert {name}",
-            lambda db, v=value: db.vectors.upsert(
-                [{"id": "ok", "embedding": GOOD}, {"id": "bad", "embedding": v}]
-            ),
-            match,
-        )
-        if value is not None:
+        if value is not None:  # which is no vector, and leaves what is there
+            add(
+                f"upsert {name}",
+                lambda db, v=value: db.vectors.upsert(
+                    [{"id": "ok", "embedding": GOOD}, {"id": "bad", "embedding": v}]
+                ),
+                match,
+            )
             add(f"update {name}", lambda db, v=value: db.vectors.update("a", embedding=v), match)
     for name, value in IDS.items():
         row = {"id": value, "embedding": GOOD}

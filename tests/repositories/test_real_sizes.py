@@ -540,10 +540,10 @@ async def test_the_index_is_judged_by_exact_answers(stored: Repositories) -> Non
 
 
 def upserted(before: Mapping[str, Row], given: Iterable[VectorRecord]) -> dict[str, Row]:
-    """The rows after an upsert: the last of a repeated id counts, and None leaves what is there."""
+    """The rows after an upsert: of a repeated id the last counts, and None leaves what is there."""
     after = dict(before)
-    for record in {record.id: record for record in given}.values():
-        _, payload, document = before.get(record.id, (b"", {}, None))
+    for record in given:
+        _, payload, document = after.get(record.id, (b"", {}, None))
         after[record.id] = (
             row(record)[0],
             payload if record.payload is None else dict(record.payload),
@@ -724,10 +724,10 @@ def rewritten() -> list[VectorRecord]:
 
 
 def written(before: Mapping[str, Fields], given: Iterable[VectorRecord]) -> dict[str, Fields]:
-    """The rows after an upsert: the last of a repeated id counts, field by field."""
+    """The rows after an upsert: of a repeated id the last counts, field by field."""
     after = dict(before)
-    for one in {record.id: record for record in given}.values():
-        _, payload, document, title, year, author = before.get(
+    for one in given:
+        _, payload, document, title, year, author = after.get(
             one.id, (b"", {}, None, None, None, "nobody")
         )
         vectors, attributes = one.vectors or {}, one.attributes or {}

@@ -65,6 +65,10 @@ CASES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "no candidate": (lambda db: db.arms.select("l", [None]), r"candidates\[0\] is a NoneType"),
     "no keys": (lambda db: db.edges.remove(None), "keys is a NoneType"),
     "no key": (lambda db: db.edges.remove([None]), "pairs"),
+    "an array as payload": (
+        lambda db: db.vectors.upsert([{"id": "a", "embedding": Q, "payload": FLAG}]),
+        "payload of row 0 is a ndarray; pass a dict",
+    ),
     "no ids": (lambda db: db.vectors.get(None), "ids is a NoneType"),
     "no nodes": (lambda db: db.factors.get(None), "node_ids is a NoneType"),
     "no seeds": (lambda db: db.factors.weight_seeds(None), "node_ids is a NoneType"),

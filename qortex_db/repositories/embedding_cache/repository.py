@@ -100,7 +100,8 @@ class EmbeddingRepository:
         name = _name_of(model) if name is None else validation.check_id(name, name="name")
         key = {
             "of_model": name,
-            "of_revision": "" if revision == "" else validation.check_id(revision, name="revision"),
+            "of_revision": checks.check_text(revision, name="revision")
+            and validation.check_id(revision, name="revision"),
             "of_dimensions": 0
             if dimensions is None
             else validation.check_limit(dimensions, types.MAX_DIMENSIONS, name="dimensions"),

@@ -1,41 +1,34 @@
-"""Records in key order, checked and encoded part by part while the parts before are on their way.
-
-A part is looked at as a whole first, by a few passes over one matrix: about 2 µs a row from numpy
-and 5 µs from lists. Only what those can't vouch for is checked row by row, where a refusal gets
-its name.
-"""
+"""Records in key order, checked and encoded part by part while those before are on their way."""
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
-from qortex_db import types
 from qortex_db.errors import InvalidInputError
-from qortex_db.repositories import validation
-from qortex_db.repositories.vectors.records import RecordInput, VectorRecord
-from qortex_db.repositories.vectors.written_columns import MISSING, named_values
+from qortex_db.models.vector_spec import DEFAULT_VECTOR
+from qortex_db.repositories.vectors.record_columns import (
+    RecordColumns,
+    Told,
+    is_missing,
+    row_name,
+)
+from qortex_db.repositories.vectors.written_columns import MISSING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
+    from qortex_db.repositories.vectors.embedding_parts import EmbeddingColumn
     from qortex_db.repositories.vectors.key_statements import GivenColumns
-    from qortex_db.repositories.vectors.written_columns import RecordPart, WrittenColumn
+    from qortex_db.repositories.vectors.records import RecordInput
+    from qortex_db.repositories.vectors.written_columns import WrittenColumn
 
 PART_BYTES: Final = 2**16
 """The vectors of one statement: several fit into a socket's buffer, so that the next are made
 while the server works on those before."""
 PART_ROWS: Final = 1_000
-
-_FIELDS: Final = frozenset({"id", "embedding", "payload", "document", "vectors", "attributes"})
-_PLAIN: Final = {np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +36,27 @@ class Part:
     """Checked rows, column by column.
 
     Attributes:
+        embeddings: None where a row gets none.
         values: Of the columns that the batch gives, in their order.
-        given: For each of these the ids that give it; None where all do.
+        given: By the names of those that some records give, the ids that do.
     """
 
     ids: list[str]
-    embeddings: list[bytes]
+    embeddings: list[bytes | None]
     values: list[list[Any]]
-    given: list[dict[str, int] | None]
+    given: dict[str, dict[str, int]]
 
 
 class Batch:
-    """Records in key order, the last of a repeated id; their shape and ids are checked at once.
+    """Records in key order, one of each id; their shape and ids are checked at once.
+
+    What several records say of one id is what they would say one after the other: of each field
+    the last that gives it.
 
     Attributes:
         ids: Distinct, in key order.
-        given: The columns given, and whether by all records or by some.
+        given: The columns given beside the id, and whether by all records or by some; the embedding
+            only if by some.
 
     Args:
         written: The columns that the table has beside id and vector.
@@ -67,36 +65,32 @@ class Batch:
     def __init__(
         self,
         records: Iterable[RecordInput],
-        dimensions: int | None,
+        column: EmbeddingColumn,
         written: Mapping[str, WrittenColumn],
         *,
-        allow_zero: bool = False,
-        is_half: bool = False,
         first_row: int = 0,
     ) -> None:
-        ids, embeddings, further = _columns(records, written, first_row)
-        if not validation.all_plain(ids):
-            ids = [
-                validation.check_key(key, name=f"id of row {number}")
-                for number, key in enumerate(ids, first_row)
-            ]
-        last = dict(zip(ids, itertools.count()))
+        said = RecordColumns(records, written, first_row)
+        self._column = column
+        self._first_row = first_row
+        last = dict(zip(said.ids, itertools.count()))
         self.ids = sorted(last)
-        self._order = [last[key] for key in self.ids]
-        self._embeddings = [embeddings[i] for i in self._order]
+        places = [last[key] for key in self.ids]
+        repeated = _repeated(said.ids, self.ids) if len(last) < len(said.ids) else {}
+        self._embeddings = Told(said.embeddings, places, repeated)
         self._columns = [
-            (written[name], [values[i] for i in self._order])
-            for name, values in sorted(further.items())
+            (written[name], Told(values, places, repeated))
+            for name, values in sorted(said.further.items())
         ]
         self.given: GivenColumns = tuple(
-            (one.column.name, "some" if any(value is MISSING for value in values) else "all")
-            for one, values in self._columns
+            (one.column.name, "some" if is_missing(told.values) else "all")
+            for one, told in self._columns
         )
-        self._dimensions = dimensions
-        self._allow_zero = allow_zero
-        self._is_half = is_half
-        self._first_row = first_row
-        bytes_a_row = 4 * (dimensions or _length(self._embeddings))
+        if is_missing(self._embeddings.values):
+            self.given = (*self.given, (DEFAULT_VECTOR, "some"))
+        if repeated:
+            self._check_outdone(said)
+        bytes_a_row = 4 * (column.dimensions or _length(self._embeddings.values))
         self._size = max(1, min(PART_ROWS, PART_BYTES // bytes_a_row))
 
     @property
@@ -112,134 +106,79 @@ class Batch:
         """
         for start in range(0, len(self.ids), self._size):
             part = slice(start, start + self._size)
-            rows = [self._first_row + i for i in self._order[part]]
-            matrix = self._plain_matrix(self._embeddings[part])
-            embeddings = self._checked(part, rows) if matrix is None else types.encode_many(matrix)
-            columns = [self._values(one, values[part], rows) for one, values in self._columns]
-            given = [
-                None if mode == "all" else self._given(values[part], part)
-                for (_, mode), (_, values) in zip(self.given, self._columns, strict=True)
-            ]
-            yield Part(self.ids[part], embeddings, columns, given)
+            ids, told = self.ids[part], self._embeddings
+            embeddings = self._column.encoded(told.values[part])
+            if embeddings is None:
+                embeddings = [
+                    self._column.checked(value, f"embedding of {row_name(row, key)}")
+                    for value, row, key in self._named(told, part)
+                ]
+            columns = [self._values(one, told, part) for one, told in self._columns]
+            all_told = {one.column.name: told for one, told in self._columns}
+            all_told[DEFAULT_VECTOR] = self._embeddings
+            given = {
+                name: _given(ids, all_told[name].values[part])
+                for name, mode in self.given
+                if mode == "some"
+            }
+            yield Part(ids, embeddings, columns, given)
 
-    def _values(self, written: WrittenColumn, values: list[Any], rows: list[int]) -> list[Any]:
-        name = written.column.name
-        what = f"{written.part}[{name!r}]" if written.part in ("vectors", "attributes") else name
+    def _named(self, told: Told, part: slice) -> Iterator[tuple[Any, int, str]]:
+        for value, place, key in zip(
+            told.values[part], told.places[part], self.ids[part], strict=True
+        ):
+            yield value, self._first_row + place, key
+
+    def _values(self, written: WrittenColumn, told: Told, part: slice) -> list[Any]:
+        values = told.values[part]
         if written.make is not None:  # what the model makes is sent as any value is
             values = [written.make() if value is MISSING else value for value in values]
+        what = _what(written)
+        try:
+            return [None if value is MISSING else written.sent(value, what) for value in values]
+        except InvalidInputError:
+            pass  # said anew with its row and id, whose names would cost more than the check
+        named = zip(values, self._named(told, part), strict=True)
         return [
-            None if value is MISSING else written.check(value, f"{what} of row {row}")
-            for value, row in zip(values, rows, strict=True)
+            None if value is MISSING else _sent(written, value, row, key)
+            for value, (_, row, key) in named
         ]
 
-    def _given(self, values: list[Any], part: slice) -> dict[str, int]:
-        pairs = zip(self.ids[part], values, strict=True)
-        return {key: 1 for key, value in pairs if value is not MISSING}
-
-    def _plain_matrix(self, embeddings: list[Any]) -> NDArray[np.float32] | None:
-        """Arrays or lists of one length, finite and not zero; None where in doubt."""
-        kinds = set(map(type, embeddings))
-        arrays = kinds == {np.ndarray} and all(row.ndim == 1 for row in embeddings)
-        if not (arrays or kinds <= {list, tuple}):
-            return None
-        lengths = set(map(len, embeddings))
-        dimensions = lengths.pop()
-        if lengths or not 0 < dimensions <= types.MAX_DIMENSIONS:
-            return None
-        if dimensions != (self._dimensions or dimensions):
-            return None
-        with np.errstate(all="ignore"):  # what overflows is a doubt
-            if not arrays:
-                matrix = types.from_lists(embeddings, dimensions)
-            elif {row.dtype for row in embeddings} <= _PLAIN:
-                flat = np.concatenate(embeddings).astype(np.float32, copy=False)
-                matrix = flat.reshape(-1, dimensions)
-            else:
-                matrix = None
-            if matrix is None:
-                return None
-            squares = np.einsum("ij,ij->i", matrix, matrix)
-            if self._is_half and np.abs(matrix).max() > types.MAX_HALF:
-                return None
-        return matrix if np.isfinite(squares).all() and squares.all() else None
-
-    def _checked(self, part: slice, rows: list[int]) -> list[bytes]:
-        """One by one, since a column that declares no dimension holds any."""
-        encoded = []
-        for key, embedding, row in zip(self.ids[part], self._embeddings[part], rows, strict=True):
-            name = f"embedding of row {row} (id {key!r:.60})"
-            vector = types.as_float32(embedding, name=name)
-            types.check_dimensions(vector, self._dimensions, name=name)
-            types.check_values(vector, name=name, allow_zero=self._allow_zero)
-            if self._is_half:
-                types.check_half(vector, name=name)
-            if vector.size > types.MAX_DIMENSIONS:
-                raise InvalidInputError(
-                    f"{name} has {vector.size} dimensions; at most {types.MAX_DIMENSIONS:,} fit."
-                )
-            encoded.append(types.encode(vector))
-        return encoded
+    def _check_outdone(self, said: RecordColumns) -> None:
+        """What a later record replaces: by itself, it would have been refused as well."""
+        for place in self._embeddings.outdone:
+            name = f"embedding of {row_name(self._first_row + place, said.ids[place])}"
+            self._column.checked(said.embeddings[place], name)
+        for one, told in self._columns:
+            values = said.further[one.column.name]
+            for place in told.outdone:
+                _sent(one, values[place], self._first_row + place, said.ids[place])
 
 
-def _columns(
-    records: Iterable[RecordInput], written: Mapping[str, WrittenColumn], first_row: int
-) -> tuple[list[Any], list[Any], dict[str, list[Any]]]:
-    # No object a row: each would have the collector look through the caller's lists of floats.
-    ids: list[Any] = []
-    embeddings: list[Any] = []
-    payloads: list[Any] = []
-    documents: list[Any] = []
-    named: list[tuple[int, RecordPart, Any]] = []
-    for number, item in enumerate(records, first_row):
-        if isinstance(item, VectorRecord):
-            ids.append(item.id)
-            embeddings.append(item.embedding)
-            payloads.append(item.payload)
-            documents.append(item.document)
-            vectors, attributes = item.vectors, item.attributes
-        else:
-            _check_mapping(item, f"row {number}")
-            ids.append(item["id"])
-            embeddings.append(item["embedding"])
-            payloads.append(item.get("payload"))
-            documents.append(item.get("document"))
-            vectors, attributes = item.get("vectors"), item.get("attributes")
-        if vectors is not None:
-            named.append((number, "vectors", vectors))
-        if attributes is not None:
-            named.append((number, "attributes", attributes))
-    count = len(ids)
-    columns: dict[str, list[Any]] = defaultdict(lambda: [MISSING] * count)
-    for name, values in (("payload", payloads), ("document", documents)):
-        if values.count(None) < len(values):
-            if name not in written:
-                raise InvalidInputError(f"The table has no column {name}.")
-            columns[name] = [MISSING if value is None else value for value in values]
-    columns |= {name: [MISSING] * count for name, one in written.items() if one.is_always_written}
-    for number, part, values in named:
-        for name, value in named_values(written, part, values, f"{part} of row {number}"):
-            columns[name][number - first_row] = value
-    return ids, embeddings, columns
+def _repeated(ids: Sequence[str], keys: Sequence[str]) -> dict[int, list[int]]:
+    """By the place of a key that came several times, its places among the ids."""
+    places: defaultdict[str, list[int]] = defaultdict(list)
+    for place, key in enumerate(ids):
+        places[key].append(place)
+    return {at: places[key] for at, key in enumerate(keys) if len(places[key]) > 1}
 
 
-def _check_mapping(item: object, name: str) -> None:
-    if not isinstance(item, Mapping):
-        raise InvalidInputError(
-            f"{name} is a {type(item).__name__}; pass a VectorRecord or a mapping with its fields."
-        )
-    if not item.keys() <= _FIELDS:
-        unknown = sorted(map(str, item.keys() - _FIELDS))
-        raise InvalidInputError(
-            f"{name} has unknown fields {unknown}; a record has {', '.join(sorted(_FIELDS))}."
-        )
-    for field in ("id", "embedding"):
-        if field not in item:
-            raise InvalidInputError(f"{name} lacks {field!r}.")
+def _what(written: WrittenColumn) -> str:
+    name = written.column.name
+    return f"{written.part}[{name!r}]" if written.part in ("vectors", "attributes") else name
 
 
-def _length(embeddings: list[Any]) -> int:
+def _sent(written: WrittenColumn, value: Any, row: int, key: str) -> Any:
+    return written.sent(value, f"{_what(written)} of {row_name(row, key)}")
+
+
+def _given(ids: Sequence[str], values: Sequence[Any]) -> dict[str, int]:
+    return {key: 1 for key, value in zip(ids, values, strict=True) if value is not MISSING}
+
+
+def _length(embeddings: Sequence[Any]) -> int:
     """About how long they are, where the column takes any; what is no vector is refused later."""
     try:
-        return max(1, len(embeddings[0]))
+        return max(1, len(next(value for value in embeddings if value is not MISSING)))
     except Exception:  # noqa: BLE001 - whatever is in there
         return 1

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from qortex_db.filters import Filter
     from qortex_db.repositories.vectors.namespaces import Scope
+    from qortex_db.repositories.vectors.payload_changes import Form
 
 Steps: TypeAlias = tuple[str, ...]
 """The keys that lead from a payload to a value."""
@@ -96,10 +97,10 @@ class FilterStatements:
         return statement if where is None else statement.where(where.clause)
 
     @built_once
-    def merge(self, where: Filter | None, removed: int) -> Update:
+    def merge(self, where: Filter | None, form: Form) -> Update:
         """Change payloads, in key order."""
         condition = true() if where is None else where.clause
-        return merge_in_key_order(self.table, self.scope, condition, removed)
+        return merge_in_key_order(self.table, self.scope, condition, form)
 
     @built_once
     def delete(self, where: Filter | None) -> Delete:

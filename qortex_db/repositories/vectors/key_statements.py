@@ -27,8 +27,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from qortex_db.filters.full_text import kept_words
+from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import MAX_STATEMENTS
+from qortex_db.repositories.vectors.payload_changes import changed_payload
 from qortex_db.repositories.vectors.row_shape import row_shape
 from qortex_db.repositories.vectors.written_columns import touched_columns, written_columns
 from qortex_db.types import Embedding, EncodedEmbeddings, SentJson
@@ -38,17 +40,20 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.dml import ReturningInsert
 
     from qortex_db.repositories.vectors.namespaces import Scope
+    from qortex_db.repositories.vectors.payload_changes import Form
 
 Given: TypeAlias = Literal["all", "some"]
 """For which rows of a batch a column is given."""
 GivenColumns: TypeAlias = tuple[tuple[str, Given], ...]
-"""The columns that a batch gives, beside id and vector."""
+"""The columns that a batch gives, beside the id, and the vector where some records lack it."""
 
 IDS: Final = "row_ids"
 """The parameter with ids. No parameter of a write may be called like a host's column."""
 ID: Final = "row_id_0"
 """The parameter with one id."""
 VECS: Final = "row_vecs"
+GIVEN: Final = "row_given_"
+"""Before a column's name: the parameter with the ids that give it, the keys of an object."""
 
 
 def ids_array() -> ColumnElement[Any]:
@@ -78,16 +83,16 @@ class KeyStatements:
         return fill_in_key_order(self.table, self.scope)
 
     @functools.lru_cache(MAX_STATEMENTS)  # noqa: B019 - as below
-    def merge(self, removed: int) -> Update:
+    def merge(self, form: Form) -> Update:
         """Change the payloads of rows by their keys."""
         condition = self.table.c.id == func.any(ids_array())
-        return merge_in_key_order(self.table, self.scope, condition, removed)
+        return merge_in_key_order(self.table, self.scope, condition, form)
 
     @functools.lru_cache(MAX_STATEMENTS)  # noqa: B019 - bounded, and so are the instances
     def upsert(self, columns: GivenColumns) -> ReturningInsert[Any]:
         """Insert or change; a row that would not change is not touched, nor is its index entry."""
         table, space = self.table, self.scope.column
-        used = {name: self.written[name] for name, _ in columns}
+        used = {name: self.written[name] for name, _ in columns if name != DEFAULT_VECTOR}
         # In a select list unnest() streams; in FROM its rows are put aside first.
         arrays = [ids_array(), cast(bindparam(VECS), EncodedEmbeddings())]
         arrays += [one.array(f"row_values_{i}") for i, one in enumerate(used.values())]
@@ -95,8 +100,8 @@ class KeyStatements:
         row = list(rows.subquery("rows").c)
         values: dict[str, Any] = {"id": row[0], "vec": row[1]}
         given = {
-            name: type_coerce(cast(bindparam(f"row_given_{i}"), SentJson()), JSONB)
-            for i, (name, mode) in enumerate(columns)
+            name: type_coerce(cast(bindparam(GIVEN + name), SentJson()), JSONB)
+            for name, mode in columns
             if mode == "some"
         }
         for (name, written), sent in zip(used.items(), row[2:], strict=True):
@@ -113,8 +118,8 @@ class KeyStatements:
             list(values), select(*values.values()), include_defaults=False
         )
         new: Any = statement.excluded
-        wanted: dict[str, Any] = {"vec": new.vec}
-        for name in used:
+        wanted: dict[str, Any] = {}
+        for name in (DEFAULT_VECTOR, *used):
             wanted[name] = _where_given(given.get(name), new, name, table.c[name])
         changed = tuple_(*self._comparable(table.c, wanted)).is_distinct_from(
             tuple_(*self._comparable(wanted, wanted))
@@ -126,7 +131,8 @@ class KeyStatements:
             if name in given:
                 changes[name] = _where_given(given[name], new, name, value)
         # Writing back an equal vector that lies in TOAST would cost an index entry.
-        changes["vec"] = case((table.c.vec.is_distinct_from(new.vec), new.vec), else_=table.c.vec)
+        vec = wanted[DEFAULT_VECTOR]
+        changes["vec"] = case((table.c.vec.is_distinct_from(vec), vec), else_=table.c.vec)
         if "updated_at" in table.c:
             changes["updated_at"] = new.updated_at
         if space is not None and not space.primary_key:
@@ -202,16 +208,11 @@ def fill_in_key_order(table: Table, scope: Scope) -> Select[Any]:
 
 
 def merge_in_key_order(
-    table: Table, scope: Scope, condition: ColumnElement[bool], removed: int
+    table: Table, scope: Scope, condition: ColumnElement[bool], form: Form
 ) -> Update:
-    """Take paths out of payloads, and put keys into them; an equal payload is left alone."""
+    """Take paths out of payloads, and put values into them; an equal payload is left alone."""
     keys = locked_in_key_order([table.c.id], condition, *scope.clauses)
-    payload: ColumnElement[Any] = table.c.payload
-    for i in range(removed):
-        path = cast(bindparam(f"row_path_{i}"), ARRAY(Text))
-        payload = payload.op("#-", return_type=JSONB())(path)
-    values = cast(bindparam("row_values", type_=Text), JSONB)
-    payload = payload.op("||", return_type=JSONB())(values)
+    payload = changed_payload(table.c.payload, form)
     changes: dict[str, Any] = touched_columns(table).values() | {"payload": payload}
     if "updated_at" in table.c:
         changes["updated_at"] = func.now()

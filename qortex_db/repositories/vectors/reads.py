@@ -68,7 +68,7 @@ class VectorReads(TableBound):
     async def count(
         self, *, where: Where | None = None, where_document: Mapping[str, Any] | None = None
     ) -> int:
-        """How many vectors there are: a scan, so not for every request.
+        """How many rows there are, those without an embedding too: a scan, not for every request.
 
         What is not described here is as of :meth:`search`.
         """

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias, overload
 from uuid import UUID
 
 import numpy as np
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
+    from qortex_db.markers import Clear
+
 JsonObject: TypeAlias = Annotated[Mapping[str, Any], WITH_VECTORS]
 """A mapping that may hold vectors."""
 
@@ -33,9 +35,13 @@ JsonObject: TypeAlias = Annotated[Mapping[str, Any], WITH_VECTORS]
 class VectorRecord:
     """A vector to store, or a stored one.
 
+    `CLEAR` for an embedding, a document, a further vector or an attribute stores NULL.
+
     Attributes:
         id: Its key, 1 to 1,024 bytes. To store, an int or a UUID is taken as `str(id)`.
-        embedding: As many numbers as the column holds; float32 when it was read.
+        embedding: As many numbers as the column holds; float32 when it was read. None is no vector:
+            to store it leaves what is there, and a new row has none, so that no search by this
+            vector finds it.
         payload: A JSON object. To store None leaves what is there (a new row gets `{}`).
         document: The text behind the embedding. To store None leaves what is there.
         vectors: The collection's further vectors, by name. To store, those that are not named
@@ -44,16 +50,79 @@ class VectorRecord:
     """
 
     id: str
-    embedding: Annotated[EmbeddingInput, EMBEDDING]
+    embedding: Annotated[EmbeddingInput | None, EMBEDDING] = None
     payload: JsonObject | None = None
     document: str | None = None
     vectors: JsonObject | None = None
     attributes: JsonObject | None = None
 
+    if TYPE_CHECKING:
+        # What is read is never CLEAR, so that only what is stored has it in its type.
+        def __init__(  # noqa: PLR0917 - the fields
+            self,
+            id: str | int | UUID,  # noqa: A002 - the column's name
+            embedding: EmbeddingInput | Clear | None = None,
+            payload: Mapping[str, Any] | None = None,
+            document: str | Clear | None = None,
+            vectors: Mapping[str, Any] | None = None,
+            attributes: Mapping[str, Any] | None = None,
+        ) -> None: ...
+
+
+class ReadAttributes(dict[str, Any]):
+    """Of a row that was read: written back, what the server generates is left to it."""
+
 
 IdInput: TypeAlias = str | int | UUID
 """An id that is given: an int or a UUID is stored, and comes back, as `str(id)`."""
 RecordInput: TypeAlias = VectorRecord | Mapping[str, Any]
+
+
+class IngestProgress(int):
+    """How many records `ingest` has read so far, which is its value, and how it goes.
+
+    Attributes:
+        rejected: How many of them were put aside.
+        rows_per_second: Of the last batch, reading it included.
+        seconds: Since it began.
+    """
+
+    rejected: int
+    rows_per_second: float
+    seconds: float
+
+    def __new__(
+        cls, read: int, *, rejected: int = 0, rows_per_second: float = 0.0, seconds: float = 0.0
+    ) -> Self:
+        """As `int` is made."""
+        made = super().__new__(cls, read)
+        made.rejected = rejected
+        made.rows_per_second = rows_per_second
+        made.seconds = seconds
+        return made
+
+    def __repr__(self) -> str:
+        return (
+            f"IngestProgress({int(self)}, rejected={self.rejected}, "
+            f"rows_per_second={self.rows_per_second:.0f}, seconds={self.seconds:.1f})"
+        )
+
+    __str__ = int.__repr__
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRecord:
+    """A record that `ingest` put aside.
+
+    Attributes:
+        row: Its number, counted from 0.
+        id: Its key; None where it has none that is text.
+        reason: Why; it quotes no value.
+    """
+
+    row: int
+    id: str | None
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)

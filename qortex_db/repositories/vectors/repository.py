@@ -17,13 +17,13 @@ from qortex_db.repositories.vectors.index_advice import (
     sampled,
     tune,
 )
+from qortex_db.repositories.vectors.ingest import VectorIngest
 from qortex_db.repositories.vectors.reads import VectorReads
 from qortex_db.repositories.vectors.search.index_settings import MAX_EF_SEARCH
 from qortex_db.repositories.vectors.search.searches import VectorSearches
-from qortex_db.repositories.vectors.writes import VectorWrites
 
 
-class VectorRepository(VectorWrites, VectorReads, VectorSearches):
+class VectorRepository(VectorIngest, VectorReads, VectorSearches):
     """The vectors of one table: stored, changed, read and searched."""
 
     async def dimensions(self) -> int | None:

@@ -10,7 +10,7 @@ from sqlalchemy import Text, cast, func, null, type_coerce
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories.statement_cache import MAX_STATEMENTS
-from qortex_db.repositories.vectors.records import SearchHit, VectorRecord
+from qortex_db.repositories.vectors.records import ReadAttributes, SearchHit, VectorRecord
 from qortex_db.types import Embedding, HalfEmbedding, JsonText, SentEmbedding, SparseEmbedding
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class RowShape:
         vectors = None
         if with_embedding:
             vectors = dict(zip(self.vectors, row[4:end], strict=True))
-        attributes = dict(zip(self.attributes, row[end:], strict=False))
+        attributes = ReadAttributes(zip(self.attributes, row[end:], strict=False))
         return VectorRecord(key, embedding, payload, document, vectors, attributes)
 
     def of_hit(

@@ -41,14 +41,14 @@ _OVERSAMPLING: Final = {None: 1.0, "half": 2.0, "binary": 20.0}
 
 @functools.cache
 def _declared_size() -> Select[Any]:
-    """What a column's type was declared with: the dimensions of a vector, -1 for none."""
+    """What a column was declared with: the dimensions of a vector, -1 for none, and NOT NULL."""
     attributes = TableClause(
         "pg_attribute",
-        *(ColumnClause(name) for name in ("attrelid", "attname", "atttypmod")),
+        *(ColumnClause(name) for name in ("attrelid", "attname", "atttypmod", "attnotnull")),
         schema="pg_catalog",
     )
     relation = cast(func.to_regclass(bindparam("table_name", type_=SqlText)), OID)
-    return select(attributes.c.atttypmod).where(
+    return select(attributes.c.atttypmod, attributes.c.attnotnull).where(
         attributes.c.attrelid == relation,
         attributes.c.attname == bindparam("column_name", type_=SqlText),
     )
@@ -60,9 +60,11 @@ class TableFacts:
 
     Attributes:
         dimensions: None where it takes any.
+        is_nullable: Whether a row may have none.
     """
 
     dimensions: int | None
+    is_nullable: bool
 
 
 class TableBound:
@@ -190,7 +192,8 @@ class VectorTable:
                     f"{column} vector(384)).",
                     sqlstate="42P01",
                 )
-            known[key] = facts = TableFacts(None if rows[0][0] < 0 else int(rows[0][0]))
+            size, not_null = rows[0]
+            known[key] = facts = TableFacts(None if size < 0 else int(size), not not_null)
         return facts
 
     @functools.cached_property

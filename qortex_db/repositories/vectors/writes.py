@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from qortex_db import observability
-from qortex_db.errors import NOT_NULL_VIOLATION, ConflictError, InvalidInputError, QortexDbError
+from qortex_db.errors import NOT_NULL_VIOLATION, ConflictError, InvalidInputError
 from qortex_db.filters import values_of
-from qortex_db.filters.full_text import is_whole, stored_words
+from qortex_db.markers import CLEAR
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.batches import Batch, Part
-from qortex_db.repositories.vectors.key_statements import ID, IDS, VECS
+from qortex_db.repositories.vectors.embedding_parts import EmbeddingColumn
+from qortex_db.repositories.vectors.key_statements import GIVEN, ID, IDS, VECS
+from qortex_db.repositories.vectors.payload_changes import PayloadChange
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.repositories.vectors.written_columns import named_values
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     from qortex_db.filters import Filter, Where
+    from qortex_db.markers import Clear
     from qortex_db.repositories.vectors.records import IdInput, RecordInput
     from qortex_db.repositories.vectors.written_columns import RecordPart
     from qortex_db.types import EmbeddingInput
-
-MAX_BATCH_SIZE: Final = 100_000
-"""The most rows of one batch of `ingest`."""
-MAX_REMOVED: Final = 64
-"""The most paths that one `merge_payload` takes out."""
 
 
 class VectorWrites(TableBound):
@@ -38,10 +35,11 @@ class VectorWrites(TableBound):
         """Insert vectors, or change those whose id is there.
 
         Args:
-            records: Each a `VectorRecord` or a mapping. Of a repeated id the last wins.
+            records: Each a `VectorRecord` or a mapping. A repeated id means what one call after
+                the other would: of each field the last that is given.
 
         Returns:
-            How many rows were written; rows that would not change are left alone.
+            How many rows were written, one of each id; those that would not change are left alone.
 
         Raises:
             InvalidInputError: A record was refused, named by row and id; nothing was written.
@@ -52,21 +50,28 @@ class VectorWrites(TableBound):
         """As :meth:`upsert`, with zero vectors too: they are kept and counted, and never hits."""
         return await self._upsert(records, allow_zero=True)
 
-    async def _upsert(
+    async def _upsert(self, records: Iterable[RecordInput], *, allow_zero: bool = False) -> int:
+        return await self._write(await self._batch(records, allow_zero=allow_zero))
+
+    async def _batch(
         self, records: Iterable[RecordInput], *, allow_zero: bool = False, first_row: int = 0
-    ) -> int:
-        records = validation.check_list(records, name="records")
-        vector, by_key = self._vectors.vector, self._vectors.by_key
-        batch = Batch(
-            records,
-            (await self._vectors.facts()).dimensions,
-            by_key.written,
+    ) -> Batch:
+        listed = validation.check_list(records, name="records")
+        facts = await self._vectors.facts()
+        vector = self._vectors.vector
+        column = EmbeddingColumn(
+            facts.dimensions,
+            is_nullable=facts.is_nullable,
             allow_zero=allow_zero or vector.metric != "cosine",
             is_half=vector.storage == "half",
-            first_row=first_row,
         )
+        return Batch(listed, column, self._vectors.by_key.written, first_row=first_row)
+
+    async def _write(self, batch: Batch) -> int:
+        """Write a batch, all of it or nothing; return how many rows changed."""
         if not batch.ids:
             return 0
+        by_key = self._vectors.by_key
         statement = by_key.upsert(batch.given)
         every = {name for name, given in batch.given if given == "all"}
         touched = by_key.touched.params(every)
@@ -89,61 +94,17 @@ class VectorWrites(TableBound):
         observability.vec_add_duration.record(time.perf_counter() - start)
         return written
 
-    async def ingest(
-        self,
-        records: Iterable[RecordInput] | AsyncIterable[RecordInput],
-        *,
-        batch_size: int = 5_000,
-        on_progress: Callable[[int], object] | None = None,
-    ) -> int:
-        """Upsert any number of vectors in batches, each a statement of its own.
-
-        By itself each batch is its own transaction, so that what is done stays done, and running
-        it again resumes cheaply; in a unit of work all batches belong to that transaction.
-
-        Args:
-            records: As for :meth:`upsert`; read lazily, one batch in memory at a time.
-            batch_size: Rows of a statement.
-            on_progress: Called, and awaited if need be, with the rows done so far.
-
-        Returns:
-            How many records were read.
-
-        Raises:
-            InvalidInputError: A record was refused, named by batch and row; earlier batches stay.
-        """
-        size = validation.check_limit(batch_size, MAX_BATCH_SIZE, name="batch_size")
-        if on_progress is not None:
-            validation.check_callable(on_progress, name="on_progress")
-        done = 0
-        number = 0
-        async for batch in _batches(records, size):
-            number += 1
-            try:
-                await self._upsert(batch, first_row=done)
-            except Exception as error:
-                rows = f"batch {number} (rows {done:,} to {done + len(batch) - 1:,})"
-                if isinstance(error, QortexDbError):
-                    told = error.retold(f"{rows}: {error} Earlier batches were written.")
-                    raise told from None
-                error.add_note(f"In {rows}. Earlier batches were written.")  # a record's own
-                raise
-            done += len(batch)
-            if on_progress is not None and isawaitable(outcome := on_progress(done)):
-                await outcome
-        return done
-
     async def update(
         self,
         id: IdInput,  # noqa: A002 - the column's name
         *,
-        embedding: EmbeddingInput | None = None,
+        embedding: EmbeddingInput | Clear | None = None,
         payload: Mapping[str, Any] | None = None,
-        document: str | None = None,
+        document: str | Clear | None = None,
         vectors: Mapping[str, Any] | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Change what is given of one existing vector; None leaves it.
+        """Change what is given of one existing vector; None leaves it, `CLEAR` stores NULL.
 
         Args:
             id: Its key.
@@ -160,17 +121,17 @@ class VectorWrites(TableBound):
         key = validation.check_key(id)
         values: dict[str, Any] = {}
         if embedding is not None:
-            values["vec"] = self._vectors.encode(embedding, await self._vectors.facts())
+            values["vec"] = await self._encoded(embedding)
         for name, value in (("payload", payload), ("document", document)):
             if value is not None:
                 if name not in by_key.written:
                     raise InvalidInputError(f"The table has no column {name}.")
-                values[name] = by_key.written[name].check(value, name)
+                values[name] = by_key.written[name].sent(value, name)
         parts: dict[RecordPart, Any] = {"vectors": vectors, "attributes": attributes}
         for part, given in parts.items():
             if given is not None:
                 for name, value in named_values(by_key.written, part, given, part):
-                    values[name] = by_key.written[name].check(value, f"{part}[{name!r}]")
+                    values[name] = by_key.written[name].sent(value, f"{part}[{name!r}]")
         if not values:
             raise InvalidInputError(
                 "Nothing to change: pass embedding, payload, document, vectors or attributes."
@@ -179,6 +140,14 @@ class VectorWrites(TableBound):
         params = {f"row_value_{i}": values[name] for i, name in enumerate(sorted(values))}
         params |= {ID: key, **by_key.touched.params(values)}
         return (await self._vectors.run(statement, params)).rowcount > 0
+
+    async def _encoded(self, embedding: EmbeddingInput | Clear) -> Any:
+        facts = await self._vectors.facts()
+        if embedding is not CLEAR:
+            return self._vectors.encode(embedding, facts)
+        if not facts.is_nullable:
+            raise InvalidInputError("embedding is CLEAR, and the column takes no NULL.")
+        return None
 
     async def merge_payload(
         self,
@@ -194,8 +163,12 @@ class VectorWrites(TableBound):
         What is not described here is as of :meth:`search`.
 
         Args:
-            values: Keys and their new values; a nested object is replaced as a whole.
-            remove: Paths to take out before, as in a filter, at most `MAX_REMOVED`.
+            values: New values by their paths, as in a filter: `{"b.c": 2}` changes `c` in `b`, and
+                leaves the rest of `b`; `{"b": …}` replaces all of it. What is missing on the way is
+                made, and what is no object there is replaced by one; an element of an array is
+                named by its position.
+            remove: Paths to take out before; with values deeper than a key and the objects on their
+                way at most 64.
             ids: Of which vectors.
             where: Or of those that a filter matches; one that is true of every row by its form,
                 as `{}` is, is refused.
@@ -204,18 +177,12 @@ class VectorWrites(TableBound):
             How many rows were changed; those that would not change are left alone.
         """
         by_key = self._vectors.by_key
-        given = validation.check_payload({} if values is None else values, name="values")
-        given_paths = validation.check_list(remove, name="remove", of="list of paths")
-        paths = [self._vectors.steps(path, f"remove[{i}]") for i, path in enumerate(given_paths)]
-        if not (values or paths):
-            raise InvalidInputError("Nothing to change: pass values or remove.")
-        if len(paths) > MAX_REMOVED:
-            raise InvalidInputError(f"remove has {len(paths)} paths; at most {MAX_REMOVED} fit.")
+        if "payload" not in self._vectors.table.c:
+            raise InvalidInputError(f"The table {self._vectors.table.name} has no column payload.")
+        change = PayloadChange(values, remove)
         if (ids is None) is (where is None and where_document is None):
             raise InvalidInputError("Say of which vectors: by ids, or by where.")
-        params: dict[str, Any] = {f"row_path_{i}": list(path) for i, path in enumerate(paths)}
-        params["row_values"] = given
-        params |= by_key.touched.params()
+        params = change.params() | by_key.touched.params()
         if ids is None:
             narrowed = self._narrow_changes(
                 where,
@@ -223,45 +190,11 @@ class VectorWrites(TableBound):
                 "to change all, say so by an expression: Model.id.is_not(None)",
             )
             params |= values_of(narrowed)
-            statement = self._vectors.by_filter.merge(narrowed, len(paths))
+            statement = self._vectors.by_filter.merge(narrowed, change.form)
         else:
             params[IDS] = validation.check_keys(ids)
-            statement = by_key.merge(len(paths))
+            statement = by_key.merge(change.form)
         return (await self._vectors.run(statement, params)).rowcount
-
-    async def fill_words(
-        self, *, batch_size: int = 1_000, on_progress: Callable[[int], object] | None = None
-    ) -> int:
-        """Store the words of documents that lack them: of old rows, and of what others wrote.
-
-        By itself each batch is its own transaction: it can be stopped, and run again. A row that
-        is changed is written anew, with its entries in the indexes.
-
-        Args:
-            batch_size: Rows that are read, and locked, at a time.
-            on_progress: Called, and awaited if need be, with the rows read so far.
-
-        Returns:
-            How many rows were changed; none where the server itself keeps the words.
-        """
-        size = validation.check_limit(batch_size, MAX_BATCH_SIZE, name="batch_size")
-        if on_progress is not None:
-            validation.check_callable(on_progress, name="on_progress")
-        table = self._vectors.table
-        if stored_words(table) is None or is_whole(table):
-            return 0
-        read = filled = 0
-        last: str | None = ""
-        while last is not None:
-            params = {"after": last, "hits": size}
-            last, rows, changed = (await self._vectors.run(self._vectors.by_key.fill, params)).rows[
-                0
-            ]
-            read += rows
-            filled += changed
-            if rows and on_progress is not None and isawaitable(outcome := on_progress(read)):
-                await outcome
-        return filled
 
     async def delete(self, ids: Iterable[IdInput]) -> int:
         """Remove vectors by id.
@@ -315,26 +248,5 @@ class VectorWrites(TableBound):
 
 def _params(part: Part) -> dict[str, Any]:
     params: dict[str, Any] = {IDS: part.ids, VECS: part.embeddings}
-    for i, (values, given) in enumerate(zip(part.values, part.given, strict=True)):
-        params[f"row_values_{i}"] = values
-        if given is not None:
-            params[f"row_given_{i}"] = json.dumps(given)
-    return params
-
-
-async def _batches(
-    records: Iterable[RecordInput] | AsyncIterable[RecordInput], size: int
-) -> AsyncIterator[list[RecordInput]]:
-    if isinstance(records, AsyncIterable):
-        batch: list[RecordInput] = []
-        async for record in records:
-            batch.append(record)
-            if len(batch) == size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-    else:
-        iterator = validation.check_iterable(records, name="records")
-        while batch := list(itertools.islice(iterator, size)):
-            yield batch
+    params |= {f"row_values_{i}": values for i, values in enumerate(part.values)}
+    return params | {GIVEN + name: json.dumps(given) for name, given in part.given.items()}

@@ -31,11 +31,13 @@ from sqlalchemy.dialects.postgresql import JSONB
 from qortex_db import checks, types
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.expressions import Constant
+from qortex_db.markers import CLEAR
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, Storage, VectorSpec
 from qortex_db.repositories import validation
 from qortex_db.repositories.statement_cache import MAX_STATEMENTS
 from qortex_db.repositories.vectors.column_values import is_decorated, sent_attribute, stored_type
+from qortex_db.repositories.vectors.records import ReadAttributes
 from qortex_db.types import Embedding, EncodedEmbeddings, HalfEmbedding, SparseEmbedding
 
 if TYPE_CHECKING:
@@ -83,6 +85,20 @@ class WrittenColumn:
     def is_always_written(self) -> bool:
         """Whether the model, and not the server, knows what a new row gets."""
         return self.part == "attributes" and self.column.default is not None
+
+    def sent(self, value: Any, name: str) -> Any:
+        """What is sent of a value.
+
+        Raises:
+            InvalidInputError: The column does not take it.
+        """
+        if value is not CLEAR:
+            return self.check(value, name)
+        if self.part == "payload":
+            raise InvalidInputError(f"{name} is CLEAR, and no payload is NULL: pass {{}}.")
+        if not self.column.nullable:
+            raise InvalidInputError(f"{name} is CLEAR, and the column takes no NULL.")
+        return None
 
     def value(self, sent: ColumnElement[Any]) -> ColumnElement[Any]:
         """The column's value."""
@@ -142,7 +158,11 @@ def named_values(
     """
     if not isinstance(values, Mapping):
         raise InvalidInputError(f"{name} is a {type(values).__name__}; pass a dict.")
-    values = checks.as_dict(values, name=name)
+    values = (
+        checks.as_dict(values, name=name)
+        if not isinstance(values, ReadAttributes)
+        else {key: value for key, value in values.items() if key in written}
+    )
     for key in values:
         if key not in written or written[key].part != part:
             known = [key for key, one in written.items() if one.part == part]

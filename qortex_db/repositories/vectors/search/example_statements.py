@@ -134,7 +134,7 @@ def _examples(rows: Nearest, side: str) -> Subquery:
     """The embeddings of a side: those stored under its ids, and those given."""
     ids = cast(bindparam(f"{side}_ids"), ARRAY(Text))
     stored = select(rows.column.label("vec")).where(
-        rows.table.c.id == func.any(ids), *rows.scope.clauses
+        rows.table.c.id == func.any(ids), rows.column.is_not(None), *rows.scope.clauses
     )
     sparse = rows.vector.storage == "sparse"
     arrays = cast(bindparam(f"{side}_vecs"), ARRAY(Text) if sparse else EncodedEmbeddings())

@@ -63,7 +63,7 @@ class ExampleSearches(TableBound):
                 example, or as many as the limit if that is larger.
 
         Raises:
-            NotFoundError: An id is not there.
+            NotFoundError: An id is not there, or its row has no such vector.
             InvalidInputError: An argument was refused.
 
         Source:
@@ -98,7 +98,10 @@ class ExampleSearches(TableBound):
         params = {"hits": count, **liked.params, **disliked.params, **how.params}
         rows = await vectors.rows(statement, params)
         if rows[0][-1] < wanted:
-            raise NotFoundError(f"{wanted - rows[0][-1]} of the examples' ids are not there.")
+            missing = wanted - rows[0][-1]
+            raise NotFoundError(
+                f"{missing} of the examples' ids are not there, or have no {vectors.name}."
+            )
         found = [row[:-1] for row in rows if row[0] is not None]
         shape = vectors.shape
         hits = [shape.hit(row, row[1]) for row in found] if by_each else vectors.hits(found)

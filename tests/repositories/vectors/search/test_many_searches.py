@@ -190,8 +190,6 @@ async def test_documents_narrow_every_search_count_and_delete(db: Database) -> N
         (lambda v: v.search(QUERIES[:2]), "search_many.*multi_search"),
         (lambda v: v.search(list(QUERIES[:2])), "search_many.*multi_search"),
         (lambda v: v.hybrid_search(QUERIES[:2], "a"), "search_many"),
-        (lambda v: v.get([7]), r"pass str\(id\)"),
-        (lambda v: v.upsert([{"id": np.int64(7), "embedding": QUERIES[0]}]), r"pass str\(id\)"),
         (lambda v: v.scroll(descending="yes"), "descending"),
         (lambda v: v.delete_where(), "every vector"),
         (lambda v: v.delete_where({}, where_document={}), "document"),

@@ -1,0 +1,297 @@
+"""Any number of records, batch by batch: what is read, written, put aside and told."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from inspect import isawaitable
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+from sqlalchemy import text
+
+from qortex_db import checks, observability
+from qortex_db.errors import InvalidInputError, QortexDbError
+from qortex_db.filters.full_text import is_whole, stored_words
+from qortex_db.repositories import validation
+from qortex_db.repositories.vectors.distinct_ids import DistinctIds
+from qortex_db.repositories.vectors.records import (
+    IngestProgress,
+    RecordInput,
+    RejectedRecord,
+)
+from qortex_db.repositories.vectors.writes import VectorWrites
+
+MAX_BATCH_SIZE: Final = 100_000
+"""The most rows of one batch of `ingest`."""
+SLOW_SECONDS: Final = 1.0
+SLOW_ROWS_PER_SECOND: Final = 2_000.0
+"""A batch that takes so long, at less than this, is slow: an index on the vectors has it so."""
+
+OnError: TypeAlias = Literal["raise", "skip"]
+Rejects: TypeAlias = str | os.PathLike[str] | Callable[[RejectedRecord], object]
+_Numbered: TypeAlias = tuple[int, RecordInput]
+
+_HAS_INDEX: Final = text("""
+SELECT EXISTS (
+  SELECT FROM pg_catalog.pg_index i
+  JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+  JOIN pg_catalog.pg_am a ON a.oid = c.relam
+  WHERE i.indrelid = to_regclass(:name) AND a.amname IN ('hnsw', 'ivfflat'))
+""")
+_OF_A_ROW: Final = ("22", "23", "44", "P0")
+"""Classes of SQLSTATE that tell of a row: data, constraints, a view's CHECK OPTION, a trigger's."""
+
+
+class VectorIngest(VectorWrites):
+    """What writes more than one statement takes."""
+
+    async def ingest(
+        self,
+        records: Iterable[RecordInput] | AsyncIterable[RecordInput],
+        *,
+        batch_size: int = 5_000,
+        on_progress: Callable[[IngestProgress], object] | None = None,
+        on_error: OnError = "raise",
+        rejects: Rejects | None = None,
+    ) -> int:
+        """Upsert any number of vectors in batches, each a statement of its own.
+
+        By itself each batch is its own transaction, so that what is done stays done, and running
+        it again resumes cheaply; in a unit of work all batches belong to that transaction. What is
+        stored in the end does not depend on the size of a batch.
+
+        Args:
+            records: As for :meth:`upsert`; read lazily, one batch in memory at a time.
+            batch_size: Rows of a statement.
+            on_progress: Called, and awaited if need be, after each batch, with the rows read so far
+                as an int that also tells the rate and how many were rejected.
+            on_error: "skip" puts aside the records that are refused, by this package or by the
+                server for what is in them, and writes the others. A batch that the server refuses
+                is tried again in halves, so that a few bad rows cost it about as many times again
+                as it has levels; every other error is raised.
+            rejects: Where those records are told of: a file, written anew, with the JSON of a
+                `RejectedRecord` a line, or what is called, and awaited if need be, with each.
+
+        Returns:
+            How many distinct ids were stored, or left as they were where nothing changed.
+
+        Raises:
+            InvalidInputError: A record was refused, named by batch and row; earlier batches stay.
+        """
+        size = validation.check_limit(batch_size, MAX_BATCH_SIZE, name="batch_size")
+        if on_progress is not None:
+            validation.check_callable(on_progress, name="on_progress")
+        aside = _Aside(on_error, rejects)
+        await aside.begin()
+        pace = _Pace(self)
+        done = 0
+        with DistinctIds() as ids:
+            async for batch in _batches(records, size):
+                start = time.perf_counter()
+                if aside.skips:
+                    rows = await self._screened(list(enumerate(batch, done)), aside)
+                    ids.add(await self._store(rows, aside))
+                    await aside.tell()
+                else:
+                    ids.add(await self._store_whole(batch, done, size))
+                await pace.note(len(batch), time.perf_counter() - start)
+                done += len(batch)
+                if on_progress is not None:
+                    told = on_progress(pace.progress(done, aside.count))
+                    if isawaitable(told):
+                        await told
+            if aside.count:
+                table = self._vectors.table.name
+                observability.log.warning(
+                    "ingest_rejected", table=table, rows=aside.count, read=done
+                )
+            return await asyncio.to_thread(ids.count)
+
+    async def fill_words(
+        self, *, batch_size: int = 1_000, on_progress: Callable[[int], object] | None = None
+    ) -> int:
+        """Store the words of documents that lack them: of old rows, and of what others wrote.
+
+        By itself each batch is its own transaction: it can be stopped, and run again. A row that
+        is changed is written anew, with its entries in the indexes.
+
+        Args:
+            batch_size: Rows that are read, and locked, at a time.
+            on_progress: Called, and awaited if need be, with the rows read so far.
+
+        Returns:
+            How many rows were changed; none where the server itself keeps the words.
+        """
+        size = validation.check_limit(batch_size, MAX_BATCH_SIZE, name="batch_size")
+        if on_progress is not None:
+            validation.check_callable(on_progress, name="on_progress")
+        table = self._vectors.table
+        if stored_words(table) is None or is_whole(table):
+            return 0
+        read = filled = 0
+        last: str | None = ""
+        while last is not None:
+            params = {"after": last, "hits": size}
+            last, rows, changed = (await self._vectors.run(self._vectors.by_key.fill, params)).rows[
+                0
+            ]
+            read += rows
+            filled += changed
+            if rows and on_progress is not None and isawaitable(outcome := on_progress(read)):
+                await outcome
+        return filled
+
+    async def _store_whole(self, records: list[RecordInput], done: int, size: int) -> list[str]:
+        try:
+            batch = await self._batch(records, first_row=done)
+            await self._write(batch)
+        except Exception as error:
+            rows = f"batch {done // size + 1} (rows {done:,} to {done + len(records) - 1:,})"
+            earlier = " Earlier batches were written." if done else ""
+            if isinstance(error, QortexDbError):
+                raise error.retold(f"{rows}: {error}{earlier}") from None
+            error.add_note(f"In {rows}.{earlier}")  # a record's own
+            raise
+        return batch.ids
+
+    async def _screened(self, rows: list[_Numbered], aside: _Aside) -> list[_Numbered]:
+        """What this package takes of some rows, found by halves without a statement."""
+        try:
+            batch = await self._batch([record for _, record in rows], first_row=rows[0][0])
+            for _ in batch.parts():
+                pass
+        except InvalidInputError as error:
+            if len(rows) == 1:
+                aside.put(*rows[0], error)
+                return []
+            middle = len(rows) // 2
+            first = await self._screened(rows[:middle], aside)
+            return first + await self._screened(rows[middle:], aside)
+        return rows
+
+    async def _store(self, rows: list[_Numbered], aside: _Aside) -> list[str]:
+        """Write rows, and find by halves those that the server refuses."""
+        if not rows:
+            return []
+        try:
+            batch = await self._batch([record for _, record in rows])
+            async with self._vectors.executor.savepoint():
+                await self._write(batch)
+        except QortexDbError as error:
+            if not (isinstance(error, InvalidInputError) or _tells_of_a_row(error)):
+                raise
+            if len(rows) == 1:
+                aside.put(*rows[0], error)
+                return []
+        else:
+            return batch.ids
+        middle = len(rows) // 2
+        first = await self._store(rows[:middle], aside)
+        return first + await self._store(rows[middle:], aside)
+
+
+def _tells_of_a_row(error: QortexDbError) -> bool:
+    return (error.sqlstate or "").startswith(_OF_A_ROW)
+
+
+class _Aside:
+    """The records that were put aside, told of batch by batch, in their order."""
+
+    def __init__(self, on_error: object, rejects: object) -> None:
+        if on_error not in get_args(OnError):
+            raise InvalidInputError('on_error has to be "raise" or "skip".')
+        self.skips = on_error == "skip"
+        if rejects is not None and not self.skips:
+            raise InvalidInputError('rejects are only told of with on_error="skip".')
+        if not (rejects is None or callable(rejects) or isinstance(rejects, (str, os.PathLike))):
+            raise InvalidInputError("rejects has to be the path of a file, or a function.")
+        self._rejects: Any = rejects
+        self._waiting: list[RejectedRecord] = []
+        self.count = 0
+
+    def put(self, row: int, record: object, error: QortexDbError) -> None:
+        found: object = getattr(record, "id", None)
+        if isinstance(record, Mapping):
+            found = record.get("id")
+        found = checks.as_key(found)
+        key = found if isinstance(found, str) else None
+        self._waiting.append(RejectedRecord(row, key, str(error)))
+        self.count += 1
+
+    async def begin(self) -> None:
+        if self._rejects is not None and not callable(self._rejects):
+            await asyncio.to_thread(_write, self._rejects, "w", [])
+
+    async def tell(self) -> None:
+        told, self._waiting = sorted(self._waiting, key=lambda one: one.row), []
+        if callable(self._rejects):
+            for one in told:
+                outcome = self._rejects(one)
+                if isawaitable(outcome):
+                    await outcome
+        elif told and self._rejects is not None:
+            await asyncio.to_thread(_write, self._rejects, "a", told)
+
+
+def _write(path: Any, mode: str, rejected: Iterable[RejectedRecord]) -> None:
+    with open(path, mode, encoding="utf-8") as file:  # noqa: PTH123 - a path of any kind
+        file.writelines(
+            json.dumps({"row": one.row, "id": one.id, "reason": one.reason}) + "\n"
+            for one in rejected
+        )
+
+
+class _Pace:
+    """How fast it goes, and a word on why it is slow, said once."""
+
+    def __init__(self, ingest: VectorIngest) -> None:
+        self._table = ingest._vectors  # noqa: SLF001 - a part of it
+        self._start = self._last = time.perf_counter()
+        self._read = 0
+        self._said = False
+
+    def progress(self, read: int, rejected: int) -> IngestProgress:
+        now = time.perf_counter()
+        rate = (read - self._read) / max(now - self._last, 1e-9)
+        self._last, self._read = now, read
+        return IngestProgress(
+            read, rejected=rejected, rows_per_second=rate, seconds=now - self._start
+        )
+
+    async def note(self, rows: int, seconds: float) -> None:
+        """Look at a batch; only after the first slow one the server is asked for the index."""
+        rate = rows / max(seconds, 1e-9)
+        if self._said or seconds < SLOW_SECONDS or rate >= SLOW_ROWS_PER_SECOND:
+            return
+        self._said = True
+        table = self._table
+        found = await table.executor.run(_HAS_INDEX, {"name": table.qualified_name})
+        if found.rows[0][0]:
+            observability.log.warning(
+                "ingest_into_live_index",
+                table=table.table.name,
+                rows_per_second=round(rate),
+                faster="qortex-db index rebuild --load: loads without the index, then builds it",
+            )
+
+
+async def _batches(
+    records: Iterable[RecordInput] | AsyncIterable[RecordInput], size: int
+) -> AsyncIterator[list[RecordInput]]:
+    if isinstance(records, AsyncIterable):
+        batch: list[RecordInput] = []
+        async for record in records:
+            batch.append(record)
+            if len(batch) == size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+    else:
+        iterator = validation.check_iterable(records, name="records")
+        while batch := list(itertools.islice(iterator, size)):
+            yield batch
