@@ -71,7 +71,6 @@ class QortexVector(Base):
     document_words: Mapped[str | None] = mapped_column(
         _Words,
         default=_document,
-        deferred=True,
         info={ARE_WORDS: True},
         comment="The words of the document, to rank it by; kept by what qortex-db writes",
     )
