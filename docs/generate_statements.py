@@ -113,11 +113,13 @@ class Page:
     Attributes:
         shown: Where each statement was shown first, by its SQL.
         methods: Those that have an entry, as `vectors.search`.
+        of_status: What `Database.status` sends.
     """
 
     def __init__(self) -> None:
         self.shown: dict[str, str] = {}
         self.methods: set[str] = set()
+        self.of_status: set[str] = set()
         self._contents: list[str] = []
         self._lines: list[str] = []
 
@@ -240,6 +242,7 @@ async def _add_status(page: Page, db: Database, recorder: Recorder) -> None:
     page.head(heading)
     recorder.begin()
     await db.status()
+    page.of_status = set(map(sql_of, recorder.statements))
     page.add(DEFAULT, f"{heading}, {DEFAULT}", recorder.statements)
 
 
