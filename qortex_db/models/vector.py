@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import DateTime, Index, Text, TypeDecorator, text, type_coerce
+from sqlalchemy import DateTime, Index, Text, TypeDecorator, event, inspect, text, type_coerce
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
-from sqlalchemy.orm import Mapped, mapped_column, validates
+from sqlalchemy.orm import Mapped, mapped_column
 
 from qortex_db.filters import payload_index
 from qortex_db.filters.full_text import ARE_WORDS, words
@@ -83,10 +83,15 @@ class QortexVector(Base):
         comment="When the row last changed; unchanged rows are left alone",
     )
 
-    @validates("document")
-    def _keep_words(self, _: str, document: str | None) -> str | None:
-        self.document_words = document
-        return document
+
+@event.listens_for(QortexVector, "before_insert", propagate=True)
+@event.listens_for(QortexVector, "before_update", propagate=True)
+def _keep_words(_: object, __: object, row: QortexVector) -> None:
+    """Write the words of the document: those that were loaded would be read as a text."""
+    state = inspect(row)
+    written = (state.attrs.document, state.attrs.document_words)
+    if not state.has_identity or any(one.history.has_changes() for one in written):
+        row.document_words = row.document
 
 
 _TABLE: Any = QortexVector.__table__
