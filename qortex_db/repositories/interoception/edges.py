@@ -295,7 +295,7 @@ def _max_scores(value: object) -> int:
 def _thresholds(min_hits: object, min_avg_score: object) -> dict[str, Any]:
     return {
         "min_hits": checks.check_count(min_hits, name="min_hits"),
-        "min_avg_score": validation.check_number(min_avg_score, name="min_avg_score"),
+        "min_avg_score": checks.check_number(min_avg_score, name="min_avg_score"),
     }
 
 

@@ -20,7 +20,6 @@ from qortex_db.filters import Filter, Where, read_filter, read_path, with_docume
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.names import qualified
-from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.filter_statements import by_filter
 from qortex_db.repositories.vectors.key_statements import by_key
 from qortex_db.repositories.vectors.namespaces import scope_of
@@ -131,14 +130,14 @@ class VectorTable:
     def check_score(self, score: object) -> float:
         """A least score that can be had."""
         if self.vector.metric == "cosine":
-            return validation.check_number(score, name="min_score", low=-1, high=1)
-        return validation.check_number(score, name="min_score")
+            return checks.check_number(score, name="min_score", low=-1, high=1)
+        return checks.check_number(score, name="min_score")
 
     def reach(self, count: int, oversampling: float | None = None) -> int:
         """How many candidates an index has to bring in for so many hits."""
         factor = _OVERSAMPLING[self.vector.quantization]
         if oversampling is not None:
-            factor = validation.check_number(oversampling, name="oversampling", low=1, high=100)
+            factor = checks.check_number(oversampling, name="oversampling", low=1, high=100)
         return math.ceil(count * factor) if self.vector.quantization else count
 
     def narrow(

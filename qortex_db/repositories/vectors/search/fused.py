@@ -276,11 +276,11 @@ def _weights(
     """The branches' weights, as parameters."""
     weights: dict[BranchName, float] = dict.fromkeys(names, 1.0)
     if alpha is not None:
-        dense = validation.check_number(alpha, name="alpha", low=0, high=1)
+        dense = checks.check_number(alpha, name="alpha", low=0, high=1)
         others = max(1, len(names) - ("dense" in names))
         weights = {name: dense if name == "dense" else (1 - dense) / others for name in names}
     for name, value in _of_branches({} if given is None else given, names, "weights").items():
-        weights[name] *= validation.check_number(value, name=f"weights[{name!r}]", low=0)
+        weights[name] *= checks.check_number(value, name=f"weights[{name!r}]", low=0)
     if not any(weights.values()):
         raise InvalidInputError("The weights of all branches are 0; give one of them more.")
     return {f"{name}_weight": weight for name, weight in weights.items()}
