@@ -183,10 +183,8 @@ def sum_rewards(observations: Iterable[tuple[str, float]]) -> dict[str, Rewards]
 
 
 def check_deltas(deltas: object) -> dict[str, list[float]]:
-    if not isinstance(deltas, Mapping):
-        raise InvalidInputError("deltas has to be a mapping of arms to pairs.")
     pairs = {}
-    for key, pair in checks.as_dict(deltas, name="deltas").items():
+    for key, pair in checks.as_dict(deltas, name="deltas", of="mapping of arms to pairs").items():
         validation.check_tuple(pair, 2, name="A delta", of="is a pair (alpha_delta, beta_delta)")
         pairs[validation.check_id(key, name="arm_id")] = [
             validation.check_measure(pair[0], name="alpha_delta"),

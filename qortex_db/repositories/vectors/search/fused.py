@@ -248,9 +248,7 @@ def _sparse_vector(vectors: VectorTable, name: str | None) -> VectorTable:
 
 def _of_branches(given: object, names: tuple[BranchName, ...], at: str) -> Mapping[BranchName, Any]:
     """A mapping from names of branches that a search has."""
-    if not isinstance(given, Mapping):
-        raise InvalidInputError(f"{at} is a {type(given).__name__}; pass a dict by branch.")
-    own = checks.as_dict(given, name=at)
+    own = checks.as_dict(given, name=at, of="dict by branch")
     if not own.keys() <= set(names):
         raise InvalidInputError(f"{at} names another branch; this search has {', '.join(names)}.")
     return own
