@@ -204,12 +204,13 @@ class VectorTable:
         """A query's embedding, checked."""
         if isinstance(self.vector.type, types.SparseEmbedding):
             return self.vector.type.to_text(embedding, name=name)
-        array = types.as_float32(embedding, name=name)
-        types.check_dimensions(array, facts.dimensions, name=name)
-        types.check_values(array, name=name, allow_zero=self.vector.metric != "cosine")
-        if self.vector.storage == "half":
-            types.check_half(array, name=name)
-        return types.encode(array)
+        return types.checked(
+            embedding,
+            dimensions=facts.dimensions,
+            allow_zero=self.vector.metric != "cosine",
+            is_half=self.vector.storage == "half",
+            name=name,
+        )
 
     def read_query(self, embedding: object) -> NDArray[np.float32] | types.SparseVector:
         """A query's embedding that was checked, as a hit has its own."""

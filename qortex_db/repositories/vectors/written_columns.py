@@ -193,12 +193,9 @@ def _vector(column: Column[Any], spec: VectorSpec) -> WrittenColumn:
     def check(value: object, name: str) -> bytes | None:
         if value is None:
             return None
-        array = types.as_float32(value, name=name)
-        types.check_dimensions(array, spec.dimensions, name=name)
-        types.check_values(array, name=name, allow_zero=allow_zero)
-        if is_half:
-            types.check_half(array, name=name)
-        return types.encode(array)
+        return types.checked(
+            value, dimensions=spec.dimensions, allow_zero=allow_zero, is_half=is_half, name=name
+        )
 
     return WrittenColumn(
         column,
