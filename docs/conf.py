@@ -26,5 +26,5 @@ nitpick_ignore_regex = [
     # our own aliases by their bare names.
     ("py:class", r"(?!qortex_db\.).*"),
     # What is only taken is described where it is taken.
-    ("py:class", r".*\.(AllContexts|ArmLike|EdgeStatsLike|Settings)"),
+    ("py:class", r".*\.(AllContexts|ArmLike|EdgeStatsLike|Settings|SupportsArray)"),
 ]
