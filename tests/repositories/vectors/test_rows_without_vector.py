@@ -104,8 +104,7 @@ NEAREST = sorted(
     (f"v{number:05}" for number in range(0, 2 * COUNT, 2)),
     key=lambda key: (-float(embedding(int(key[1:])) @ QUERY), key),
 )
-Search = "Callable[[VectorRepository], Any]"
-SEARCHES: dict[str, Any] = {
+SEARCHES: dict[str, Callable[[VectorRepository], Any]] = {
     "search": lambda v: v.search(QUERY, limit=500),
     "exact": lambda v: v.search(QUERY, limit=500, exact=True),
     "few": lambda v: v.search(QUERY, limit=5, where={"has": False}),
