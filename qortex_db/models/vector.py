@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import DateTime, Index, Text, TypeDecorator, event, inspect, text, type_coerce
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Index,
+    Text,
+    TypeDecorator,
+    event,
+    inspect,
+    text,
+    type_coerce,
+)
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -17,7 +27,7 @@ from qortex_db.models.base import Base
 from qortex_db.types import Embedding
 
 if TYPE_CHECKING:
-    from sqlalchemy import BindParameter, ColumnElement
+    from sqlalchemy import BindParameter
     from sqlalchemy.engine.default import DefaultExecutionContext
 
 LANGUAGE: Final = "english"
@@ -91,7 +101,9 @@ def _keep_words(_: object, __: object, row: QortexVector) -> None:
     state = inspect(row)
     written = (state.attrs.document, state.attrs.document_words)
     if not state.has_identity or any(one.history.has_changes() for one in written):
-        row.document_words = row.document
+        document: Any = row.document  # which may be SQL
+        is_sql = isinstance(document, ColumnElement)
+        row.document_words = words(document, LANGUAGE) if is_sql else document
 
 
 _TABLE: Any = QortexVector.__table__

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import event, insert, inspect, text, update
+from sqlalchemy import event, func, insert, inspect, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, make_transient, mapped_column
 
 from qortex_db import (
@@ -148,6 +148,8 @@ async def test_objects_and_core_inserts_keep_them_too(dsn384: str) -> None:
         async with db.unit_of_work() as uow:
             one = await uow.session.get_one(QortexVector, "o7")
             one.document = "other words"
+            by_sql = await uow.session.get_one(QortexVector, "o8")
+            by_sql.document = func.lower("SAID in.sql")
             await uow.session.flush()
             await uow.session.refresh(one)
             assert one.document_words == "'word':2"  # as the server shows them
