@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from numbers import Real
 from operator import index
 from typing import TYPE_CHECKING, Any, Final, SupportsIndex, cast
@@ -13,7 +14,7 @@ import numpy as np
 from qortex_db.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
 MAX_INT4: Final = 2**31 - 1
 
@@ -54,8 +55,10 @@ def check_count(value: object, *, name: str) -> int:
     return check_whole(value, 0, MAX_INT4, name=name)
 
 
-def as_dict(value: Mapping[Any, Any], *, name: str) -> dict[Any, Any]:
+def as_dict(value: object, *, name: str, of: str = "dict") -> dict[Any, Any]:
     """A mapping as a dictionary, which can be read."""
+    if not isinstance(value, Mapping):
+        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a {of}.")
     try:
         return value if type(value) is dict else dict(value)
     except Exception as error:

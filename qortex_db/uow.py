@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.ext.asyncio import async_scoped_session
 
-from qortex_db.engine import SessionExecutor, refresh_written
+from qortex_db.engine import SessionExecutor, savepoint
 from qortex_db.errors import OutcomeUnknownError, is_connection_lost, translate
 from qortex_db.models import QortexVector
 from qortex_db.models.collection import collection_table
@@ -133,13 +133,8 @@ async def unit_of_work(
     are those of `UnitOfWork`.
     """
     plain = session() if isinstance(session, async_scoped_session) else session
-    try:
-        async with plain.begin_nested():
-            yield UnitOfWork(plain, schema=schema, learning_history=learning_history)
-    except Exception:
-        # What the savepoint took back, loaded objects may still show.
-        await refresh_written(plain, schema)
-        raise
+    async with savepoint(plain, schema):
+        yield UnitOfWork(plain, schema=schema, learning_history=learning_history)
 
 
 @asynccontextmanager

@@ -24,6 +24,7 @@ from qortex_db import (
     InvalidInputError,
     QortexVector,
     Settings,
+    UnavailableError,
     UnitOfWork,
     unit_of_work,
 )
@@ -272,3 +273,20 @@ async def test_connections_that_a_restart_closed_are_replaced(db: Database) -> N
         await uow.session.execute(end)
     await asyncio.sleep(0.05)
     assert [await db.factors.load() for _ in range(4)] == [{}] * 4
+
+
+async def test_a_lost_connection_is_told_where_objects_are_loaded(db: Database) -> None:
+    async def write(session: AsyncSession) -> None:
+        async with unit_of_work(session) as uow:
+            await uow.vectors.upsert([{"id": "a", "embedding": VECTOR}])
+            pid = await session.scalar(text("SELECT pg_backend_pid()"))
+            end = text("SELECT pg_terminate_backend(CAST(:pid AS int4))")
+            await db.executor.run(end, {"pid": pid})
+            await uow.vectors.count()
+
+    await db.vectors.upsert([{"id": "a", "embedding": VECTOR[::-1]}])
+    async with AsyncSession(db.engine) as session:
+        loaded = await session.get_one(QortexVector, "a")
+        with pytest.raises(UnavailableError):
+            await write(session)
+        assert loaded in session

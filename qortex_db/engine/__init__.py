@@ -8,7 +8,7 @@ from qortex_db.engine.autocommit import RETRY_SECONDS, AutocommitExecutor
 from qortex_db.engine.cleanup import finished, task_of
 from qortex_db.engine.connections import adopt, create_engine
 from qortex_db.engine.executor import Executor, Fetched, translate_map
-from qortex_db.engine.session import SessionExecutor, refresh_written
+from qortex_db.engine.session import SessionExecutor, savepoint
 
 __all__ = [
     "RETRY_SECONDS",
@@ -19,7 +19,7 @@ __all__ = [
     "adopt",
     "create_engine",
     "finished",
-    "refresh_written",
+    "savepoint",
     "task_of",
     "translate_map",
 ]

@@ -141,11 +141,12 @@ async def pipeline(driver: Any, compiled: Compiled, arguments: Iterable[list[Any
     if refusal is not None:
         raise refusal
     try:
-        return len(sending.result())
+        answer = sending.result()
     except asyncpg.QueryCanceledError:
         if limit is None or time.monotonic() - start < limit:  # somebody else's doing
             raise
         raise TimeoutError from None  # as of a statement that is alone
+    return len(answer) if compiled.returns_rows else 0  # the limit's own row is none of them
 
 
 async def _answered(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import inspect, select, tuple_
+from sqlalchemy.exc import SQLAlchemyError
 
 from qortex_db.engine.connections import check_driver, ensure_codec
 from qortex_db.engine.executor import catalogs, fetched, translate_map, translated, written_tables
@@ -13,6 +14,7 @@ from qortex_db.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Container, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Executable
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -62,15 +64,8 @@ class SessionExecutor:
         # What is refused must not leave a part of it in the host's transaction: hence the list.
         return sum([len((await self.run(statement, each)).rows) for each in list(params)])
 
-    @asynccontextmanager
-    async def savepoint(self) -> AsyncIterator[None]:
-        try:
-            async with self._session.begin_nested():
-                yield
-        except Exception:
-            # What the savepoint took back, loaded objects may still show.
-            await refresh_written(self._session, self._schema)
-            raise
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        return savepoint(self._session, self._schema)
 
     async def _ensure_codec(self) -> None:
         """A host's connection may have been checked out before this package knew its engine."""
@@ -101,9 +96,20 @@ class SessionExecutor:
         return catalogs.setdefault(connection.engine.sync_engine, {})
 
 
-async def refresh_written(session: AsyncSession, schema: str | None) -> None:
-    """Give loaded objects what is stored, as after a rollback of what statements of ours wrote."""
-    await _refresh_loaded(session, session.info.get(_WRITTEN, ()), translate_map(schema))
+@asynccontextmanager
+async def savepoint(session: AsyncSession, schema: str | None) -> AsyncIterator[None]:
+    """A block whose failure undoes what it wrote, and nothing besides.
+
+    What it takes back, loaded objects may still show: those of the tables that statements of ours
+    wrote get what is stored.
+    """
+    try:
+        async with session.begin_nested():
+            yield
+    except Exception:
+        with suppress(SQLAlchemyError):  # a transaction that is gone hides no other failure
+            await _refresh_loaded(session, session.info.get(_WRITTEN, ()), translate_map(schema))
+        raise
 
 
 async def _refresh_loaded(

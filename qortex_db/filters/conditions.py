@@ -30,7 +30,6 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db.filters.expressions import Constant
-from qortex_db.filters.fields import Field
 from qortex_db.filters.full_text import document_words, is_found, web_tsquery, words
 from qortex_db.filters.instants import instant
 

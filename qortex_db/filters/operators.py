@@ -167,7 +167,7 @@ def _tell_unserved(table: Table, path: Path) -> None:
 @functools.lru_cache(1_000)  # once for each
 def _log_unserved(table: str, steps: tuple[str, ...]) -> None:
     observability.log.info(
-        "filter.instant_without_index",
+        "filter_instant_without_index",
         table=table,
         path=".".join(steps),
         hint="each row's string is read anew; declare payload_index(table, path, 'instant')",

@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import DateTime, Index, Text, TypeDecorator, text, type_coerce
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Index,
+    Text,
+    TypeDecorator,
+    event,
+    inspect,
+    text,
+    type_coerce,
+)
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
-from sqlalchemy.orm import Mapped, mapped_column, validates
+from sqlalchemy.orm import Mapped, mapped_column
 
 from qortex_db.filters import payload_index
 from qortex_db.filters.full_text import ARE_WORDS, words
@@ -17,7 +27,7 @@ from qortex_db.models.base import Base
 from qortex_db.types import Embedding
 
 if TYPE_CHECKING:
-    from sqlalchemy import BindParameter, ColumnElement
+    from sqlalchemy import BindParameter
     from sqlalchemy.engine.default import DefaultExecutionContext
 
 LANGUAGE: Final = "english"
@@ -83,10 +93,17 @@ class QortexVector(Base):
         comment="When the row last changed; unchanged rows are left alone",
     )
 
-    @validates("document")
-    def _keep_words(self, _: str, document: str | None) -> str | None:
-        self.document_words = document
-        return document
+
+@event.listens_for(QortexVector, "before_insert", propagate=True)
+@event.listens_for(QortexVector, "before_update", propagate=True)
+def _keep_words(_: object, __: object, row: QortexVector) -> None:
+    """Write the words of the document: those that were loaded would be read as a text."""
+    state = inspect(row)
+    written = (state.attrs.document, state.attrs.document_words)
+    if not state.has_identity or any(one.history.has_changes() for one in written):
+        document: Any = row.document  # which may be SQL
+        is_sql = isinstance(document, ColumnElement)
+        row.document_words = words(document, LANGUAGE) if is_sql else document
 
 
 _TABLE: Any = QortexVector.__table__

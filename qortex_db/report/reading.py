@@ -179,7 +179,7 @@ async def nearest(
     """The edges that lack least to be promoted; those that lack nothing lead."""
     params = {
         "min_hits": checks.check_count(min_hits, name="min_hits"),
-        "min_avg_score": validation.check_number(min_avg_score, name="min_avg_score"),
+        "min_avg_score": checks.check_number(min_avg_score, name="min_avg_score"),
         "k": validation.check_limit(limit, MAX_LIMIT),
     }
     return [NearEdge(*row) for row in (await executor.run(statements.nearest_edges(), params)).rows]

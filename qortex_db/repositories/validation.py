@@ -8,10 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 from uuid import UUID
 
-from qortex_db import checks
-from qortex_db.checks import as_whole, check_text, check_whole
-from qortex_db.checks import check_flag as check_flag  # noqa: PLC0414 - called with these
-from qortex_db.checks import check_number as check_number  # noqa: PLC0414 - called with these
+from qortex_db.checks import as_key, as_whole, check_number, check_text, check_whole
 from qortex_db.errors import InvalidInputError
 from qortex_db.jsonable import to_json
 
@@ -42,7 +39,7 @@ def check_id(value: object, *, name: str = "id") -> str:
 
 def check_key(value: object, *, name: str = "id") -> str:
     """The id of a vector: as any, and an int or a UUID as its text."""
-    key = value if type(value) is str else checks.as_key(value)
+    key = value if type(value) is str else as_key(value)
     if as_whole(key) is not None:
         raise InvalidInputError(f"{name} has more than {MAX_ID_BYTES:,} digits.")
     return check_id(key, name=name)

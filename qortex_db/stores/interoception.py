@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +12,7 @@ from qortex_db.repositories import EdgeStats, validation
 from qortex_db.stores.handle import DatabaseHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from qortex_db.database import Database
     from qortex_db.repositories.interoception.edges import EdgeStatsLike
@@ -43,7 +42,7 @@ class PostgresInteroceptionStore:
     @traced("interoception.pg.save_factors")
     async def save_factors(self, factors: Mapping[str, float]) -> None:
         """Store weights; what is absent stays."""
-        if weights := _mapping(factors, "factors"):
+        if weights := checks.as_dict(factors, name="factors"):
             await (await self._handle.open()).factors.save(weights)
 
     @traced("interoception.pg.load_edges")
@@ -54,7 +53,7 @@ class PostgresInteroceptionStore:
     @traced("interoception.pg.save_edges")
     async def save_edges(self, buffer: Mapping[tuple[str, str], EdgeStatsLike]) -> None:
         """Store edges, stamped now whatever their `last_seen` says; what is absent stays."""
-        if not (edges := _mapping(buffer, "buffer")):
+        if not (edges := checks.as_dict(buffer, name="buffer")):
             return
         stamped = {key: _stamped_now(edge) for key, edge in edges.items()}
         await (await self._handle.open()).edges.save(stamped)
@@ -76,12 +75,6 @@ _FURTHER: Final = {field.name for field in fields(EdgeStats)} - {
     "scores",
     "last_seen",
 }
-
-
-def _mapping(given: object, name: str) -> Mapping[Any, Any]:
-    if not isinstance(given, Mapping):
-        raise InvalidInputError(f"{name} is a {type(given).__name__}; pass a dict.")
-    return checks.as_dict(given, name=name)
 
 
 def _stamped_now(edge: EdgeStatsLike) -> EdgeStats:

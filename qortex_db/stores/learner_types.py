@@ -171,7 +171,7 @@ def read_outcome(
             "pass an ArmOutcome."
         ) from None
     # Outside of it: a reward model's own errors are not the outcome's.
-    given = validation.check_number(reward, name="reward", low=0, high=1)
+    given = checks.check_number(reward, name="reward", low=0, high=1)
     if word is not None and checks.check_text(word, name="outcome") and not given:
         given = model.compute(word)
     if isinstance(context, Mapping) and not context:

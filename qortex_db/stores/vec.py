@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sqlalchemy import Column, DateTime, MetaData, Table, Text
 
-from qortex_db import types
+from qortex_db import checks, types
 from qortex_db.errors import DimensionMismatchError, InvalidInputError, SchemaVersionError
 from qortex_db.markers import Clear
 from qortex_db.models import QortexVector
@@ -127,7 +127,7 @@ class PgVectorIndex:
     ) -> list[tuple[str, float]]:
         """The most similar ids with their similarities, best first, at or above the threshold."""
         validation.check_limit(top_k, MAX_LIMIT, name="top_k")
-        floor = validation.check_number(threshold, name="threshold")
+        floor = checks.check_number(threshold, name="threshold")
         query = types.as_float32(query_embedding, name="query_embedding")
         types.check_dimensions(query, self._dimensions, name="query_embedding")
         types.check_values(query, name="query_embedding", allow_zero=True)

@@ -1,5 +1,6 @@
 """The column types of embeddings, and the conversions between Python's vectors and pgvector's."""
 
+from qortex_db.types.checked import checked
 from qortex_db.types.documents import JsonText, SentJson
 from qortex_db.types.half import MAX_HALF, HalfEmbedding, check_half
 from qortex_db.types.sparse import (
@@ -53,6 +54,7 @@ __all__ = [
     "check_half",
     "check_setting",
     "check_values",
+    "checked",
     "decode",
     "encode",
     "encode_any",

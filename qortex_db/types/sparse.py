@@ -139,12 +139,9 @@ def fold_sparse(components: Mapping[int, float], dimensions: int) -> SparseVecto
         InvalidInputError: A position or a component is no number of this kind.
     """
     size = check_whole(dimensions, 1, MAX_SPARSE_DIMENSIONS, name="dimensions")
-    if not isinstance(components, Mapping):
-        raise InvalidInputError(
-            f"components is a {type(components).__name__}; pass a mapping of numbers by position."
-        )
+    given = as_dict(components, name="components", of="mapping of numbers by position")
     folded: dict[int, float] = {}
-    for at, number in components.items():
+    for at, number in given.items():
         position = as_whole(at)
         if position is None or position < 0:
             raise InvalidInputError("components has a position that is no whole number from 0.")

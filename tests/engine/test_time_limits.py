@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import bindparam, delete, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from factories import VectorRecordFactory, edges
-from qortex_db import Database, QueryTimeoutError, Settings, migrations
+from qortex_db import Database, InteroceptionFactor, QueryTimeoutError, Settings, migrations
 from support.roundtrips import counted
 
 if TYPE_CHECKING:
@@ -122,6 +122,15 @@ async def test_an_edge_that_takes_too_long_is_stopped(dsn: str) -> None:
         with pytest.raises(QueryTimeoutError):
             await db.edges.save(edges(1_500))
         assert await db.edges.load() == {}
+
+
+@LANES
+async def test_statements_that_return_no_rows_count_none(dsn: str, lane: str) -> None:
+    key = InteroceptionFactor.node_id
+    statement = delete(InteroceptionFactor).where(key == bindparam("id"))
+    params = [{"id": f"n{i}"} for i in range(3)]
+    async with opened(dsn, lane) as db:
+        assert await db.executor.run_all(statement, params) == 0
 
 
 @pytest.mark.parametrize("lane", ["own", "host"])

@@ -138,7 +138,7 @@ def readable(context: Mapping[str, Any] | None) -> str | None:
 
 def check_evidence(value: object, *, name: str) -> float:
     """A posterior's alpha or beta: positive, and such that sums over arms stay finite."""
-    return validation.check_number(value, name=name, low=SMALLEST, high=validation.MAX_MEASURE)
+    return checks.check_number(value, name=name, low=SMALLEST, high=validation.MAX_MEASURE)
 
 
 def check_state(state: ArmStateLike) -> dict[str, Any]:
@@ -176,17 +176,15 @@ def sum_rewards(observations: Iterable[tuple[str, float]]) -> dict[str, Rewards]
             item, 2, name="An observation", of="is a pair (arm_id, reward)"
         )
         key = validation.check_id(pair[0], name="arm_id")
-        reward = validation.check_number(pair[1], name="reward", low=0, high=1)
+        reward = checks.check_number(pair[1], name="reward", low=0, high=1)
         before = sums.get(key, _NO_REWARDS)
         sums[key] = Rewards(before.pulls + 1, before.reward + reward)
     return sums
 
 
 def check_deltas(deltas: object) -> dict[str, list[float]]:
-    if not isinstance(deltas, Mapping):
-        raise InvalidInputError("deltas has to be a mapping of arms to pairs.")
     pairs = {}
-    for key, pair in checks.as_dict(deltas, name="deltas").items():
+    for key, pair in checks.as_dict(deltas, name="deltas", of="mapping of arms to pairs").items():
         validation.check_tuple(pair, 2, name="A delta", of="is a pair (alpha_delta, beta_delta)")
         pairs[validation.check_id(key, name="arm_id")] = [
             validation.check_measure(pair[0], name="alpha_delta"),
@@ -227,8 +225,6 @@ def check_rules(k: int, token_budget: int, baseline_rate: float, min_pulls: int)
     return {
         "k": most,
         "token_budget": checks.check_count(token_budget, name="token_budget"),
-        "baseline_rate": validation.check_number(
-            baseline_rate, name="baseline_rate", low=0, high=1
-        ),
+        "baseline_rate": checks.check_number(baseline_rate, name="baseline_rate", low=0, high=1),
         "min_pulls": checks.check_count(min_pulls, name="min_pulls"),
     }

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qortex_db import learning
+from qortex_db import checks, learning
 from qortex_db.learning import ArmState, Posterior
 from qortex_db.repositories import validation
 from qortex_db.repositories.arms import history_statements, read_statements
@@ -95,7 +95,7 @@ class ArmReads:
         Args:
             level: The probability, between 0 and 1, that an interval holds the true mean reward.
         """
-        validation.check_number(level, name="level", low=1e-9, high=1 - 1e-9)
+        checks.check_number(level, name="level", low=1e-9, high=1 - 1e-9)
         states = await self.get_all(learner, arm_ids, context=context)
         # Half a second of numpy for a thousand arms: not on the event loop's thread.
         found = await asyncio.to_thread(learning.posteriors, states.values(), level=level)

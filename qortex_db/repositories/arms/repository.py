@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any, Final, overload
 
-from qortex_db import learning, observability
+from qortex_db import checks, learning, observability
 from qortex_db.learning import Arm, ArmState, Policy, Selection
 from qortex_db.repositories import validation
 from qortex_db.repositories.arms import change_statements, history_statements, read_statements
@@ -180,7 +180,7 @@ class ArmRepository(ArmReads):
         Returns:
             The new states in key order; for `ALL_CONTEXTS` by context hash and arm.
         """
-        by = validation.check_number(factor, name="factor", low=0, high=1)
+        by = checks.check_number(factor, name="factor", low=0, high=1)
         ids = None if arm_id is None else [validation.check_id(arm_id, name="arm_id")]
         which = which_arms(learner, ids, context)
         seconds = (
@@ -217,7 +217,7 @@ class ArmRepository(ArmReads):
         """
         ids = validation.check_ids(arm_ids, name="arm_ids")
         params = {"boost": check_evidence(boost, name="boost")}
-        validation.check_flag(unpulled, name="unpulled")
+        checks.check_flag(unpulled, name="unpulled")
         statement = change_statements.seed(unpulled=unpulled, history=self._history)
         states: dict[str, ArmState] = {}
         # Another round only for arms that others inserted, or deleted, during the last one.

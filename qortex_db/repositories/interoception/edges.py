@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import operator
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -18,6 +17,7 @@ from qortex_db.repositories import validation
 from qortex_db.repositories.interoception import edge_statements
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from qortex_db.engine import Executor
@@ -174,11 +174,10 @@ class EdgeRepository:
         Raises:
             InvalidInputError: A key, count, score or time was refused; nothing was stored.
         """
-        if not isinstance(edges, Mapping):
-            raise InvalidInputError("edges has to be a mapping of pairs to EdgeStats.")
+        given = checks.as_dict(edges, name="edges", of="mapping of pairs to EdgeStats")
         most = _max_scores(max_scores)
         rows: dict[tuple[str, str], _Row] = {}
-        for key, stats in checks.as_dict(edges, name="edges").items():
+        for key, stats in given.items():
             rows[_edge_key(key)] = _row(stats, most)
         if rows:  # in parts, the next made while the server works on those before
             keys = sorted(rows)
@@ -295,7 +294,7 @@ def _max_scores(value: object) -> int:
 def _thresholds(min_hits: object, min_avg_score: object) -> dict[str, Any]:
     return {
         "min_hits": checks.check_count(min_hits, name="min_hits"),
-        "min_avg_score": validation.check_number(min_avg_score, name="min_avg_score"),
+        "min_avg_score": checks.check_number(min_avg_score, name="min_avg_score"),
     }
 
 

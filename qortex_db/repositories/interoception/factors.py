@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +13,7 @@ from qortex_db.repositories.interoception import factor_statements
 from qortex_db.repositories.interoception.factor_statements import DEFAULT_WEIGHT, DELTAS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from datetime import timedelta
 
     from qortex_db.engine import Executor
@@ -84,9 +84,7 @@ class FactorRepository:
         Raises:
             InvalidInputError: An id or a weight was refused; nothing was stored.
         """
-        if not isinstance(weights, Mapping):
-            raise InvalidInputError("weights has to be a mapping of node ids to numbers.")
-        weights = checks.as_dict(weights, name="weights")
+        weights = checks.as_dict(weights, name="weights", of="mapping of node ids to numbers")
         keys = validation.check_ids(weights, name="node ids")
         if not keys:
             return
@@ -116,9 +114,7 @@ class FactorRepository:
         Raises:
             InvalidInputError: An id or an outcome is unknown; nothing was changed.
         """
-        if not isinstance(outcomes, Mapping):
-            raise InvalidInputError("outcomes has to be a mapping of node ids to outcomes.")
-        outcomes = checks.as_dict(outcomes, name="outcomes")
+        outcomes = checks.as_dict(outcomes, name="outcomes", of="mapping of node ids to outcomes")
         rows: dict[str, float] = {}
         for key, outcome in outcomes.items():
             validation.check_id(key, name="node id")

@@ -88,6 +88,11 @@ class Batch:
         )
         if is_missing(self._embeddings.values):
             self.given = (*self.given, (DEFAULT_VECTOR, "some"))
+        told_of = {one.column.name: told for one, told in self._columns}
+        told_of[DEFAULT_VECTOR] = self._embeddings
+        self._given_by_some = [
+            (name, told_of[name].values) for name, mode in self.given if mode == "some"
+        ]
         if repeated:
             self._check_outdone(said)
         bytes_a_row = 4 * (column.dimensions or _length(self._embeddings.values))
@@ -114,13 +119,7 @@ class Batch:
                     for value, row, key in self._named(told, part)
                 ]
             columns = [self._values(one, told, part) for one, told in self._columns]
-            all_told = {one.column.name: told for one, told in self._columns}
-            all_told[DEFAULT_VECTOR] = self._embeddings
-            given = {
-                name: _given(ids, all_told[name].values[part])
-                for name, mode in self.given
-                if mode == "some"
-            }
+            given = {name: _given(ids, values[part]) for name, values in self._given_by_some}
             yield Part(ids, embeddings, columns, given)
 
     def _named(self, told: Told, part: slice) -> Iterator[tuple[Any, int, str]]:

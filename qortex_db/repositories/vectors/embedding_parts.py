@@ -62,16 +62,13 @@ class EmbeddingColumn:
                 said = "None" if value is MISSING else "CLEAR"
                 raise InvalidInputError(f"{name} is {said}, and the column takes no NULL.")
             return None
-        vector = types.as_float32(value, name=name)
-        types.check_dimensions(vector, self.dimensions, name=name)
-        types.check_values(vector, name=name, allow_zero=self.allow_zero)
-        if self.is_half:
-            types.check_half(vector, name=name)
-        if vector.size > types.MAX_DIMENSIONS:  # a column that declares no dimension holds any
-            raise InvalidInputError(
-                f"{name} has {vector.size} dimensions; at most {types.MAX_DIMENSIONS:,} fit."
-            )
-        return types.encode(vector)
+        return types.checked(
+            value,
+            dimensions=self.dimensions,
+            allow_zero=self.allow_zero,
+            is_half=self.is_half,
+            name=name,
+        )
 
     def _plain_matrix(self, embeddings: list[Any]) -> NDArray[np.float32] | None:
         """Arrays or lists of one length, finite and not zero; None where in doubt."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from sqlalchemy import Integer, Text, bindparam, cast, func, null, select, true, tuple_, type_coerce
 from sqlalchemy.dialects.postgresql import JSONB
 
+from qortex_db.checks import check_flag
 from qortex_db.filters.fields import Field
 from qortex_db.repositories.statement_cache import MAX_STATEMENTS, built_once
-from qortex_db.repositories.validation import check_flag
 from qortex_db.repositories.vectors.key_statements import delete_in_key_order, merge_in_key_order
 from qortex_db.repositories.vectors.row_shape import row_shape
 from qortex_db.types import JsonText

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from inspect import isawaitable
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from sqlalchemy import text
 
@@ -24,6 +24,9 @@ from qortex_db.repositories.vectors.records import (
     RejectedRecord,
 )
 from qortex_db.repositories.vectors.writes import VectorWrites
+
+if TYPE_CHECKING:
+    from qortex_db.repositories.vectors.table import VectorTable
 
 MAX_BATCH_SIZE: Final = 100_000
 """The most rows of one batch of `ingest`."""
@@ -87,7 +90,7 @@ class VectorIngest(VectorWrites):
             validation.check_callable(on_progress, name="on_progress")
         aside = _Aside(on_error, rejects)
         await aside.begin()
-        pace = _Pace(self)
+        pace = _Pace(self._vectors)
         done = 0
         with DistinctIds() as ids:
             async for batch in _batches(records, size):
@@ -136,9 +139,8 @@ class VectorIngest(VectorWrites):
         last: str | None = ""
         while last is not None:
             params = {"after": last, "hits": size}
-            last, rows, changed = (await self._vectors.run(self._vectors.by_key.fill, params)).rows[
-                0
-            ]
+            found = await self._vectors.run(self._vectors.by_key.fill, params)
+            last, rows, changed = found.rows[0]
             read += rows
             filled += changed
             if rows and on_progress is not None and isawaitable(outcome := on_progress(read)):
@@ -253,8 +255,8 @@ def _write(path: Any, mode: str, rejected: Iterable[RejectedRecord]) -> None:
 class _Pace:
     """How fast it goes, and a word on why it is slow, said once."""
 
-    def __init__(self, ingest: VectorIngest) -> None:
-        self._table = ingest._vectors  # noqa: SLF001 - a part of it
+    def __init__(self, vectors: VectorTable) -> None:
+        self._vectors = vectors
         self._start = self._last = time.perf_counter()
         self._read = 0
         self._said = False
@@ -273,12 +275,12 @@ class _Pace:
         if self._said or seconds < SLOW_SECONDS or rate >= SLOW_ROWS_PER_SECOND:
             return
         self._said = True
-        table = self._table
-        found = await table.executor.run(_HAS_INDEX, {"name": table.qualified_name})
+        vectors = self._vectors
+        found = await vectors.executor.run(_HAS_INDEX, {"name": vectors.qualified_name})
         if found.rows[0][0]:
             observability.log.warning(
                 "ingest_into_live_index",
-                table=table.table.name,
+                table=vectors.table.name,
                 rows_per_second=round(rate),
                 faster="qortex-db index rebuild --load: loads without the index, then builds it",
             )

@@ -117,7 +117,7 @@ class RejectedRecord:
     Attributes:
         row: Its number, counted from 0.
         id: Its key; None where it has none that is text.
-        reason: Why; it quotes no value.
+        reason: Why; it quotes no value, unless a trigger of yours does in its own words.
     """
 
     row: int

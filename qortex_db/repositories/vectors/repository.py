@@ -74,7 +74,7 @@ class VectorRepository(VectorIngest, VectorReads, VectorSearches):
         Raises:
             NotFoundError: None reaches it.
         """
-        target = validation.check_number(target_recall, name="target_recall", low=0, high=1)
+        target = checks.check_number(target_recall, name="target_recall", low=0, high=1)
         most = validation.check_limit(max_ef_search, MAX_EF_SEARCH, name="max_ef_search")
         return await tune(await self._judge(sample, limit), target, most)
 

@@ -20,7 +20,6 @@ from qortex_db.filters import Filter, Where, read_filter, read_path, with_docume
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.names import qualified
-from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.filter_statements import by_filter
 from qortex_db.repositories.vectors.key_statements import by_key
 from qortex_db.repositories.vectors.namespaces import scope_of
@@ -131,14 +130,14 @@ class VectorTable:
     def check_score(self, score: object) -> float:
         """A least score that can be had."""
         if self.vector.metric == "cosine":
-            return validation.check_number(score, name="min_score", low=-1, high=1)
-        return validation.check_number(score, name="min_score")
+            return checks.check_number(score, name="min_score", low=-1, high=1)
+        return checks.check_number(score, name="min_score")
 
     def reach(self, count: int, oversampling: float | None = None) -> int:
         """How many candidates an index has to bring in for so many hits."""
         factor = _OVERSAMPLING[self.vector.quantization]
         if oversampling is not None:
-            factor = validation.check_number(oversampling, name="oversampling", low=1, high=100)
+            factor = checks.check_number(oversampling, name="oversampling", low=1, high=100)
         return math.ceil(count * factor) if self.vector.quantization else count
 
     def narrow(
@@ -205,12 +204,13 @@ class VectorTable:
         """A query's embedding, checked."""
         if isinstance(self.vector.type, types.SparseEmbedding):
             return self.vector.type.to_text(embedding, name=name)
-        array = types.as_float32(embedding, name=name)
-        types.check_dimensions(array, facts.dimensions, name=name)
-        types.check_values(array, name=name, allow_zero=self.vector.metric != "cosine")
-        if self.vector.storage == "half":
-            types.check_half(array, name=name)
-        return types.encode(array)
+        return types.checked(
+            embedding,
+            dimensions=facts.dimensions,
+            allow_zero=self.vector.metric != "cosine",
+            is_half=self.vector.storage == "half",
+            name=name,
+        )
 
     def read_query(self, embedding: object) -> NDArray[np.float32] | types.SparseVector:
         """A query's embedding that was checked, as a hit has its own."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -41,7 +40,7 @@ from qortex_db.repositories.vectors.records import ReadAttributes
 from qortex_db.types import Embedding, EncodedEmbeddings, HalfEmbedding, SparseEmbedding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable
+    from collections.abc import Callable, Container, Iterable, Mapping
 
     from sqlalchemy import Column, ColumnElement, Table
     from sqlalchemy.types import TypeEngine
@@ -156,14 +155,10 @@ def named_values(
     Raises:
         InvalidInputError: There is no such column, or it can't be written.
     """
-    if not isinstance(values, Mapping):
-        raise InvalidInputError(f"{name} is a {type(values).__name__}; pass a dict.")
-    values = (
-        checks.as_dict(values, name=name)
-        if not isinstance(values, ReadAttributes)
-        else {key: value for key, value in values.items() if key in written}
-    )
-    for key in values:
+    given = checks.as_dict(values, name=name)
+    if isinstance(values, ReadAttributes):
+        given = {key: value for key, value in given.items() if key in written}
+    for key in given:
         if key not in written or written[key].part != part:
             known = [key for key, one in written.items() if one.part == part]
             has = f"it has {', '.join(known)}" if known else "it has none"
@@ -171,7 +166,7 @@ def named_values(
             raise InvalidInputError(
                 f"{name} names {shown}, which the collection does not have or can't write; {has}."
             )
-    return values.items()
+    return given.items()
 
 
 def _check_payload(value: object, name: str) -> str:
@@ -198,12 +193,9 @@ def _vector(column: Column[Any], spec: VectorSpec) -> WrittenColumn:
     def check(value: object, name: str) -> bytes | None:
         if value is None:
             return None
-        array = types.as_float32(value, name=name)
-        types.check_dimensions(array, spec.dimensions, name=name)
-        types.check_values(array, name=name, allow_zero=allow_zero)
-        if is_half:
-            types.check_half(array, name=name)
-        return types.encode(array)
+        return types.checked(
+            value, dimensions=spec.dimensions, allow_zero=allow_zero, is_half=is_half, name=name
+        )
 
     return WrittenColumn(
         column,

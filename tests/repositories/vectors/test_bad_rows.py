@@ -26,6 +26,7 @@ from qortex_db import (
     unit_of_work,
     vector_column,
 )
+from support.tables import create
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -159,7 +160,7 @@ async def test_a_bad_row_is_named_in_every_lane_wherever_it_stands(dsn384: str, 
 
 @pytest.mark.parametrize("lane", LANES)
 async def test_a_bad_row_of_a_collection_is_named(dsn384: str, lane: str) -> None:
-    await create(dsn384)
+    await create(dsn384, Base.metadata)
     async with opened(dsn384, lane) as (_, side):
         shelf = side.collection(Shelf, namespace="one")
         for change, match in OF_A_COLLECTION.values():
@@ -167,15 +168,6 @@ async def test_a_bad_row_of_a_collection_is_named(dsn384: str, lane: str) -> Non
             given[200] |= change
             await refuses(shelf, given, 200, match)
         assert await shelf.count() == 190
-
-
-async def create(dsn: str) -> None:
-    target = Settings(dsn=dsn).target()
-    assert target is not None
-    engine = create_async_engine(target.url)
-    async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
-    await engine.dispose()
 
 
 class Failure(Exception):  # noqa: N818 - a user's own

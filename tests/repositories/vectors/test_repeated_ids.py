@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from factories import embedding
@@ -17,12 +16,12 @@ from qortex_db import (
     Collection,
     Database,
     InvalidInputError,
-    Settings,
     VectorMixin,
     VectorRecord,
     VectorSpec,
     vector_column,
 )
+from support.tables import create
 
 if TYPE_CHECKING:
     from qortex_db.repositories import VectorRepository
@@ -43,15 +42,6 @@ class Thing(VectorMixin, Base):
     year: Mapped[int | None]
     colour: Mapped[str | None] = mapped_column(default="red")
     place: Mapped[str | None] = mapped_column(server_default="here")
-
-
-async def create(dsn: str) -> None:
-    target = Settings(dsn=dsn).target()
-    assert target is not None
-    engine = create_async_engine(target.url)
-    async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
-    await engine.dispose()
 
 
 def maybe(*values: Any) -> Any:
@@ -103,7 +93,7 @@ async def content(things: VectorRepository) -> dict[str, Any]:
 
 
 async def test_the_size_of_a_batch_changes_nothing(dsn: str) -> None:
-    await create(dsn)
+    await create(dsn, Base.metadata)
     async with Database.connect(dsn) as db:
         things = db.collection(Thing)
 
@@ -140,7 +130,7 @@ async def test_the_size_of_a_batch_changes_nothing(dsn: str) -> None:
 
 @pytest.mark.parametrize("lane", ["alone", "together"])
 async def test_what_is_outdone_is_checked_as_by_itself(dsn: str, lane: str) -> None:
-    await create(dsn)
+    await create(dsn, Base.metadata)
     async with Database.connect(dsn) as db, db.unit_of_work() as uow:
         things = (db if lane == "alone" else uow).collection(Thing)
         good = {"id": "a", "embedding": [1.0] * 8, "document": "d"}

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from sqlalchemy import Computed, event, text
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from factories import embedding
@@ -21,13 +20,13 @@ from qortex_db import (
     Database,
     InvalidInputError,
     NotFoundError,
-    Settings,
     VectorMixin,
     VectorRecord,
     VectorSpec,
     fold_sparse,
     vector_column,
 )
+from support.tables import create
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -72,18 +71,9 @@ class Strict(VectorMixin, Base):
     year: Mapped[int] = mapped_column(default=1)
 
 
-async def create(dsn: str) -> None:
-    target = Settings(dsn=dsn).target()
-    assert target is not None
-    engine = create_async_engine(target.url)
-    async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
-    await engine.dispose()
-
-
 @asynccontextmanager
 async def opened(dsn: str, lane: str) -> AsyncIterator[Repositories]:
-    await create(dsn)
+    await create(dsn, Base.metadata)
     async with Database.connect(dsn) as db:
         if lane == "watched":
             event.listen(db.engine.sync_engine, "before_cursor_execute", lambda *_: None)
@@ -114,8 +104,7 @@ NEAREST = sorted(
     (f"v{number:05}" for number in range(0, 2 * COUNT, 2)),
     key=lambda key: (-float(embedding(int(key[1:])) @ QUERY), key),
 )
-Search = "Callable[[VectorRepository], Any]"
-SEARCHES: dict[str, Any] = {
+SEARCHES: dict[str, Callable[[VectorRepository], Any]] = {
     "search": lambda v: v.search(QUERY, limit=500),
     "exact": lambda v: v.search(QUERY, limit=500, exact=True),
     "few": lambda v: v.search(QUERY, limit=5, where={"has": False}),
@@ -347,7 +336,7 @@ async def test_the_server_says_whether_a_vector_may_be_null(dsn: str) -> None:
 
 
 async def test_large_sparse_positions_are_refused_by_name_or_folded(dsn384: str) -> None:
-    await create(dsn384)
+    await create(dsn384, Base.metadata)
     far = 2**32 - 1
     async with Database.connect(dsn384) as db:
         shots = db.collection(Shot, namespace="one")

@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import event, insert, text, update
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import event, func, insert, inspect, text, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, make_transient, mapped_column
 
 from qortex_db import (
     Collection,
@@ -148,9 +148,39 @@ async def test_objects_and_core_inserts_keep_them_too(dsn384: str) -> None:
         async with db.unit_of_work() as uow:
             one = await uow.session.get_one(QortexVector, "o7")
             one.document = "other words"
+            by_sql = await uow.session.get_one(QortexVector, "o8")
+            by_sql.document = func.lower("SAID in.sql")
             await uow.session.flush()
             await uow.session.refresh(one)
             assert one.document_words == "'word':2"  # as the server shows them
+        assert await rows(dsn384, WRONG) == []
+
+
+async def test_an_object_made_of_anothers_columns_has_the_words_of_its_document(
+    dsn384: str,
+) -> None:
+    columns = inspect(QortexVector).column_attrs
+    async with Database.connect(dsn384) as db:
+        await db.vectors.upsert(records(4))
+        async with db.unit_of_work() as uow:
+            kept, copied, moved, merged = [
+                await uow.session.get_one(QortexVector, f"r{i:04}") for i in range(4)
+            ]
+            given = {column.key: getattr(copied, column.key) for column in columns}
+            uow.session.add(QortexVector(**given | {"id": "copy"}))
+            for one in (moved, merged):
+                uow.session.expunge(one)
+            make_transient(moved)
+            moved.id = "moved"
+            uow.session.add(moved)
+            merged.document = "merged.conf"
+            await uow.session.merge(merged)
+            kept.payload = {"a": 1}
+        async with db.unit_of_work() as uow:
+            await uow.session.delete(await uow.session.get_one(QortexVector, "r0001"))
+            await uow.session.flush()
+            await uow.session.merge(copied)
+        assert await db.vectors.count() == 6
         assert await rows(dsn384, WRONG) == []
 
 

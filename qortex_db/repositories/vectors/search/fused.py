@@ -248,9 +248,7 @@ def _sparse_vector(vectors: VectorTable, name: str | None) -> VectorTable:
 
 def _of_branches(given: object, names: tuple[BranchName, ...], at: str) -> Mapping[BranchName, Any]:
     """A mapping from names of branches that a search has."""
-    if not isinstance(given, Mapping):
-        raise InvalidInputError(f"{at} is a {type(given).__name__}; pass a dict by branch.")
-    own = checks.as_dict(given, name=at)
+    own = checks.as_dict(given, name=at, of="dict by branch")
     if not own.keys() <= set(names):
         raise InvalidInputError(f"{at} names another branch; this search has {', '.join(names)}.")
     return own
@@ -276,11 +274,11 @@ def _weights(
     """The branches' weights, as parameters."""
     weights: dict[BranchName, float] = dict.fromkeys(names, 1.0)
     if alpha is not None:
-        dense = validation.check_number(alpha, name="alpha", low=0, high=1)
+        dense = checks.check_number(alpha, name="alpha", low=0, high=1)
         others = max(1, len(names) - ("dense" in names))
         weights = {name: dense if name == "dense" else (1 - dense) / others for name in names}
     for name, value in _of_branches({} if given is None else given, names, "weights").items():
-        weights[name] *= validation.check_number(value, name=f"weights[{name!r}]", low=0)
+        weights[name] *= checks.check_number(value, name=f"weights[{name!r}]", low=0)
     if not any(weights.values()):
         raise InvalidInputError("The weights of all branches are 0; give one of them more.")
     return {f"{name}_weight": weight for name, weight in weights.items()}

@@ -79,7 +79,7 @@ def approach(
         excluding: Whether rows are left out even without a filter.
         beside: The most rows that another index brings in to the same statement.
     """
-    validation.check_flag(exact, name="exact")
+    checks.check_flag(exact, name="exact")
     reach = vectors.reach(candidates, knobs.oversampling)
     filtered = excluding or narrowed is not None or bool(vectors.scope.clauses)
     settings = _settings(max(reach, beside), knobs, filtered=filtered)

@@ -19,7 +19,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from qortex_db.repositories.validation import check_flag
+from qortex_db.checks import check_flag
 from qortex_db.repositories.vectors.row_shape import row_shape
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from qortex_db import checks
 from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
@@ -195,8 +196,8 @@ class VectorSearches(FusedSearches, ExampleSearches):
         """
         fetch = validation.check_limit(fetch_limit, MAX_LIMIT, name="fetch_limit")
         count = validation.check_limit(limit, fetch)
-        weight = validation.check_number(lambda_, name="lambda_", low=0, high=1)
-        validation.check_flag(with_embedding, name="with_embedding")
+        weight = checks.check_number(lambda_, name="lambda_", low=0, high=1)
+        checks.check_flag(with_embedding, name="with_embedding")
         found = await self.search(
             embedding,
             limit=fetch,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
-from qortex_db.checks import check_text
+from qortex_db.checks import check_choice, check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.full_text import (
     MAX_SEARCHED_CHARS,
@@ -43,8 +43,7 @@ class TextQuery:
 
 def read_text(text: object, match: object) -> TextQuery:
     """Read a text; in every mode but websearch, any one is an answer."""
-    if not isinstance(match, str) or match not in get_args(TextMatch):
-        raise InvalidInputError(f"match has to be one of: {', '.join(get_args(TextMatch))}.")
+    check_choice(match, get_args(TextMatch), name="match")
     # The longest texts are cut first: what is beyond is not looked at in documents either.
     given = check_text(text, name="text")
     if match == "websearch":

@@ -314,7 +314,7 @@ async def test_a_text_of_any_form_is_an_answer(lane: Any, form: str) -> None:
         ("\ud800", {}, "surrogate"),
         (b"x", {}, "bytes"),
         ("x " * 501, {"match": "websearch"}, "1,002 characters.*match='any'"),
-        ("x", {"match": "some"}, "match has to be one of: any, all, phrase, websearch"),
+        ("x", {"match": "some"}, "match has to be one of any, all, phrase, websearch"),
         ("x", {"match": ["any"]}, "match has to be one of"),
         ("x", {"match": None}, "match has to be one of"),
     ],
