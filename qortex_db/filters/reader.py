@@ -139,6 +139,12 @@ class _Reader:
             raise InvalidInputError(
                 f"{at} is a {type(where).__name__}; pass a dict or an expression of SQLAlchemy's."
             )
+        if any(each != self.table for each in element._from_objects):  # noqa: SLF001
+            # Each of this table's rows would be met once for each of the other's.
+            raise InvalidInputError(
+                f"{at} looks at a table or alias beside {self.table.name}; put what looks at "
+                "another one into exists() or a subquery."
+            )
         self._count(at)
         self.is_plain = False
         # In parentheses: an OR in a host's own SQL would reach beyond it, to other namespaces.

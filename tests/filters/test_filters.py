@@ -15,7 +15,19 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
-from sqlalchemy import Column, MetaData, Table, Text, bindparam, delete, insert, select, text
+from sqlalchemy import (
+    Column,
+    MetaData,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -316,6 +328,31 @@ async def test_expressions_of_sqlalchemy_mix_with_dictionaries(empty_dsn: str) -
     mixed = read_filter({"$and": [QortexVector.document, {"a": 1}]}, QortexVector.__table__)
     assert mixed.key is None
     assert mixed.params == {"where_0": '{"a":1}'}
+
+
+async def test_an_expression_over_another_table_is_refused(empty_dsn: str) -> None:
+    """It would meet each row once for each of the other's: a delete, all or none."""
+    table, other = notes(), Table("others", MetaData(), Column("id", Text))
+    alias = table.alias()
+    for where in (
+        other.c.id == "0",
+        alias.c.id == "0",
+        (table.c.id == "0") & (other.c.id == "0"),
+        {"$or": [{"a": 1}, other.c.id == "0"]},
+        func.jsonb_each(table.c.payload).table_valued("key").c.key == "a",
+    ):
+        with pytest.raises(InvalidInputError, match=r"^where.* looks at a table or alias beside"):
+            read_filter(where, table)
+    async with connected(empty_dsn, table) as connection:
+        await store(connection, table, {"a": 1}, {"a": 2})
+        same = alias.c.payload == table.c.payload
+        for where in (
+            select(alias.c.id).where(same, alias.c.id == "1").exists(),
+            table.c.id.in_(select(alias.c.id).where(alias.c.id == "1")),
+            table.c.id == select(func.max(alias.c.id)).scalar_subquery(),
+            literal_column("id") == "1",
+        ):
+            assert await found(connection, table, where) == ["1"]
 
 
 async def test_a_filter_works_in_a_delete_and_in_a_subquery(empty_dsn: str) -> None:

@@ -70,7 +70,7 @@ def with_any_word(
     scores = (
         select(
             found.c.id,
-            func.sum(aggregate_order_by(weights.c.weight, weights.c.number)).label("score"),
+            func.sum(aggregate_order_by(weights.c.weight, weights.c.weight)).label("score"),
         )
         .select_from(found.join(weights, found.c.number == weights.c.number))
         .where(~weights.c.common)
@@ -180,7 +180,7 @@ def _ranked(
         .prefix_with("MATERIALIZED")
     )
     more = (
-        select(func.sum(aggregate_order_by(weights.c.weight, weights.c.number)))
+        select(func.sum(aggregate_order_by(weights.c.weight, weights.c.weight)))
         .select_from(there)
         .where(weights.c.common, is_found(read.c.held, asked.c.query))
         .correlate(read)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import re
 from typing import TYPE_CHECKING, Any
@@ -226,6 +227,26 @@ async def test_ids_order_nothing_but_what_is_equal_in_all_else(db: Database) -> 
                 ]
                 assert [hit.document for hit in before] == [hit.document for hit in after]
         await uow.session.rollback()
+
+
+async def test_words_as_rare_make_documents_as_good_in_whatever_order_they_are_asked_for(
+    db: Database,
+) -> None:
+    orders = list(itertools.permutations("abc"))
+    rows = {f"own{i}": " ".join(f"{word}{i}" for word in "abc") for i in range(len(orders))}
+    # Rarities whose sum depends on the order in which they are added.
+    for word, others in zip("abc", (1, 2, 3), strict=True):
+        rows |= {f"{word}{i}-{n}": f"{word}{i}" for i in range(6) for n in range(others)}
+    question = " ".join(f"{word}{i}" for i, order in enumerate(orders) for word in order)
+    async with db.unit_of_work() as uow:
+        vectors = uow.collection(Parsed)
+        await vectors.delete_all()
+        await vectors.upsert(
+            {"id": key, "embedding": QUERIES[0], "document": rows[key]} for key in rows
+        )
+        found = await vectors.hybrid_search(None, question, limit=len(rows))
+        await uow.session.rollback()
+    assert {hit.score for hit in found if hit.id.startswith("own")} == {1 / 61}
 
 
 WORDS_OF = {
