@@ -29,7 +29,7 @@ from qortex_db.filters.full_text import (
 )
 from qortex_db.repositories.statement_cache import built_once
 from qortex_db.repositories.vectors.search.nearest import Branch, Nearest, SearchForm, found
-from qortex_db.repositories.vectors.search.text_statements import matching
+from qortex_db.repositories.vectors.search.text_statements import matching, without_phrases
 from qortex_db.repositories.vectors.search.word_statements import with_any_word
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def hybrid(rows: Nearest, where: Filter | None, form: SearchForm, fusion: Fusion
             matches = branch.c.distance < Constant(_UNRELATED[sparse.metric])
         shares.append(select(branch.c.id, share).where(matches))
     if "text" in fusion.names:
-        lexical = _lexical(rows, where, near, fusion.match, besides)
+        beside_words = [_found_not_excluded(rows.table)] if fusion.excludes else []
+        lexical = _lexical(rows, where, near, fusion.match, beside_words)
         shares.append(select(lexical.c.id, _share(fusion, "text", lexical.c.rank)))
     every = union_all(*shares).subquery("every")
     # In the shares' own order: equal ones in another order have to give an equal sum.
@@ -107,8 +108,20 @@ def hybrid(rows: Nearest, where: Filter | None, form: SearchForm, fusion: Fusion
 
 def _not_excluded(table: Table) -> ColumnElement[bool]:
     """A row without a document is none of those that a text excludes."""
-    query = web_tsquery(text_configuration(table), bindparam("excluded", type_=Text))
-    return is_found(document_words(table), query).is_not(true())
+    return is_found(document_words(table), _excluded(table)).is_not(true())
+
+
+def _found_not_excluded(table: Table) -> ColumnElement[bool]:
+    """The same of rows that the text finds, as the index tells it: no document is parsed."""
+    text = bindparam("text", type_=Text)
+    wanted = without_phrases(web_tsquery(text_configuration(table), text))
+    kept = func.tsquery_and(wanted, func.tsquery_not(_excluded(table)))
+    # Of no words nothing is found; an exclusion alone would go through all rows.
+    return is_found(document_words(table), case((func.numnode(wanted) > 0, kept), else_=wanted))
+
+
+def _excluded(table: Table) -> ColumnElement[Any]:
+    return web_tsquery(text_configuration(table), bindparam("excluded", type_=Text))
 
 
 def _lexical(

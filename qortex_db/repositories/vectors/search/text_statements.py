@@ -59,7 +59,7 @@ def matching(
     else:
         # A phrase is looked for in the stored words: in those of the index, it would be in parsed
         # documents. What others wrote may be stored of an older document, or not.
-        every = _without_phrases(query)
+        every = without_phrases(query)
         rank = case((is_found(stored, every), func.ts_rank_cd(stored, query)))
         found = select(*columns, rank.label("rank")).where(
             is_found(parsed, every),
@@ -74,7 +74,7 @@ def matching(
     return union_all(kept, ranked).subquery("matching")
 
 
-def _without_phrases(query: ColumnElement[Any]) -> ColumnElement[Any]:
+def without_phrases(query: ColumnElement[Any]) -> ColumnElement[Any]:
     """A query for all words of each phrase, in whatever order."""
     old, new, how = map(Constant, ("<(-|[0-9]+)>", "&", "g"))
     every = func.regexp_replace(cast(query, Text), old, new, how)
