@@ -13,7 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from sqlalchemy import ColumnElement, and_, bindparam, or_, true
-from sqlalchemy.sql.elements import AsBoolean, False_, Grouping, True_
+from sqlalchemy.sql.elements import AsBoolean, BindParameter, False_, Grouping, True_
 
 from qortex_db.checks import as_dict
 from qortex_db.errors import InvalidInputError
@@ -48,7 +48,7 @@ class Filter:
     Attributes:
         key: Its shape, hashable; None where it holds an expression of SQLAlchemy's. Filters over
             one table that have the same key have the same clause.
-        params: The values of the clause's parameters, `where_0` and so on.
+        params: The values of the clause's parameters, `row_where_0` and so on.
     """
 
     key: Hashable | None
@@ -91,7 +91,7 @@ def read_filter(where: Where, table: Table) -> Filter:
         raise InvalidInputError("The table has no column payload to filter by.")
     reader = _Reader(table)
     shape = reader.read(where, "where", 0)
-    params = {f"where_{i}": value for i, value in enumerate(reader.values)}
+    params = {f"row_where_{i}": value for i, value in enumerate(reader.values)}
     return Filter(shape if reader.is_plain else None, params, shape, table)
 
 
@@ -238,6 +238,8 @@ def _truth(shape: Shape) -> bool | None:
         element: ColumnElement[Any] = rest[0].element
         while isinstance(element, AsBoolean):  # as or_(…, true()) is
             element = element.element
+        if isinstance(element, BindParameter) and type(element.value) is bool:  # literal(True)
+            return element.value
         return _CONSTANTS.get(type(element))
     if condition is conditions.nothing:
         return False
@@ -280,7 +282,7 @@ def _render(shape: Shape, table: Table, numbers: Iterator[int]) -> ColumnElement
         return _render(rest[0], table, numbers).is_not(true())
 
     def bind(type_: TypeEngine[Any]) -> ColumnElement[Any]:
-        return bindparam(f"where_{next(numbers)}", type_=type_)
+        return bindparam(f"row_where_{next(numbers)}", type_=type_)
 
     path, *constants = rest
     where = table if path is None else Field(table, path.steps)

@@ -327,7 +327,7 @@ async def test_expressions_of_sqlalchemy_mix_with_dictionaries(empty_dsn: str) -
         assert await found(connection, table, table.c.document == "x") == []
     mixed = read_filter({"$and": [QortexVector.document, {"a": 1}]}, QortexVector.__table__)
     assert mixed.key is None
-    assert mixed.params == {"where_0": '{"a":1}'}
+    assert mixed.params == {"row_where_0": '{"a":1}'}
 
 
 async def test_an_expression_over_another_table_is_refused(empty_dsn: str) -> None:
@@ -628,8 +628,8 @@ EVIL = [
     "'; DROP TABLE notes; --",
     "a') OR ('1'='1",
     "$1",
-    ":where_0",
-    "%(where_0)s",
+    ":row_where_0",
+    "%(row_where_0)s",
     "%s",
     "{}",
     '"',
@@ -639,7 +639,7 @@ EVIL = [
     "}'",
     "/*",
     "$$",
-    "__[POSTCOMPILE_where_0]",
+    "__[POSTCOMPILE_row_where_0]",
     "__[SCHEMA_public]",
 ]
 

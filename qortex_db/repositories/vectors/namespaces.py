@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Column, ColumnElement, Table
 
-NAMESPACE: Final = "in_namespace"
+NAMESPACE: Final = "row_namespace"
 """The parameter of statements about one namespace."""
 
 

@@ -70,15 +70,19 @@ class Fusion:
 def hybrid(rows: Nearest, where: Filter | None, form: SearchForm, fusion: Fusion) -> Select[Any]:
     """The best of the rows that any branch brings in, by a fused score."""
     bare = replace(form, with_payload=False, with_embedding=False)
-    # What is equally good by a score is told apart by the embedding, before ids do it.
-    near = rows.vector.distance(rows.column, rows.query) if "dense" in fusion.names else None
+    # What is equally good by a score is told apart by the embedding, or by the sparse one where
+    # there is none, before ids do it.
+    near: ColumnElement[float] | None = None
     queries: dict[BranchName, Branch] = {}
     if "dense" in fusion.names:
+        near = rows.vector.distance(rows.column, rows.query)
         queries["dense"] = Branch(rows)
     sparse = fusion.sparse
     if sparse is not None:
         beside = Nearest(rows.table, sparse, rows.scope, "sparse_")
         queries["sparse"] = Branch(beside, then_by=near)
+        if near is None:
+            near = sparse.distance(beside.column, beside.query)
     besides = [_not_excluded(rows.table)] if fusion.excludes else []
     branches = found([*queries.values()], bare, where, besides)
     shares = []

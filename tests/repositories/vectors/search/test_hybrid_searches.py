@@ -241,7 +241,8 @@ async def test_any_two_branches_are_fused_and_one_alone_is_ranked(db: Database) 
             one["dense"], one["text"], sparse=one["sparse"], limit=15, exact=True, match="websearch"
         )
         parts = [branches[name] for name in chosen]
-        near = branches["dense"] if "dense" in chosen else fusion.NO_QUERY
+        told_apart = next((name for name in ("dense", "sparse") if name in chosen), None)
+        near = branches[told_apart] if told_apart else fusion.NO_QUERY
         right = fusion.by_ranks(parts, [100] * len(parts), [1] * len(parts), similar=near)
         assert_same(found, right, near)
     some = await vectors.hybrid_search(None, words, branch_limit=5, limit=5, match="websearch")
@@ -335,6 +336,29 @@ async def test_documents_of_one_text_are_told_apart_by_the_embedding(db: Databas
                 [0, 1], "text", limit=100, **options, match="websearch"
             )
             assert [hit.id for hit in found] == [f"{i:03}" for i in range(99, -1, -1)]
+        await uow.session.rollback()
+
+
+async def test_without_an_embedding_they_are_told_apart_by_the_sparse_one(db: Database) -> None:
+    rows = [
+        {"id": f"{i:03}", "vec": [1, 0], "first": {0: 1 + i, 1: 1}, "document": "one text"}
+        for i in range(100)
+    ]
+    rows.append({"id": "none", "vec": [1, 0], "first": None, "document": "one text"})
+    async with db.unit_of_work() as uow:
+        await uow.session.execute(insert(Small.__table__), rows)  # type: ignore[arg-type]
+        found = await uow.collection(Small).hybrid_search(
+            None,
+            "text",
+            sparse={0: 1},
+            sparse_using="first",
+            limit=30,
+            branch_limit={"text": 20, "sparse": 30},
+            exact=True,
+        )
+        assert [hit.id for hit in found] == [f"{i:03}" for i in range(99, 69, -1)]
+        assert found[19].score == 1 / 61 + 1 / 80
+        assert found[20].score == 1 / 81
         await uow.session.rollback()
 
 

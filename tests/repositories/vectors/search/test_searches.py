@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from sqlalchemy import false, or_, text, true
+from sqlalchemy import false, literal, or_, text, true
 
 from qortex_db import (
     Database,
@@ -407,6 +407,8 @@ OF_ALL_ROWS: list[Any] = [
     {"$or": [{"n": {"$exists": False}}, {"n": {"$exists": True}}]},
     {"$not": {"$and": [{"n": {"$exists": True}}, {"$not": {"n": {"$exists": True}}}]}},
     true(),
+    literal(True),
+    {"$not": literal(False)},
     {"$or": [{"n": 1}, true()]},
     {"$not": false()},
     or_(QortexVector.id == "v1", true()),
