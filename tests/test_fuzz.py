@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from qortex_db.embedded import EmbeddedServer
 
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "15"))
 
 
 class Base(DeclarativeBase):
