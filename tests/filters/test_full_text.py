@@ -29,6 +29,8 @@ from support.full_text import words_of
 if TYPE_CHECKING:
     from qortex_db import UnitOfWork
 
+pytestmark = pytest.mark.slow
+
 TEXTS = {
     "path": "look at /etc/nginx/nginx.conf first",
     "site": "see https://www.example.com/shop/list?item=shoe&size=9#top",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from support.roundtrips import RoundTrips
 
+pytestmark = pytest.mark.slow
+
 Q = [1.0] * 8
 EARLIEST = datetime.min.replace(tzinfo=timezone(timedelta(hours=5)))
 LATEST = datetime.max.replace(tzinfo=timezone(timedelta(hours=-5)))

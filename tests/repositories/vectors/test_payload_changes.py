@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from qortex_db import Database
     from qortex_db.repositories import VectorRepository
 
+pytestmark = pytest.mark.slow
+
 GOOD = [1.0] * 8
 # fmt: off
 CASES: dict[str, tuple[Any, dict[str, Any], Any]] = {

@@ -26,6 +26,8 @@ from support.full_text import WORDS, words_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+pytestmark = pytest.mark.slow
+
 COUNT = 400  # of 384 dimensions: cut into parts
 WRONG = f"SELECT id FROM qortex_vectors WHERE document_words IS DISTINCT FROM {WORDS}"
 

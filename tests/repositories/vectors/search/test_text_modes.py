@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from qortex_db.embedded import EmbeddedServer
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = load_sample()
 TEXTS = [passage["text"] for passage in SAMPLE.passages]
 IDS = [f"p{i:04}" for i in range(len(TEXTS))]
