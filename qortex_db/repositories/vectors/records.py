@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias, overload
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, TypeVar, overload
 from uuid import UUID
 
 import numpy as np
@@ -156,7 +156,40 @@ def _checked_scores(given: object, count: int) -> list[float]:
     return scores.tolist()  # type: ignore[no-any-return]
 
 
-class SearchHits(Sequence[SearchHit]):
+ItemT = TypeVar("ItemT")
+
+
+class _Answer(Sequence[ItemT]):
+    """What a search found, in its order."""
+
+    __slots__ = ("_items", "complete", "requested")
+    _kind: ClassVar[type]
+
+    def __init__(self, items: Iterable[ItemT], *, requested: int, complete: bool) -> None:
+        self._items = tuple(items)
+        self.requested = requested
+        self.complete = complete
+
+    @overload
+    def __getitem__(self, index: int) -> ItemT: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ItemT]: ...
+    def __getitem__(self, index: int | slice) -> ItemT | Sequence[ItemT]:
+        return self._items[index]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return sequence_schema(handler.generate_schema(cls._kind), cls, cls._of)
+
+    @classmethod
+    def _of(cls, items: list[ItemT]) -> Self:
+        return cls(items, requested=max(1, len(items)), complete=True)
+
+
+class SearchHits(_Answer[SearchHit]):
     """The hits of one search, best first.
 
     Attributes:
@@ -164,30 +197,8 @@ class SearchHits(Sequence[SearchHit]):
         complete: False only where fewer than the limit came back though more may match.
     """
 
-    __slots__ = ("_hits", "complete", "requested")
-
-    def __init__(self, hits: Iterable[SearchHit], *, requested: int, complete: bool) -> None:
-        self._hits = tuple(hits)
-        self.requested = requested
-        self.complete = complete
-
-    @overload
-    def __getitem__(self, index: int) -> SearchHit: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[SearchHit]: ...
-    def __getitem__(self, index: int | slice) -> SearchHit | Sequence[SearchHit]:
-        return self._hits[index]
-
-    def __len__(self) -> int:
-        return len(self._hits)
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return sequence_schema(handler.generate_schema(SearchHit), cls, cls._of)
-
-    @classmethod
-    def _of(cls, items: list[SearchHit]) -> SearchHits:
-        return cls(items, requested=max(1, len(items)), complete=True)
+    __slots__ = ()
+    _kind = SearchHit
 
     async def rerank(self, query: str, scorer: Scorer, *, limit: int | None = None) -> SearchHits:
         """The same hits in the order that another model gives them, by its scores.
@@ -210,12 +221,12 @@ class SearchHits(Sequence[SearchHit]):
             given = await given if inspect.isawaitable(given) else given
         scores = _checked_scores(given, len(self))
         order = sorted(range(len(self)), key=lambda i: -scores[i])[:count]
-        hits = [replace(self._hits[i], score=scores[i]) for i in order]
+        hits = [replace(self._items[i], score=scores[i]) for i in order]
         return SearchHits(hits, requested=count, complete=self.complete)
 
     def __repr__(self) -> str:
         return (
-            f"SearchHits({[(hit.id, round(hit.score, 4)) for hit in self._hits]}, "
+            f"SearchHits({[(hit.id, round(hit.score, 4)) for hit in self._items]}, "
             f"requested={self.requested}, complete={self.complete})"
         )
 
@@ -228,7 +239,7 @@ class SearchGroup:
     hits: list[SearchHit]
 
 
-class SearchGroups(Sequence[SearchGroup]):
+class SearchGroups(_Answer[SearchGroup]):
     """The groups of one search, the one with the best hit first.
 
     Attributes:
@@ -236,34 +247,12 @@ class SearchGroups(Sequence[SearchGroup]):
         complete: False only where groups or hits may be missing.
     """
 
-    __slots__ = ("_groups", "complete", "requested")
-
-    def __init__(self, groups: Iterable[SearchGroup], *, requested: int, complete: bool) -> None:
-        self._groups = tuple(groups)
-        self.requested = requested
-        self.complete = complete
-
-    @overload
-    def __getitem__(self, index: int) -> SearchGroup: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[SearchGroup]: ...
-    def __getitem__(self, index: int | slice) -> SearchGroup | Sequence[SearchGroup]:
-        return self._groups[index]
-
-    def __len__(self) -> int:
-        return len(self._groups)
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return sequence_schema(handler.generate_schema(SearchGroup), cls, cls._of)
-
-    @classmethod
-    def _of(cls, items: list[SearchGroup]) -> SearchGroups:
-        return cls(items, requested=max(1, len(items)), complete=True)
+    __slots__ = ()
+    _kind = SearchGroup
 
     def __repr__(self) -> str:
         return (
-            f"SearchGroups({[(group.value, len(group.hits)) for group in self._groups]}, "
+            f"SearchGroups({[(group.value, len(group.hits)) for group in self._items]}, "
             f"requested={self.requested}, complete={self.complete})"
         )
 
