@@ -62,7 +62,7 @@ def equal(table: Table, path: Path, value: Any, at: str, values: list[Any]) -> S
     if kind is NULL:
         return conditions.is_null, path
     if kind is INSTANT:
-        return _compares("=")(table, path, value, at, values)
+        return _equal_to(table, path, value, at, values)
     if kind is not NESTED and is_declared(table, path, _INDEXES[kind]):
         column, operand = _comparable(value, at)
         if column in ("keyword", "number", "boolean"):
@@ -174,7 +174,7 @@ def _log_unserved(table: str, steps: tuple[str, ...]) -> None:
     )
 
 
-_at_least, _at_most = _compares(">="), _compares("<=")
+_equal_to, _at_least, _at_most = _compares("="), _compares(">="), _compares("<=")
 
 
 def between(table: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:

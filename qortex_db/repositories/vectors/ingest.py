@@ -104,9 +104,7 @@ class VectorIngest(VectorWrites):
                 await pace.note(len(batch), time.perf_counter() - start)
                 done += len(batch)
                 if on_progress is not None:
-                    told = on_progress(pace.progress(done, aside.count))
-                    if isawaitable(told):
-                        await told
+                    await _tell(on_progress, pace.progress(done, aside.count))
             if aside.count:
                 table = self._vectors.table.name
                 observability.log.warning(
@@ -143,8 +141,8 @@ class VectorIngest(VectorWrites):
             last, rows, changed = found.rows[0]
             read += rows
             filled += changed
-            if rows and on_progress is not None and isawaitable(outcome := on_progress(read)):
-                await outcome
+            if rows and on_progress is not None:
+                await _tell(on_progress, read)
         return filled
 
     async def _store_whole(self, records: list[RecordInput], done: int, size: int) -> list[str]:
@@ -237,11 +235,16 @@ class _Aside:
         told, self._waiting = sorted(self._waiting, key=lambda one: one.row), []
         if callable(self._rejects):
             for one in told:
-                outcome = self._rejects(one)
-                if isawaitable(outcome):
-                    await outcome
+                await _tell(self._rejects, one)
         elif told and self._rejects is not None:
             await asyncio.to_thread(_write, self._rejects, "a", told)
+
+
+async def _tell(callback: Callable[[Any], object], value: object) -> None:
+    """Call what may be a coroutine function, or not."""
+    outcome = callback(value)
+    if isawaitable(outcome):
+        await outcome
 
 
 def _write(path: Any, mode: str, rejected: Iterable[RejectedRecord]) -> None:
