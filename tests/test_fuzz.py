@@ -55,6 +55,13 @@ if TYPE_CHECKING:
 
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "15"))
+TRIED = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    report_multiple_bugs=False,
+)
 
 
 class Base(DeclarativeBase):
@@ -288,13 +295,7 @@ def test_a_method_raises_documented_errors_only(
                 raise _RollBack
 
     @seed(SEED)
-    @settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        report_multiple_bugs=False,
-    )
+    @TRIED
     @given(cases(method, kinds))
     def check(case: Case) -> None:
         lane, given_ = case
@@ -362,12 +363,7 @@ def test_what_a_program_makes_is_made_or_refused(name: str) -> None:
         return
 
     @seed(SEED)
-    @settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @TRIED
     @given(st.sampled_from(parameters), anything)
     def check(bad: inspect.Parameter, value: Any) -> None:
         given_ = {

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import text
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from qortex_db import Database
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from sqlalchemy import Table
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
     from qortex_db.embedded import EmbeddedServer
 
@@ -36,6 +37,17 @@ async def indexed_at_the_end(engine: AsyncEngine, tables: Iterable[Table]) -> As
             for index in table.indexes:
                 await connection.execute(CreateIndex(index))
         await connection.exec_driver_sql("ANALYZE")
+
+
+async def rename_backwards(session: AsyncSession, table: str) -> None:
+    """Give a table's rows other ids, in the opposite order."""
+    await session.execute(
+        text(
+            f"UPDATE {table} SET id = 'p' || lpad((9999 - n)::text, 4, '0') FROM "
+            f"(SELECT id AS was, row_number() OVER (ORDER BY id) - 1 AS n FROM {table}) o "
+            "WHERE id = was"
+        )
+    )
 
 
 @contextmanager

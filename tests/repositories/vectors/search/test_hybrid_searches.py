@@ -27,7 +27,7 @@ from qortex_db.types import SparseVector
 from support import fusion
 from support.catalogue import execute
 from support.full_text import WORDS
-from support.loading import indexed_at_the_end
+from support.loading import indexed_at_the_end, rename_backwards
 from support.roundtrips import counted
 from support.servers import copied
 
@@ -366,12 +366,7 @@ async def test_ids_order_nothing_but_what_is_equal_in_all_else(db: Database) -> 
     """Passages are renamed, in the opposite order; two of them that say the same are equal."""
     vectors = db.collection(Passage)
     async with db.unit_of_work() as uow:
-        move = text(
-            "UPDATE passages SET id = 'p' || lpad((9999 - n)::text, 4, '0') FROM "
-            "(SELECT id AS was, row_number() OVER (ORDER BY id) - 1 AS n FROM passages) o "
-            "WHERE id = was"
-        )
-        await uow.session.execute(move)
+        await rename_backwards(uow.session, "passages")
         renamed = uow.collection(Passage)
         for number in range(0, 40, 5):
             words = " or ".join(re.findall(r"\w+", QUESTIONS[number]))

@@ -27,6 +27,7 @@ from qortex_db.cli.sample import load_sample
 from support import fusion
 from support.catalogue import execute
 from support.full_text import WORDS
+from support.loading import rename_backwards
 from support.roundtrips import counted
 from support.servers import copied
 
@@ -214,12 +215,7 @@ async def test_a_filter_holds_for_every_word(db: Database, table: str) -> None:
 
 async def test_ids_order_nothing_but_what_is_equal_in_all_else(db: Database) -> None:
     async with db.unit_of_work() as uow:
-        move = text(
-            "UPDATE stored SET id = 'p' || lpad((9999 - n)::text, 4, '0') FROM "
-            "(SELECT id AS was, row_number() OVER (ORDER BY id) - 1 AS n FROM stored) o "
-            "WHERE id = was"
-        )
-        await uow.session.execute(move)
+        await rename_backwards(uow.session, "stored")
         for number, question in enumerate(QUESTIONS):
             for match in MODES:
                 options: Any = {"match": match, "limit": 10, "exact": True}
