@@ -10,7 +10,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 # Hundreds of processes start here: what they import is compiled once.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo check quick test test-qortex test-lowest bench format docs clean
+.PHONY: help demo check quick test test-faults test-qortex test-lowest bench format docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,11 +42,14 @@ check: $(VENV)/.dev ## Format, lint, types, layers: seconds
 	$(BIN)/lint-imports
 
 quick: $(VENV)/.dev ## The tests that take no long time, on a real server: less than a minute
-	$(BIN)/pytest $(PARALLEL) -m "not slow and not qortex" \
+	$(BIN)/pytest $(PARALLEL) -m "not slow and not faults and not qortex" \
 		--timeout 20 --durations 5 --durations-min 1 # what takes longer has to be marked slow
 
 test: check ## Every check and every test, on a real server: minutes
-	$(BIN)/pytest $(PARALLEL) -m "not qortex"
+	$(BIN)/pytest $(PARALLEL) -m "not faults and not qortex"
+
+test-faults: $(VENV)/.dev ## Restarts, kills, cancellations, silent networks and floods: minutes
+	$(BIN)/pytest $(PARALLEL) -m faults
 
 test-qortex: $(VENV)/.dev ## qortex 0.8.1 and its own tests on our stores
 	$(BIN)/pytest -m qortex

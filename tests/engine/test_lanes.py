@@ -190,6 +190,7 @@ def restart(server: EmbeddedServer, mode: str) -> None:
     server._server.ensure_postgres_running()
 
 
+@pytest.mark.faults
 @LANES
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 async def test_reads_do_not_notice_a_restart_and_no_acknowledged_write_is_lost_or_doubled(
@@ -233,6 +234,7 @@ async def test_reads_do_not_notice_a_restart_and_no_acknowledged_write_is_lost_o
         assert db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
+@pytest.mark.faults
 @LANES
 async def test_what_was_not_sent_is_repeated_until_the_deadline(
     own_server: EmbeddedServer, own_dsn: str, lane: str
@@ -267,6 +269,7 @@ async def test_what_was_not_sent_is_repeated_until_the_deadline(
         assert await patient.vectors.count() == PART_ROWS + 1
 
 
+@pytest.mark.faults
 @LANES
 async def test_a_write_whose_connection_died_is_of_unknown_outcome_and_not_repeated(
     dsn: str, lane: str
@@ -334,6 +337,7 @@ async def at_every_turn(task: asyncio.Task[Any]) -> None:
         await asyncio.sleep(0)
 
 
+@pytest.mark.faults
 @LANES
 @pytest.mark.parametrize("cancel", [once, twice, at_every_turn])
 async def test_a_cancelled_call_stops_on_the_server_and_gives_its_connection_back(
@@ -355,6 +359,7 @@ async def test_a_cancelled_call_stops_on_the_server_and_gives_its_connection_bac
         assert len(await db.vectors.search(VECTOR)) == 10
 
 
+@pytest.mark.faults
 @LANES
 async def test_a_large_upsert_stops_at_once_whenever_it_is_cancelled(
     dsn384: str, lane: str
