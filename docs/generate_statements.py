@@ -276,7 +276,11 @@ def constants() -> Iterator[tuple[str, str, Executable | str]]:
         source = inspect.getsource(module)
         for name, value in vars(module).items():
             made = value
-            if hasattr(value, "cache_info") and not inspect.signature(value).parameters:
+            if (
+                callable(value)
+                and hasattr(value, "cache_info")
+                and not inspect.signature(value).parameters
+            ):
                 made = value() if value.__module__ == info.name else None
             elif not re.search(rf"^{name}(:| =)", source, re.MULTILINE):
                 continue

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import SecretStr
-from sqlalchemy import bindparam, func, select, text, union_all
+from sqlalchemy import bindparam, select, text, union_all
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from qortex_db import embedded, observability, types
@@ -17,6 +17,7 @@ from qortex_db.errors import InvalidInputError, SchemaVersionError, translate
 from qortex_db.models import Base, LearningArmState
 from qortex_db.names import qualified
 from qortex_db.settings import Settings
+from qortex_db.sql import func
 from qortex_db.uow import NOT_OPEN, Repositories, UnitOfWork, own_unit_of_work
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class Database(Repositories):
                 path = self._settings.embedded_path
                 self._server = await asyncio.to_thread(embedded.start, path)
                 target = self._server.target()
-            engine = engines.create_engine(target, self._settings)
+            engine = engines.create_engine(target, self._settings, _tables)
             if self._settings.otel_enabled:
                 observability.instrument(engine)
             self._bind(engine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -10,10 +11,15 @@ from sqlalchemy import Engine, event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from qortex_db.engine import search_path
+from qortex_db.engine.executor import catalogs
+from qortex_db.engine.search_path import SearchPath
 from qortex_db.errors import InvalidInputError
 from qortex_db.types import decode, encode_any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
@@ -27,15 +33,27 @@ _PING_AFTER: Final = "qortex_db_ping_after"
 _FIND_VECTOR: Final = """
 SELECT n.nspname FROM pg_catalog.pg_extension e
 JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::regclass
- AND d.refobjid = e.oid AND d.deptype = 'e' AND d.classid = 'pg_catalog.pg_type'::regclass
+ AND d.refobjid = e.oid AND d.deptype = 'e'::"char" AND d.classid = 'pg_catalog.pg_type'::regclass
 JOIN pg_catalog.pg_type t ON t.oid = d.objid AND t.typname = 'vector'
 JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 WHERE e.extname = 'vector'
 """
 
 
-def create_engine(target: Target, settings: Settings) -> AsyncEngine:
-    """The package's engine on a server. Nothing connects yet."""
+@functools.cache
+def _exact(query: str) -> str:
+    """The driver's query with the types and functions that PostgreSQL would have to look for."""
+    for loose, exact in (("!= 0", "<> 0::oid"), ("array_agg(", "pg_catalog.array_agg(")):
+        query = query.replace(loose, exact)
+    return query
+
+
+def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> AsyncEngine:
+    """The package's engine on a server. Nothing connects yet.
+
+    Args:
+        tables: The names of the package's.
+    """
     timeout = settings.statement_timeout_seconds or None
     engine = create_async_engine(
         target.url,
@@ -50,6 +68,7 @@ def create_engine(target: Target, settings: Settings) -> AsyncEngine:
         pool_use_lifo=True,  # the warm connections keep their prepared statements in use
         hide_parameters=True,  # values, vectors and payloads stay out of messages
     )
+    _pin_search_path(engine.sync_engine, tuple(tables), settings.db_schema)
     adopt(engine)
     _watch_idle(engine.sync_engine, settings.idle_ping_seconds)
     return engine
@@ -103,10 +122,21 @@ async def _register(driver: Any) -> bool:
     schema = await driver.fetchval(_FIND_VECTOR)
     if schema is None:  # not migrated yet: asked again at the next checkout
         return False
+    # asyncpg looks types up by a query that leaves much to the search_path.
+    driver._intro_query = _exact(driver._intro_query)  # noqa: SLF001 - it has no public name
     await driver.set_type_codec(
         "vector", schema=schema, encoder=encode_any, decoder=decode, format="binary"
     )
     return True
+
+
+def _pin_search_path(engine: Engine, tables: Iterable[str], schema: str | None) -> None:
+    """Have connections look names up only where nobody else may create."""
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _record: ConnectionPoolEntry) -> None:
+        found = connection.run_async(lambda driver: search_path.pin(driver, tables, schema))
+        catalogs.setdefault(engine, {})[SearchPath] = found
 
 
 def _watch_idle(engine: Engine, idle_ping_seconds: float) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ARRAY, Integer, Text
+from sqlalchemy import ARRAY, Integer
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import Case, ColumnElement, Grouping
 from sqlalchemy.sql.visitors import InternalTraversal
+
+from qortex_db.sql import Text
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler

@@ -1,0 +1,127 @@
+"""The schemas that a connection looks names up in, and who else may create there.
+
+Whoever may create in one of them can plant functions and operators that match better than
+PostgreSQL's own, and that then run as the role of the service.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from qortex_db.names import qualified
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Trusted is who could do as he likes anyway: superusers, this role, the owners of the database, of
+# pgvector and of our tables, unless those are several: a stranger may own one of their names.
+# All of it runs while anything may be planted: hence the exact types.
+_SCHEMAS: Final = """
+WITH schemas AS MATERIALIZED (
+    SELECT n.oid, n.nspname, n.nspowner, p.place,
+        coalesce(n.nspacl, pg_catalog.acldefault('n'::"char", n.nspowner)) AS acl
+    FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY AS p(name, place)
+    JOIN pg_catalog.pg_namespace n ON n.nspname = p.name
+    WHERE n.nspname <> 'pg_catalog'::name
+), ours AS MATERIALIZED (
+    SELECT c.relnamespace AS schema, c.relowner AS owner FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relname::text = ANY ($1::text[]) AND c.relkind IN ('r'::"char", 'p'::"char")
+      AND n.nspname = coalesce($2::text::name, n.nspname) AND n.oid IN (SELECT oid FROM schemas)
+), pgvector AS MATERIALIZED (
+    SELECT extnamespace AS schema, extowner AS owner FROM pg_catalog.pg_extension
+    WHERE extname = 'vector'::name
+), trusted AS MATERIALIZED (
+    SELECT oid FROM pg_catalog.pg_roles
+    WHERE rolsuper OR rolname = current_user OR rolname = 'pg_database_owner'::name
+    UNION ALL
+    SELECT datdba FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
+    UNION ALL
+    SELECT owner FROM pgvector
+    UNION ALL
+    SELECT pg_catalog.min(owner) FROM ours
+    HAVING pg_catalog.min(owner) = pg_catalog.max(owner)
+)
+SELECT pg_catalog.pg_backend_pid(), s.nspname,
+    s.oid IN (SELECT schema FROM ours UNION ALL SELECT schema FROM pgvector),
+    ARRAY(
+        SELECT coalesce(r.rolname::text, 'PUBLIC'::text)
+        FROM (
+            SELECT grantee AS role FROM pg_catalog.aclexplode(s.acl)
+            WHERE privilege_type = 'CREATE'::text
+            UNION SELECT s.nspowner
+        ) may
+        LEFT JOIN pg_catalog.pg_roles r ON r.oid = may.role
+        WHERE may.role NOT IN (SELECT oid FROM trusted)
+    )
+FROM schemas s ORDER BY s.place
+"""
+_PIN: Final = "SELECT pg_catalog.set_config('search_path'::text, $1::text, false)"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSchema:
+    """A schema on the search_path in which roles may create that could do nothing here otherwise.
+
+    Attributes:
+        name: The schema's.
+        roles: Who may; "PUBLIC" is everybody.
+        is_needed: Whether our tables or pgvector are in it.
+    """
+
+    name: str
+    roles: tuple[str, ...]
+    is_needed: bool
+
+    def __str__(self) -> str:
+        role = "PUBLIC" if "PUBLIC" in self.roles else ", ".join(map(qualified, self.roles))
+        return (
+            f"Others may create functions in the schema {self.name}, which is on the search_path: "
+            f"REVOKE CREATE ON SCHEMA {qualified(self.name)} FROM {role}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPath:
+    """The schemas on a connection's path.
+
+    Attributes:
+        safe: Those in which nobody else may create.
+        open: The others.
+        is_pooled: Whether the connection is a pooler's, so that a setting would be another's too.
+    """
+
+    safe: tuple[str, ...]
+    open: tuple[OpenSchema, ...]
+    is_pooled: bool
+
+
+async def read(driver: Any, tables: Iterable[str], schema: str | None) -> SearchPath:
+    """What is on a connection's path.
+
+    Args:
+        driver: The connection, of asyncpg.
+        tables: The names of ours.
+        schema: Where they are; None for wherever the path finds them.
+    """
+    safe, others, is_pooled = [], [], False
+    for pid, name, is_needed, roles in await driver.fetch(_SCHEMAS, list(tables), schema):
+        is_pooled = pid != driver.get_server_pid()
+        if roles:
+            others.append(OpenSchema(name, tuple(sorted(roles)), is_needed))
+        else:
+            safe.append(name)
+    return SearchPath(tuple(safe), tuple(others), is_pooled)
+
+
+async def pin(driver: Any, tables: Iterable[str], schema: str | None) -> SearchPath:
+    """Leave the schemas out in which others may create, and return what the path was.
+
+    Those that are needed come last: what is planted there comes after all of the same types.
+    """
+    found = await read(driver, tables, schema)
+    if found.open and not found.is_pooled:
+        path = [*found.safe, *(one.name for one in found.open if one.is_needed)]
+        await driver.execute(_PIN, ", ".join(map(qualified, path)))
+    return found
