@@ -35,9 +35,11 @@ _INVALID_INDEXES = text("""
 SELECT c.relname FROM pg_catalog.pg_index i
 JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
 JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
-JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
-WHERE NOT i.indisvalid AND t.relname = ANY(:tables)
-  AND n.nspname = coalesce(:schema, current_schema())
+WHERE NOT i.indisvalid
+  AND t.oid IN (
+    SELECT pg_catalog.to_regclass(pg_catalog.concat(
+        pg_catalog.quote_ident(:schema) || '.'::text, pg_catalog.quote_ident(name)))
+    FROM pg_catalog.unnest(CAST(:tables AS text[])) AS ours (name))
 ORDER BY c.relname
 """)
 _tables: dict[str, Any] = dict(Base.metadata.tables)
@@ -61,7 +63,11 @@ def _sizes(schema: str | None) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A running database at a glance; the first keys are those of qortex's own status."""
+    """A running database at a glance; the first keys are those of qortex's own status.
+
+    Attributes:
+        open_schemas: On the search_path, schemas in which others may create functions.
+    """
 
     status: str
     vector_index: str
@@ -73,6 +79,7 @@ class Status:
     dimensions: int | None
     tables: dict[str, dict[str, int]]
     invalid_indexes: list[str]
+    open_schemas: list[str]
     pool: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
@@ -193,6 +200,12 @@ class Database(Repositories):
                 await self.close()
                 raise
             observability.log.info("database_opened", server=target.display)
+            looked_up = engines.path_of(engine.sync_engine)
+            for schema in looked_up.open:
+                left_out = not (schema.is_needed or looked_up.is_pooled)
+                observability.log.warning(
+                    "search_path_open_to_others", advice=str(schema), left_out=left_out
+                )
             return self
 
     async def close(self) -> None:
@@ -241,6 +254,7 @@ class Database(Repositories):
         learners = select(func.count(LearningArmState.learner_name.distinct()))
         params = {"tables": list(_tables), "schema": self._schema}
         version = (await run(select(func.current_setting("server_version")), {})).rows[0][0]
+        path = await engines.read_path(self.engine, _tables, self._schema)
         pool: Any = self.engine.pool
         return Status(
             status="ok",
@@ -261,6 +275,7 @@ class Database(Repositories):
             dimensions=dimensions,
             tables=tables,
             invalid_indexes=[row[0] for row in (await run(_INVALID_INDEXES, params)).rows],
+            open_schemas=[schema.name for schema in path.open],
             pool={
                 "checked_out": pool.checkedout() if hasattr(pool, "checkedout") else 0,
                 "idle": pool.checkedin() if hasattr(pool, "checkedin") else 0,

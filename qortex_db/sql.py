@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import ColumnElement, func
-    from sqlalchemy.types import TypeEngine
 
 _SYNTAX: Final = {"all", "any", "array", "coalesce", "extract", "greatest", "least", "nullif"}
 """They look like functions, and are none."""
@@ -28,7 +27,7 @@ class Text(sqlalchemy.Text):
 
     render_bind_cast = True
 
-    def adapt(self, cls: type[TypeEngine[Any]], **kw: Any) -> Any:  # noqa: ARG002
+    def adapt(self, cls: Any, **kw: Any) -> Any:  # noqa: ARG002
         return super().adapt(type(self), **kw)  # it is what the driver's dialect would make of it
 
 
@@ -38,13 +37,15 @@ def double(value: float) -> ColumnElement[float]:
 
 
 def as_text(value: ColumnElement[Any]) -> ColumnElement[Any]:
-    """A varchar or an enum as text, which has operators of its own; whatever else as it is.
+    """A varchar as text, which has operators of its own; whatever else as it is.
 
     An index on a varchar serves it as well.
     """
     kind = value.type
-    is_text = isinstance(kind, sqlalchemy.Text) or not isinstance(kind, sqlalchemy.String)
-    return value if is_text else sqlalchemy.cast(value, Text)
+    is_varchar = isinstance(kind, sqlalchemy.String) and not isinstance(
+        kind, (sqlalchemy.Text, sqlalchemy.Enum)
+    )
+    return sqlalchemy.cast(value, Text) if is_varchar else value
 
 
 class _PgCatalog:

@@ -6,7 +6,7 @@ that session's transaction. Repositories see an `Executor` and don't know which.
 
 from qortex_db.engine.autocommit import RETRY_SECONDS, AutocommitExecutor
 from qortex_db.engine.cleanup import finished, task_of
-from qortex_db.engine.connections import adopt, create_engine
+from qortex_db.engine.connections import adopt, create_engine, path_of, pin_search_path, read_path
 from qortex_db.engine.executor import Executor, Fetched, translate_map
 from qortex_db.engine.session import SessionExecutor, savepoint
 
@@ -19,6 +19,9 @@ __all__ = [
     "adopt",
     "create_engine",
     "finished",
+    "path_of",
+    "pin_search_path",
+    "read_path",
     "savepoint",
     "task_of",
     "translate_map",

@@ -6,13 +6,13 @@ import functools
 import math
 import time
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine, event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from qortex_db.engine import search_path
-from qortex_db.engine.executor import catalogs
 from qortex_db.engine.search_path import SearchPath
 from qortex_db.errors import InvalidInputError
 from qortex_db.types import decode, encode_any
@@ -68,7 +68,7 @@ def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> 
         pool_use_lifo=True,  # the warm connections keep their prepared statements in use
         hide_parameters=True,  # values, vectors and payloads stay out of messages
     )
-    _pin_search_path(engine.sync_engine, tuple(tables), settings.db_schema)
+    pin_search_path(engine, tuple(tables), settings.db_schema)
     adopt(engine)
     _watch_idle(engine.sync_engine, settings.idle_ping_seconds)
     return engine
@@ -130,13 +130,34 @@ async def _register(driver: Any) -> bool:
     return True
 
 
-def _pin_search_path(engine: Engine, tables: Iterable[str], schema: str | None) -> None:
-    """Have connections look names up only where nobody else may create."""
+_paths: WeakKeyDictionary[Any, SearchPath] = WeakKeyDictionary()
 
-    @event.listens_for(engine, "connect")
+
+def pin_search_path(engine: AsyncEngine, tables: Iterable[str], schema: str | None) -> None:
+    """Have connections look names up only where nobody else may create, as far as that goes.
+
+    Args:
+        tables: The names of the package's.
+        schema: Where they are; None for wherever the path finds them.
+    """
+    own = engine.sync_engine
+
+    @event.listens_for(own, "connect")
     def _on_connect(connection: Any, _record: ConnectionPoolEntry) -> None:
         found = connection.run_async(lambda driver: search_path.pin(driver, tables, schema))
-        catalogs.setdefault(engine, {})[SearchPath] = found
+        _paths[own] = found
+
+
+async def read_path(engine: AsyncEngine, tables: Iterable[str], schema: str | None) -> SearchPath:
+    """What a connection of any engine has on its path now."""
+    async with engine.connect() as connection:
+        held = await connection.get_raw_connection()
+        return await search_path.read(held.driver_connection, tables, schema)
+
+
+def path_of(engine: Engine) -> SearchPath:
+    """What the last connection of an engine of ours had on its path; nothing of a host's."""
+    return _paths.get(engine, SearchPath((), (), (), is_pooled=False))
 
 
 def _watch_idle(engine: Engine, idle_ping_seconds: float) -> None:

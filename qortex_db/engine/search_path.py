@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 # Trusted is who could do as he likes anyway: superusers, this role, the owners of the database, of
-# pgvector and of our tables, unless those are several: a stranger may own one of their names.
+# pgvector and of our tables' schema; and of our tables, unless those are several, since a stranger
+# may own one of their names.
 # All of it runs while anything may be planted: hence the exact types.
 _SCHEMAS: Final = """
 WITH schemas AS MATERIALIZED (
@@ -44,13 +45,17 @@ WITH schemas AS MATERIALIZED (
     HAVING pg_catalog.min(owner) = pg_catalog.max(owner)
 )
 SELECT pg_catalog.pg_backend_pid(), s.nspname,
-    s.oid IN (SELECT schema FROM ours UNION ALL SELECT schema FROM pgvector),
+    s.oid IN (SELECT schema FROM ours UNION ALL SELECT schema FROM pgvector)
+        -- where a first upgrade puts them
+        OR $2 IS NULL AND NOT EXISTS (SELECT FROM ours)
+            AND s.place = (SELECT pg_catalog.min(place) FROM schemas),
     ARRAY(
         SELECT coalesce(r.rolname::text, 'PUBLIC'::text)
         FROM (
             SELECT grantee AS role FROM pg_catalog.aclexplode(s.acl)
             WHERE privilege_type = 'CREATE'::text
             UNION SELECT s.nspowner
+            WHERE s.oid NOT IN (SELECT schema FROM ours UNION ALL SELECT schema FROM pgvector)
         ) may
         LEFT JOIN pg_catalog.pg_roles r ON r.oid = may.role
         WHERE may.role NOT IN (SELECT oid FROM trusted)
@@ -67,7 +72,7 @@ class OpenSchema:
     Attributes:
         name: The schema's.
         roles: Who may; "PUBLIC" is everybody.
-        is_needed: Whether our tables or pgvector are in it.
+        is_needed: Whether our tables or pgvector are in it, or would be.
     """
 
     name: str
@@ -78,7 +83,7 @@ class OpenSchema:
         role = "PUBLIC" if "PUBLIC" in self.roles else ", ".join(map(qualified, self.roles))
         return (
             f"Others may create functions in the schema {self.name}, which is on the search_path: "
-            f"REVOKE CREATE ON SCHEMA {qualified(self.name)} FROM {role}"
+            f"take it off, or REVOKE CREATE ON SCHEMA {qualified(self.name)} FROM {role}"
         )
 
 
@@ -87,11 +92,13 @@ class SearchPath:
     """The schemas on a connection's path.
 
     Attributes:
+        names: All of them, in their order.
         safe: Those in which nobody else may create.
         open: The others.
         is_pooled: Whether the connection is a pooler's, so that a setting would be another's too.
     """
 
+    names: tuple[str, ...]
     safe: tuple[str, ...]
     open: tuple[OpenSchema, ...]
     is_pooled: bool
@@ -105,14 +112,15 @@ async def read(driver: Any, tables: Iterable[str], schema: str | None) -> Search
         tables: The names of ours.
         schema: Where they are; None for wherever the path finds them.
     """
-    safe, others, is_pooled = [], [], False
+    names, safe, others, is_pooled = [], [], [], False
     for pid, name, is_needed, roles in await driver.fetch(_SCHEMAS, list(tables), schema):
+        names.append(name)
         is_pooled = pid != driver.get_server_pid()
         if roles:
             others.append(OpenSchema(name, tuple(sorted(roles)), is_needed))
         else:
             safe.append(name)
-    return SearchPath(tuple(safe), tuple(others), is_pooled)
+    return SearchPath(tuple(names), tuple(safe), tuple(others), is_pooled)
 
 
 async def pin(driver: Any, tables: Iterable[str], schema: str | None) -> SearchPath:

@@ -65,6 +65,17 @@ def _compile_readable(element: Readable, _: SQLCompiler, **__: object) -> str:
     return f"'{element.value}'"
 
 
+class Configuration(Constant):
+    """A text search configuration by its name."""
+
+    inherit_cache = True
+
+
+@compiles(Configuration)
+def _compile_configuration(element: Configuration, _: SQLCompiler, **__: object) -> str:
+    return f"{_quoted(str(element.value))}::regconfig"
+
+
 class ShownCase(Case[Any]):
     """A CASE written as the server shows it, line breaks included.
 

@@ -10,11 +10,10 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import cast
-from sqlalchemy.dialects.postgresql import REGCONFIG, TSQUERY, TSVECTOR
+from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR
 
 from qortex_db.errors import InvalidInputError
-from qortex_db.filters.expressions import Constant, Readable
+from qortex_db.filters.expressions import Configuration, Constant, Readable
 from qortex_db.names import is_identifier
 from qortex_db.sql import Text, func
 
@@ -57,7 +56,7 @@ def web_tsquery(configuration: str, query: ColumnElement[str]) -> ColumnElement[
 
 def _configuration(name: str) -> ColumnElement[Any]:
     """A configuration by its name."""
-    return cast(Constant(_quoted(name)), REGCONFIG)
+    return Configuration(_quoted(name))
 
 
 def _quoted(name: str) -> str:

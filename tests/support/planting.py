@@ -24,6 +24,7 @@ SELECT DISTINCT proname, n FROM pg_proc, generate_series(
     CASE WHEN provariadic <> 0 THEN 3 ELSE pronargs END) n
 WHERE proname = ANY($1) AND n BETWEEN 1 AND 4
 """
+_OF: Final = "LEFTARG = {}, RIGHTARG = {}, FUNCTION = {}"
 _BODY: Final = "RETURNS bool LANGUAGE plpgsql AS 'BEGIN RAISE ''planted''; END'"
 # What is there already, such as pgvector's own in its schema, can't be planted.
 _EACH: Final = """
@@ -74,8 +75,7 @@ async def plant(
             name = f'{schema}."planted {a} {operator} {b}"'  # an error says which it was
             made += [
                 f"CREATE FUNCTION {name}({a}, {b}) {_BODY}",
-                f"CREATE OPERATOR {schema}.{operator} "
-                f"(LEFTARG = {a}, RIGHTARG = {b}, FUNCTION = {name})",
+                f"CREATE OPERATOR {schema}.{operator} ({_OF.format(a, b, name)})",
             ]
     await connection.execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
     await connection.execute(_EACH)

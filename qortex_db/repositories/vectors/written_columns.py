@@ -104,10 +104,10 @@ class WrittenColumn:
         return self.value(cast(bindparam(parameter, type_=self.element), self.element))
 
     def comparable(self, value: ColumnElement[Any]) -> ColumnElement[Any]:
-        """What tells whether a value changes; plain json has no equality."""
+        """What tells whether a value changes; json has no equality, and an enum any enum's."""
         kind = stored_type(self.column.type)
         plain = isinstance(kind, JSON) and not isinstance(kind, JSONB)
-        return cast(value, Text) if plain else as_text(value)
+        return cast(value, Text) if plain or isinstance(kind, Enum) else as_text(value)
 
 
 @functools.lru_cache(MAX_STATEMENTS)
