@@ -5,6 +5,7 @@ from qortex_db.database import Database
 from qortex_db.errors import (
     ConflictError,
     DimensionMismatchError,
+    InFailedTransactionError,
     InvalidContextError,
     InvalidInputError,
     LockTimeoutError,
@@ -112,6 +113,7 @@ __all__ = [
     "FactorSummary",
     "HalfEmbedding",
     "IVFFlat",
+    "InFailedTransactionError",
     "IngestProgress",
     "InteroceptionEdge",
     "InteroceptionFactor",
