@@ -81,6 +81,10 @@ class PoolTimeoutError(UnavailableError):
     """Every connection of the pool stayed in use for `pool_timeout_seconds`."""
 
 
+class OverloadedError(UnavailableError):
+    """Too many calls wait for the pool's connections; nothing was sent. Try again later."""
+
+
 class QueryTimeoutError(QortexDbError):
     """The statement ran longer than allowed. A write may or may not have happened."""
 
