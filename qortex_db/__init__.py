@@ -2,8 +2,10 @@
 
 from qortex_db.__about__ import __version__
 from qortex_db.database import Database
+from qortex_db.engine import FairPool
 from qortex_db.errors import (
     ConflictError,
+    DatabaseClosedError,
     DimensionMismatchError,
     InFailedTransactionError,
     InvalidContextError,
@@ -18,6 +20,7 @@ from qortex_db.errors import (
     SchemaVersionError,
     SerializationConflictError,
     UnavailableError,
+    WrongLoopError,
 )
 from qortex_db.filters import payload_index
 from qortex_db.learning import (
@@ -104,6 +107,7 @@ __all__ = [
     "ConflictError",
     "CustomReward",
     "Database",
+    "DatabaseClosedError",
     "DimensionMismatchError",
     "EdgeStats",
     "EdgeSummary",
@@ -112,6 +116,7 @@ __all__ = [
     "FacetCount",
     "FactorChanges",
     "FactorSummary",
+    "FairPool",
     "HalfEmbedding",
     "IVFFlat",
     "InFailedTransactionError",
@@ -160,6 +165,7 @@ __all__ = [
     "VectorMixin",
     "VectorRecord",
     "VectorSpec",
+    "WrongLoopError",
     "__version__",
     "context_hash",
     "fold_sparse",

@@ -10,6 +10,10 @@ from sqlalchemy import exc as sa_exc
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+NOT_OPEN: Final = (
+    "The Database is not open: use `async with Database.connect(…) as db`, or `await db.open()` "
+    "first."
+)
 ErrorT = TypeVar("ErrorT", bound="QortexDbError")
 
 
@@ -93,6 +97,17 @@ class LockTimeoutError(QortexDbError):
     """Another transaction held a lock for longer than allowed; nothing was changed."""
 
 
+class DatabaseClosedError(QortexDbError, RuntimeError):
+    """The Database is not open, or was closed meanwhile."""
+
+    def __init__(self, message: str | None = None, *, sqlstate: str | None = None) -> None:
+        super().__init__(message or NOT_OPEN, sqlstate=sqlstate)
+
+
+class WrongLoopError(QortexDbError, RuntimeError):
+    """The Database is used in another process or event loop than the one that it was opened in."""
+
+
 class SchemaVersionError(QortexDbError):
     """The database's schema is not the one that this version needs."""
 
@@ -105,6 +120,10 @@ class OutcomeUnknownError(QortexDbError):
     """The connection broke during a COMMIT, or a write by itself: it is whole or absent; look."""
 
 
+POOL_TIMEOUT: Final = (
+    "No connection of the pool became free in time. Raise pool_max_size or "
+    "pool_timeout_seconds, or look for a unit of work that is held open."
+)
 UPGRADE_HINT = "run `qortex-db upgrade` (or `alembic upgrade head`) on this database"
 
 IN_FAILED_TRANSACTION: Final = "25P02"
@@ -163,10 +182,7 @@ def is_connection_lost(error: BaseException) -> bool:
 def translate(error: BaseException) -> QortexDbError | None:
     """The error of our tree for one of SQLAlchemy, asyncpg or the system; None if it is none."""
     if isinstance(error, sa_exc.TimeoutError):
-        return PoolTimeoutError(
-            "No connection of the pool became free in time. Raise pool_max_size or "
-            "pool_timeout_seconds, or look for a unit of work that is held open."
-        )
+        return PoolTimeoutError(POOL_TIMEOUT)
     if isinstance(error, sa_exc.PendingRollbackError):
         return _in_failed_transaction()
     state = sqlstate_of(error)
