@@ -129,7 +129,12 @@ class Database(Repositories):
 
     @classmethod
     def from_engine(
-        cls, engine: AsyncEngine, *, schema: str | None = None, learning_history: bool = False
+        cls,
+        engine: AsyncEngine,
+        *,
+        schema: str | None = None,
+        learning_history: bool = False,
+        network_timeout_seconds: float | None = None,
     ) -> Database:
         """A database over a host's engine, which stays the host's to dispose of.
 
@@ -137,8 +142,15 @@ class Database(Repositories):
             engine: An asyncpg engine; its connections take vectors in binary from now on.
             schema: Where the package's tables are, if not where the connections look.
             learning_history: Write an event of each change of an arm, in its own statement.
+            network_timeout_seconds: End the engine's connections whose other end is silent for
+                longer, 1 to 3600. None leaves them as they are.
         """
         engines.adopt(engine)
+        if network_timeout_seconds is not None:
+            seconds = check_number(
+                network_timeout_seconds, name="network_timeout_seconds", low=1, high=3_600
+            )
+            engines.notice_silence(engine, seconds)
         return cls(None, engine, schema, learning_history=learning_history)
 
     def _bind(self, engine: AsyncEngine) -> None:

@@ -6,7 +6,7 @@ that session's transaction. Repositories see an `Executor` and don't know which.
 
 from qortex_db.engine.autocommit import RETRY_SECONDS, AutocommitExecutor
 from qortex_db.engine.cleanup import finished, task_of
-from qortex_db.engine.connections import adopt, create_engine
+from qortex_db.engine.connections import adopt, create_engine, notice_silence
 from qortex_db.engine.executor import Executor, Fetched, translate_map
 from qortex_db.engine.operations import Operations, dispose
 from qortex_db.engine.pool import FairPool
@@ -27,6 +27,7 @@ __all__ = [
     "create_engine",
     "dispose",
     "finished",
+    "notice_silence",
     "savepoint",
     "task_of",
     "translate_map",

@@ -149,10 +149,12 @@ async def dispose(engine: AsyncEngine) -> None:
     pool = engine.pool
     if isinstance(pool, FairPool):
         pool.refuse(DatabaseClosedError())
-        drivers = pool.idle_drivers()
-        closing = [task_of(driver.close()) for driver in drivers]
+        idle: list[Any] = [entry.driver_connection for entry in pool.idle()]
+        closing = [task_of(driver.close()) for driver in idle if driver]
         if closing:
             await asyncio.wait(closing, timeout=CLEANUP_SECONDS)
-        for driver in (*drivers, *pool.used_drivers()):
-            driver.terminate()
+        used: list[Any] = [entry.driver_connection for entry in pool.used()]
+        for driver in (*idle, *used):
+            if driver:
+                driver.terminate()
     await engine.dispose()

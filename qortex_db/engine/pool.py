@@ -168,13 +168,13 @@ class FairPool(AsyncAdaptedQueuePool):
         """How many wait for a connection."""
         return len(self._queue.waiting)
 
-    def idle_drivers(self) -> list[Any]:
-        """The driver's connections that nobody uses."""
-        return [record.driver_connection for record in self._queue.idle if record.dbapi_connection]
+    def idle(self) -> list[ConnectionPoolEntry]:
+        """The connections that nobody uses."""
+        return list(self._queue.idle)
 
-    def used_drivers(self) -> list[Any]:
-        """The driver's connections that somebody uses."""
-        return [record.driver_connection for record in self._holders if record.dbapi_connection]
+    def used(self) -> list[ConnectionPoolEntry]:
+        """The connections that somebody uses."""
+        return list(self._holders)
 
     def refuse(self, error: Exception) -> None:
         """End the wait of everybody who waits."""
