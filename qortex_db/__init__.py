@@ -2,20 +2,25 @@
 
 from qortex_db.__about__ import __version__
 from qortex_db.database import Database
+from qortex_db.engine import FairPool
 from qortex_db.errors import (
     ConflictError,
+    DatabaseClosedError,
     DimensionMismatchError,
+    InFailedTransactionError,
     InvalidContextError,
     InvalidInputError,
     LockTimeoutError,
     NotFoundError,
     OutcomeUnknownError,
+    OverloadedError,
     PoolTimeoutError,
     QortexDbError,
     QueryTimeoutError,
     SchemaVersionError,
     SerializationConflictError,
     UnavailableError,
+    WrongLoopError,
 )
 from qortex_db.filters import payload_index
 from qortex_db.learning import (
@@ -102,6 +107,7 @@ __all__ = [
     "ConflictError",
     "CustomReward",
     "Database",
+    "DatabaseClosedError",
     "DimensionMismatchError",
     "EdgeStats",
     "EdgeSummary",
@@ -110,8 +116,10 @@ __all__ = [
     "FacetCount",
     "FactorChanges",
     "FactorSummary",
+    "FairPool",
     "HalfEmbedding",
     "IVFFlat",
+    "InFailedTransactionError",
     "IngestProgress",
     "InteroceptionEdge",
     "InteroceptionFactor",
@@ -126,6 +134,7 @@ __all__ = [
     "LockTimeoutError",
     "NotFoundError",
     "OutcomeUnknownError",
+    "OverloadedError",
     "PgVectorIndex",
     "Policy",
     "PoolTimeoutError",
@@ -156,6 +165,7 @@ __all__ = [
     "VectorMixin",
     "VectorRecord",
     "VectorSpec",
+    "WrongLoopError",
     "__version__",
     "context_hash",
     "fold_sparse",

@@ -10,6 +10,10 @@ from sqlalchemy import exc as sa_exc
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+NOT_OPEN: Final = (
+    "The Database is not open: use `async with Database.connect(…) as db`, or `await db.open()` "
+    "first."
+)
 ErrorT = TypeVar("ErrorT", bound="QortexDbError")
 
 
@@ -81,6 +85,10 @@ class PoolTimeoutError(UnavailableError):
     """Every connection of the pool stayed in use for `pool_timeout_seconds`."""
 
 
+class OverloadedError(UnavailableError):
+    """Too many calls wait for the pool's connections; nothing was sent. Try again later."""
+
+
 class QueryTimeoutError(QortexDbError):
     """The statement ran longer than allowed. A write may or may not have happened."""
 
@@ -89,16 +97,37 @@ class LockTimeoutError(QortexDbError):
     """Another transaction held a lock for longer than allowed; nothing was changed."""
 
 
+class DatabaseClosedError(QortexDbError, RuntimeError):
+    """The Database is not open, or was closed meanwhile."""
+
+    def __init__(self, message: str | None = None, *, sqlstate: str | None = None) -> None:
+        super().__init__(message or NOT_OPEN, sqlstate=sqlstate)
+
+
+class WrongLoopError(QortexDbError, RuntimeError):
+    """The Database is used in another process or event loop than the one that it was opened in."""
+
+
 class SchemaVersionError(QortexDbError):
     """The database's schema is not the one that this version needs."""
+
+
+class InFailedTransactionError(QortexDbError):
+    """An error before has aborted the transaction, which takes nothing more but its rollback."""
 
 
 class OutcomeUnknownError(QortexDbError):
     """The connection broke during a COMMIT, or a write by itself: it is whole or absent; look."""
 
 
+POOL_TIMEOUT: Final = (
+    "No connection of the pool became free in time. Raise pool_max_size or "
+    "pool_timeout_seconds, or look for a unit of work that is held open."
+)
 UPGRADE_HINT = "run `qortex-db upgrade` (or `alembic upgrade head`) on this database"
 
+IN_FAILED_TRANSACTION: Final = "25P02"
+"""The SQLSTATE of a statement in a transaction that an error before has aborted."""
 NOT_NULL_VIOLATION: Final = "23502"
 """The SQLSTATE of a NULL in a column that takes none."""
 
@@ -153,10 +182,9 @@ def is_connection_lost(error: BaseException) -> bool:
 def translate(error: BaseException) -> QortexDbError | None:
     """The error of our tree for one of SQLAlchemy, asyncpg or the system; None if it is none."""
     if isinstance(error, sa_exc.TimeoutError):
-        return PoolTimeoutError(
-            "No connection of the pool became free in time. Raise pool_max_size or "
-            "pool_timeout_seconds, or look for a unit of work that is held open."
-        )
+        return PoolTimeoutError(POOL_TIMEOUT)
+    if isinstance(error, sa_exc.PendingRollbackError):
+        return _in_failed_transaction()
     state = sqlstate_of(error)
     if state is not None:
         return _by_sqlstate(state, error)
@@ -175,6 +203,14 @@ def translate(error: BaseException) -> QortexDbError | None:
             f"The database driver failed ({type(error.orig).__name__}) before a server answered."
         )
     return None
+
+
+def _in_failed_transaction() -> QortexDbError:
+    return InFailedTransactionError(
+        "An error before has aborted this transaction: roll it back and begin anew, and put what "
+        "may fail into a savepoint (session.begin_nested()).",
+        sqlstate=IN_FAILED_TRANSACTION,
+    )
 
 
 def _by_sqlstate(state: str, error: BaseException) -> QortexDbError:
@@ -202,6 +238,8 @@ def _by_sqlstate(state: str, error: BaseException) -> QortexDbError:
             "pg_stat_activity.",
             sqlstate=state,
         )
+    if state == IN_FAILED_TRANSACTION:
+        return _in_failed_transaction()
     if state.startswith("23"):
         return ConflictError(f"A constraint refused the row ({message}).", sqlstate=state)
     if state.startswith("28") or state == "3D000":

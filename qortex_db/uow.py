@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import async_scoped_session
 
-from qortex_db.engine import SessionExecutor, savepoint
-from qortex_db.errors import OutcomeUnknownError, is_connection_lost, translate
+from qortex_db.engine import SessionExecutor, close, commit, savepoint
+from qortex_db.errors import DatabaseClosedError
 from qortex_db.models import QortexVector
 from qortex_db.models.collection import collection_table
 from qortex_db.repositories import (
@@ -26,13 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
     from sqlalchemy.orm import DeclarativeBase
 
-    from qortex_db.engine import Executor
-
-
-NOT_OPEN: Final = (
-    "The Database is not open: use `async with Database.connect(…) as db`, or `await db.open()` "
-    "first."
-)
+    from qortex_db.engine import Executor, Operations
 
 
 class Repositories:
@@ -47,10 +41,10 @@ class Repositories:
         """The lane that statements take.
 
         Raises:
-            RuntimeError: There is none: the database is not open.
+            DatabaseClosedError: There is none: the database is not open.
         """
         if self._executor is None:
-            raise RuntimeError(NOT_OPEN)
+            raise DatabaseClosedError
         return self._executor
 
     def _forget_repositories(self) -> None:
@@ -140,6 +134,7 @@ async def unit_of_work(
 @asynccontextmanager
 async def own_unit_of_work(
     sessions: async_sessionmaker[AsyncSession],
+    operations: Operations,
     *,
     schema: str | None = None,
     learning_history: bool = False,
@@ -147,30 +142,26 @@ async def own_unit_of_work(
     """A unit of work with a session of its own: the block's end commits, an exception rolls back.
 
     Raises:
+        QortexDbError: The transaction was aborted by an error that the block caught, and nothing of
+            it is stored. That error is the cause, if a call of ours met it.
         OutcomeUnknownError: The connection broke during COMMIT.
+        DatabaseClosedError: The Database was closed meanwhile, and what was done is rolled back.
     """
-    async with sessions() as session:  # closing what was not committed rolls it back
-        yield UnitOfWork(session, schema=schema, learning_history=learning_history)
-        try:
-            await session.flush()
-        except Exception as error:
-            translated = translate(error)
-            if translated is None:
-                raise
-            raise translated from None
-        await _commit(session)
-
-
-async def _commit(session: AsyncSession) -> None:
+    task = operations.begin()
+    session = sessions()
+    at_once = False
     try:
-        await session.commit()
-    except Exception as error:
-        if is_connection_lost(error) or isinstance(error, TimeoutError):
-            raise OutcomeUnknownError(
-                "The connection broke during COMMIT: the unit of work is either whole or absent. "
-                "Look for one of its rows before running it again."
-            ) from None
-        translated = translate(error)
-        if translated is None:
+        yield UnitOfWork(session, schema=schema, learning_history=learning_history)
+        await commit(session)
+    except BaseException as error:
+        at_once = not isinstance(error, Exception)
+        if not at_once or not operations.was_closed(task):
             raise
-        raise translated from None
+    else:
+        return
+    finally:
+        try:
+            await close(session, operations.cleanup, at_once=at_once)
+        finally:
+            operations.end(task)
+    raise DatabaseClosedError("The Database was closed during the unit of work: it is undone.")

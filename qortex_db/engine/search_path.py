@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import event
 
 from qortex_db.names import qualified
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from sqlalchemy import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.pool import ConnectionPoolEntry
 
 # Trusted is who could do as he likes anyway: superusers, this role, the owners of the database, of
 # pgvector and of our tables' schema; and of our tables, unless those are several, since a stranger
@@ -133,3 +140,33 @@ async def pin(driver: Any, tables: Iterable[str], schema: str | None) -> SearchP
         path = [*found.safe, *(one.name for one in found.open if one.is_needed)]
         await driver.execute(_PIN, ", ".join(map(qualified, path)))
     return found
+
+
+_paths: WeakKeyDictionary[Any, SearchPath] = WeakKeyDictionary()
+
+
+def pin_search_path(engine: AsyncEngine, tables: Iterable[str], schema: str | None) -> None:
+    """Have connections look names up only where nobody else may create, as far as that goes.
+
+    Args:
+        tables: The names of the package's.
+        schema: Where they are; None for wherever the path finds them.
+    """
+    own = engine.sync_engine
+
+    @event.listens_for(own, "connect")
+    def _on_connect(connection: Any, _record: ConnectionPoolEntry) -> None:
+        found = connection.run_async(lambda driver: pin(driver, tables, schema))
+        _paths[own] = found
+
+
+async def read_path(engine: AsyncEngine, tables: Iterable[str], schema: str | None) -> SearchPath:
+    """What a connection of any engine has on its path now."""
+    async with engine.connect() as connection:
+        held = await connection.get_raw_connection()
+        return await read(held.driver_connection, tables, schema)
+
+
+def path_of(engine: Engine) -> SearchPath:
+    """What the last connection of an engine of ours had on its path; nothing of a host's."""
+    return _paths.get(engine, SearchPath((), (), (), is_pooled=False))
