@@ -38,7 +38,7 @@ class Lanes(Repositories):
         """The same under other options."""
 
     def with_settings(self, settings: Mapping[str, SettingValue]) -> DatabaseView:
-        """A view whose calls and units of work run under settings, as row-level security reads them.
+        """A view whose calls and units of work run under settings that row-level security reads.
 
         Each call is a transaction that begins with them (`SET LOCAL`, by `set_config`): three round
         trips instead of one. Nothing of it is left on the connection. A view costs microseconds,
