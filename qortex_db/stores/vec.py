@@ -132,7 +132,7 @@ class PgVectorIndex:
         types.check_dimensions(query, self._dimensions, name="query_embedding")
         types.check_values(query, name="query_embedding", allow_zero=True)
         vectors = await self._vectors()
-        if not query.any():  # no direction, so nothing is similar: as in qortex's own index
+        if not types.has_direction(query):  # nothing is similar: as in qortex's own index
             return []
         hits = await vectors.search(query, limit=top_k)
         return [(hit.id, hit.score) for hit in hits if hit.score >= floor]

@@ -179,22 +179,29 @@ def _check_text(value: object, name: str) -> str:
 
 def _vector(column: Column[Any], spec: VectorSpec) -> WrittenColumn:
     kind = spec.type
+    allow_zero = spec.metric != "cosine"
     if isinstance(kind, SparseEmbedding):
+
+        def check_sparse(value: object, name: str) -> str | None:
+            return None if value is None else kind.to_text(value, name=name, allow_zero=allow_zero)
+
         return WrittenColumn(
             column,
             "vectors",
-            lambda value, name: None if value is None else kind.to_text(value, name=name),
+            check_sparse,
             Text(),
             lambda sent: cast(sent, SparseEmbedding()),
         )
-    is_half = spec.storage == "half"
-    allow_zero = spec.metric != "cosine"
 
     def check(value: object, name: str) -> bytes | None:
         if value is None:
             return None
         return types.checked(
-            value, dimensions=spec.dimensions, allow_zero=allow_zero, is_half=is_half, name=name
+            value,
+            dimensions=spec.dimensions,
+            allow_zero=allow_zero,
+            is_half=spec.is_half,
+            name=name,
         )
 
     return WrittenColumn(
@@ -202,7 +209,7 @@ def _vector(column: Column[Any], spec: VectorSpec) -> WrittenColumn:
         "vectors",
         check,
         Embedding(),
-        (lambda sent: cast(sent, HalfEmbedding())) if is_half else None,
+        (lambda sent: cast(sent, HalfEmbedding())) if spec.storage == "half" else None,
     )
 
 
