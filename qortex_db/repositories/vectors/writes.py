@@ -47,7 +47,7 @@ class VectorWrites(TableBound):
         return await self._upsert(records)
 
     async def upsert_with_zeros(self, records: Iterable[RecordInput]) -> int:
-        """As :meth:`upsert`, with vectors that have no cosine too: kept and counted, and never hits."""
+        """As :meth:`upsert`, with vectors of no cosine too: kept and counted, and never hits."""
         return await self._upsert(records, allow_zero=True)
 
     async def _upsert(self, records: Iterable[RecordInput], *, allow_zero: bool = False) -> int:

@@ -74,7 +74,7 @@ async def test_what_the_server_has_a_cosine_of_is_taken_and_nothing_else(
             (hit,) = await vectors.search(sent, using=name)
             assert hit.score == pytest.approx(1, abs=1e-3)
         else:
-            with pytest.raises(InvalidInputError, match="for a cosine|zero vector"):
+            with pytest.raises(InvalidInputError, match=r"for a cosine|zero vector"):
                 await vectors.upsert([record])
 
 
@@ -113,16 +113,16 @@ async def test_every_write_and_every_query_refuses_it_in_both_lanes(
     async with db.unit_of_work() as uow:
         for vectors in (db.collection(Lengthy), uow.collection(Lengthy)):
             for call in CALLS.values():
-                with pytest.raises(InvalidInputError, match="too (long|short) for a cosine"):
+                with pytest.raises(InvalidInputError, match=r"too (long|short) for a cosine"):
                     await call(vectors, bad)
             for name, value in FURTHER.items():
                 for write in (vectors.upsert, vectors.ingest):
                     record = {"id": "good", "embedding": unit(DIMENSIONS), "vectors": {name: value}}
-                    with pytest.raises(InvalidInputError, match="cosine|zero vector"):
+                    with pytest.raises(InvalidInputError, match=r"cosine|zero vector"):
                         await write([record])
-                with pytest.raises(InvalidInputError, match="cosine|zero vector"):
+                with pytest.raises(InvalidInputError, match=r"cosine|zero vector"):
                     await vectors.update("good", vectors={name: value})
-                with pytest.raises(InvalidInputError, match="cosine|zero vector"):
+                with pytest.raises(InvalidInputError, match=r"cosine|zero vector"):
                     await vectors.search(value, using=name)
             with pytest.raises(InvalidInputError, match="too long"):
                 await vectors.hybrid_search(None, sparse=FURTHER["sparse"])
