@@ -81,6 +81,10 @@ class PoolTimeoutError(UnavailableError):
     """Every connection of the pool stayed in use for `pool_timeout_seconds`."""
 
 
+class OverloadedError(UnavailableError):
+    """Too many calls wait for the pool's connections; nothing was sent. Try again later."""
+
+
 class QueryTimeoutError(QortexDbError):
     """The statement ran longer than allowed. A write may or may not have happened."""
 
@@ -93,12 +97,18 @@ class SchemaVersionError(QortexDbError):
     """The database's schema is not the one that this version needs."""
 
 
+class InFailedTransactionError(QortexDbError):
+    """An error before has aborted the transaction, which takes nothing more but its rollback."""
+
+
 class OutcomeUnknownError(QortexDbError):
     """The connection broke during a COMMIT, or a write by itself: it is whole or absent; look."""
 
 
 UPGRADE_HINT = "run `qortex-db upgrade` (or `alembic upgrade head`) on this database"
 
+IN_FAILED_TRANSACTION: Final = "25P02"
+"""The SQLSTATE of a statement in a transaction that an error before has aborted."""
 NOT_NULL_VIOLATION: Final = "23502"
 """The SQLSTATE of a NULL in a column that takes none."""
 
@@ -157,6 +167,8 @@ def translate(error: BaseException) -> QortexDbError | None:
             "No connection of the pool became free in time. Raise pool_max_size or "
             "pool_timeout_seconds, or look for a unit of work that is held open."
         )
+    if isinstance(error, sa_exc.PendingRollbackError):
+        return _in_failed_transaction()
     state = sqlstate_of(error)
     if state is not None:
         return _by_sqlstate(state, error)
@@ -175,6 +187,14 @@ def translate(error: BaseException) -> QortexDbError | None:
             f"The database driver failed ({type(error.orig).__name__}) before a server answered."
         )
     return None
+
+
+def _in_failed_transaction() -> QortexDbError:
+    return InFailedTransactionError(
+        "An error before has aborted this transaction: roll it back and begin anew, and put what "
+        "may fail into a savepoint (session.begin_nested()).",
+        sqlstate=IN_FAILED_TRANSACTION,
+    )
 
 
 def _by_sqlstate(state: str, error: BaseException) -> QortexDbError:
@@ -202,6 +222,8 @@ def _by_sqlstate(state: str, error: BaseException) -> QortexDbError:
             "pg_stat_activity.",
             sqlstate=state,
         )
+    if state == IN_FAILED_TRANSACTION:
+        return _in_failed_transaction()
     if state.startswith("23"):
         return ConflictError(f"A constraint refused the row ({message}).", sqlstate=state)
     if state.startswith("28") or state == "3D000":
