@@ -34,7 +34,7 @@ from qortex_db.markers import CLEAR
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, Storage, VectorSpec
 from qortex_db.repositories import validation
-from qortex_db.repositories.statement_cache import MAX_STATEMENTS
+from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.repositories.vectors.column_values import is_decorated, sent_attribute, stored_type
 from qortex_db.repositories.vectors.records import ReadAttributes
 from qortex_db.types import Embedding, EncodedEmbeddings, HalfEmbedding, SparseEmbedding
@@ -122,7 +122,7 @@ class WrittenColumn:
         return cast(value, Text) if plain else value
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def written_columns(table: Table) -> Mapping[str, WrittenColumn]:
     """The columns of a table that records write, by name."""
     collection = collection_of(table)
@@ -289,7 +289,7 @@ class Touched:
         return {key: make() for name, (key, make) in self._make.items() if name not in without}
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def touched_columns(table: Table) -> Touched:
     """Those of a table, the same object at every call."""
     return Touched(written_columns(table))
