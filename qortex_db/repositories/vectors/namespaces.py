@@ -10,7 +10,7 @@ from sqlalchemy import bindparam
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.expressions import Constant
 from qortex_db.models.collection import collection_of
-from qortex_db.repositories.statement_cache import MAX_STATEMENTS
+from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.repositories.vectors.column_values import check_attribute
 
 if TYPE_CHECKING:
@@ -41,17 +41,17 @@ class Scope:
             self.clauses = (self.column == value,)
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def _whole(table: Table) -> Scope:
     return Scope(table, None)
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def _one_of_many(table: Table, column: str) -> Scope:
     return Scope(table, bindparam(NAMESPACE, type_=table.c[column].type))
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def _large(table: Table, namespace: str | int) -> Scope:
     return Scope(table, Constant(namespace))
 

@@ -34,7 +34,7 @@ from qortex_db.markers import CLEAR
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, Storage, VectorSpec
 from qortex_db.repositories import validation
-from qortex_db.repositories.statement_cache import MAX_STATEMENTS
+from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.repositories.vectors.column_values import is_decorated, sent_attribute, stored_type
 from qortex_db.repositories.vectors.records import ReadAttributes
 from qortex_db.types import Embedding, EncodedEmbeddings, HalfEmbedding, SparseEmbedding
@@ -122,7 +122,7 @@ class WrittenColumn:
         return cast(value, Text) if plain else value
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def written_columns(table: Table) -> Mapping[str, WrittenColumn]:
     """The columns of a table that records write, by name."""
     collection = collection_of(table)
@@ -179,22 +179,29 @@ def _check_text(value: object, name: str) -> str:
 
 def _vector(column: Column[Any], spec: VectorSpec) -> WrittenColumn:
     kind = spec.type
+    allow_zero = spec.metric != "cosine"
     if isinstance(kind, SparseEmbedding):
+
+        def check_sparse(value: object, name: str) -> str | None:
+            return None if value is None else kind.to_text(value, name=name, allow_zero=allow_zero)
+
         return WrittenColumn(
             column,
             "vectors",
-            lambda value, name: None if value is None else kind.to_text(value, name=name),
+            check_sparse,
             Text(),
             lambda sent: cast(sent, SparseEmbedding()),
         )
-    is_half = spec.storage == "half"
-    allow_zero = spec.metric != "cosine"
 
     def check(value: object, name: str) -> bytes | None:
         if value is None:
             return None
         return types.checked(
-            value, dimensions=spec.dimensions, allow_zero=allow_zero, is_half=is_half, name=name
+            value,
+            dimensions=spec.dimensions,
+            allow_zero=allow_zero,
+            is_half=spec.is_half,
+            name=name,
         )
 
     return WrittenColumn(
@@ -202,7 +209,7 @@ def _vector(column: Column[Any], spec: VectorSpec) -> WrittenColumn:
         "vectors",
         check,
         Embedding(),
-        (lambda sent: cast(sent, HalfEmbedding())) if is_half else None,
+        (lambda sent: cast(sent, HalfEmbedding())) if spec.storage == "half" else None,
     )
 
 
@@ -282,7 +289,7 @@ class Touched:
         return {key: make() for name, (key, make) in self._make.items() if name not in without}
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def touched_columns(table: Table) -> Touched:
     """Those of a table, the same object at every call."""
     return Touched(written_columns(table))
