@@ -104,6 +104,7 @@ class Database(Repositories):
         self._sessions: async_sessionmaker[AsyncSession] | None = None
         self._server: embedded.EmbeddedServer | None = None
         self._opening = asyncio.Lock()
+        self._cleanup = engines.Cleanup()
         if engine is not None:
             self._bind(engine)
 
@@ -224,7 +225,10 @@ class Database(Repositories):
         if self._sessions is None:
             raise RuntimeError(NOT_OPEN)
         return own_unit_of_work(
-            self._sessions, schema=self._schema, learning_history=self._learning_history
+            self._sessions,
+            self._cleanup,
+            schema=self._schema,
+            learning_history=self._learning_history,
         )
 
     async def status(self) -> Status:

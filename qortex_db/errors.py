@@ -89,6 +89,10 @@ class PoolTimeoutError(UnavailableError):
     """Every connection of the pool stayed in use for `pool_timeout_seconds`."""
 
 
+class OverloadedError(UnavailableError):
+    """Too many calls wait for the pool's connections; nothing was sent. Try again later."""
+
+
 class QueryTimeoutError(QortexDbError):
     """The statement ran longer than allowed. A write may or may not have happened."""
 
@@ -126,6 +130,8 @@ def counter_is_full(name: str) -> CounterOverflowError:
 
 UPGRADE_HINT = "run `qortex-db upgrade` (or `alembic upgrade head`) on this database"
 
+IN_FAILED_TRANSACTION: Final = "25P02"
+"""The SQLSTATE of a statement in a transaction that an error before has aborted."""
 NOT_NULL_VIOLATION: Final = "23502"
 """The SQLSTATE of a NULL in a column that takes none."""
 
@@ -182,11 +188,11 @@ def translate(error: BaseException) -> QortexDbError | None:
             "No connection of the pool became free in time. Raise pool_max_size or "
             "pool_timeout_seconds, or look for a unit of work that is held open."
         )
+    if isinstance(error, sa_exc.PendingRollbackError):
+        return _by_sqlstate(IN_FAILED_TRANSACTION, type(error).__name__)
     state = sqlstate_of(error)
     if state is not None:
         return _by_sqlstate(state, _server_message(error, state))
-    if isinstance(error, sa_exc.PendingRollbackError):
-        return _by_sqlstate("25P02", "PendingRollbackError")
     if any(isinstance(cause, TimeoutError) for cause in _causes(error)):
         return QueryTimeoutError(
             "The server did not answer in time (statement_timeout_seconds or "
@@ -227,11 +233,11 @@ _KINDS: Final[Mapping[str, tuple[type[QortexDbError], str]]] = {
             "(target_session_attrs=read-write), or begin a transaction that is not read-only."
         ),
     ),
-    "25P02": (
+    IN_FAILED_TRANSACTION: (
         InFailedTransactionError,
         (
-            "An error before has aborted this transaction ({}): roll it back and begin anew, and put "
-            "what may fail into a savepoint (session.begin_nested())."
+            "An error before has aborted this transaction ({}): roll it back and begin anew, and "
+            "put what may fail into a savepoint (session.begin_nested())."
         ),
     ),
     "28": _REFUSED_CONNECTION,
@@ -247,16 +253,16 @@ _KINDS: Final[Mapping[str, tuple[type[QortexDbError], str]]] = {
     "42704": (
         SchemaVersionError,
         (
-            f"What the statement names is not there ({{}}): {UPGRADE_HINT}, or name what is there, as "
-            "a text search configuration."
+            f"What the statement names is not there ({{}}): {UPGRADE_HINT}, or name what is there, "
+            "as a text search configuration."
         ),
     ),
     "42P01": _NO_SCHEMA,
     "53": (
         InsufficientResourcesError,
         (
-            "The server is out of a resource ({}): give it disk, memory or a higher limit, then try "
-            "again."
+            "The server is out of a resource ({}): give it disk, memory or a higher limit, then "
+            "try again."
         ),
     ),
     "53300": _UNAVAILABLE,

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.ext.asyncio import async_scoped_session
 
-from qortex_db.engine import SessionExecutor, savepoint
-from qortex_db.errors import OutcomeUnknownError, is_connection_lost, translate
+from qortex_db.engine import SessionExecutor, close, commit, savepoint
 from qortex_db.models import QortexVector
 from qortex_db.models.collection import collection_table
 from qortex_db.repositories import (
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
     from sqlalchemy.orm import DeclarativeBase
 
-    from qortex_db.engine import Executor
+    from qortex_db.engine import Cleanup, Executor
 
 
 NOT_OPEN: Final = (
@@ -140,6 +139,7 @@ async def unit_of_work(
 @asynccontextmanager
 async def own_unit_of_work(
     sessions: async_sessionmaker[AsyncSession],
+    cleanup: Cleanup,
     *,
     schema: str | None = None,
     learning_history: bool = False,
@@ -147,30 +147,17 @@ async def own_unit_of_work(
     """A unit of work with a session of its own: the block's end commits, an exception rolls back.
 
     Raises:
+        QortexDbError: The transaction was aborted by an error that the block caught, and nothing of
+            it is stored. That error is the cause, if a call of ours met it.
         OutcomeUnknownError: The connection broke during COMMIT.
     """
-    async with sessions() as session:  # closing what was not committed rolls it back
-        yield UnitOfWork(session, schema=schema, learning_history=learning_history)
-        try:
-            await session.flush()
-        except Exception as error:
-            translated = translate(error)
-            if translated is None:
-                raise
-            raise translated from None
-        await _commit(session)
-
-
-async def _commit(session: AsyncSession) -> None:
+    session = sessions()
+    at_once = False
     try:
-        await session.commit()
-    except Exception as error:
-        if is_connection_lost(error) or isinstance(error, TimeoutError):
-            raise OutcomeUnknownError(
-                "The connection broke during COMMIT: the unit of work is either whole or absent. "
-                "Look for one of its rows before running it again."
-            ) from None
-        translated = translate(error)
-        if translated is None:
-            raise
-        raise translated from None
+        yield UnitOfWork(session, schema=schema, learning_history=learning_history)
+        await commit(session)
+    except BaseException as error:
+        at_once = not isinstance(error, Exception)
+        raise
+    finally:
+        await close(session, cleanup, at_once=at_once)

@@ -4,10 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+
+CLEANUP_SECONDS: Final = 3.0
+"""How long a clean-up may take: as long as asyncpg asks the server to stop."""
+_AT_ONCE_SECONDS: Final = 0.05
+"""How long a caller who was cancelled waits for it: a server that is there needs a millisecond."""
+
+
+class Cleanup:
+    """The clean-ups that an engine owns: they go on after their callers were cancelled."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Future[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+        """Begin a clean-up."""
+        task = task_of(work)
+        self.own(task)
+        return task
+
+    def own(self, task: asyncio.Future[Any]) -> None:
+        """Take over a task that ends by itself."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def wait_for(self, work: Coroutine[Any, Any, Any], *, at_once: bool) -> None:
+        """Begin a clean-up, and wait for it; but no longer than whoever cancelled its caller."""
+        await finished(self.start(work), _AT_ONCE_SECONDS if at_once else CLEANUP_SECONDS)
+
+    async def finish(self) -> None:
+        """Wait for all of them."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLEANUP_SECONDS)
 
 
 def task_of(work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:

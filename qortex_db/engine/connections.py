@@ -10,6 +10,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from qortex_db.engine.pool import FairPool
 from qortex_db.errors import InvalidInputError
 from qortex_db.types import decode, encode_any
 
@@ -44,6 +45,8 @@ def create_engine(target: Target, settings: Settings) -> AsyncEngine:
             "command_timeout": timeout,
             **target.connect_args,
         },
+        poolclass=FairPool,
+        max_waiting=settings.max_waiting,
         pool_size=settings.pool_max_size,
         max_overflow=0,
         pool_timeout=settings.pool_timeout_seconds,

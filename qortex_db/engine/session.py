@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
-
-from sqlalchemy import inspect, select, tuple_
-from sqlalchemy.exc import SQLAlchemyError
+from typing import TYPE_CHECKING, Any
 
 from qortex_db.engine.connections import check_driver, ensure_codec
 from qortex_db.engine.executor import catalogs, fetched, translate_map, translated, written_tables
+from qortex_db.engine.loaded import WRITTEN, refresh_loaded
+from qortex_db.engine.transactions import remember_error, savepoint
 from qortex_db.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Container, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Executable
-    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
     from sqlalchemy.orm import SessionTransaction
 
     from qortex_db.engine.executor import Fetched
-
-_WRITTEN: Final = "qortex_db_written"
-"""The key of a session's info where the tables are that statements of ours wrote."""
-
-
-_MAX_PARAMETERS: Final = 10_000  # of a query; beyond 32,767 the protocol has no number for them
 
 
 class SessionExecutor:
@@ -51,10 +43,10 @@ class SessionExecutor:
             )
             given = fetched(result)
             if written := written_tables(statement):
-                session.info.setdefault(_WRITTEN, set()).update(written)
-                await _refresh_loaded(session, written, self._options)
+                session.info.setdefault(WRITTEN, set()).update(written)
+                await refresh_loaded(session, written, self._options)
         except Exception as error:  # noqa: BLE001 - translated, and raised again
-            failure = translated(error)
+            failure = remember_error(session, translated(error))
         else:
             return given
         # Out here it has no context: the driver's error quotes values.
@@ -88,54 +80,16 @@ class SessionExecutor:
     def schema_of(self, declared: str | None) -> str | None:
         return self._schemas.get(declared, declared)
 
+    async def _connection(self) -> AsyncConnection:
+        try:
+            return await self._session.connection()
+        except Exception as error:  # noqa: BLE001 - translated, and raised again
+            failure = translated(error)
+        raise failure
+
     async def catalog(self) -> dict[object, Any]:
-        connection = await self._session.connection()
+        connection = await self._connection()
         translating: Any = connection.sync_connection  # a host's engine may say so, or this one
         schemas = translating.get_execution_options().get("schema_translate_map") or {}
         self._schemas = schemas if self._schema is None else {None: self._schema}
         return catalogs.setdefault(connection.engine.sync_engine, {})
-
-
-@asynccontextmanager
-async def savepoint(session: AsyncSession, schema: str | None) -> AsyncIterator[None]:
-    """A block whose failure undoes what it wrote, and nothing besides.
-
-    What it takes back, loaded objects may still show: those of the tables that statements of ours
-    wrote get what is stored.
-    """
-    try:
-        async with session.begin_nested():
-            yield
-    except Exception:
-        with suppress(SQLAlchemyError):  # a transaction that is gone hides no other failure
-            await _refresh_loaded(session, session.info.get(_WRITTEN, ()), translate_map(schema))
-        raise
-
-
-async def _refresh_loaded(
-    session: AsyncSession, tables: Container[object], options: Mapping[str, Any]
-) -> None:
-    """Give the session's loaded objects of some tables what the database now holds.
-
-    A Core statement changes rows behind their backs, and expiring them would fail at the next
-    attribute. It costs a query a model, and only where such objects are loaded.
-    """
-    loaded: dict[type[object], list[object]] = {}
-    for instance in session.sync_session.identity_map.values():
-        # A model that inherits has its parent's table too.
-        if any(table in tables for table in inspect(instance).mapper.tables):
-            loaded.setdefault(type(instance), []).append(instance)
-    for model, instances in loaded.items():
-        mapper = inspect(model)
-        size = _MAX_PARAMETERS // len(mapper.primary_key)
-        for start in range(0, len(instances), size):
-            part = instances[start : start + size]
-            keys = [inspect(instance).identity for instance in part]
-            statement = select(model).where(tuple_(*mapper.primary_key).in_(keys))
-            query = session.scalars(
-                statement, execution_options={"populate_existing": True, **options}
-            )
-            found = set(await query)
-            for instance in part:
-                if instance not in found:
-                    session.expunge(instance)

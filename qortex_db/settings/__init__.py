@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     pool_timeout_seconds: Seconds = Field(
         default=30.0, validation_alias="QORTEX_DB_POOL_TIMEOUT_SECONDS"
     )
+    max_waiting: int | None = Field(  # None: as many as will have a connection in time
+        default=None, ge=0, validation_alias="QORTEX_DB_MAX_WAITING"
+    )
     connect_timeout_seconds: Seconds = Field(
         default=10.0, validation_alias="QORTEX_DB_CONNECT_TIMEOUT_SECONDS"
     )

@@ -1,0 +1,188 @@
+"""How transactions of sessions end: what was lost says so, and hides no error of a block's own."""
+
+from __future__ import annotations
+
+import functools
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+from sqlalchemy.exc import SQLAlchemyError
+
+from qortex_db.engine.executor import translate_map, translated
+from qortex_db.engine.loaded import WRITTEN, refresh_loaded
+from qortex_db.errors import (
+    IN_FAILED_TRANSACTION,
+    OutcomeUnknownError,
+    QortexDbError,
+    is_connection_lost,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from qortex_db.engine.cleanup import Cleanup
+
+_LAST_ERROR: Final = "qortex_db_last_error"
+"""The key of a session's info where the last error is that a server answered to a call of ours."""
+_LOST: Final = (SQLAlchemyError, OSError, TimeoutError)
+"""What ending a transaction raises whose connection is gone."""
+
+
+async def commit(session: AsyncSession) -> None:
+    """Commit what a session holds, and its pending objects.
+
+    PostgreSQL answers COMMIT by ROLLBACK, without an error, where an error before has aborted the
+    transaction. The driver drops that answer.
+
+    Raises:
+        QortexDbError: The transaction was aborted, by an error that the block caught: its cause, if
+            a call of ours met it.
+        OutcomeUnknownError: The connection broke during COMMIT.
+    """
+    try:
+        if session.in_transaction():
+            await session.flush()
+            _tell_of_rollbacks(session)
+    except Exception as error:  # noqa: BLE001 - translated, and raised again
+        failure = translated(error)
+    else:
+        try:
+            await session.commit()
+        except Exception as error:  # noqa: BLE001 - translated, and raised again
+            failure = _commit_failure(error)
+        else:
+            return
+    raise _caused(session, failure)
+
+
+def _commit_failure(error: Exception) -> Exception:
+    if is_connection_lost(error) or isinstance(error, TimeoutError):
+        return OutcomeUnknownError(
+            "The connection broke during COMMIT: the unit of work is either whole or absent. "
+            "Look for one of its rows before running it again."
+        )
+    return translated(error)
+
+
+def remember_error(session: AsyncSession, failure: Exception) -> Exception:
+    """Keep what may have aborted a session's transaction, for its end to tell."""
+    if isinstance(failure, QortexDbError) and failure.sqlstate not in (
+        None,
+        IN_FAILED_TRANSACTION,
+    ):
+        session.info[_LAST_ERROR] = failure
+    return failure
+
+
+def _caused(session: AsyncSession, failure: Exception) -> Exception:
+    """Say of an aborted transaction what aborted it."""
+    last = session.info.pop(_LAST_ERROR, None)
+    if isinstance(failure, QortexDbError) and failure.sqlstate == IN_FAILED_TRANSACTION:
+        failure.__cause__ = last
+    return failure
+
+
+def _connections(session: AsyncSession) -> list[Connection]:
+    """Those that a session's transaction has; asking the session itself would open one."""
+    transaction: Any = session.sync_session.get_transaction()
+    # Its public name came with SQLAlchemy 2.1.7.
+    held = () if transaction is None else transaction._connections.values()  # noqa: SLF001
+    return list({id(each[0]): each[0] for each in held}.values())
+
+
+def _tell_of_rollbacks(session: AsyncSession) -> None:
+    for connection in _connections(session):
+        driver = connection.connection.driver_connection
+        if isinstance(driver, asyncpg.Connection):
+            kind: Any = type(driver)
+            driver.__class__ = _telling(kind)
+
+
+@functools.cache
+def _telling(kind: type[asyncpg.Connection]) -> type[asyncpg.Connection]:
+    """A driver's class whose next COMMIT fails if the server rolled back.
+
+    A host's connections were made before we see them, and are its own again afterwards.
+    """
+
+    async def execute(self: Any, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's own
+        self.__class__ = kind
+        tag: str = await self.execute(query, *args, timeout=timeout)
+        if query.startswith("COMMIT") and tag == "ROLLBACK":
+            raise asyncpg.InFailedSQLTransactionError("the transaction was aborted")
+        return tag
+
+    return type(kind.__name__, (kind,), {"__slots__": (), "execute": execute})
+
+
+@asynccontextmanager
+async def savepoint(session: AsyncSession, schema: str | None) -> AsyncIterator[None]:
+    """A block whose failure undoes what it wrote, and nothing besides.
+
+    What it takes back, loaded objects may still show: those of the tables that statements of ours
+    wrote get what is stored.
+
+    Raises:
+        QortexDbError: The block caught an error that had aborted the transaction: its cause, if a
+            call of ours met it.
+    """
+    nested = session.begin_nested()
+    try:
+        await nested.__aenter__()
+    except Exception as error:  # noqa: BLE001 - translated, and raised again
+        failure = translated(error)
+    else:
+        try:
+            yield
+        except BaseException as error:
+            # The block's own error is the one to tell, whatever becomes of the transaction.
+            with suppress(*_LOST):
+                await nested.__aexit__(type(error), error, error.__traceback__)
+                await _refresh(session, schema)
+            raise
+        marks = _savepoints(session)
+        try:
+            await nested.__aexit__(None, None, None)
+        except Exception as error:  # noqa: BLE001 - translated, and raised again
+            failure = _caused(session, translated(error))
+        else:
+            return
+        with suppress(*_LOST):
+            await session.run_sync(lambda _: _roll_back_to(marks))
+            await _refresh(session, schema)
+    raise failure
+
+
+def _savepoints(session: AsyncSession) -> list[tuple[Connection, str]]:
+    """The last savepoint of each of a session's connections."""
+    nested: list[tuple[Any, Any]] = [
+        (connection, connection.get_nested_transaction()) for connection in _connections(session)
+    ]
+    return [(connection, each._savepoint) for connection, each in nested if each]  # noqa: SLF001
+
+
+def _roll_back_to(marks: list[tuple[Connection, str]]) -> None:
+    """What SQLAlchemy leaves out when releasing a savepoint fails: the transaction goes on."""
+    for connection, name in marks:
+        connection.dialect.do_rollback_to_savepoint(connection, name)
+
+
+async def _refresh(session: AsyncSession, schema: str | None) -> None:
+    await refresh_loaded(session, session.info.get(WRITTEN, ()), translate_map(schema))
+
+
+async def close(session: AsyncSession, cleanup: Cleanup, *, at_once: bool) -> None:
+    """Give a session's connection back; what was not committed is rolled back.
+
+    It raises nothing of that: a block has its own error, and what was committed is there.
+
+    Args:
+        session: Whose block has ended.
+        cleanup: What goes on with it when the time is up.
+        at_once: The block was cancelled: whoever did it waits for no server.
+    """
+    await cleanup.wait_for(session.close(), at_once=at_once)
