@@ -150,13 +150,13 @@ def check_state(state: ArmStateLike, arm_id: str) -> dict[str, Any]:
             f"state is a {type(state).__name__} without the attributes of an ArmState."
         ) from None
     of = f"of arm {arm_id!r:.60}"
-    time = validation.check_time(time, name=f"last_updated {of}")
+    updated = validation.check_time(time, name=f"last_updated {of}")
     return {
         "new_alpha": check_evidence(alpha, name=f"alpha {of}"),
         "new_beta": check_evidence(beta, name=f"beta {of}"),
         "new_pulls": checks.check_count(pulls, name=f"pulls {of}"),
         "new_total_reward": validation.check_measure(reward, name=f"total_reward {of}"),
-        "new_last_updated": time or datetime.now(UTC),
+        "new_last_updated": updated or datetime.now(UTC),
     }
 
 

@@ -165,7 +165,7 @@ def _are_listed() -> ColumnElement[bool]:
 
 def _have_room() -> ColumnElement[bool]:
     given = _rows({name: _ARRAYS[name] for name in ("src_id", "tgt_id", "hit_count")}, "given")
-    full = (
+    full: Select[Any] = (
         select(literal_column("1"))
         .select_from(given.join(_edges, and_(*(key == given.c[key.name] for key in _KEY))))
         .where(_edges.c.hit_count > _MOST - given.c.hit_count)
