@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from sqlalchemy import exc as sa_exc
 
+from qortex_db.messages import causes, escaped, said_by_server
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
 ErrorT = TypeVar("ErrorT", bound="QortexDbError")
 
@@ -21,12 +22,12 @@ class QortexDbError(Exception):
     """
 
     def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(escaped(message))
         self.sqlstate = sqlstate
 
     def retold(self, message: str) -> Self:
         """A new error like this one, with another message: for whoever knows where it happened."""
-        return _remade(type(self), message, vars(self))
+        return _remade(type(self), escaped(message), vars(self))
 
     def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
         # To be sent to another process. Python's own way calls the class with the message alone.
@@ -135,36 +136,18 @@ IN_FAILED_TRANSACTION: Final = "25P02"
 NOT_NULL_VIOLATION: Final = "23502"
 """The SQLSTATE of a NULL in a column that takes none."""
 
-_QUOTED: Final = re.compile(r"""["«„“].*["»“”]""", re.DOTALL)
 _UNAVAILABLE_STATES = {"57P01", "57P02", "57P03", "53300"}
 # asyncpg's own error for a connection that died between two protocol states.
 _LOST_MARKS = ("cannot switch to state", "connection is closed", "connection was closed")
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = getattr(seen, "orig", None) or seen.__cause__
-
-
 def sqlstate_of(error: BaseException) -> str | None:
     """The SQLSTATE that an error or its cause carries, None if there is none."""
-    for cause in _causes(error):
+    for cause in causes(error):
         state = getattr(cause, "sqlstate", None)
         if isinstance(state, str):
             return state
     return None
-
-
-def _server_message(error: BaseException, state: str) -> str:
-    """The server's primary message: without DETAIL, which quotes values."""
-    for cause in _causes(error):
-        message = getattr(cause, "message", None)
-        if isinstance(message, str):
-            # What it says of bad data quotes them here too, in whatever language.
-            return _QUOTED.sub("…", message) if state.startswith("22") else message
-    return type(list(_causes(error))[-1]).__name__
 
 
 def is_connection_lost(error: BaseException) -> bool:
@@ -176,7 +159,7 @@ def is_connection_lost(error: BaseException) -> bool:
         return state.startswith("08") or state in _UNAVAILABLE_STATES
     return any(
         isinstance(cause, OSError) or any(mark in str(cause) for mark in _LOST_MARKS)
-        for cause in _causes(error)
+        for cause in causes(error)
         if not isinstance(cause, TimeoutError)
     )
 
@@ -192,8 +175,8 @@ def translate(error: BaseException) -> QortexDbError | None:
         return _by_sqlstate(IN_FAILED_TRANSACTION, type(error).__name__)
     state = sqlstate_of(error)
     if state is not None:
-        return _by_sqlstate(state, _server_message(error, state))
-    if any(isinstance(cause, TimeoutError) for cause in _causes(error)):
+        return _by_sqlstate(state, said_by_server(error, state))
+    if any(isinstance(cause, TimeoutError) for cause in causes(error)):
         return QueryTimeoutError(
             "The server did not answer in time (statement_timeout_seconds or "
             "connect_timeout_seconds). A write may or may not have happened."

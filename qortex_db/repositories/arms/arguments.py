@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from qortex_db import checks, learning
+from qortex_db import checks, learning, messages
 from qortex_db.errors import InvalidContextError, InvalidInputError
 from qortex_db.jsonable import to_canonical_json, to_json
 from qortex_db.learning import Arm
@@ -149,7 +149,7 @@ def check_state(state: ArmStateLike, arm_id: str) -> dict[str, Any]:
         raise InvalidInputError(
             f"state is a {type(state).__name__} without the attributes of an ArmState."
         ) from None
-    of = f"of arm {arm_id!r:.60}"
+    of = f"of arm {messages.shown(arm_id)}"
     updated = validation.check_time(time, name=f"last_updated {of}")
     return {
         "new_alpha": check_evidence(alpha, name=f"alpha {of}"),

@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any, Final, overload
 
-from qortex_db import checks, learning, observability
+from qortex_db import checks, learning, messages, observability
 from qortex_db.errors import counter_is_full
 from qortex_db.learning import Arm, ArmState, Policy, Selection
 from qortex_db.repositories import validation
@@ -335,7 +335,9 @@ class ArmRepository(ArmReads):
             stored = await self._states(read_statements.get(), learner, context, ids=list(added))
             for key, state in stored.items():
                 if state.pulls > checks.MAX_INT4 - added[key]:
-                    raise counter_is_full(f"pulls of arm {key!r:.60} of {learner!r:.60}")
+                    raise counter_is_full(
+                        f"pulls of arm {messages.shown(key)} of {messages.shown(learner)}"
+                    )
         return states
 
     async def _remove(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from qortex_db import checks, observability
+from qortex_db import checks, messages, observability
 from qortex_db.errors import InvalidInputError, counter_is_full
 from qortex_db.repositories import validation
 from qortex_db.repositories.interoception import edge_statements
@@ -121,7 +121,7 @@ def _edge_key(key: object) -> tuple[str, str]:
 
 
 def _shown(pair: tuple[str, str]) -> str:
-    return f"({pair[0]!r:.60}, {pair[1]!r:.60})"
+    return f"({messages.shown(pair[0])}, {messages.shown(pair[1])})"
 
 
 def _row(stats: EdgeStatsLike, most: int, pair: tuple[str, str]) -> _Row:
