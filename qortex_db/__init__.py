@@ -2,9 +2,11 @@
 
 from qortex_db.__about__ import __version__
 from qortex_db.database import Database
+from qortex_db.engine import FairPool
 from qortex_db.errors import (
     ConflictError,
     CounterOverflowError,
+    DatabaseClosedError,
     DimensionMismatchError,
     InFailedTransactionError,
     InsufficientResourcesError,
@@ -22,6 +24,7 @@ from qortex_db.errors import (
     SchemaVersionError,
     SerializationConflictError,
     UnavailableError,
+    WrongLoopError,
 )
 from qortex_db.filters import payload_index
 from qortex_db.learning import (
@@ -109,6 +112,7 @@ __all__ = [
     "CounterOverflowError",
     "CustomReward",
     "Database",
+    "DatabaseClosedError",
     "DimensionMismatchError",
     "EdgeStats",
     "EdgeSummary",
@@ -117,6 +121,7 @@ __all__ = [
     "FacetCount",
     "FactorChanges",
     "FactorSummary",
+    "FairPool",
     "HalfEmbedding",
     "IVFFlat",
     "InFailedTransactionError",
@@ -168,6 +173,7 @@ __all__ = [
     "VectorMixin",
     "VectorRecord",
     "VectorSpec",
+    "WrongLoopError",
     "__version__",
     "context_hash",
     "fold_sparse",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from pydantic import SecretStr
 from sqlalchemy import bindparam, func, select, text, union_all
@@ -13,11 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from qortex_db import embedded, observability, types
 from qortex_db import engine as engines
-from qortex_db.errors import InvalidInputError, SchemaVersionError, translate
+from qortex_db.checks import check_number
+from qortex_db.errors import DatabaseClosedError, InvalidInputError, SchemaVersionError, translate
 from qortex_db.models import Base, LearningArmState
 from qortex_db.names import qualified
 from qortex_db.settings import Settings
-from qortex_db.uow import NOT_OPEN, Repositories, UnitOfWork, own_unit_of_work
+from qortex_db.uow import Repositories, UnitOfWork, own_unit_of_work
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -39,6 +40,8 @@ WHERE NOT i.indisvalid AND t.relname = ANY(:tables)
   AND n.nspname = coalesce(:schema, current_schema())
 ORDER BY c.relname
 """)
+GRACE_SECONDS: Final = 10.0
+"""How long `Database.close` lets what is in flight go on."""
 _tables: dict[str, Any] = dict(Base.metadata.tables)
 
 
@@ -89,6 +92,8 @@ class Database(Repositories):
     one event loop.
     """
 
+    _executor: engines.AutocommitExecutor | None
+
     def __init__(
         self,
         settings: Settings | None,
@@ -104,7 +109,7 @@ class Database(Repositories):
         self._sessions: async_sessionmaker[AsyncSession] | None = None
         self._server: embedded.EmbeddedServer | None = None
         self._opening = asyncio.Lock()
-        self._cleanup = engines.Cleanup()
+        self._host_engine = engine
         if engine is not None:
             self._bind(engine)
 
@@ -124,7 +129,12 @@ class Database(Repositories):
 
     @classmethod
     def from_engine(
-        cls, engine: AsyncEngine, *, schema: str | None = None, learning_history: bool = False
+        cls,
+        engine: AsyncEngine,
+        *,
+        schema: str | None = None,
+        learning_history: bool = False,
+        network_timeout_seconds: float | None = None,
     ) -> Database:
         """A database over a host's engine, which stays the host's to dispose of.
 
@@ -132,8 +142,15 @@ class Database(Repositories):
             engine: An asyncpg engine; its connections take vectors in binary from now on.
             schema: Where the package's tables are, if not where the connections look.
             learning_history: Write an event of each change of an arm, in its own statement.
+            network_timeout_seconds: End the engine's connections whose other end is silent for
+                longer, 1 to 3600. None leaves them as they are.
         """
         engines.adopt(engine)
+        if network_timeout_seconds is not None:
+            seconds = check_number(
+                network_timeout_seconds, name="network_timeout_seconds", low=1, high=3_600
+            )
+            engines.notice_silence(engine, seconds)
         return cls(None, engine, schema, learning_history=learning_history)
 
     def _bind(self, engine: AsyncEngine) -> None:
@@ -160,10 +177,10 @@ class Database(Repositories):
         """The one engine.
 
         Raises:
-            RuntimeError: The database is not open.
+            DatabaseClosedError: The database is not open.
         """
         if self._engine is None:
-            raise RuntimeError(NOT_OPEN)
+            raise DatabaseClosedError
         return self._engine
 
     async def open(self) -> Self:
@@ -175,35 +192,58 @@ class Database(Repositories):
             SchemaVersionError: The role does not see the schema that pgvector is in.
         """
         async with self._opening:
-            if self._engine is not None or self._settings is None:
-                return self
-            target = self._settings.target()
-            if target is None:
-                path = self._settings.embedded_path
-                self._server = await asyncio.to_thread(embedded.start, path)
-                target = self._server.target()
-            engine = engines.create_engine(target, self._settings)
-            if self._settings.otel_enabled:
-                observability.instrument(engine)
-            self._bind(engine)
-            try:
-                await self._warm_up(engine, self._settings.pool_min_size)
-                await self._check(self._settings.dimensions)
-            except BaseException:
-                await self.close()
-                raise
-            observability.log.info("database_opened", server=target.display)
+            if self._engine is None:
+                await self._open()
             return self
 
-    async def close(self) -> None:
-        """Close the connections, unless a host owns them; a second call does nothing."""
-        engine, server = self._engine, self._server
-        if self._settings is None or engine is None:
+    async def _open(self) -> None:
+        if self._settings is None:
+            if self._host_engine is not None:
+                self._bind(self._host_engine)
+            return
+        target = self._settings.target()
+        if target is None:
+            path = self._settings.embedded_path
+            self._server = await asyncio.to_thread(embedded.start, path)
+            target = self._server.target()
+        engine = engines.create_engine(target, self._settings)
+        if self._settings.otel_enabled:
+            observability.instrument(engine)
+        self._bind(engine)
+        try:
+            await self._warm_up(engine, self._settings.pool_min_size)
+            await self._check(self._settings.dimensions)
+        except BaseException:
+            await self._close(0)
+            raise
+        observability.log.info("database_opened", server=target.display)
+
+    async def close(self, *, grace_seconds: float = GRACE_SECONDS) -> None:
+        """Take no more calls, let what is in flight finish, and close the connections.
+
+        What is not finished by then is cancelled on the server too, and raises
+        `DatabaseClosedError`. The connections of a host's engine are the host's to close. A second
+        call does nothing; `open` begins anew.
+
+        Args:
+            grace_seconds: How long calls and units of work that are in flight may take, 0 to 3600.
+        """
+        check_number(grace_seconds, name="grace_seconds", low=0, high=3_600)
+        async with self._opening:
+            await self._close(grace_seconds)
+
+    async def _close(self, grace_seconds: float) -> None:
+        engine, executor, server = self._engine, self._executor, self._server
+        if engine is None or executor is None:
             return
         self._unbind()
-        await engine.dispose()
-        if server is not None:
-            await asyncio.to_thread(server.stop)
+        try:
+            await executor.operations.close(grace_seconds)
+        finally:
+            if self._host_engine is None:
+                await engines.dispose(engine)
+            if server is not None:
+                await asyncio.to_thread(server.stop)
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -220,13 +260,13 @@ class Database(Repositories):
         """One transaction over everything: the block's end commits, an exception rolls back.
 
         Raises:
-            RuntimeError: The database is not open.
+            DatabaseClosedError: The database is not open.
         """
-        if self._sessions is None:
-            raise RuntimeError(NOT_OPEN)
+        if self._sessions is None or self._executor is None:
+            raise DatabaseClosedError
         return own_unit_of_work(
             self._sessions,
-            self._cleanup,
+            self._executor.operations,
             schema=self._schema,
             learning_history=self._learning_history,
         )

@@ -11,6 +11,10 @@ from qortex_db.messages import causes, escaped, said_by_server
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+NOT_OPEN: Final = (
+    "The Database is not open: use `async with Database.connect(…) as db`, or `await db.open()` "
+    "first."
+)
 ErrorT = TypeVar("ErrorT", bound="QortexDbError")
 
 
@@ -102,6 +106,17 @@ class LockTimeoutError(QortexDbError):
     """Another transaction held a lock for longer than allowed; nothing was changed."""
 
 
+class DatabaseClosedError(QortexDbError, RuntimeError):
+    """The Database is not open, or was closed meanwhile."""
+
+    def __init__(self, message: str | None = None, *, sqlstate: str | None = None) -> None:
+        super().__init__(message or NOT_OPEN, sqlstate=sqlstate)
+
+
+class WrongLoopError(QortexDbError, RuntimeError):
+    """The Database is used in another process or event loop than the one that it was opened in."""
+
+
 class SchemaVersionError(QortexDbError):
     """The database's schema is not the one that this version needs."""
 
@@ -129,6 +144,10 @@ def counter_is_full(name: str) -> CounterOverflowError:
     )
 
 
+POOL_TIMEOUT: Final = (
+    "No connection of the pool became free in time. Raise pool_max_size or "
+    "pool_timeout_seconds, or look for a unit of work that is held open."
+)
 UPGRADE_HINT = "run `qortex-db upgrade` (or `alembic upgrade head`) on this database"
 
 IN_FAILED_TRANSACTION: Final = "25P02"
@@ -167,10 +186,7 @@ def is_connection_lost(error: BaseException) -> bool:
 def translate(error: BaseException) -> QortexDbError | None:
     """The error of our tree for one of SQLAlchemy, asyncpg or the system; None if it is none."""
     if isinstance(error, sa_exc.TimeoutError):
-        return PoolTimeoutError(
-            "No connection of the pool became free in time. Raise pool_max_size or "
-            "pool_timeout_seconds, or look for a unit of work that is held open."
-        )
+        return PoolTimeoutError(POOL_TIMEOUT)
     if isinstance(error, sa_exc.PendingRollbackError):
         return _by_sqlstate(IN_FAILED_TRANSACTION, type(error).__name__)
     state = sqlstate_of(error)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import async_scoped_session
 
 from qortex_db.engine import SessionExecutor, close, commit, savepoint
+from qortex_db.errors import DatabaseClosedError
 from qortex_db.models import QortexVector
 from qortex_db.models.collection import collection_table
 from qortex_db.repositories import (
@@ -25,13 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
     from sqlalchemy.orm import DeclarativeBase
 
-    from qortex_db.engine import Cleanup, Executor
-
-
-NOT_OPEN: Final = (
-    "The Database is not open: use `async with Database.connect(…) as db`, or `await db.open()` "
-    "first."
-)
+    from qortex_db.engine import Executor, Operations
 
 
 class Repositories:
@@ -46,10 +41,10 @@ class Repositories:
         """The lane that statements take.
 
         Raises:
-            RuntimeError: There is none: the database is not open.
+            DatabaseClosedError: There is none: the database is not open.
         """
         if self._executor is None:
-            raise RuntimeError(NOT_OPEN)
+            raise DatabaseClosedError
         return self._executor
 
     def _forget_repositories(self) -> None:
@@ -139,7 +134,7 @@ async def unit_of_work(
 @asynccontextmanager
 async def own_unit_of_work(
     sessions: async_sessionmaker[AsyncSession],
-    cleanup: Cleanup,
+    operations: Operations,
     *,
     schema: str | None = None,
     learning_history: bool = False,
@@ -150,7 +145,9 @@ async def own_unit_of_work(
         QortexDbError: The transaction was aborted by an error that the block caught, and nothing of
             it is stored. That error is the cause, if a call of ours met it.
         OutcomeUnknownError: The connection broke during COMMIT.
+        DatabaseClosedError: The Database was closed meanwhile, and what was done is rolled back.
     """
+    task = operations.begin()
     session = sessions()
     at_once = False
     try:
@@ -158,6 +155,13 @@ async def own_unit_of_work(
         await commit(session)
     except BaseException as error:
         at_once = not isinstance(error, Exception)
-        raise
+        if not at_once or not operations.was_closed(task):
+            raise
+    else:
+        return
     finally:
-        await close(session, cleanup, at_once=at_once)
+        try:
+            await close(session, operations.cleanup, at_once=at_once)
+        finally:
+            operations.end(task)
+    raise DatabaseClosedError("The Database was closed during the unit of work: it is undone.")

@@ -5,24 +5,29 @@ that session's transaction. Repositories see an `Executor` and don't know which.
 """
 
 from qortex_db.engine.autocommit import RETRY_SECONDS, AutocommitExecutor
-from qortex_db.engine.cleanup import Cleanup, finished, task_of
-from qortex_db.engine.connections import adopt, create_engine
+from qortex_db.engine.cleanup import finished, task_of
+from qortex_db.engine.connections import adopt, create_engine, notice_silence
 from qortex_db.engine.executor import Executor, Fetched, translate_map
+from qortex_db.engine.operations import Operations, dispose
+from qortex_db.engine.pool import FairPool
 from qortex_db.engine.session import SessionExecutor
 from qortex_db.engine.transactions import close, commit, savepoint
 
 __all__ = [
     "RETRY_SECONDS",
     "AutocommitExecutor",
-    "Cleanup",
     "Executor",
+    "FairPool",
     "Fetched",
+    "Operations",
     "SessionExecutor",
     "adopt",
     "close",
     "commit",
     "create_engine",
+    "dispose",
     "finished",
+    "notice_silence",
     "savepoint",
     "task_of",
     "translate_map",

@@ -22,7 +22,8 @@ from qortex_db.engine.executor import (
     translated,
     written_tables,
 )
-from qortex_db.errors import OutcomeUnknownError, is_connection_lost
+from qortex_db.engine.operations import Operations
+from qortex_db.errors import DatabaseClosedError, OutcomeUnknownError, is_connection_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -60,6 +61,7 @@ class AutocommitExecutor:
         self._schemas = self._translated.get_execution_options().get("schema_translate_map") or {}
         self._compiled: WeakKeyDictionary[Any, Compiled] = WeakKeyDictionary()
         self._retry_seconds = retry_seconds
+        self.operations = Operations(engine)
 
     async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
         if self._watched() or self._compile(statement).expands:
@@ -77,6 +79,26 @@ class AutocommitExecutor:
         return nullcontext()  # a statement that failed wrote nothing
 
     async def _repeat(self, work: Callable[..., Any], statement: Executable, params: Any) -> Any:
+        operations = self.operations
+        task = operations.begin()
+        gate = None
+        try:
+            if operations.gate is not None:
+                gate = await operations.pass_gate()
+            return await self._attempts(work, statement, params)
+        except asyncio.CancelledError:
+            if not operations.was_closed(task):
+                raise
+        finally:
+            if gate is not None:
+                gate.release()
+            operations.end(task)
+        raise DatabaseClosedError(
+            "The Database was closed while the call was in flight, and cancelled it. A write may "
+            "or may not have happened."
+        )
+
+    async def _attempts(self, work: Callable[..., Any], statement: Executable, params: Any) -> Any:
         deadline = None
         replanned = False
         while True:
@@ -84,7 +106,8 @@ class AutocommitExecutor:
                 # One greenlet for connect, execute, fetch and close.
                 if work == self._run:
                     return await greenlet_spawn(work, statement, params)
-                return await cancelled_once(greenlet_spawn(work, statement, params))
+                cleanup = self.operations.cleanup
+                return await cancelled_once(greenlet_spawn(work, statement, params), cleanup)
             except Exception as error:  # noqa: BLE001 - translated, and raised again
                 unsent = isinstance(error, UnsentError)
                 cause: Any = error.__cause__ if unsent else error
@@ -107,7 +130,7 @@ class AutocommitExecutor:
     def _run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
         compiled = self._compile(statement)
         arguments = compiled.arguments(params)
-        with Lease(self._engine) as lease:
+        with Lease(self._engine, self.operations.cleanup) as lease:
             given: Fetched = await_only(execute(lease.driver, compiled, arguments))
             lease.commit()
             return given
@@ -117,7 +140,7 @@ class AutocommitExecutor:
         # The parameters are made while the server works on those before. All are one transaction,
         # which a refusal among them rolls back, and one round trip.
         arguments = (compiled.arguments(each) for each in params)
-        with Lease(self._engine) as lease:
+        with Lease(self._engine, self.operations.cleanup) as lease:
             count: int = await_only(pipeline(lease.driver, compiled, arguments))
             lease.commit()
             return count

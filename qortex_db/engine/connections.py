@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 _CODEC: Final = "qortex_db_codec"
 _PING_AFTER: Final = "qortex_db_ping_after"
+_NOTICES: Final = "qortex_db_notices_silence"
+_PING_SHARE: Final = 0.25
+"""Of the network's time-out: the call that meets a silent connection still has to connect anew."""
 
 # The extension may live in any schema, and other types may be named "vector".
 _FIND_VECTOR: Final = """
@@ -54,7 +58,8 @@ def create_engine(target: Target, settings: Settings) -> AsyncEngine:
         hide_parameters=True,  # values, vectors and payloads stay out of messages
     )
     adopt(engine)
-    _watch_idle(engine.sync_engine, settings.idle_ping_seconds)
+    notice_silence(engine, settings.network_timeout_seconds)
+    _watch_idle(engine.sync_engine, settings.idle_ping_seconds, settings.network_timeout_seconds)
     return engine
 
 
@@ -83,13 +88,7 @@ def _on_checkout(
 ) -> None:
     if connection.driver_connection.is_closed():  # costs no round trip: a restart closed it
         raise sa_exc.DisconnectionError("The server closed this connection.")
-    info = record.info
-    if time.monotonic() > info.get(_PING_AFTER, math.inf):
-        try:
-            connection.ping()
-        except Exception as error:
-            raise sa_exc.DisconnectionError("The idle connection is gone.") from error
-    ensure_codec(connection, info)
+    ensure_codec(connection, record.info)
 
 
 def ensure_codec(connection: Any, info: dict[Any, Any]) -> None:
@@ -112,9 +111,62 @@ async def _register(driver: Any) -> bool:
     return True
 
 
-def _watch_idle(engine: Engine, idle_ping_seconds: float) -> None:
+def _watch_idle(engine: Engine, idle_ping_seconds: float, network_timeout_seconds: float) -> None:
     """Have what was idle for long pinged: a firewall drops such connections without a word."""
+    limit = network_timeout_seconds * _PING_SHARE
 
     @event.listens_for(engine, "checkin")
     def _on_checkin(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
         record.info[_PING_AFTER] = time.monotonic() + idle_ping_seconds
+
+    # Before the codec's: that one asks the server too.
+    @event.listens_for(engine, "checkout", insert=True)
+    def _on_idle_checkout(
+        connection: Any, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
+    ) -> None:
+        now = time.monotonic()
+        if now <= record.info.get(_PING_AFTER, math.inf):
+            return
+        try:
+            # One message, which a pooler between us and the server does not tear apart.
+            connection.run_async(lambda driver: driver.execute(";", timeout=limit))
+        except Exception as error:
+            # What has lain idle as long was dropped with it: nobody waits for its silence again.
+            pool = engine.pool
+            idle = pool.idle() if isinstance(pool, FairPool) else ()
+            for each in (record, *idle):
+                if each.driver_connection and now > each.info.get(_PING_AFTER, math.inf):
+                    each.driver_connection.terminate()
+            raise sa_exc.DisconnectionError("The idle connection is gone.") from error
+
+
+def notice_silence(engine: AsyncEngine, network_timeout_seconds: float) -> None:
+    """Have the operating system end connections whose other end is silent, a host's too.
+
+    It asks the other end's system, so a statement may take as long as it likes.
+    """
+    probe = max(1, int(network_timeout_seconds / 4))
+    options = {
+        "SO_KEEPALIVE": 1,
+        "TCP_KEEPIDLE": probe,
+        "TCP_KEEPINTVL": probe,
+        "TCP_KEEPCNT": 2,
+        "TCP_USER_TIMEOUT": int(network_timeout_seconds * 1_000),  # of what was sent
+    }
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def _on_checkout(
+        connection: Any, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
+    ) -> None:
+        if record.info.get(_NOTICES):
+            return
+        record.info[_NOTICES] = True
+        transport = connection.driver_connection._transport  # noqa: SLF001 - it has no public name
+        held = transport.get_extra_info("socket")
+        if held is None or held.family not in (socket.AF_INET, socket.AF_INET6):
+            return  # a Unix socket's other end is on this machine
+        for name, value in options.items():
+            option = getattr(socket, name, None)  # systems differ in what they have
+            if option is not None:
+                level = socket.SOL_SOCKET if name.startswith("SO_") else socket.IPPROTO_TCP
+                held.setsockopt(level, option, value)
