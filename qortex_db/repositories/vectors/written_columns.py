@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from qortex_db import checks, types
+from qortex_db import checks, messages, types
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.expressions import Constant
 from qortex_db.markers import CLEAR
@@ -162,7 +162,7 @@ def named_values(
         if key not in written or written[key].part != part:
             known = [key for key, one in written.items() if one.part == part]
             has = f"it has {', '.join(known)}" if known else "it has none"
-            shown = f"{key!r:.60}" if isinstance(key, str) else f"a {type(key).__name__}"
+            shown = messages.shown(key) if isinstance(key, str) else f"a {type(key).__name__}"
             raise InvalidInputError(
                 f"{name} names {shown}, which the collection does not have or can't write; {has}."
             )
