@@ -10,6 +10,7 @@ from qortex_db.engine.connections import adopt, create_engine, notice_silence
 from qortex_db.engine.executor import COMPILED, Executor, Fetched, translate_map
 from qortex_db.engine.operations import Operations, dispose
 from qortex_db.engine.pool import FairPool
+from qortex_db.engine.search_path import path_of, pin_search_path, read_path
 from qortex_db.engine.session import SessionExecutor
 from qortex_db.engine.transactions import close, commit, savepoint
 
@@ -29,6 +30,9 @@ __all__ = [
     "dispose",
     "finished",
     "notice_silence",
+    "path_of",
+    "pin_search_path",
+    "read_path",
     "savepoint",
     "task_of",
     "translate_map",

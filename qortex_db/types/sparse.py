@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from sqlalchemy import Text, cast, type_coerce
+from sqlalchemy import cast, type_coerce
 from sqlalchemy.types import UserDefinedType
 
 from qortex_db.checks import as_dict, as_whole, check_whole
 from qortex_db.errors import DimensionMismatchError, InvalidInputError
+from qortex_db.sql import Text
 from qortex_db.types.vector import DistanceComparator, check_square, declared
 
 try:

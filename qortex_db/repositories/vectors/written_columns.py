@@ -11,20 +11,7 @@ import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from sqlalchemy import (
-    ARRAY,
-    JSON,
-    Enum,
-    Text,
-    TypeDecorator,
-    bindparam,
-    case,
-    cast,
-    func,
-    null,
-    select,
-    text,
-)
+from sqlalchemy import ARRAY, JSON, Enum, TypeDecorator, bindparam, case, cast, null, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db import checks, messages, types
@@ -37,6 +24,7 @@ from qortex_db.repositories import validation
 from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.repositories.vectors.column_values import is_decorated, sent_attribute, stored_type
 from qortex_db.repositories.vectors.records import ReadAttributes
+from qortex_db.sql import Text, as_text, func
 from qortex_db.types import Embedding, EncodedEmbeddings, HalfEmbedding, SparseEmbedding
 
 if TYPE_CHECKING:
@@ -116,10 +104,10 @@ class WrittenColumn:
         return self.value(cast(bindparam(parameter, type_=self.element), self.element))
 
     def comparable(self, value: ColumnElement[Any]) -> ColumnElement[Any]:
-        """What tells whether a value changes; plain json has no equality."""
+        """What tells whether a value changes; json has no equality, and an enum any enum's."""
         kind = stored_type(self.column.type)
         plain = isinstance(kind, JSON) and not isinstance(kind, JSONB)
-        return cast(value, Text) if plain else value
+        return cast(value, Text) if plain or isinstance(kind, Enum) else as_text(value)
 
 
 @functools.lru_cache(MAX_TABLES)
