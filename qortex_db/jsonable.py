@@ -22,6 +22,7 @@ import numpy as np
 from qortex_db.checks import no_text, text_fault
 from qortex_db.errors import InvalidInputError
 from qortex_db.markers import Clear
+from qortex_db.messages import MAX_SHOWN, escaped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -259,7 +260,7 @@ class JsonWriter:
                 members.append(f"{name}:{write(item, depth + 1)}")
         except FaultError as fault:
             if at is not None:
-                fault.steps.append(f".{str.__str__(at):.60}")
+                fault.steps.append(f".{escaped(str.__str__(at), MAX_SHOWN)}")
             raise
         return f"{{{','.join(members)}}}"
 

@@ -7,7 +7,7 @@ that session's transaction. Repositories see an `Executor` and don't know which.
 from qortex_db.engine.autocommit import RETRY_SECONDS, AutocommitExecutor, ViewExecutor
 from qortex_db.engine.cleanup import finished, task_of
 from qortex_db.engine.connections import adopt, create_engine, notice_silence
-from qortex_db.engine.executor import Executor, Fetched, translate_map
+from qortex_db.engine.executor import COMPILED, Executor, Fetched, translate_map
 from qortex_db.engine.operations import Operations, dispose
 from qortex_db.engine.options import NO_OPTIONS, CallOptions, SettingValue
 from qortex_db.engine.pool import FairPool
@@ -16,6 +16,7 @@ from qortex_db.engine.session import SessionExecutor
 from qortex_db.engine.transactions import close, commit, savepoint
 
 __all__ = [
+    "COMPILED",
     "NO_OPTIONS",
     "RETRY_SECONDS",
     "AutocommitExecutor",

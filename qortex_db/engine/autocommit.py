@@ -18,6 +18,7 @@ from qortex_db.engine.executor import (
     Fetched,
     catalogs,
     fetched,
+    kept_compiled,
     translate_map,
     translated,
     written_tables,
@@ -212,7 +213,8 @@ class AutocommitExecutor:
                 options.set_on(connection)
             elif not held.driver_connection.is_in_transaction():  # a host's hook may have begun one
                 connection.execution_options(isolation_level="AUTOCOMMIT")
-            given = fetched(connection.execute(statement, dict(params)))
+            kept = kept_compiled(statement)
+            given = fetched(connection.execute(statement, dict(params), execution_options=kept))
             connection.commit()
             return given
 
@@ -222,7 +224,11 @@ class AutocommitExecutor:
         with self._connect(options) as connection:
             _leave_autocommit(connection)
             options.set_on(connection)
-            count = sum(len(fetched(connection.execute(statement, dict(p))).rows) for p in params)
+            kept = kept_compiled(statement)
+            results = (
+                connection.execute(statement, dict(each), execution_options=kept) for each in params
+            )
+            count = sum(len(fetched(result).rows) for result in results)
             connection.commit()
             return count
 

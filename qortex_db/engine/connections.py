@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import math
 import socket
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import asyncpg
 from sqlalchemy import Engine, event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from qortex_db.engine.cleanup import Cleanup, task_of
+from qortex_db.engine.executor import catalogs
 from qortex_db.engine.pool import FairPool
 from qortex_db.engine.search_path import pin_search_path
 from qortex_db.errors import InvalidInputError
@@ -58,9 +62,11 @@ def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> 
         tables: The names of the package's.
     """
     timeout = settings.statement_timeout_seconds or None
+    cleanup = Cleanup()
     engine = create_async_engine(
         target.url,
         connect_args={
+            "async_creator_fn": functools.partial(_connect, cleanup),
             "timeout": settings.connect_timeout_seconds,
             "command_timeout": timeout,
             **target.connect_args,
@@ -73,11 +79,31 @@ def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> 
         pool_use_lifo=True,  # the warm connections keep their prepared statements in use
         hide_parameters=True,  # values, vectors and payloads stay out of messages
     )
+    catalogs[engine.sync_engine] = {Cleanup: cleanup}
     pin_search_path(engine, tuple(tables), settings.db_schema)
     adopt(engine)
     notice_silence(engine, settings.network_timeout_seconds)
     _watch_idle(engine.sync_engine, settings.idle_ping_seconds, settings.network_timeout_seconds)
     return engine
+
+
+async def _connect(cleanup: Cleanup, **options: Any) -> asyncpg.Connection:
+    """Connect; whoever is cancelled meanwhile does not wait, and nothing is left of it.
+
+    Cancelled itself, asyncpg may leave a future behind, whose error asyncio logs as never heard.
+    """
+    task = task_of(asyncpg.connect(**options))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_end_unwanted)
+        cleanup.own(task)
+        raise
+
+
+def _end_unwanted(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().terminate()
 
 
 def adopt(engine: AsyncEngine) -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qortex_db.engine.connections import check_driver, ensure_codec
-from qortex_db.engine.executor import catalogs, fetched, translate_map, translated, written_tables
+from qortex_db.engine.executor import (
+    catalogs,
+    fetched,
+    kept_compiled,
+    translate_map,
+    translated,
+    written_tables,
+)
 from qortex_db.engine.loaded import WRITTEN, refresh_loaded
 from qortex_db.engine.transactions import remember_error, savepoint
 from qortex_db.errors import InvalidInputError
@@ -39,7 +46,9 @@ class SessionExecutor:
                 await session.flush()
             await self._ensure_codec()
             result: Any = await session.execute(
-                statement, dict(params), execution_options=self._options
+                statement,
+                dict(params),
+                execution_options=self._options | kept_compiled(statement),
             )
             given = fetched(result)
             if written := written_tables(statement):

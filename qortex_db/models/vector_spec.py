@@ -193,6 +193,11 @@ class VectorSpec:
         return "halfvec" if self.quantization == "half" else _KINDS[self.storage]
 
     @property
+    def is_half(self) -> bool:
+        """Whether its column, or else its index, is of half precision."""
+        return self.index_kind == "halfvec" or self.storage == "half"
+
+    @property
     def operator_class(self) -> str:
         """What the index orders by."""
         kind = self.index_kind

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sqlalchemy import Column, DateTime, MetaData, Table, Text
 
-from qortex_db import checks, types
+from qortex_db import checks, messages, types
 from qortex_db.errors import DimensionMismatchError, InvalidInputError, SchemaVersionError
 from qortex_db.markers import Clear
 from qortex_db.models import QortexVector
 from qortex_db.observability import traced
 from qortex_db.repositories import MAX_LIMIT, VectorRecord, VectorRepository, validation
-from qortex_db.repositories.statement_cache import MAX_STATEMENTS
+from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.stores.handle import DatabaseHandle
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _TABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def _table(name: str) -> Table:
     """A table as this store sees it: no payload, which it never touches."""
     columns: list[Column[Any]] = [
@@ -61,7 +61,9 @@ class PgVectorIndex:
         pool: Database | DatabaseView | None = None,
     ) -> None:
         if not isinstance(table_name, str) or not _TABLE_NAME.fullmatch(table_name):
-            got = f"{table_name!r:.80}" if isinstance(table_name, str) else type(table_name)
+            got = (
+                messages.shown(table_name, 80) if isinstance(table_name, str) else type(table_name)
+            )
             raise InvalidInputError(
                 "table_name must be a safe SQL identifier (lowercase alphanumeric + underscores), "
                 f"got: {got}"
@@ -117,7 +119,7 @@ class PgVectorIndex:
             raise InvalidInputError(f"ids ({len(keys)}) and embeddings ({len(rows)}) must match")
         for number, (key, row) in enumerate(zip(keys, rows, strict=True)):
             if row is None or isinstance(row, Clear):  # what has no vector is no row here
-                types.as_float32(row, name=f"embedding of row {number} (id {key!r:.60})")
+                types.as_float32(row, name=f"embedding of row {number} (id {messages.shown(key)})")
         vectors = await self._vectors()
         records = [VectorRecord(key, row) for key, row in zip(keys, rows, strict=True)]
         await vectors.upsert_with_zeros(records)
@@ -133,7 +135,7 @@ class PgVectorIndex:
         types.check_dimensions(query, self._dimensions, name="query_embedding")
         types.check_values(query, name="query_embedding", allow_zero=True)
         vectors = await self._vectors()
-        if not query.any():  # no direction, so nothing is similar: as in qortex's own index
+        if not types.has_direction(query):  # nothing is similar: as in qortex's own index
             return []
         hits = await vectors.search(query, limit=top_k)
         return [(hit.id, hit.score) for hit in hits if hit.score >= floor]

@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from qortex_db.checks import MAX_INT4
 from qortex_db.repositories.arms.history_statements import events_of, kept, recorded
 from qortex_db.repositories.arms.read_statements import (
     CONTEXT,
@@ -50,13 +51,30 @@ _MANY_LIVES: Final = 100  # 2**-100 of the evidence is none, and no number under
 _NOTHING: Final = double(1e-200)  # smaller rewards would underflow, which is an error
 
 
-def _insert(source: Any, *columns: Any, history: bool) -> Any:
-    """Insert rows: learner, context, arm, and these columns."""
+def _insert(source: Any, *columns: Any, history: bool, where: Any = None) -> Any:
+    """Insert rows: learner, context, arm, and these columns; none where the condition is not so."""
     values = select(LEARNER, CONTEXT, source.c.arm_id, *(value for _, value in columns))
+    conditions = [kept()] if history else []
     return insert(arms).from_select(
         [*(key.name for key in KEY), *(name for name, _ in columns)],
-        values.where(kept()) if history else values,
+        values.where(*conditions, *([] if where is None else [where])),
     )
+
+
+_MOST: Final = literal_column(str(MAX_INT4), Integer)
+
+
+def _have_room(rows: Any = None) -> Any:
+    """Whether each of these arms has room for its pulls: one that is full stops all of a call.
+
+    Args:
+        rows: How many each gets, as `n` of its row; without them one.
+    """
+    full = [arms.c.pulls == _MOST]
+    if rows is not None:
+        added = select(rows.c.n).where(rows.c.arm_id == arms.c.arm_id).scalar_subquery()
+        full = [arms.c.pulls > literal_column(str(MAX_INT4 // 2)), arms.c.pulls > _MOST - added]
+    return ~select(literal_column("1")).where(*of_arms(listed=True), *full).exists()
 
 
 @cache
@@ -71,8 +89,10 @@ def put(*, history: bool) -> Any:
 
 
 @cache
-def observe(*, history: bool) -> Any:
-    """Add rewards to posteriors.
+def observe(*, one: bool, history: bool) -> Any:
+    """Add rewards to posteriors, of one arm or several; to none where one of them has no room.
+
+    Of several, that is read first; of one, the row says it when it is locked.
 
     A new row is the prior plus the sums, so that it passes any check that a row has to; an old one
     takes the sums themselves, since subtracting the prior again would round.
@@ -86,6 +106,7 @@ def observe(*, history: bool) -> Any:
         ("pulls", rows.c.n),
         ("total_reward", rows.c.r),
         history=history,
+        where=None if one else _have_room(rows.alias()),
     )
     new = statement.excluded
     change = statement.on_conflict_do_update(
@@ -97,6 +118,7 @@ def observe(*, history: bool) -> Any:
             "total_reward": arms.c.total_reward + new.total_reward,
             "last_updated": new.last_updated,
         },
+        where=arms.c.pulls <= _MOST - new.pulls if one else None,
     ).returning(*RETURNED)
     if not history:
         return change
@@ -109,8 +131,8 @@ def observe(*, history: bool) -> Any:
 
 
 @cache
-def apply_deltas(*, history: bool) -> Any:
-    """Add what may be negative, down to a floor.
+def apply_deltas(*, one: bool, history: bool) -> Any:
+    """Add what may be negative, down to a floor; to nothing where an arm has no room for a pull.
 
     The row that is proposed has the floor already, so an old row finds its deltas by its key in the
     parameter.
@@ -130,6 +152,7 @@ def apply_deltas(*, history: bool) -> Any:
         ("pulls", literal_column("1", Integer)),
         ("total_reward", delta(0, rows.c.arm_id)),
         history=history,
+        where=None if one else _have_room(),
     )
     new = statement.excluded
     change = statement.on_conflict_do_update(
@@ -141,6 +164,7 @@ def apply_deltas(*, history: bool) -> Any:
             "total_reward": arms.c.total_reward + new.total_reward,
             "last_updated": new.last_updated,
         },
+        where=arms.c.pulls <= _MOST - new.pulls if one else None,
     ).returning(*RETURNED)
     if not history:
         return change

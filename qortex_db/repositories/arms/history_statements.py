@@ -53,13 +53,15 @@ def events_of(done: Any, kind: str, beside: Any = None, **amounts: Any) -> Any:
         beside: Rows with amounts by arm, or by context and arm.
         amounts: Of the events, from these rows.
     """
-    source = done
+    source, conditions = done, []
     if beside is not None:
         shared = [c.name for c in (arms.c.context_hash, arms.c.arm_id) if c.name in beside.c]
         # Each row has its partner. A full join is never a nested loop, which takes quadratic time
         # where the planner has no statistics yet.
         matching = and_(*(beside.c[name] == done.c[name] for name in shared))
         source = done.join(beside, matching, full=True)
+        # Or the change was refused as a whole.
+        conditions = [select(func.count()).select_from(done).scalar_subquery() > 0]
     states = {c.name: null() if kind == "delete" else done.c[c.name] for c in STATE}
     values = {
         "learner_name": LEARNER,
@@ -69,7 +71,8 @@ def events_of(done: Any, kind: str, beside: Any = None, **amounts: Any) -> Any:
         **amounts,
         **states,
     }
-    return insert(events).from_select(list(values), select(*values.values()).select_from(source))
+    rows = select(*values.values()).select_from(source).where(*conditions)
+    return insert(events).from_select(list(values), rows)
 
 
 def recorded(change: Any, kind: str, beside: Any = None, **amounts: Any) -> Any:

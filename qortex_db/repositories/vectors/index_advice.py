@@ -11,7 +11,7 @@ from sqlalchemy import Integer, bindparam, select, text
 
 from qortex_db.errors import NotFoundError
 from qortex_db.repositories import validation
-from qortex_db.repositories.statement_cache import MAX_STATEMENTS
+from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.repositories.vectors.row_shape import sent_embedding
 from qortex_db.sql import func
 
@@ -90,7 +90,7 @@ class IndexAdvice:
     reasons: tuple[str, ...]
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def sampled(table: Table, scope: Scope) -> Select[Any]:
     """Random rows; it reads every id, as the exact answers read every row."""
     return (

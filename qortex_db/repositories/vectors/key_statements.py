@@ -27,7 +27,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from qortex_db.filters.full_text import kept_words
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories.locking import locked_in_key_order
-from qortex_db.repositories.statement_cache import MAX_STATEMENTS
+from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.payload_changes import changed_payload
 from qortex_db.repositories.vectors.row_shape import row_shape
 from qortex_db.repositories.vectors.written_columns import touched_columns, written_columns
@@ -81,13 +81,13 @@ class KeyStatements:
         """Store the words of the documents after a key."""
         return fill_in_key_order(self.table, self.scope)
 
-    @functools.lru_cache(MAX_STATEMENTS)  # noqa: B019 - as below
+    @built_once
     def merge(self, form: Form) -> Update:
         """Change the payloads of rows by their keys."""
         condition = self.table.c.id == func.any(ids_array())
         return merge_in_key_order(self.table, self.scope, condition, form)
 
-    @functools.lru_cache(MAX_STATEMENTS)  # noqa: B019 - bounded, and so are the instances
+    @built_once
     def upsert(self, columns: GivenColumns) -> ReturningInsert[Any]:
         """Insert or change; a row that would not change is not touched, nor is its index entry."""
         table, space = self.table, self.scope.column
@@ -149,7 +149,7 @@ class KeyStatements:
             for name in names
         ]
 
-    @functools.lru_cache(MAX_STATEMENTS)  # noqa: B019 - as above
+    @built_once
     def update(self, names: frozenset[str]) -> Update:
         """Change the named columns of one row."""
         table = self.table
@@ -180,7 +180,7 @@ def _where_given(
     return case((given.has_key(new.id), new[name]), else_=old)
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def by_key(table: Table, scope: Scope) -> KeyStatements:
     """The statements by key over a table, the same object at every call."""
     return KeyStatements(table, scope)

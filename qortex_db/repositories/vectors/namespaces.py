@@ -11,7 +11,7 @@ from sqlalchemy import Text as SqlText
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.expressions import Constant
 from qortex_db.models.collection import collection_of
-from qortex_db.repositories.statement_cache import MAX_STATEMENTS
+from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.repositories.vectors.column_values import check_attribute
 from qortex_db.sql import Text, as_text
 
@@ -43,12 +43,12 @@ class Scope:
             self.clauses = (as_text(self.column) == as_text(value),)
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def _whole(table: Table) -> Scope:
     return Scope(table, None)
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def _one_of_many(table: Table, column: str) -> Scope:
     kind = table.c[column].type
     # A host's own type makes something of a value.
@@ -56,7 +56,7 @@ def _one_of_many(table: Table, column: str) -> Scope:
     return Scope(table, bindparam(NAMESPACE, type_=Text() if is_string else kind))
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def _large(table: Table, namespace: str | int) -> Scope:
     return Scope(table, Constant(namespace))
 

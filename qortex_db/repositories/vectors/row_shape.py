@@ -9,7 +9,7 @@ from sqlalchemy import cast, null, type_coerce
 
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
-from qortex_db.repositories.statement_cache import MAX_STATEMENTS
+from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.repositories.vectors.records import ReadAttributes, SearchHit, VectorRecord
 from qortex_db.sql import Text, of_pgvector
 from qortex_db.types import Embedding, HalfEmbedding, JsonText, SentEmbedding, SparseEmbedding
@@ -106,7 +106,7 @@ class RowShape:
         return [self.table.c[name].label(f"attribute_{i}") for i, name in names]
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def row_shape(table: Table) -> RowShape:
     """The rows of a table, the same object at every call."""
     return RowShape(table)

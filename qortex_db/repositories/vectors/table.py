@@ -202,13 +202,14 @@ class VectorTable:
 
     def encode(self, embedding: object, facts: TableFacts, name: str = "embedding") -> Any:
         """A query's embedding, checked."""
+        allow_zero = self.vector.metric != "cosine"
         if isinstance(self.vector.type, types.SparseEmbedding):
-            return self.vector.type.to_text(embedding, name=name)
+            return self.vector.type.to_text(embedding, name=name, allow_zero=allow_zero)
         return types.checked(
             embedding,
             dimensions=facts.dimensions,
-            allow_zero=self.vector.metric != "cosine",
-            is_half=self.vector.storage == "half",
+            allow_zero=allow_zero,
+            is_half=self.vector.is_half,
             name=name,
         )
 

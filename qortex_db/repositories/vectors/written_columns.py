@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from sqlalchemy import ARRAY, JSON, Enum, TypeDecorator, bindparam, case, cast, null, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from qortex_db import checks, types
+from qortex_db import checks, messages, types
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.expressions import Constant
 from qortex_db.markers import CLEAR
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, Storage, VectorSpec
 from qortex_db.repositories import validation
-from qortex_db.repositories.statement_cache import MAX_STATEMENTS
+from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.repositories.vectors.column_values import is_decorated, sent_attribute, stored_type
 from qortex_db.repositories.vectors.records import ReadAttributes
 from qortex_db.sql import Text, as_text, func
@@ -110,7 +110,7 @@ class WrittenColumn:
         return cast(value, Text) if plain or isinstance(kind, Enum) else as_text(value)
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def written_columns(table: Table) -> Mapping[str, WrittenColumn]:
     """The columns of a table that records write, by name."""
     collection = collection_of(table)
@@ -150,7 +150,7 @@ def named_values(
         if key not in written or written[key].part != part:
             known = [key for key, one in written.items() if one.part == part]
             has = f"it has {', '.join(known)}" if known else "it has none"
-            shown = f"{key!r:.60}" if isinstance(key, str) else f"a {type(key).__name__}"
+            shown = messages.shown(key) if isinstance(key, str) else f"a {type(key).__name__}"
             raise InvalidInputError(
                 f"{name} names {shown}, which the collection does not have or can't write; {has}."
             )
@@ -167,22 +167,29 @@ def _check_text(value: object, name: str) -> str:
 
 def _vector(column: Column[Any], spec: VectorSpec) -> WrittenColumn:
     kind = spec.type
+    allow_zero = spec.metric != "cosine"
     if isinstance(kind, SparseEmbedding):
+
+        def check_sparse(value: object, name: str) -> str | None:
+            return None if value is None else kind.to_text(value, name=name, allow_zero=allow_zero)
+
         return WrittenColumn(
             column,
             "vectors",
-            lambda value, name: None if value is None else kind.to_text(value, name=name),
+            check_sparse,
             Text(),
             lambda sent: cast(sent, SparseEmbedding()),
         )
-    is_half = spec.storage == "half"
-    allow_zero = spec.metric != "cosine"
 
     def check(value: object, name: str) -> bytes | None:
         if value is None:
             return None
         return types.checked(
-            value, dimensions=spec.dimensions, allow_zero=allow_zero, is_half=is_half, name=name
+            value,
+            dimensions=spec.dimensions,
+            allow_zero=allow_zero,
+            is_half=spec.is_half,
+            name=name,
         )
 
     return WrittenColumn(
@@ -190,7 +197,7 @@ def _vector(column: Column[Any], spec: VectorSpec) -> WrittenColumn:
         "vectors",
         check,
         Embedding(),
-        (lambda sent: cast(sent, HalfEmbedding())) if is_half else None,
+        (lambda sent: cast(sent, HalfEmbedding())) if spec.storage == "half" else None,
     )
 
 
@@ -270,7 +277,7 @@ class Touched:
         return {key: make() for name, (key, make) in self._make.items() if name not in without}
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def touched_columns(table: Table) -> Touched:
     """Those of a table, the same object at every call."""
     return Touched(written_columns(table))

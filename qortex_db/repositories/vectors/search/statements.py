@@ -10,7 +10,7 @@ from sqlalchemy import Float, Integer, bindparam, cast, literal_column, select, 
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field
 from qortex_db.models.collection import collection_of
-from qortex_db.repositories.statement_cache import MAX_STATEMENTS, built_once
+from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.search.nearest import Nearest, SearchForm
 from qortex_db.sql import Text, func
 from qortex_db.types import JsonText
@@ -106,6 +106,6 @@ def search_statements(vectors: VectorTable) -> SearchStatements:
     return _search_statements(vectors.table, vectors.name, vectors.scope)
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def _search_statements(table: Table, name: str, scope: Scope) -> SearchStatements:
     return SearchStatements(table, collection_of(table).vectors[name], scope)
