@@ -719,8 +719,8 @@ SECTIONS = (
     Section(
         "A namespace beside the key",
         "messages",
-        'By `collection(Message, namespace="one")`, without `namespace_in_key`. Without a\n'
-        "namespace it is about all rows, as `vectors`.",
+        'By `collection(Message, namespace="one")`, without `namespace_in_key`.\n'
+        "By `ALL_NAMESPACES` it is about all rows, as `vectors`.",
         lambda repositories: repositories.collection(Message, namespace="one"),
         OF_ANOTHER_NAMESPACE,
         lambda db: _three(db.collection(Message, namespace="one")),

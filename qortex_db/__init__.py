@@ -42,7 +42,7 @@ from qortex_db.learning import (
     ThompsonSampling,
     context_hash,
 )
-from qortex_db.markers import CLEAR, Clear
+from qortex_db.markers import ALL_NAMESPACES, CLEAR, AllNamespaces, Clear
 from qortex_db.models import (
     HNSW,
     CachedEmbedding,
@@ -96,6 +96,7 @@ from qortex_db.view import DatabaseView
 
 __all__ = [
     "ALL_CONTEXTS",
+    "ALL_NAMESPACES",
     "CLEAR",
     "HNSW",
     "MAX_CACHED",

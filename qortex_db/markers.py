@@ -18,3 +18,16 @@ class Clear(enum.Enum):
 CLEAR: Final = Clear.CLEAR
 """For an embedding, a document, a further vector or an attribute: NULL is stored in its place,
 where None leaves what is there."""
+
+
+class AllNamespaces(enum.Enum):
+    """The type of `ALL_NAMESPACES`."""
+
+    ALL_NAMESPACES = "ALL_NAMESPACES"
+
+    def __repr__(self) -> str:
+        return "qortex_db.ALL_NAMESPACES"
+
+
+ALL_NAMESPACES: Final = AllNamespaces.ALL_NAMESPACES
+"""For the namespace of a collection: every tenant's rows, for whoever looks after all of them."""

@@ -87,9 +87,9 @@ class Repositories:
 
         Args:
             model: The class.
-            namespace: Of a collection that declares one: every method is about its rows alone, and
-                writes into it. None means all rows, which a collection with the namespace in its
-                key does not take.
+            namespace: Of a collection that declares one, and then it has to be given: every method
+                is about its rows alone, and writes into it. `ALL_NAMESPACES` means everybody's
+                rows, to which none can be added; not where the namespace is in the key.
 
         Raises:
             InvalidInputError: The model is no collection, or has no such namespace.

@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import text
 
-from qortex_db import Database, Settings
+from qortex_db import ALL_NAMESPACES, Database, Settings
 from qortex_db.errors import InvalidInputError, PermissionDeniedError, QortexDbError
 from support.servers import execute, new_name
 
@@ -136,7 +136,7 @@ async def test_a_tenant_sees_and_changes_what_it_would_if_it_were_alone(
         async with Database.connect(as_service(dsn)) as db:
             views = [db.with_settings({"app.tenant": who, **settings}) for who in ("b", "a")]
             for model, namespace in (
-                (calls.Message, None),
+                (calls.Message, ALL_NAMESPACES),
                 (calls.Message, "a"),
                 (calls.Message, "b"),
                 (calls.Mail, "a"),
@@ -161,7 +161,7 @@ async def test_a_tenant_sees_and_changes_what_it_would_if_it_were_alone(
     assert not any("of b" in said for _, said in told[0])
     assert await rows_of(shared, "b") == before
     if lane == "alone":
-        assert ("Message, None, delete_all, by default", "8") in told[0]
+        assert ("Message, qortex_db.ALL_NAMESPACES, delete_all, by default", "8") in told[0]
         await _refill(databases, calls)
 
 

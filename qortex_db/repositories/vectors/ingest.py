@@ -85,6 +85,7 @@ class VectorIngest(VectorWrites):
         Raises:
             InvalidInputError: A record was refused, named by batch and row; earlier batches stay.
         """
+        self._vectors.check_takes_rows()
         size = validation.check_limit(batch_size, MAX_BATCH_SIZE, name="batch_size")
         if on_progress is not None:
             validation.check_callable(on_progress, name="on_progress")

@@ -10,6 +10,7 @@ from sqlalchemy import Text as SqlText
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.expressions import Constant
+from qortex_db.markers import ALL_NAMESPACES
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.repositories.vectors.column_values import check_attribute
@@ -68,17 +69,27 @@ def scope_of(table: Table, namespace: object) -> tuple[Scope, Mapping[str, Any]]
         InvalidInputError: The table has no namespaces, or no such; or one has to be named.
     """
     collection = collection_of(table)
+    if collection.namespace is None:
+        if namespace is not None:
+            raise InvalidInputError(
+                f"{table.name} has no namespaces: declare Collection(…, namespace='tenant')."
+            )
+        return _whole(table), {}
     if namespace is None:
+        everybody = "" if collection.namespace_in_key else " (ALL_NAMESPACES for everybody's)"
+        raise InvalidInputError(
+            f"{table.name} has the rows of many: say whose are meant, by collection(…, "
+            f"namespace=…){everybody}."
+        )
+    if namespace is ALL_NAMESPACES:
         if collection.namespace_in_key:
             raise InvalidInputError(
                 f"An id of {table.name} may come again in another namespace: say which, by "
                 "collection(…, namespace=…)."
             )
         return _whole(table), {}
-    if collection.namespace is None:
-        raise InvalidInputError(
-            f"{table.name} has no namespaces: declare Collection(…, namespace='tenant')."
-        )
+    if namespace == "":
+        raise InvalidInputError("namespace is empty, which is nobody's name.")
     value = check_attribute(table.c[collection.namespace], namespace, "namespace")
     for large in collection.large_namespaces:
         if str(value) == str(large):  # of a UUID too

@@ -16,6 +16,7 @@ from sqlalchemy.sql.expression import ColumnClause, TableClause
 from qortex_db import checks, observability, types
 from qortex_db.errors import UPGRADE_HINT, InvalidInputError, SchemaVersionError
 from qortex_db.filters import Filter, Where, read_filter, read_path, with_document
+from qortex_db.markers import ALL_NAMESPACES
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.names import qualified
@@ -72,7 +73,7 @@ class TableBound:
     Args:
         executor: The lane that statements take.
         table: Of a collection.
-        namespace: Whose rows it is about; None for all of them.
+        namespace: Whose rows it is about; None where the table has none.
     """
 
     def __init__(self, executor: Executor, table: Table, *, namespace: Any = None) -> None:
@@ -99,6 +100,14 @@ class VectorTable:
         self.shape = row_shape(table)
         self.by_key = by_key(table, self.scope)
         self.by_filter = by_filter(table, self.scope)
+
+    def check_takes_rows(self) -> None:
+        """Refuse new rows of which nobody says whose they are."""
+        if self.namespace is ALL_NAMESPACES:
+            raise InvalidInputError(
+                "ALL_NAMESPACES does not say whose a new row is: write by collection(…, "
+                "namespace=…)."
+            )
 
     def using(self, name: str | None) -> VectorTable:
         """Another vector of the same table.

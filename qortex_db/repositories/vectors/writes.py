@@ -51,6 +51,7 @@ class VectorWrites(TableBound):
         return await self._upsert(records, allow_zero=True)
 
     async def _upsert(self, records: Iterable[RecordInput], *, allow_zero: bool = False) -> int:
+        self._vectors.check_takes_rows()
         return await self._write(await self._batch(records, allow_zero=allow_zero))
 
     async def _batch(

@@ -12,6 +12,7 @@ from sqlalchemy import Integer
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from qortex_db import (
+    ALL_NAMESPACES,
     HNSW,
     Collection,
     ConflictError,
@@ -271,21 +272,34 @@ async def test_of_two_tenants_at_once_one_gets_a_new_id(db: Database) -> None:
         assert done in ([True, False, True], [False, True, False])
 
 
-async def test_without_a_namespace_all_rows_are_meant_where_ids_are_distinct(db: Database) -> None:
+async def test_all_namespaces_are_meant_only_if_said_and_where_ids_are_distinct(
+    db: Database,
+) -> None:
     _, scoped, other = await filled(db, Beside)
-    everything = db.collection(Beside)
+    everything = db.collection(Beside, namespace=ALL_NAMESPACES)
     assert await everything.count() == 240
     assert {hit.id for hit in await everything.search(Q, limit=2)} == {"r003", "other003"}
-    await everything.upsert([{"id": "r003", "embedding": Q, "document": "by an administrator"}])
+    assert await everything.update("r003", document="by an administrator")
     assert (await scoped.get(["r003"]))["r003"].document == "by an administrator"
-    await everything.upsert([{"id": "nobody's", "embedding": Q}])
-    assert await db.collection(Beside, namespace="").count() == 1
-    assert await other.count() == 120
+    new = [{"id": "nobody's", "embedding": Q}]
+    for write in (everything.upsert, everything.upsert_with_zeros, everything.ingest):
+        with pytest.raises(InvalidInputError, match="whose a new row is"):
+            await write(new)
+    with pytest.raises(InvalidInputError, match="whose a new row is"):
+        await everything.ingest(new, on_error="skip")
+    assert await everything.count() == 240
+    assert await other.delete_all() == 120
 
 
 async def test_what_names_no_namespace_of_this_table_is_refused(db: Database) -> None:
     refused: list[tuple[type[Any], Any, str]] = [
-        (InKey, None, "namespace="),
+        (InKey, None, "say whose are meant"),
+        (Beside, None, "ALL_NAMESPACES for everybody's"),
+        (Numbered, None, "say whose are meant"),
+        (InKey, ALL_NAMESPACES, "may come again"),
+        (Alone, ALL_NAMESPACES, "no namespaces"),
+        (Beside, "", "nobody's name"),
+        (InKey, "", "nobody's name"),
         (Alone, "a", "no namespaces"),
         (Beside, 1, "pass a str"),
         (Numbered, "7", "pass an int"),
