@@ -19,9 +19,11 @@ from qortex_db.models import Base, LearningArmState
 from qortex_db.names import qualified
 from qortex_db.settings import Settings
 from qortex_db.sql import func
-from qortex_db.uow import Repositories, UnitOfWork, own_unit_of_work
+from qortex_db.uow import UnitOfWork, own_unit_of_work
+from qortex_db.view import DatabaseView, Lanes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -64,6 +66,12 @@ def _sizes(schema: str | None) -> Any:
     )
 
 
+def _sessions(engine: AsyncEngine, schema: str | None) -> async_sessionmaker[AsyncSession]:
+    translated = engine.execution_options(**engines.translate_map(schema))
+    # A session that was closed would begin anew, in a transaction that nobody ends.
+    return async_sessionmaker(translated, expire_on_commit=False, close_resets_only=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """A running database at a glance; the first keys are those of qortex's own status.
@@ -90,7 +98,7 @@ class Status:
         return asdict(self)
 
 
-class Database(Repositories):
+class Database(Lanes):
     """PostgreSQL as an AI system's memory.
 
     `vectors`, `factors`, `edges` and `arms` run each call by itself, in its own transaction and one
@@ -109,8 +117,9 @@ class Database(Repositories):
         schema: str | None,
         *,
         learning_history: bool = False,
+        options: engines.CallOptions = engines.NO_OPTIONS,
     ) -> None:
-        super().__init__(None, learning_history=learning_history)
+        super().__init__(None, options, learning_history=learning_history)
         self._settings = settings
         self._schema = schema
         self._engine: AsyncEngine | None = None
@@ -142,6 +151,7 @@ class Database(Repositories):
         *,
         schema: str | None = None,
         learning_history: bool = False,
+        settings: Mapping[str, engines.SettingValue] | None = None,
         network_timeout_seconds: float | None = None,
     ) -> Database:
         """A database over a host's engine, which stays the host's to dispose of.
@@ -150,6 +160,7 @@ class Database(Repositories):
             engine: An asyncpg engine; its connections take vectors in binary from now on.
             schema: Where the package's tables are, if not where the connections look.
             learning_history: Write an event of each change of an arm, in its own statement.
+            settings: What every transaction begins with, as of `with_settings`.
             network_timeout_seconds: End the engine's connections whose other end is silent for
                 longer, 1 to 3600. None leaves them as they are.
         """
@@ -159,7 +170,8 @@ class Database(Repositories):
                 network_timeout_seconds, name="network_timeout_seconds", low=1, high=3_600
             )
             engines.notice_silence(engine, seconds)
-        return cls(None, engine, schema, learning_history=learning_history)
+        options = engines.NO_OPTIONS.with_settings({} if settings is None else settings)
+        return cls(None, engine, schema, learning_history=learning_history, options=options)
 
     def _bind(self, engine: AsyncEngine) -> None:
         retry_seconds = (
@@ -167,13 +179,9 @@ class Database(Repositories):
         )
         self._engine = engine
         self._executor = engines.AutocommitExecutor(
-            engine, self._schema, retry_seconds=retry_seconds
+            engine, self._schema, retry_seconds=retry_seconds, options=self._options
         )
-        translated = engine.execution_options(**engines.translate_map(self._schema))
-        # A session that was closed would begin anew, in a transaction that nobody ends.
-        self._sessions = async_sessionmaker(
-            translated, expire_on_commit=False, close_resets_only=False
-        )
+        self._sessions = _sessions(engine, self._schema)
 
     def _unbind(self) -> None:
         """Forget the engine, and the repositories over it."""
@@ -276,14 +284,30 @@ class Database(Repositories):
         Raises:
             DatabaseClosedError: The database is not open.
         """
-        if self._sessions is None or self._executor is None:
+        return self._begin(self._options)
+
+    def _begin(self, options: engines.CallOptions) -> AbstractAsyncContextManager[UnitOfWork]:
+        sessions, schema = self._sessions, options.schema or self._schema
+        if sessions is None:
             raise DatabaseClosedError
+        if options.schema is not None:
+            sessions = _sessions(self.engine, schema)
         return own_unit_of_work(
-            self._sessions,
-            self._executor.operations,
-            schema=self._schema,
+            sessions,
+            self._lane().operations,
+            schema=schema,
             learning_history=self._learning_history,
+            at_begin=options.set_on if options.settings else None,
         )
+
+    def _lane(self) -> engines.AutocommitExecutor:
+        if self._executor is None:
+            raise DatabaseClosedError
+        return self._executor
+
+    def _view(self, options: engines.CallOptions) -> DatabaseView:
+        history = self._learning_history
+        return DatabaseView(self._lane, self._begin, options, learning_history=history)
 
     async def status(self) -> Status:
         """Versions, sizes, invalid indexes and the pool's use. Counts rows, so not for each call.

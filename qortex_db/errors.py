@@ -246,7 +246,10 @@ _KINDS: Final[Mapping[str, tuple[type[QortexDbError], str]]] = {
     "40P01": _MET_ANOTHER,
     "42501": (
         PermissionDeniedError,
-        "The role may not do this ({}): grant it what it needs, or connect as another.",
+        (
+            "The role may not do this ({}): grant it what it needs, which `qortex-db roles --sql` "
+            "prints, or connect as another."
+        ),
     ),
     "42703": _NO_SCHEMA,
     "42704": (
