@@ -195,10 +195,10 @@ async def set_meanwhile(session: AsyncSession, options: CallOptions) -> AsyncIte
             yield
         finally:
             with suppress(*_LOST):  # with its transaction
-                pairs = zip(wanted, before, strict=True)
-                again = [func.set_config(name, value, true()) for (name, _), value in pairs]
-                if again:
-                    await session.execute(select(*again))
+                names = [name for name, _ in wanted]
+                again = zip(names, before, strict=True)
+                if wanted:
+                    await session.execute(select(*(func.set_config(*e, true()) for e in again)))
         return
     raise failure
 
