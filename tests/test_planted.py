@@ -149,7 +149,7 @@ def every_call(calls: Any) -> Iterator[tuple[str, Callable[[Any], Awaitable[obje
             )
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("engine", "lane"), [(ours, "together"), (hosted, "alone")], ids=["ours", "hosted"]
 )
@@ -177,7 +177,7 @@ async def test_no_method_runs_what_a_stranger_planted(
     assert failed == []
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 async def test_what_migrates_runs_nothing_planted(own_dsn: str) -> None:
     """As a superuser, into the very schema in which it was planted; pgvector comes later there."""
     await run(

@@ -14,6 +14,7 @@ import pytest
 from qortex_db import Database, Settings, migrations
 from qortex_db.errors import InvalidInputError, NotFoundError, QortexDbError
 from qortex_db.uow import Repositories
+from support.commands import run as command
 from support.servers import execute, new_name
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ async def is_allowed(db: Database, call: Any, section: Any) -> bool:
     return True
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 async def test_each_method_needs_exactly_what_the_page_says(role_dsn: str, calls: Any) -> None:
     for rights in SETS:
         given = ", ".join(["SELECT", *sorted(rights)])
@@ -172,6 +173,15 @@ async def test_who_lacks_something_is_told_what_to_grant(role_dsn: str) -> None:
             await db.status()
         with pytest.raises(QortexDbError, match="qortex-db roles"):
             await db.vectors.count()
+
+
+def test_the_command_prints_or_runs_them(role_dsn: str) -> None:
+    said = command("roles", "--reader", LEVELS[2], "--sql", PGVECTOR_DSN=role_dsn)
+    assert said.out == migrations.roles_sql(Settings(dsn=role_dsn), reader=LEVELS[2])
+    assert command("roles", "--reader", LEVELS[2], PGVECTOR_DSN=role_dsn).code == 0
+    assert command("check", PGVECTOR_DSN=as_role(role_dsn, LEVELS[2])).code == 0
+    wrong = command("roles", "--reader", "roles_gone", PGVECTOR_DSN=role_dsn)
+    assert (wrong.code, "CREATE ROLE" in wrong.err) == (1, True)
 
 
 async def test_no_grants_are_made_of_names_that_are_none(role_dsn: str) -> None:

@@ -13,12 +13,14 @@ from qortex_db.cli import demo as demonstration
 from qortex_db.cli import index as indexes
 from qortex_db.cli import render
 from qortex_db.cli import report as reports
+from qortex_db.cli import roles as granting
 from qortex_db.cli.arms import arms
 from qortex_db.cli.edges import edges
 from qortex_db.cli.factors import factors
 from qortex_db.cli.shell import (
     AsJson,
     Embedded,
+    Schema,
     err,
     fail,
     group,
@@ -40,6 +42,7 @@ app.add_typer(arms, name="arms")
 app.add_typer(factors, name="factors")
 app.add_typer(edges, name="edges")
 app.add_typer(index, name="index")
+app.command()(granting.roles)
 
 Revision = Annotated[str, typer.Argument(help="As Alembic's: a name, head, base, +1, -1.")]
 
@@ -75,9 +78,10 @@ def upgrade(
     extension_schema: Annotated[
         str | None, typer.Option(help="The schema that pgvector goes into, or is in.")
     ] = None,
+    schema: Schema = None,
 ) -> None:
     """Bring the schema to a revision; any number may run it at once."""
-    settings = read_settings()
+    settings = read_settings(schema)
     if sql:
         typer.echo(_sql(settings, revision, create_extension, extension_schema))
         return
@@ -111,9 +115,9 @@ def _sql(
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # -1 is no option
-def downgrade(revision: Revision, *, embedded: Embedded = False) -> None:
+def downgrade(revision: Revision, *, embedded: Embedded = False, schema: Schema = None) -> None:
     """Take the schema back to a revision; "base" removes the tables and what is in them."""
-    state = run(migrations.downgrade(read_settings(), revision, embedded=embedded))
+    state = run(migrations.downgrade(read_settings(schema), revision, embedded=embedded))
     out.print(render.schema_line(state), soft_wrap=True)
 
 
@@ -125,9 +129,10 @@ def check(
         typer.Option("--drift", help="Compare tables, columns, indexes and all else with it too."),
     ] = False,
     embedded: Embedded = False,
+    schema: Schema = None,
 ) -> None:
     """Exit with 0 if the schema is current, else with 1: for a readiness probe."""
-    settings = read_settings()
+    settings = read_settings(schema)
     state = run(migrations.check(settings, embedded=embedded))
     if not state.is_current:
         fail(render.not_current(state))

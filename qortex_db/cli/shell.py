@@ -28,6 +28,9 @@ err = Console(stderr=True)
 Embedded = Annotated[
     bool, typer.Option("--embedded", help="Use the embedded server, and start it if need be.")
 ]
+Schema = Annotated[
+    str | None, typer.Option("--schema", help="Whose tables: a namespace's. QORTEX_DB_SCHEMA.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -53,10 +56,10 @@ def fail(message: str, *, status: int = 1) -> NoReturn:
     raise typer.Exit(status)
 
 
-def read_settings() -> Settings:
-    """The settings that the environment gives."""
+def read_settings(schema: str | None = None) -> Settings:
+    """The settings that the environment gives, and a schema that goes before its own."""
     try:
-        return Settings()
+        return Settings() if schema is None else Settings(db_schema=schema)
     except ValidationError as error:
         # Its own text has an address of pydantic's in it, and may be long.
         problems = [

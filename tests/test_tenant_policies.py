@@ -1,0 +1,207 @@
+"""Row-level security by a tenant's setting, attacked through every method in both lanes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import text
+
+from qortex_db import Database, Settings
+from qortex_db.errors import InvalidInputError, PermissionDeniedError, QortexDbError
+from support.servers import execute, new_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qortex_db.embedded import EmbeddedServer
+
+DOCS = Path(__file__).parents[1] / "docs"
+ROLE = "tenants_service"
+# What they say of plans, indexes and sizes is the planner's idea of the whole table.
+OF_THE_TABLE = {"explain", "tune", "recommend_index", "recall_probe", "dimensions"}
+
+
+@pytest.fixture(scope="module")
+def calls() -> Iterator[Any]:
+    sys.path.insert(0, str(DOCS))
+    import statement_calls  # noqa: PLC0415
+
+    yield statement_calls
+    sys.path.remove(str(DOCS))
+
+
+def operate(connection: Any, work: Any) -> None:
+    operations: Any = Operations(MigrationContext.configure(connection))
+    work(operations)
+
+
+def record(key: str, tenant: str, place: int) -> dict[str, Any]:
+    return {
+        "id": f"{tenant}-{key}",
+        "embedding": [1.0 + place] + [1.0] * 7,
+        "payload": {"year": 1960 + place, "tags": [f"sand of {tenant}"], "kind": "novel"},
+        "document": f"The desert planet of {tenant}",
+    }
+
+
+@pytest.fixture(scope="module")
+def databases(server: EmbeddedServer, template: str, calls: Any) -> Iterator[tuple[str, str]]:
+    """One that two tenants share, and one that the first has alone."""
+    execute(server, f"CREATE ROLE {ROLE} LOGIN")
+    names = [new_name("tenants") for _ in range(2)]
+
+    async def prepare(dsn: str, tenants: tuple[str, ...]) -> None:
+        async with Database.connect(dsn) as db:
+            async with db.engine.begin() as connection:
+                await connection.run_sync(calls.Base.metadata.create_all)
+                await connection.run_sync(operate, protect)
+            for tenant in tenants:
+                for model in (calls.Message, calls.Mail):
+                    rows = [record(f"{i:02}", tenant, i) for i in range(8 if tenant == "a" else 40)]
+                    await db.collection(model, namespace=tenant).upsert(rows)
+
+    def protect(operations: Any) -> None:
+        for table in ("messages", "mails"):
+            operations.enable_tenant_policies(table, "tenant")
+        operations.grant_roles(writer=ROLE, tables=["messages", "mails"])
+        operations.grant_roles(writer=ROLE)
+
+    for name, tenants in zip(names, (("a", "b"), ("a",)), strict=True):
+        execute(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
+        asyncio.run(prepare(server.dsn(name), tenants))
+    yield server.dsn(names[0]), server.dsn(names[1])
+    execute(server, *(f'DROP DATABASE "{name}" WITH (FORCE)' for name in names))
+    execute(server, f"DROP ROLE {ROLE}")
+
+
+def as_service(dsn: str) -> Settings:
+    return Settings(dsn=re.sub(r"//[^@/]*@", f"//{ROLE}@", dsn), pool_max_size=1, pool_min_size=1)
+
+
+async def rows_of(dsn: str, tenant: str) -> list[Any]:
+    async with Database.connect(dsn) as db, db.engine.connect() as connection:
+        found = []
+        for table in ("messages", "mails"):
+            sql = f"SELECT * FROM {table} WHERE tenant = '{tenant}' ORDER BY id"
+            found += [str(row) for row in (await connection.execute(text(sql))).all()]
+        return found
+
+
+def every_call(calls: Any) -> list[tuple[str, str, Any]]:
+    """All forms, by methods that look like an attack first: reads, then what deletes."""
+    whole = {**calls.READS, **calls.SEARCHES, **calls.WRITES}
+    return [
+        (method, form, call)
+        for method, forms in whole.items()
+        if method not in OF_THE_TABLE
+        for form, call in forms.items()
+    ]
+
+
+async def outcome(on: Any, model: Any, namespace: Any, call: Any) -> str:
+    try:
+        result = await call(on.collection(model, namespace=namespace))
+    except QortexDbError as error:
+        return type(error).__name__
+    return re.sub(r"\b(created|updated)_at=[^,)]*", "", repr(result))
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"plan_cache_mode": "force_generic_plan"},
+    {"debug_parallel_query": "on", "plan_cache_mode": "force_custom_plan"},
+]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("lane", ["alone", "together"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=["", "generic", "parallel"])
+async def test_a_tenant_sees_and_changes_what_it_would_if_it_were_alone(
+    databases: tuple[str, str], calls: Any, lane: str, settings: dict[str, Any]
+) -> None:
+    """The other's setting was there before, on the same connection and the same plans."""
+    shared, _ = databases
+    before = await rows_of(shared, "b")
+    assert len(before) == 80
+    told = []
+    for dsn in databases:
+        found = []
+        async with Database.connect(as_service(dsn)) as db:
+            views = [db.with_settings({"app.tenant": who, **settings}) for who in ("b", "a")]
+            for model, namespace in (
+                (calls.Message, None),
+                (calls.Message, "a"),
+                (calls.Message, "b"),
+                (calls.Mail, "a"),
+                (calls.Mail, "b"),
+            ):
+                for method, form, call in every_call(calls):
+                    is_read = method not in calls.WRITES
+                    if is_read and namespace != "b":  # as whom it is no attack
+                        await outcome(views[0], model, "b", call)
+                    what = f"{model.__name__}, {namespace}, {method}, {form}"
+                    if lane == "alone":
+                        found.append((what, await outcome(views[1], model, namespace, call)))
+                        continue
+                    try:
+                        async with views[1].unit_of_work() as uow:
+                            found.append((what, await outcome(uow, model, namespace, call)))
+                            await uow.session.rollback()
+                    except QortexDbError:
+                        pass
+        told.append(found)
+    assert [pair for pair in zip(*told, strict=True) if pair[0] != pair[1]] == []
+    assert not any("of b" in said for _, said in told[0])
+    assert await rows_of(shared, "b") == before
+    if lane == "alone":
+        assert ("Message, None, delete_all, by default", "8") in told[0]
+        await _refill(databases, calls)
+
+
+async def _refill(databases: tuple[str, str], calls: Any) -> None:
+    for dsn in databases:
+        async with Database.connect(dsn) as db:
+            for model in (calls.Message, calls.Mail):
+                rows = [record(f"{i:02}", "a", i) for i in range(8)]
+                vectors = db.collection(model, namespace="a")
+                await vectors.delete_all()
+                await vectors.upsert(rows)
+
+
+async def test_without_a_tenant_there_are_no_rows_and_none_can_be_written(
+    databases: tuple[str, str], calls: Any
+) -> None:
+    async with Database.connect(as_service(databases[0])) as db:
+        for view in (
+            db,
+            db.with_settings({"app.tenant": ""}),
+            db.with_settings({"app.tenant": "c"}),
+        ):
+            for _ in range(2):
+                assert await view.collection(calls.Message, namespace="a").count() == 0
+                with pytest.raises(PermissionDeniedError, match="row-level security"):
+                    await view.collection(calls.Message, namespace="a").upsert(
+                        [record("new", "a", 1)]
+                    )
+                await (
+                    db.with_settings({"app.tenant": "a"})
+                    .collection(calls.Message, namespace="a")
+                    .count()
+                )
+
+
+@pytest.mark.parametrize(
+    "options", [{"setting": "app.tenant'"}, {"type_": "text; DROP TABLE x"}, {"type_": ""}]
+)
+def test_policies_are_of_names_and_types(options: dict[str, str]) -> None:
+    offline = MigrationContext.configure(dialect_name="postgresql", opts={"as_sql": True})
+    operations: Any = Operations(offline)
+    with pytest.raises(InvalidInputError):
+        operations.enable_tenant_policies("t", "c", **options)
