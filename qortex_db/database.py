@@ -278,15 +278,26 @@ class Database(Lanes):
     ) -> None:
         await self.close()
 
-    def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
+    def unit_of_work(
+        self, *, timeout_seconds: float | None = None
+    ) -> AbstractAsyncContextManager[UnitOfWork]:
         """One transaction over everything: the block's end commits, an exception rolls back.
+
+        Args:
+            timeout_seconds: How long all of it may take, from the block's beginning to its end,
+                .001 to 86,400. Then it is cancelled and rolled back, and raises `QueryTimeoutError`
+                (`OutcomeUnknownError` if COMMIT was on its way). None: as long as it likes.
 
         Raises:
             DatabaseClosedError: The database is not open.
         """
-        return self._begin(self._options)
+        return self._begin(self._options, timeout_seconds)
 
-    def _begin(self, options: engines.CallOptions) -> AbstractAsyncContextManager[UnitOfWork]:
+    def _begin(
+        self, options: engines.CallOptions, timeout_seconds: float | None
+    ) -> AbstractAsyncContextManager[UnitOfWork]:
+        if timeout_seconds is not None:
+            check_number(timeout_seconds, name="timeout_seconds", low=0.001, high=86_400)
         sessions, schema = self._sessions, options.schema or self._schema
         if sessions is None:
             raise DatabaseClosedError
@@ -297,7 +308,8 @@ class Database(Lanes):
             self._lane().operations,
             schema=schema,
             learning_history=self._learning_history,
-            at_begin=options.set_on if options.settings else None,
+            at_begin=options.set_on if options.local else None,
+            timeout_seconds=timeout_seconds,
         )
 
     def _lane(self) -> engines.AutocommitExecutor:

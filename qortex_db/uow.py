@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import async_scoped_session
 
-from qortex_db.engine import SessionExecutor, close, commit, savepoint
-from qortex_db.errors import DatabaseClosedError
+from qortex_db.engine import (
+    NO_OPTIONS,
+    SessionExecutor,
+    close,
+    commit,
+    savepoint,
+    set_meanwhile,
+)
+from qortex_db.errors import DatabaseClosedError, OutcomeUnknownError, QueryTimeoutError
 from qortex_db.models import QortexVector
 from qortex_db.models.collection import collection_table
 from qortex_db.repositories import (
@@ -23,6 +31,7 @@ from qortex_db.repositories import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -115,6 +124,24 @@ class UnitOfWork(Repositories):
         super().__init__(SessionExecutor(session, schema), learning_history=learning_history)
         self.session = session
 
+    def options(
+        self, *, timeout_seconds: float | None = None, lock_timeout_seconds: float | None = None
+    ) -> AbstractAsyncContextManager[None]:
+        """A block whose statements have a time-out of their own: `async with uow.options(…):`.
+
+        It costs a round trip at its beginning and at its end. An error in it aborts the transaction
+        as any other does; put a savepoint around it (`session.begin_nested()`) to go on.
+
+        Args:
+            timeout_seconds: How long a statement may take, .001 to 86,400; `QueryTimeoutError`.
+            lock_timeout_seconds: How long it may wait for a lock, likewise; `LockTimeoutError`.
+
+        Raises:
+            InvalidInputError: A number is out of its range.
+        """
+        limits = NO_OPTIONS.with_limits(timeout_seconds, lock_timeout_seconds)
+        return set_meanwhile(self.session, limits)
+
 
 @asynccontextmanager
 async def unit_of_work(
@@ -141,6 +168,7 @@ async def own_unit_of_work(
     schema: str | None = None,
     learning_history: bool = False,
     at_begin: Callable[[Connection], None] | None = None,
+    timeout_seconds: float | None = None,
 ) -> AsyncIterator[UnitOfWork]:
     """A unit of work with a session of its own: the block's end commits, an exception rolls back.
 
@@ -150,24 +178,30 @@ async def own_unit_of_work(
         schema: As of `UnitOfWork`.
         learning_history: As of `UnitOfWork`.
         at_begin: What each of its transactions begins with.
+        timeout_seconds: How long all of it may take.
 
     Raises:
+        QueryTimeoutError: The time was up, and what was done is rolled back.
         QortexDbError: The transaction was aborted by an error that the block caught, and nothing of
             it is stored. That error is the cause, if a call of ours met it.
-        OutcomeUnknownError: The connection broke during COMMIT.
+        OutcomeUnknownError: The connection broke during COMMIT, or the time was up.
         DatabaseClosedError: The Database was closed meanwhile, and what was done is rolled back.
     """
     task = operations.begin()
     session = sessions()
     if at_begin is not None:
         _begin_with(session, at_begin)
-    at_once = False
+    deadline = None if timeout_seconds is None else asyncio.timeout(timeout_seconds)
+    at_once = committing = False
     try:
-        yield UnitOfWork(session, schema=schema, learning_history=learning_history)
-        await commit(session)
+        async with deadline or nullcontext():
+            yield UnitOfWork(session, schema=schema, learning_history=learning_history)
+            committing = True
+            await commit(session)
     except BaseException as error:
-        at_once = not isinstance(error, Exception)
-        if not at_once or not operations.was_closed(task):
+        expired = deadline is not None and deadline.expired()
+        at_once = expired or not isinstance(error, Exception)
+        if not (expired and isinstance(error, TimeoutError)) and not operations.was_closed(task):
             raise
     else:
         return
@@ -176,7 +210,19 @@ async def own_unit_of_work(
             await close(session, operations.cleanup, at_once=at_once)
         finally:
             operations.end(task)
-    raise DatabaseClosedError("The Database was closed during the unit of work: it is undone.")
+    raise _ended(expired=expired, committing=committing)
+
+
+def _ended(*, expired: bool, committing: bool) -> Exception:
+    """What ended a unit of work from outside."""
+    if not expired:
+        return DatabaseClosedError("The Database was closed during the unit of work: it is undone.")
+    if committing:
+        return OutcomeUnknownError(
+            "The unit of work's timeout_seconds was up during COMMIT: it is either whole or "
+            "absent. Look for one of its rows before running it again."
+        )
+    return QueryTimeoutError("The unit of work's timeout_seconds was up: it is undone.")
 
 
 def _begin_with(session: AsyncSession, work: Callable[[Connection], None]) -> None:

@@ -30,7 +30,9 @@ class Lanes(Repositories):
         self._options = options
 
     @abstractmethod
-    def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
+    def unit_of_work(
+        self, *, timeout_seconds: float | None = None
+    ) -> AbstractAsyncContextManager[UnitOfWork]:
         """One transaction over everything: the block's end commits, an exception rolls back."""
 
     @abstractmethod
@@ -52,6 +54,25 @@ class Lanes(Repositories):
         """
         return self._view(self._options.with_settings(settings))
 
+    def options(
+        self, *, timeout_seconds: float | None = None, lock_timeout_seconds: float | None = None
+    ) -> DatabaseView:
+        """A view whose statements have less time, or more, than the Database's.
+
+        By themselves, calls are limited at no cost by `timeout_seconds`, and are a transaction of
+        three round trips with `lock_timeout_seconds`. Units of work have both set at their
+        beginning, for each of their statements; more time than the engine's own limit only calls by
+        themselves get. What is not given stays as it is.
+
+        Args:
+            timeout_seconds: How long a statement may take, .001 to 86,400; `QueryTimeoutError`.
+            lock_timeout_seconds: How long it may wait for a lock, likewise; `LockTimeoutError`.
+
+        Raises:
+            InvalidInputError: A number is out of its range.
+        """
+        return self._view(self._options.with_limits(timeout_seconds, lock_timeout_seconds))
+
     def namespace(self, name: str) -> DatabaseView:
         """A view of another schema's tables: a tenant's arms, factors, edges, caches and vectors.
 
@@ -69,7 +90,7 @@ class Lanes(Repositories):
 
 
 class DatabaseView(Lanes):
-    """What `with_settings` and `namespace` of a Database give: the same, under options of its own.
+    """What `with_settings`, `options` and `namespace` of a Database give: the same, otherwise.
 
     It is as open as its Database, and holds nothing that has to be closed.
     """
@@ -77,7 +98,7 @@ class DatabaseView(Lanes):
     def __init__(
         self,
         lane: Callable[[], AutocommitExecutor],
-        begin: Callable[[CallOptions], AbstractAsyncContextManager[UnitOfWork]],
+        begin: Callable[[CallOptions, float | None], AbstractAsyncContextManager[UnitOfWork]],
         options: CallOptions,
         *,
         learning_history: bool,
@@ -86,13 +107,18 @@ class DatabaseView(Lanes):
         self._lane = lane
         self._begin = begin
 
-    def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
+    def unit_of_work(
+        self, *, timeout_seconds: float | None = None
+    ) -> AbstractAsyncContextManager[UnitOfWork]:
         """One transaction over everything, which begins with the view's settings.
+
+        Args:
+            timeout_seconds: As of :meth:`Database.unit_of_work`.
 
         Raises:
             DatabaseClosedError: The Database is not open.
         """
-        return self._begin(self._options)
+        return self._begin(self._options, timeout_seconds)
 
     def _view(self, options: CallOptions) -> DatabaseView:
         history = self._learning_history

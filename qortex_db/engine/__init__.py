@@ -13,7 +13,7 @@ from qortex_db.engine.options import NO_OPTIONS, CallOptions, SettingValue
 from qortex_db.engine.pool import FairPool
 from qortex_db.engine.search_path import path_of, pin_search_path, read_path
 from qortex_db.engine.session import SessionExecutor
-from qortex_db.engine.transactions import close, commit, savepoint
+from qortex_db.engine.transactions import close, commit, savepoint, set_meanwhile
 
 __all__ = [
     "COMPILED",
@@ -39,6 +39,7 @@ __all__ = [
     "pin_search_path",
     "read_path",
     "savepoint",
+    "set_meanwhile",
     "task_of",
     "translate_map",
 ]

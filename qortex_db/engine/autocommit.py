@@ -186,7 +186,9 @@ class AutocommitExecutor:
         arguments = compiled.arguments(params)
         with Lease(self._engine, self.operations.cleanup) as lease:
             lease.begin(options.begin)
-            given: Fetched = await_only(execute(lease.driver, compiled, arguments))
+            given: Fetched = await_only(
+                execute(lease.driver, compiled, arguments, options.timeout_seconds)
+            )
             lease.commit()
             return given
 
@@ -199,7 +201,9 @@ class AutocommitExecutor:
         arguments = (compiled.arguments(each) for each in params)
         with Lease(self._engine, self.operations.cleanup) as lease:
             lease.begin(options.begin)
-            count: int = await_only(pipeline(lease.driver, compiled, arguments))
+            count: int = await_only(
+                pipeline(lease.driver, compiled, arguments, options.timeout_seconds)
+            )
             lease.commit()
             return count
 
@@ -208,7 +212,7 @@ class AutocommitExecutor:
     ) -> Fetched:
         with self._connect(options) as connection:
             held: Any = connection.connection
-            if options.settings:
+            if options.local:
                 _leave_autocommit(connection)
                 options.set_on(connection)
             elif not held.driver_connection.is_in_transaction():  # a host's hook may have begun one

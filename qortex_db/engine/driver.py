@@ -112,15 +112,20 @@ class Lease:
         return True
 
 
-async def execute(driver: Any, compiled: Compiled, arguments: list[Any]) -> Fetched:
+async def execute(
+    driver: Any, compiled: Compiled, arguments: list[Any], limit: float | None
+) -> Fetched:
+    """Run a statement, for as long as the connection's own limit where none is given."""
     if compiled.returns_rows:
-        records = await driver.fetch(compiled.sql, *arguments)
+        records = await driver.fetch(compiled.sql, *arguments, timeout=limit)
         return Fetched(compiled.rows(records), len(records))
-    status: str = await driver.execute(compiled.sql, *arguments)
+    status: str = await driver.execute(compiled.sql, *arguments, timeout=limit)
     return Fetched((), int(status.rpartition(" ")[2]))  # such as "INSERT 0 5"
 
 
-async def pipeline(driver: Any, compiled: Compiled, arguments: Iterable[list[Any]]) -> int:
+async def pipeline(
+    driver: Any, compiled: Compiled, arguments: Iterable[list[Any]], limit: float | None
+) -> int:
     """Run a statement with many arguments as one transaction; return how many rows came back.
 
     asyncpg swallows a cancellation that comes while the socket is full, and then waits for the
@@ -135,7 +140,7 @@ async def pipeline(driver: Any, compiled: Compiled, arguments: Iterable[list[Any
     Raises:
         TimeoutError: A statement took longer than the connection's limit.
     """
-    limit: float | None = driver._config.command_timeout  # noqa: SLF001 - it has no public name
+    limit = limit or driver._config.command_timeout  # noqa: SLF001 - it has no public name
     sql, given = compiled.sql, iter(arguments)
     if limit is not None:
         rows = " FROM written" if compiled.returns_rows else ""

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import select, true
 
-from qortex_db.checks import check_text
+from qortex_db.checks import check_number, check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.sql import func
 
@@ -20,6 +20,7 @@ SettingValue: TypeAlias = str | int | UUID
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*")
 _MAX_NAME: Final = 63
 _MAX_SETTINGS: Final = 32
+_MAX_SECONDS: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,27 +30,56 @@ class CallOptions:
     Attributes:
         settings: What is set for their transaction, by name.
         schema: Where the package's tables are, if not where those of the Database are.
+        timeout_seconds: How long a statement may take; None as long as others.
+        lock_timeout_seconds: How long it waits for a lock; None as the server says.
     """
 
     settings: tuple[tuple[str, str], ...] = ()
     schema: str | None = None
+    timeout_seconds: float | None = None
+    lock_timeout_seconds: float | None = None
 
     @property
     def begin(self) -> str:
-        """What begins a call's transaction, in one round trip; "" where a statement is its own."""
-        if not self.settings:
+        """What begins a call's transaction, in one round trip; "" where a statement is its own.
+
+        The driver itself limits a statement's time, at no cost.
+        """
+        settings = (*self.settings, *_limit("lock_timeout", self.lock_timeout_seconds))
+        if not settings:
             return ""
         values = (
             f"pg_catalog.set_config({_literal(name)}, {_literal(value)}, true)"
-            for name, value in self.settings
+            for name, value in settings
         )
         return f"SELECT {', '.join(values)}"
 
+    @property
+    def local(self) -> tuple[tuple[str, str], ...]:
+        """What is set for a transaction of SQLAlchemy's."""
+        return (
+            *self.settings,
+            *_limit("lock_timeout", self.lock_timeout_seconds),
+            *_limit("statement_timeout", self.timeout_seconds),
+        )
+
     def set_on(self, connection: Any) -> None:
-        """The same for a transaction of SQLAlchemy's."""
-        if self.settings:
-            pairs = [func.set_config(name, value, true()) for name, value in self.settings]
+        """Set it, in a transaction that has begun."""
+        if self.local:
+            pairs = [func.set_config(name, value, true()) for name, value in self.local]
             connection.execute(select(*pairs))
+
+    def with_limits(
+        self, timeout_seconds: float | None, lock_timeout_seconds: float | None
+    ) -> CallOptions:
+        """These, and the time that a statement may take or wait for a lock; None leaves it."""
+        given = {"timeout_seconds": timeout_seconds, "lock_timeout_seconds": lock_timeout_seconds}
+        limits = {
+            name: check_number(value, name=name, low=0.001, high=_MAX_SECONDS)
+            for name, value in given.items()
+            if value is not None
+        }
+        return replace(self, **limits)  # type: ignore[arg-type]
 
     def with_settings(self, settings: Mapping[str, SettingValue]) -> CallOptions:
         """These, and further settings, of which the later ones count."""
@@ -82,6 +112,10 @@ def read(settings: object) -> dict[str, str]:
             )
         found[name.lower()] = check_text(str(value), name=f"settings[{name!r}]")
     return found
+
+
+def _limit(name: str, seconds: float | None) -> tuple[tuple[str, str], ...]:
+    return () if seconds is None else ((name, f"{max(1, round(seconds * 1_000))}ms"),)
 
 
 def _literal(text: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
+from sqlalchemy import select, true
 from sqlalchemy.exc import SQLAlchemyError
 
 from qortex_db.engine.executor import translate_map, translated
@@ -17,6 +19,7 @@ from qortex_db.errors import (
     QortexDbError,
     is_connection_lost,
 )
+from qortex_db.sql import func
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from qortex_db.engine.cleanup import Cleanup
+    from qortex_db.engine.options import CallOptions
 
 _LAST_ERROR: Final = "qortex_db_last_error"
 """The key of a session's info where the last error is that a server answered to a call of ours."""
@@ -173,6 +177,30 @@ def _roll_back_to(marks: list[tuple[Connection, str]]) -> None:
 
 async def _refresh(session: AsyncSession, schema: str | None) -> None:
     await refresh_loaded(session, session.info.get(WRITTEN, ()), translate_map(schema))
+
+
+@asynccontextmanager
+async def set_meanwhile(session: AsyncSession, options: CallOptions) -> AsyncIterator[None]:
+    """Settings for the statements of a block, after which those before hold again."""
+    wanted = options.local
+    before: Any = ()
+    try:
+        if wanted:
+            pairs = [(func.current_setting(n), func.set_config(n, v, true())) for n, v in wanted]
+            before = (await session.execute(select(*itertools.chain(*pairs)))).one()[::2]
+    except Exception as error:  # noqa: BLE001 - translated, and raised again
+        failure = translated(error)
+    else:
+        try:
+            yield
+        finally:
+            with suppress(*_LOST):  # with its transaction
+                names = [name for name, _ in wanted]
+                again = zip(names, before, strict=True)
+                if wanted:
+                    await session.execute(select(*(func.set_config(*e, true()) for e in again)))
+        return
+    raise failure
 
 
 async def close(session: AsyncSession, cleanup: Cleanup, *, at_once: bool) -> None:
