@@ -42,7 +42,7 @@ from qortex_db.learning import (
     ThompsonSampling,
     context_hash,
 )
-from qortex_db.markers import ALL_NAMESPACES, CLEAR, AllNamespaces, Clear
+from qortex_db.markers import ALL_NAMESPACES, CLEAR, Clear
 from qortex_db.models import (
     HNSW,
     CachedEmbedding,

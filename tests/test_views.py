@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import tracemalloc
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -12,8 +13,14 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from qortex_db import Database, Settings
-from qortex_db.errors import DatabaseClosedError, InvalidInputError, QortexDbError
+from qortex_db import Database, PostgresLearningStore, Settings, migrations
+from qortex_db.errors import (
+    DatabaseClosedError,
+    InvalidInputError,
+    QortexDbError,
+    SchemaVersionError,
+)
+from support.compilations import compilations
 from support.roundtrips import counted
 
 if TYPE_CHECKING:
@@ -171,3 +178,84 @@ async def test_a_call_under_settings_takes_three_round_trips(dsn: str) -> None:
             await view.vectors.count()
         async with trips.expect(1):
             await db.vectors.count()
+
+
+SCHEMAS = ("acme", "globex", "Initech_2")
+
+
+async def fill(on: Any, name: str) -> None:
+    await on.vectors.upsert([{"id": name, "embedding": [1.0] * 8, "document": f"of {name}"}])
+    await on.factors.save({name: 2.0})
+    await on.edges.record(name, "z", score=0.5)
+    await on.arms.observe("l", name, reward=1.0, context={"of": name})
+    await on.embeddings.embed([name], model=_model, name="m", dimensions=8)
+
+
+def _model(texts: list[str]) -> list[list[float]]:
+    return [[float(len(text))] * 8 for text in texts]
+
+
+async def held(on: Any) -> list[Any]:
+    return [
+        [hit.id for hit in await on.vectors.search([1.0] * 8)],
+        [hit.id for hit in await on.vectors.hybrid_search([1.0] * 8, "of")],
+        [row.id async for row in on.vectors.stream()],
+        list(await on.factors.load()),
+        [src for src, _ in await on.edges.load()],
+        [arm for arms in (await on.arms.get_all_states("l")).values() for arm in arms],
+        (await on.embeddings.stats()).rows,
+    ]
+
+
+def only(*names: str) -> list[Any]:
+    return [list(names)] * 6 + [len(names)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lane", [ours, hosted], ids=lambda lane: lane.__name__)
+async def test_a_namespace_has_its_own_of_everything(dsn: str, lane: Any) -> None:
+    for name in SCHEMAS:
+        await migrations.upgrade(Settings(dsn=dsn, dimensions=8, db_schema=name))
+    async with lane(dsn) as db:
+        for name in SCHEMAS[:2]:
+            await fill(db.namespace(name), name)
+        async with db.namespace(SCHEMAS[2]).unit_of_work() as uow:
+            await fill(uow, SCHEMAS[2])
+        for name in SCHEMAS:
+            view = db.namespace(name).with_settings({"app.tenant": name})
+            assert await held(db.namespace(name)) == only(name)
+            assert await held(view) == only(name)
+            async with view.unit_of_work() as uow:
+                assert await held(uow) == only(name)
+                assert await current(uow) == name
+        assert await held(db) == only()
+        store = PostgresLearningStore("l", db.namespace("acme"))
+        assert list(await store.get_all(context={"of": "acme"})) == ["acme"]
+        event.listen(db.engine.sync_engine, "before_cursor_execute", lambda *_: None)
+        assert await held(db.namespace("acme")) == only("acme")
+        await db.namespace("acme").vectors.delete_all()
+        assert await db.namespace("globex").vectors.count() == 1
+
+
+async def test_thousands_of_namespaces_share_what_is_compiled(dsn: str) -> None:
+    async with Database.connect(dsn) as db:
+        await db.factors.load()
+        compiled = compilations(db.engine)
+        view = db.namespace("public")
+        assert await view.factors.load() == {}
+        assert len(await view.vectors.search([1.0] * 8)) == 0
+        once = len(compiled)
+        tracemalloc.start()
+        for number in range(3_000):
+            with pytest.raises(SchemaVersionError):
+                await db.namespace(f"t{number}").factors.load()
+        grown, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert len(compiled) == once
+        assert grown < 2**20
+
+
+@pytest.mark.parametrize("name", ["", 'a"b', "a.b", "é", "a" * 64, None, 3])
+def test_a_namespace_is_the_name_of_a_schema(name: Any) -> None:
+    with pytest.raises(InvalidInputError, match="identifier"):
+        Database.connect("postgresql://localhost/x").namespace(name)

@@ -272,7 +272,7 @@ async def test_of_two_tenants_at_once_one_gets_a_new_id(db: Database) -> None:
         assert done in ([True, False, True], [False, True, False])
 
 
-async def test_all_namespaces_are_meant_only_if_said_and_where_ids_are_distinct(
+async def test_all_namespaces_are_meant_if_that_is_said_and_ids_are_distinct(
     db: Database,
 ) -> None:
     _, scoped, other = await filled(db, Beside)
