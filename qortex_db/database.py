@@ -5,24 +5,29 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, get_args
 
 from pydantic import SecretStr
 from sqlalchemy import bindparam, func, select, text, union_all
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from qortex_db import embedded, observability, types
+from qortex_db import embedded, observability, retries, types
 from qortex_db import engine as engines
-from qortex_db.checks import check_number
+from qortex_db.checks import check_choice, check_flag, check_number, check_whole
 from qortex_db.errors import DatabaseClosedError, InvalidInputError, SchemaVersionError, translate
 from qortex_db.models import Base, LearningArmState
 from qortex_db.names import qualified
+from qortex_db.repositories.validation import MAX_LIMIT, check_callable
 from qortex_db.settings import Settings
 from qortex_db.uow import Repositories, UnitOfWork, own_unit_of_work
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
+
+T = TypeVar("T")
+IsolationLevel = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 
 _EXTENSION = text("""
 SELECT e.extversion, n.nspname, pg_catalog.pg_type_is_visible(t.oid)
@@ -107,6 +112,7 @@ class Database(Repositories):
         self._schema = schema
         self._engine: AsyncEngine | None = None
         self._sessions: async_sessionmaker[AsyncSession] | None = None
+        self._bound: dict[IsolationLevel | None, AsyncEngine] = {}
         self._server: embedded.EmbeddedServer | None = None
         self._opening = asyncio.Lock()
         self._host_engine = engine
@@ -162,10 +168,13 @@ class Database(Repositories):
             engine, self._schema, retry_seconds=retry_seconds
         )
         translated = engine.execution_options(**engines.translate_map(self._schema))
+        # Our own engine tries to connect again by itself.
+        patience = {} if self._host_engine is None else {engines.RETRY: retry_seconds}
         # A session that was closed would begin anew, in a transaction that nobody ends.
         self._sessions = async_sessionmaker(
-            translated, expire_on_commit=False, close_resets_only=False
+            translated, expire_on_commit=False, close_resets_only=False, info=patience
         )
+        self._bound = {None: translated}
 
     def _unbind(self) -> None:
         """Forget the engine, and the repositories over it."""
@@ -256,19 +265,78 @@ class Database(Repositories):
     ) -> None:
         await self.close()
 
-    def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
+    def unit_of_work(
+        self, *, isolation_level: IsolationLevel | None = None
+    ) -> AbstractAsyncContextManager[UnitOfWork]:
         """One transaction over everything: the block's end commits, an exception rolls back.
+
+        Args:
+            isolation_level: None is the engine's own; see `run` for "SERIALIZABLE".
 
         Raises:
             DatabaseClosedError: The database is not open.
         """
-        if self._sessions is None or self._executor is None:
+        sessions = self._sessions
+        if sessions is None or self._executor is None:
             raise DatabaseClosedError
+        if isolation_level is not None:
+            check_choice(isolation_level, get_args(IsolationLevel), name="isolation_level")
+        if isolation_level not in self._bound:  # each once: what is learned is kept by engine
+            options: Any = {"isolation_level": isolation_level}
+            self._bound[isolation_level] = self._bound[None].execution_options(**options)
         return own_unit_of_work(
-            self._sessions,
+            lambda: sessions(bind=self._bound[isolation_level]),
             self._executor.operations,
             schema=self._schema,
             learning_history=self._learning_history,
+        )
+
+    async def run(
+        self,
+        work: Callable[[UnitOfWork], Awaitable[T]],
+        *,
+        isolation_level: IsolationLevel | None = None,
+        max_attempts: int = retries.MAX_ATTEMPTS,
+        timeout_seconds: float = retries.TIMEOUT_SECONDS,
+        retry_unavailable: bool = False,
+    ) -> T:
+        """Run a function in a unit of work, and again, in a new one, where it met another.
+
+        It is run again on serialization failures and deadlocks, after a pause of any length up to a
+        bound that doubles to a second. What it does besides the unit of work, it then does twice.
+        A cancellation ends it.
+
+        Args:
+            work: An async function of the unit of work, which `run` commits.
+            isolation_level: "READ COMMITTED", "REPEATABLE READ" or "SERIALIZABLE"; None is the
+                engine's own.
+            max_attempts: How often it is begun at most, 1 to 10,000.
+            timeout_seconds: After which it is begun no more.
+            retry_unavailable: Whether it may be run again where the server went away before COMMIT,
+                or can't be reached.
+
+        Returns:
+            What the function returned.
+
+        Raises:
+            SerializationConflictError: The last attempt failed too.
+            OutcomeUnknownError: The connection broke during COMMIT.
+        """
+        check_callable(work, name="work")
+        attempts = check_whole(max_attempts, 1, MAX_LIMIT, name="max_attempts")
+        seconds = check_number(timeout_seconds, name="timeout_seconds", low=0)
+        check_flag(retry_unavailable, name="retry_unavailable")
+
+        async def attempt() -> T:
+            async with self.unit_of_work(isolation_level=isolation_level) as uow:
+                return await work(uow)
+
+        return await retries.run_again(
+            attempt,
+            max_attempts=attempts,
+            timeout_seconds=seconds,
+            unavailable=retry_unavailable,
+            in_doubt=False,
         )
 
     async def status(self) -> Status:
@@ -317,11 +385,11 @@ class Database(Repositories):
             async with AsyncExitStack() as opened:
                 opening = (opened.enter_async_context(engine.connect()) for _ in range(count))
                 await asyncio.gather(*opening)
-        except Exception as error:
-            translated = translate(error)
-            if translated is None:
-                raise
-            raise translated from None
+        except Exception as error:  # noqa: BLE001 - translated, and raised again
+            failure = translate(error) or error
+        else:
+            return
+        raise failure
 
     async def _check(self, wanted: int | None) -> None:
         extension = (await self.executor.run(_EXTENSION, {})).rows

@@ -185,6 +185,8 @@ def is_connection_lost(error: BaseException) -> bool:
 
 def translate(error: BaseException) -> QortexDbError | None:
     """The error of our tree for one of SQLAlchemy, asyncpg or the system; None if it is none."""
+    if isinstance(error, QortexDbError):
+        return error
     if isinstance(error, sa_exc.TimeoutError):
         return PoolTimeoutError(POOL_TIMEOUT)
     if isinstance(error, sa_exc.PendingRollbackError):

@@ -21,9 +21,9 @@ from qortex_db.repositories import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
-    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+    from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import DeclarativeBase
 
     from qortex_db.engine import Executor, Operations
@@ -133,7 +133,7 @@ async def unit_of_work(
 
 @asynccontextmanager
 async def own_unit_of_work(
-    sessions: async_sessionmaker[AsyncSession],
+    sessions: Callable[[], AsyncSession],
     operations: Operations,
     *,
     schema: str | None = None,

@@ -4,16 +4,17 @@ A repository call by itself is its own transaction, in one round trip; in a unit
 that session's transaction. Repositories see an `Executor` and don't know which.
 """
 
-from qortex_db.engine.autocommit import RETRY_SECONDS, AutocommitExecutor
+from qortex_db.engine.autocommit import AutocommitExecutor
 from qortex_db.engine.cleanup import finished, task_of
-from qortex_db.engine.connections import adopt, create_engine, notice_silence
+from qortex_db.engine.connections import RETRY_SECONDS, adopt, create_engine, notice_silence
 from qortex_db.engine.executor import Executor, Fetched, translate_map
 from qortex_db.engine.operations import Operations, dispose
 from qortex_db.engine.pool import FairPool
-from qortex_db.engine.session import SessionExecutor
+from qortex_db.engine.session import RETRY, SessionExecutor
 from qortex_db.engine.transactions import close, commit, savepoint
 
 __all__ = [
+    "RETRY",
     "RETRY_SECONDS",
     "AutocommitExecutor",
     "Executor",

@@ -86,7 +86,7 @@ def _caused(session: AsyncSession, failure: Exception) -> Exception:
     return failure
 
 
-def _connections(session: AsyncSession) -> list[Connection]:
+def connections_of(session: AsyncSession) -> list[Connection]:
     """Those that a session's transaction has; asking the session itself would open one."""
     transaction: Any = session.sync_session.get_transaction()
     # Its public name came with SQLAlchemy 2.1.7.
@@ -95,7 +95,7 @@ def _connections(session: AsyncSession) -> list[Connection]:
 
 
 def _tell_of_rollbacks(session: AsyncSession) -> None:
-    for connection in _connections(session):
+    for connection in connections_of(session):
         driver = connection.connection.driver_connection
         if isinstance(driver, asyncpg.Connection):
             kind: Any = type(driver)
@@ -160,7 +160,7 @@ async def savepoint(session: AsyncSession, schema: str | None) -> AsyncIterator[
 def _savepoints(session: AsyncSession) -> list[tuple[Connection, str]]:
     """The last savepoint of each of a session's connections."""
     nested: list[tuple[Any, Any]] = [
-        (connection, connection.get_nested_transaction()) for connection in _connections(session)
+        (connection, connection.get_nested_transaction()) for connection in connections_of(session)
     ]
     return [(connection, each._savepoint) for connection, each in nested if each]  # noqa: SLF001
 
