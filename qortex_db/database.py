@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, get_args
 
 from pydantic import SecretStr
-from sqlalchemy import bindparam, func, select, text, union_all
+from sqlalchemy import bindparam, select, text, union_all
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from qortex_db import embedded, observability, retries, types
@@ -19,6 +19,7 @@ from qortex_db.models import Base, LearningArmState
 from qortex_db.names import qualified
 from qortex_db.repositories.validation import MAX_LIMIT, check_callable
 from qortex_db.settings import Settings
+from qortex_db.sql import func
 from qortex_db.uow import Repositories, UnitOfWork, own_unit_of_work
 
 if TYPE_CHECKING:
@@ -40,9 +41,11 @@ _INVALID_INDEXES = text("""
 SELECT c.relname FROM pg_catalog.pg_index i
 JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
 JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
-JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
-WHERE NOT i.indisvalid AND t.relname = ANY(:tables)
-  AND n.nspname = coalesce(:schema, current_schema())
+WHERE NOT i.indisvalid
+  AND t.oid IN (
+    SELECT pg_catalog.to_regclass(pg_catalog.concat(
+        pg_catalog.quote_ident(:schema) || '.'::text, pg_catalog.quote_ident(name)))
+    FROM pg_catalog.unnest(CAST(:tables AS text[])) AS ours (name))
 ORDER BY c.relname
 """)
 GRACE_SECONDS: Final = 10.0
@@ -68,7 +71,11 @@ def _sizes(schema: str | None) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A running database at a glance; the first keys are those of qortex's own status."""
+    """A running database at a glance; the first keys are those of qortex's own status.
+
+    Attributes:
+        open_schemas: On the search_path, schemas in which others may create functions.
+    """
 
     status: str
     vector_index: str
@@ -80,6 +87,7 @@ class Status:
     dimensions: int | None
     tables: dict[str, dict[str, int]]
     invalid_indexes: list[str]
+    open_schemas: list[str]
     pool: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
@@ -215,7 +223,7 @@ class Database(Repositories):
             path = self._settings.embedded_path
             self._server = await asyncio.to_thread(embedded.start, path)
             target = self._server.target()
-        engine = engines.create_engine(target, self._settings)
+        engine = engines.create_engine(target, self._settings, _tables)
         if self._settings.otel_enabled:
             observability.instrument(engine)
         self._bind(engine)
@@ -226,6 +234,12 @@ class Database(Repositories):
             await self._close(0)
             raise
         observability.log.info("database_opened", server=target.display)
+        looked_up = engines.path_of(engine.sync_engine)
+        for schema in looked_up.open:
+            left_out = not (schema.is_needed or looked_up.is_pooled)
+            observability.log.warning(
+                "search_path_open_to_others", advice=str(schema), left_out=left_out
+            )
 
     async def close(self, *, grace_seconds: float = GRACE_SECONDS) -> None:
         """Take no more calls, let what is in flight finish, and close the connections.
@@ -352,6 +366,7 @@ class Database(Repositories):
         learners = select(func.count(LearningArmState.learner_name.distinct()))
         params = {"tables": list(_tables), "schema": self._schema}
         version = (await run(select(func.current_setting("server_version")), {})).rows[0][0]
+        path = await engines.read_path(self.engine, _tables, self._schema)
         pool: Any = self.engine.pool
         return Status(
             status="ok",
@@ -372,6 +387,7 @@ class Database(Repositories):
             dimensions=dimensions,
             tables=tables,
             invalid_indexes=[row[0] for row in (await run(_INVALID_INDEXES, params)).rows],
+            open_schemas=[schema.name for schema in path.open],
             pool={
                 "checked_out": pool.checkedout() if hasattr(pool, "checkedout") else 0,
                 "idle": pool.checkedin() if hasattr(pool, "checkedin") else 0,

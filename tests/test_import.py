@@ -16,6 +16,8 @@ caches = [one for one in gc.get_objects() if isinstance(one, cache)]
 ours = [one for one in caches if one.__module__.startswith("qortex_db")]
 assert len(ours) > 50, len(ours)
 print(*[f"{one.__module__}.{one.__qualname__}" for one in ours if one.cache_info().currsize])
+from qortex_db.repositories.statement_cache import STATEMENTS
+print(*["a form"] * bool(STATEMENTS.bytes))
 for name, module in sys.modules.items():
     if name.startswith("qortex_db"):
         for key, value in vars(module).items():

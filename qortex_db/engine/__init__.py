@@ -7,13 +7,15 @@ that session's transaction. Repositories see an `Executor` and don't know which.
 from qortex_db.engine.autocommit import AutocommitExecutor
 from qortex_db.engine.cleanup import finished, task_of
 from qortex_db.engine.connections import RETRY_SECONDS, adopt, create_engine, notice_silence
-from qortex_db.engine.executor import Executor, Fetched, translate_map
+from qortex_db.engine.executor import COMPILED, Executor, Fetched, translate_map
 from qortex_db.engine.operations import Operations, dispose
 from qortex_db.engine.pool import FairPool
+from qortex_db.engine.search_path import path_of, pin_search_path, read_path
 from qortex_db.engine.session import RETRY, SessionExecutor
 from qortex_db.engine.transactions import close, commit, savepoint
 
 __all__ = [
+    "COMPILED",
     "RETRY",
     "RETRY_SECONDS",
     "AutocommitExecutor",
@@ -29,6 +31,9 @@ __all__ = [
     "dispose",
     "finished",
     "notice_silence",
+    "path_of",
+    "pin_search_path",
+    "read_path",
     "savepoint",
     "task_of",
     "translate_map",

@@ -19,6 +19,7 @@ from qortex_db.engine.executor import (
     Fetched,
     catalogs,
     fetched,
+    kept_compiled,
     translate_map,
     translated,
     written_tables,
@@ -151,7 +152,8 @@ class AutocommitExecutor:
             held: Any = connection.connection
             if not held.driver_connection.is_in_transaction():  # a host's hook may have begun one
                 connection.execution_options(isolation_level="AUTOCOMMIT")
-            given = fetched(connection.execute(statement, dict(params)))
+            options = kept_compiled(statement)
+            given = fetched(connection.execute(statement, dict(params), execution_options=options))
             connection.commit()
             return given
 
@@ -160,7 +162,12 @@ class AutocommitExecutor:
             held: Any = connection.connection
             if held.dbapi_connection.autocommit:  # a host's engine: each part would be committed
                 connection.execution_options(isolation_level="READ COMMITTED")
-            count = sum(len(fetched(connection.execute(statement, dict(p))).rows) for p in params)
+            options = kept_compiled(statement)
+            results = (
+                connection.execute(statement, dict(each), execution_options=options)
+                for each in params
+            )
+            count = sum(len(fetched(result).rows) for result in results)
             connection.commit()
             return count
 

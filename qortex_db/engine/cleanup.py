@@ -22,14 +22,18 @@ class Cleanup:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Future[Any]] = set()
 
+    def own(self, task: asyncio.Future[Any]) -> None:
+        """Take over a task that goes on by itself."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def wait_for(self, work: Coroutine[Any, Any, Any], *, at_once: bool) -> None:
         """Begin a clean-up, and wait for it; but no longer than whoever cancelled its caller."""
         await self.wait_for_task(task_of(work), at_once=at_once)
 
     async def wait_for_task(self, task: asyncio.Future[Any], *, at_once: bool) -> None:
         """Own a task that cleans up, and wait for it likewise."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.own(task)
         await finished(task, _AT_ONCE_SECONDS if at_once else CLEANUP_SECONDS)
 
     async def finish(self) -> None:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import socket
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import asyncpg
 from sqlalchemy import Engine, event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
+from qortex_db.engine.cleanup import Cleanup, task_of
+from qortex_db.engine.executor import catalogs
 from qortex_db.engine.pool import FairPool
+from qortex_db.engine.search_path import pin_search_path
 from qortex_db.errors import InvalidInputError, is_connection_lost
 from qortex_db.types import decode, encode_any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
@@ -37,19 +44,33 @@ _PING_SHARE: Final = 0.25
 _FIND_VECTOR: Final = """
 SELECT n.nspname FROM pg_catalog.pg_extension e
 JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::regclass
- AND d.refobjid = e.oid AND d.deptype = 'e' AND d.classid = 'pg_catalog.pg_type'::regclass
+ AND d.refobjid = e.oid AND d.deptype = 'e'::"char" AND d.classid = 'pg_catalog.pg_type'::regclass
 JOIN pg_catalog.pg_type t ON t.oid = d.objid AND t.typname = 'vector'
 JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 WHERE e.extname = 'vector'
 """
 
 
-def create_engine(target: Target, settings: Settings) -> AsyncEngine:
-    """The package's engine on a server. Nothing connects yet."""
+@functools.cache
+def _exact(query: str) -> str:
+    """The driver's query with the types and functions that PostgreSQL would have to look for."""
+    for loose, exact in (("!= 0", "<> 0::oid"), ("array_agg(", "pg_catalog.array_agg(")):
+        query = query.replace(loose, exact)
+    return query
+
+
+def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> AsyncEngine:
+    """The package's engine on a server. Nothing connects yet.
+
+    Args:
+        tables: The names of the package's.
+    """
     timeout = settings.statement_timeout_seconds or None
+    cleanup = Cleanup()
     engine = create_async_engine(
         target.url,
         connect_args={
+            "async_creator_fn": functools.partial(_connect, cleanup),
             "timeout": settings.connect_timeout_seconds,
             "command_timeout": timeout,
             **target.connect_args,
@@ -62,11 +83,32 @@ def create_engine(target: Target, settings: Settings) -> AsyncEngine:
         pool_use_lifo=True,  # the warm connections keep their prepared statements in use
         hide_parameters=True,  # values, vectors and payloads stay out of messages
     )
+    catalogs[engine.sync_engine] = {Cleanup: cleanup}
+    pin_search_path(engine, tuple(tables), settings.db_schema)
     adopt(engine)
     _connect_patiently(engine.sync_engine, settings.retry_seconds)
     notice_silence(engine, settings.network_timeout_seconds)
     _watch_idle(engine.sync_engine, settings.idle_ping_seconds, settings.network_timeout_seconds)
     return engine
+
+
+async def _connect(cleanup: Cleanup, **options: Any) -> asyncpg.Connection:
+    """Connect; whoever is cancelled meanwhile does not wait, and nothing is left of it.
+
+    Cancelled itself, asyncpg may leave a future behind, whose error asyncio logs as never heard.
+    """
+    task = task_of(asyncpg.connect(**options))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_end_unwanted)
+        cleanup.own(task)
+        raise
+
+
+def _end_unwanted(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().terminate()
 
 
 def adopt(engine: AsyncEngine) -> None:
@@ -128,6 +170,8 @@ async def _register(driver: Any) -> bool:
     schema = await driver.fetchval(_FIND_VECTOR)
     if schema is None:  # not migrated yet: asked again at the next checkout
         return False
+    # asyncpg looks types up by a query that leaves much to the search_path.
+    driver._intro_query = _exact(driver._intro_query)  # noqa: SLF001 - it has no public name
     await driver.set_type_codec(
         "vector", schema=schema, encoder=encode_any, decoder=decode, format="binary"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
 import asyncpg
@@ -51,6 +51,9 @@ class Executor(Protocol):
         ...
 
 
+COMPILED: Final = "qortex_db_compiled"
+"""The option of a statement that says where SQLAlchemy keeps it compiled; None for nowhere."""
+
 # Kept with the engine: what is looked up once for each is known to all its sessions.
 catalogs: WeakKeyDictionary[Any, dict[object, Any]] = WeakKeyDictionary()
 
@@ -70,6 +73,12 @@ def written_tables(statement: Executable) -> tuple[object, ...] | None:
     own = (statement.table,) if isinstance(statement, UpdateBase) else None
     tables: tuple[object, ...] | None = statement.get_execution_options().get("writes", own)
     return tables
+
+
+def kept_compiled(statement: Executable) -> dict[str, Any]:
+    """The option that has SQLAlchemy keep what it compiles of a statement where that says."""
+    options = statement.get_execution_options()
+    return {"compiled_cache": options[COMPILED]} if COMPILED in options else {}
 
 
 def translated(error: Exception) -> Exception:

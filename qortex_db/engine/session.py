@@ -7,7 +7,14 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db.engine.connections import RETRY_PAUSE_SECONDS, check_driver, ensure_codec
-from qortex_db.engine.executor import catalogs, fetched, translate_map, translated, written_tables
+from qortex_db.engine.executor import (
+    catalogs,
+    fetched,
+    kept_compiled,
+    translate_map,
+    translated,
+    written_tables,
+)
 from qortex_db.engine.loaded import WRITTEN, refresh_loaded
 from qortex_db.engine.transactions import connections_of, remember_error, savepoint
 from qortex_db.errors import InvalidInputError, is_connection_lost
@@ -45,7 +52,9 @@ class SessionExecutor:
                 await session.flush()
             await self._ensure_codec()
             result: Any = await session.execute(
-                statement, dict(params), execution_options=self._options
+                statement,
+                dict(params),
+                execution_options=self._options | kept_compiled(statement),
             )
             given = fetched(result)
             if written := written_tables(statement):

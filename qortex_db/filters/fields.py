@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Boolean, Numeric, Text, column, func
+from sqlalchemy import Boolean, Numeric, column
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql.elements import quoted_name
 
@@ -21,6 +21,7 @@ from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.expressions import Constant, ShownCase
 from qortex_db.filters.instants import instant
+from qortex_db.sql import Text, func
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, FromClause

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, cast, get_args
 
-from sqlalchemy import Float, func
+from sqlalchemy import Float
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import BIT
 
 from qortex_db.checks import check_whole
 from qortex_db.errors import InvalidInputError
+from qortex_db.sql import of_pgvector
 from qortex_db.types import (
     MAX_DIMENSIONS,
     MAX_INDEXED_NONZEROS,
@@ -192,6 +193,11 @@ class VectorSpec:
         return "halfvec" if self.quantization == "half" else _KINDS[self.storage]
 
     @property
+    def is_half(self) -> bool:
+        """Whether its column, or else its index, is of half precision."""
+        return self.index_kind == "halfvec" or self.storage == "half"
+
+    @property
     def operator_class(self) -> str:
         """What the index orders by."""
         kind = self.index_kind
@@ -210,7 +216,7 @@ class VectorSpec:
         if self.quantization == "half":
             return sql_cast(value, HalfEmbedding(self.dimensions))
         if self.quantization == "binary":
-            return sql_cast(func.binary_quantize(value), BIT(self.dimensions))
+            return sql_cast(of_pgvector.binary_quantize(value), BIT(self.dimensions))
         return value
 
     def distance(

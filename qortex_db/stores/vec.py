@@ -15,7 +15,7 @@ from qortex_db.markers import Clear
 from qortex_db.models import QortexVector
 from qortex_db.observability import traced
 from qortex_db.repositories import MAX_LIMIT, VectorRecord, VectorRepository, validation
-from qortex_db.repositories.statement_cache import MAX_STATEMENTS
+from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.stores.handle import DatabaseHandle
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _TABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def _table(name: str) -> Table:
     """A table as this store sees it: no payload, which it never touches."""
     columns: list[Column[Any]] = [
@@ -134,7 +134,7 @@ class PgVectorIndex:
         types.check_dimensions(query, self._dimensions, name="query_embedding")
         types.check_values(query, name="query_embedding", allow_zero=True)
         vectors = await self._vectors()
-        if not query.any():  # no direction, so nothing is similar: as in qortex's own index
+        if not types.has_direction(query):  # nothing is similar: as in qortex's own index
             return []
         hits = await vectors.search(query, limit=top_k)
         return [(hit.id, hit.score) for hit in hits if hit.score >= floor]

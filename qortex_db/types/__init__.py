@@ -13,6 +13,8 @@ from qortex_db.types.sparse import (
 )
 from qortex_db.types.vector import (
     MAX_DIMENSIONS,
+    MAX_SQUARE,
+    MIN_SQUARE,
     DistanceComparator,
     Embedding,
     EmbeddingInput,
@@ -29,6 +31,7 @@ from qortex_db.types.vector import (
     encode_many,
     from_binary,
     from_lists,
+    has_direction,
     to_numpy,
 )
 
@@ -38,6 +41,8 @@ __all__ = [
     "MAX_INDEXED_NONZEROS",
     "MAX_NONZEROS",
     "MAX_SPARSE_DIMENSIONS",
+    "MAX_SQUARE",
+    "MIN_SQUARE",
     "DistanceComparator",
     "Embedding",
     "EmbeddingInput",
@@ -62,5 +67,6 @@ __all__ = [
     "fold_sparse",
     "from_binary",
     "from_lists",
+    "has_direction",
     "to_numpy",
 ]

@@ -21,8 +21,8 @@ def checked(
     Args:
         value: Numbers, as :func:`as_float32` takes them.
         dimensions: What the column declares; None where it takes any.
-        allow_zero: Whether a zero vector may be stored, or searched for.
-        is_half: Whether the column is of half precision.
+        allow_zero: Whether a vector without a cosine may be stored, or searched for.
+        is_half: Whether the column is of half precision, or its index.
         name: What an error calls it.
 
     Raises:
@@ -32,7 +32,7 @@ def checked(
     check_dimensions(vector, dimensions, name=name)
     check_values(vector, name=name, allow_zero=allow_zero)
     if is_half:
-        check_half(vector, name=name)
+        check_half(vector, name=name, allow_zero=allow_zero)
     if vector.size > MAX_DIMENSIONS:  # a column that declares no dimension holds any
         raise InvalidInputError(
             f"{name} has {vector.size} dimensions; at most {MAX_DIMENSIONS:,} fit."

@@ -17,6 +17,7 @@ from qortex_db.types.vector import (
     DistanceComparator,
     Embedding,
     as_float32,
+    check_square,
     declared,
 )
 
@@ -70,11 +71,16 @@ class HalfEmbedding(UserDefinedType[Any]):
         return cast(colexpr, Embedding())
 
 
-def check_half(array: NDArray[np.float32], *, name: str = "embedding") -> None:
-    """Refuse what half precision can't hold."""
-    with np.errstate(over="ignore"):
-        if np.isinf(array.astype(np.float16)).any() and np.isfinite(array).all():
-            raise InvalidInputError(
-                f"{name} has a component beyond ±{MAX_HALF:,.0f}, which half precision can't "
-                "hold; scale the vectors, or store them in full."
-            )
+def check_half(
+    array: NDArray[np.float32], *, name: str = "embedding", allow_zero: bool = True
+) -> None:
+    """Refuse what half precision can't hold, or what has no direction any more in it."""
+    with np.errstate(over="ignore", under="ignore"):
+        half = array.astype(np.float16)
+    if np.isinf(half).any() and np.isfinite(array).all():
+        raise InvalidInputError(
+            f"{name} has a component beyond ±{MAX_HALF:,.0f}, which half precision can't "
+            "hold; scale the vectors, or keep them and their index in full."
+        )
+    if not allow_zero and not half.any():
+        check_square(0.0, name=name, of="half precision")

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from sqlalchemy import Text, cast, type_coerce
+from sqlalchemy import cast, type_coerce
 from sqlalchemy.types import UserDefinedType
 
 from qortex_db.checks import as_dict, as_whole, check_whole
 from qortex_db.errors import DimensionMismatchError, InvalidInputError
-from qortex_db.types.vector import DistanceComparator, declared
+from qortex_db.sql import Text
+from qortex_db.types.vector import DistanceComparator, check_square, declared
 
 try:
     from pgvector import SparseVector as SparseVector  # noqa: PLC0414 - ours to export
@@ -85,8 +86,15 @@ class SparseEmbedding(UserDefinedType[Any]):
     ) -> Callable[[Any], SparseVector | None]:
         return from_text
 
-    def to_text(self, value: object, *, name: str = "The sparse embedding") -> EncodedSparse:
+    def to_text(
+        self, value: object, *, name: str = "The sparse embedding", allow_zero: bool = True
+    ) -> EncodedSparse:
         """A value as pgvector reads it; SQLAlchemy would wrap what is raised when it is bound.
+
+        Args:
+            value: A `pgvector.SparseVector`, or components by position.
+            name: What an error calls it.
+            allow_zero: Whether it may be without a cosine.
 
         Raises:
             InvalidInputError: It is none that this column takes.
@@ -105,6 +113,8 @@ class SparseEmbedding(UserDefinedType[Any]):
                 f"{name} has {len(parts):,} non-zero components; this column takes "
                 f"{self.max_nonzeros:,}. Keep the largest."
             )
+        if not allow_zero:
+            check_square(sum(number * number for _, number in parts), name=name)
         pairs = ",".join(f"{at + 1}:{number!r}" for at, number in parts)
         return EncodedSparse(f"{{{pairs}}}/{dimensions}")
 

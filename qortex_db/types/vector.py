@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
 MAX_DIMENSIONS: Final = 16_000
 """What a pgvector column holds at most."""
+MIN_SQUARE: Final = float(np.finfo(np.float32).tiny)
+"""The least sum of squares of a vector that has a cosine, a norm of 1.1e-19: pgvector sums them in
+float32, and below that digits, then all, are lost."""
+MAX_SQUARE: Final = 3.39e38
+"""The largest, a norm of 1.84e19: beyond it the sum is infinite, sooner or later by its order."""
 
 
 class SupportsArray(Protocol):
@@ -147,16 +152,34 @@ def _check_elements(value: Sequence[object], name: str) -> None:
             )
 
 
+def has_direction(array: NDArray[np.float32]) -> bool:
+    """Whether the server's cosine with it is a number: no zero vector, nor nearly, nor too long."""
+    return bool(MIN_SQUARE <= np.vdot(array, array) <= MAX_SQUARE)
+
+
 def check_values(array: NDArray[np.float32], *, name: str, allow_zero: bool = False) -> None:
     """Refuse what has no direction. After the cast: 1e300 and 1e-300 are fine only before it."""
-    if 0.0 < np.abs(array).max() < np.inf:  # NaN is not: beyond doubt, by one pass
+    if has_direction(array):  # NaN has none: beyond doubt, by one pass
         return
     if not np.isfinite(array).all():
         position = int(np.flatnonzero(~np.isfinite(array))[0])
         kind = "NaN" if np.isnan(array[position]) else "infinity (in float32)"
         raise InvalidInputError(f"{name} has {kind} at position {position}.")
-    if not allow_zero and not array.any():
-        raise InvalidInputError(f"{name} is a zero vector (in float32); it has no direction.")
+    if not allow_zero:
+        check_square(float(np.vdot(wide := array.astype(np.float64), wide)), name=name)
+
+
+def check_square(square: float, *, name: str, of: str = "float32") -> None:
+    """Refuse a sum of squares of which the server has no cosine."""
+    if square == 0:
+        raise InvalidInputError(f"{name} is a zero vector (in {of}); it has no direction.")
+    if not MIN_SQUARE <= square <= MAX_SQUARE:
+        long = square > MAX_SQUARE
+        raise InvalidInputError(
+            f"{name} is too {'long' if long else 'short'} for a cosine: its norm is "
+            f"{'above 1.84e19' if long else 'below 1.1e-19'}, and the server's sum of squares "
+            f"{'overflows' if long else 'vanishes'}; scale it."
+        )
 
 
 def check_dimensions(array: NDArray[np.float32], expected: int | None, *, name: str) -> None:

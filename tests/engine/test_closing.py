@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -191,6 +192,33 @@ async def test_a_cancelled_call_returns_at_once_though_the_server_does_not(
         await db.close(grace_seconds=0.1)
         await engine.dispose()
         assert time.monotonic() - start < 8
+
+
+@pytest.mark.faults
+async def test_a_cancelled_connect_leaves_nothing_behind_and_nothing_in_the_log(
+    dsn: str, other: asyncpg.Connection
+) -> None:
+    logged: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
+    async with Proxy(dsn) as proxy:
+        # Without ssl=disable, asyncpg first asks for TLS.
+        for each in (dsn, proxy.dsn, proxy.dsn.removesuffix("?ssl=disable")):
+            for turn in range(40):
+                db = Database.connect(Settings(dsn=each, pool_min_size=2))
+                task = asyncio.create_task(db.open())
+                if turn % 2:
+                    await asyncio.sleep(turn * 0.0005)
+                else:
+                    for _ in range(turn):
+                        await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait({task})
+                assert task.cancelled() or task.exception() is None
+                await db.close()
+        gc.collect()
+        await asyncio.sleep(0)
+        assert await until_no_backend(other)
+    assert logged == []
 
 
 # Processes and event loops

@@ -816,8 +816,8 @@ EMBEDDINGS: dict[str, Any] = {
     "reversed": np.arange(8, 0, -1, dtype=np.float32)[::-1],
     "a subclass": np.arange(1, 9, dtype=np.float32).view(Subclass),
     "read-only": np.frombuffer(np.arange(1, 9, dtype=np.float32).tobytes(), np.float32),
-    "small beyond squares": np.arange(1, 9) * 1e-30,
-    "large beyond squares": np.arange(1, 9) * 1e30,
+    "small as squares are": np.arange(1, 9) * 1e-19,
+    "large as squares are": np.arange(1, 9) * 1e18,
 }
 
 

@@ -38,6 +38,8 @@ EMBEDDINGS: dict[str, tuple[Any, str]] = {
     "an integer beyond floats": ([10**400] + [1] * 7, "array|type"),
     "zero": ([0.0] * 8, "zero vector"),
     "zero only in float32": ([1e-300] * 8, "zero vector"),
+    "too long for a cosine": ([3e38] * 8, "too long for a cosine"),
+    "too short for a cosine": ([1e-30] * 8, "too short for a cosine"),
     "two-dimensional": (np.ones((2, 8)), "shape"),
     "nested lists": ([[1.0] * 8], "type list"),
     "a scalar": (1.0, "float"),

@@ -69,6 +69,13 @@ async def test_zero_vectors_are_kept_and_counted_and_never_found(index: PgVector
     assert await index.search([0.0, 0.0, 0.0]) == []
 
 
+async def test_vectors_without_a_cosine_are_kept_as_zeros_are(index: PgVectorIndex) -> None:
+    await index.add(["long", "short", "one"], [[3e38] * 3, [1e-30] * 3, [1, 0, 0]])
+    assert await index.size() == 3
+    assert await index.search([3e38, 3e38, 3e38]) == []
+    assert await index.search([1e-30, 0.0, 0.0]) == []
+
+
 async def test_iter_all_gives_batches_of_lists(index: PgVectorIndex) -> None:
     await index.add([f"v{i}" for i in range(7)], [[i, 1, 2] for i in range(7)])
     batches = [batch async for batch in index.iter_all(batch_size=3)]

@@ -13,12 +13,10 @@ from typing import Any, Final
 from sqlalchemy import (
     Double,
     Integer,
-    Text,
     bindparam,
     case,
     cast,
     delete,
-    func,
     literal_column,
     select,
     update,
@@ -38,22 +36,19 @@ from qortex_db.repositories.arms.read_statements import (
     of_arms,
 )
 from qortex_db.repositories.locking import locked_in_key_order
+from qortex_db.sql import Text, double, func
 from qortex_db.types import SentJson
-
-
-def _float(value: float) -> Any:
-    return literal_column(f"{value}::float8", Double)
 
 
 def _number(name: str) -> Any:
     return bindparam(name, type_=Double)
 
 
-_ONE: Final = _float(1.0)
-_FLOOR: Final = _float(0.01)
+_ONE: Final = double(1.0)
+_FLOOR: Final = double(0.01)
 """What decay and deltas leave of alpha and beta at least."""
 _MANY_LIVES: Final = 100  # 2**-100 of the evidence is none, and no number underflows
-_NOTHING: Final = _float(1e-200)  # smaller rewards would underflow, which is an error
+_NOTHING: Final = double(1e-200)  # smaller rewards would underflow, which is an error
 
 
 def _insert(source: Any, *columns: Any, history: bool, where: Any = None) -> Any:
@@ -103,10 +98,11 @@ def observe(*, one: bool, history: bool) -> Any:
     takes the sums themselves, since subtracting the prior again would round.
     """
     rows = listed_rows(n=Integer, r=Double)
+    pulls = cast(rows.c.n, Double)
     statement = _insert(
         rows,
         ("alpha", _ONE + rows.c.r),
-        ("beta", _ONE + (rows.c.n - rows.c.r)),
+        ("beta", _ONE + (pulls - rows.c.r)),
         ("pulls", rows.c.n),
         ("total_reward", rows.c.r),
         history=history,
@@ -117,7 +113,7 @@ def observe(*, one: bool, history: bool) -> Any:
         index_elements=list(KEY),
         set_={
             "alpha": arms.c.alpha + new.total_reward,
-            "beta": arms.c.beta + (new.pulls - new.total_reward),
+            "beta": arms.c.beta + (cast(new.pulls, Double) - new.total_reward),
             "pulls": arms.c.pulls + new.pulls,
             "total_reward": arms.c.total_reward + new.total_reward,
             "last_updated": new.last_updated,
@@ -128,7 +124,7 @@ def observe(*, one: bool, history: bool) -> Any:
         return change
     given: dict[str, Any] = {
         "alpha_added": rows.c.r,
-        "beta_added": rows.c.n - rows.c.r,
+        "beta_added": pulls - rows.c.r,
         "pulls_added": rows.c.n,
     }
     return recorded(change, "observe", rows, **given)
@@ -197,9 +193,9 @@ def decay(*, in_context: bool, listed: bool, history: bool) -> Any:
     seconds = func.extract("epoch", func.now() - func.coalesce(arms.c.last_updated, func.now()))
     half_life = _number("half_life")
     lives = func.least(func.greatest(cast(seconds, Double), 0) / half_life, _MANY_LIVES)
-    factor = case((half_life.is_(None), _number("by")), else_=func.power(_float(0.5), lives))
+    factor = case((half_life.is_(None), _number("by")), else_=func.power(double(0.5), lives))
     kept_reward = case(
-        (func.abs(arms.c.total_reward) < _NOTHING, _float(0.0)), else_=arms.c.total_reward * factor
+        (func.abs(arms.c.total_reward) < _NOTHING, double(0.0)), else_=arms.c.total_reward * factor
     )
     keys, locked = _locked(*conditions, also=(factor.label("multiplied_by"),))
     change = (
@@ -223,7 +219,7 @@ def reset(*, in_context: bool, listed: bool, history: bool) -> Any:
     """Take arms back to the prior."""
     conditions = of_arms(in_context=in_context, listed=listed)
     _, locked = _locked(*conditions)
-    prior = {"alpha": _ONE, "beta": _ONE, "pulls": 0, "total_reward": _float(0.0)}
+    prior = {"alpha": _ONE, "beta": _ONE, "pulls": 0, "total_reward": double(0.0)}
     change = update(arms).where(*conditions, locked).values(**prior, last_updated=func.now())
     return recorded(change.returning(*RETURNED), "reset") if history else change
 

@@ -10,18 +10,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from sqlalchemy import (
-    DateTime,
-    Double,
-    Text,
-    and_,
-    bindparam,
-    cast,
-    func,
-    literal_column,
-    null,
-    select,
-)
+from sqlalchemy import DateTime, Double, and_, bindparam, cast, literal_column, null, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from qortex_db.models import LearningEvent
@@ -34,6 +23,7 @@ from qortex_db.repositories.arms.read_statements import (
     contexts,
     listed_rows,
 )
+from qortex_db.sql import Text, func
 
 events: Any = LearningEvent.__table__
 

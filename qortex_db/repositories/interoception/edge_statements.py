@@ -10,13 +10,11 @@ from sqlalchemy import (
     DateTime,
     Double,
     Integer,
-    Text,
     and_,
     bindparam,
     cast,
     column,
     delete,
-    func,
     literal_column,
     select,
     tuple_,
@@ -27,6 +25,7 @@ from sqlalchemy.dialects.postgresql import JSONB, JSONPATH, insert
 from qortex_db.checks import MAX_INT4
 from qortex_db.models import InteroceptionEdge
 from qortex_db.repositories.locking import locked_in_key_order
+from qortex_db.sql import Text, func
 from qortex_db.types import JsonText
 
 if TYPE_CHECKING:
@@ -46,7 +45,10 @@ def load() -> Select[Any]:
 @cache
 def get() -> Select[Any]:
     """One edge."""
-    pair = _edges.c.src_id == bindparam("src"), _edges.c.tgt_id == bindparam("tgt")
+    pair = (
+        _edges.c.src_id == bindparam("src", type_=Text),
+        _edges.c.tgt_id == bindparam("tgt", type_=Text),
+    )
     return select(*_stats()).where(*pair)
 
 

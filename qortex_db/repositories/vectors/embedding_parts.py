@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _NONES: Final = {type(MISSING), type(CLEAR)}
+_LEAST_HALF_SQUARE: Final = 1e-6  # of 16,000 components, one at least is no zero in half precision
 _PLAIN: Final = {np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16)}
 
 
@@ -30,8 +31,8 @@ class EmbeddingColumn:
     Attributes:
         dimensions: None where it takes any.
         is_nullable: Whether a row may have none.
-        allow_zero: Whether a zero vector may be stored.
-        is_half: Whether it is of half precision.
+        allow_zero: Whether a vector without a cosine may be stored.
+        is_half: Whether it is of half precision, or its index.
     """
 
     dimensions: int | None
@@ -71,7 +72,7 @@ class EmbeddingColumn:
         )
 
     def _plain_matrix(self, embeddings: list[Any]) -> NDArray[np.float32] | None:
-        """Arrays or lists of one length, finite and not zero; None where in doubt."""
+        """Arrays or lists of one length that have a cosine; None where in doubt."""
         kinds = set(map(type, embeddings))
         arrays = kinds == {np.ndarray} and all(row.ndim == 1 for row in embeddings)
         if not (arrays or kinds <= {list, tuple}):
@@ -95,4 +96,6 @@ class EmbeddingColumn:
             squares = np.einsum("ij,ij->i", matrix, matrix)
             if self.is_half and np.abs(matrix).max() > types.MAX_HALF:
                 return None
-        return matrix if np.isfinite(squares).all() and squares.all() else None
+        least = _LEAST_HALF_SQUARE if self.is_half else types.MIN_SQUARE
+        beyond_doubt = squares.min() >= least and squares.max() <= types.MAX_SQUARE
+        return matrix if beyond_doubt else None  # NaN is neither

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from sqlalchemy import (
     ARRAY,
     Integer,
-    Text,
     bindparam,
     case,
     cast,
     delete,
-    func,
     literal_column,
     or_,
     select,
@@ -29,10 +27,11 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from qortex_db.filters.full_text import kept_words
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories.locking import locked_in_key_order
-from qortex_db.repositories.statement_cache import MAX_STATEMENTS
+from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.payload_changes import changed_payload
 from qortex_db.repositories.vectors.row_shape import row_shape
 from qortex_db.repositories.vectors.written_columns import touched_columns, written_columns
+from qortex_db.sql import Text, as_text, func
 from qortex_db.types import Embedding, EncodedEmbeddings, SentJson
 
 if TYPE_CHECKING:
@@ -82,13 +81,13 @@ class KeyStatements:
         """Store the words of the documents after a key."""
         return fill_in_key_order(self.table, self.scope)
 
-    @functools.lru_cache(MAX_STATEMENTS)  # noqa: B019 - as below
+    @built_once
     def merge(self, form: Form) -> Update:
         """Change the payloads of rows by their keys."""
         condition = self.table.c.id == func.any(ids_array())
         return merge_in_key_order(self.table, self.scope, condition, form)
 
-    @functools.lru_cache(MAX_STATEMENTS)  # noqa: B019 - bounded, and so are the instances
+    @built_once
     def upsert(self, columns: GivenColumns) -> ReturningInsert[Any]:
         """Insert or change; a row that would not change is not touched, nor is its index entry."""
         table, space = self.table, self.scope.column
@@ -137,8 +136,8 @@ class KeyStatements:
             changes["updated_at"] = new.updated_at
         if space is not None and not space.primary_key:
             # Another namespace's row is nobody else's to change: the NULL is refused.
-            changes[space.name] = case((space == new[space.name], space))
-            changed = or_(changed, space != new[space.name])
+            changes[space.name] = case((as_text(space) == as_text(new[space.name]), space))
+            changed = or_(changed, as_text(space) != as_text(new[space.name]))
         keys = [table.c.id] if space is None or not space.primary_key else [table.c.id, space]
         return statement.on_conflict_do_update(
             index_elements=keys, set_=changes, where=changed
@@ -150,7 +149,7 @@ class KeyStatements:
             for name in names
         ]
 
-    @functools.lru_cache(MAX_STATEMENTS)  # noqa: B019 - as above
+    @built_once
     def update(self, names: frozenset[str]) -> Update:
         """Change the named columns of one row."""
         table = self.table
@@ -167,7 +166,7 @@ class KeyStatements:
             values |= kept_words(table, values["document"])
         if "updated_at" in table.c:
             values["updated_at"] = func.now()
-        key = table.c.id == bindparam(ID)
+        key = as_text(table.c.id) == bindparam(ID, type_=Text)
         return update(table).where(key, *self.scope.clauses).values(values)
 
 
@@ -181,7 +180,7 @@ def _where_given(
     return case((given.has_key(new.id), new[name]), else_=old)
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def by_key(table: Table, scope: Scope) -> KeyStatements:
     """The statements by key over a table, the same object at every call."""
     return KeyStatements(table, scope)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from sqlalchemy import ARRAY, Text, bindparam, case, cast, func, literal_column, or_
+from sqlalchemy import ARRAY, bindparam, case, cast, literal_column, or_
 from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db import checks, messages
@@ -12,6 +12,7 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.filters import read_path
 from qortex_db.jsonable import simplified, to_json
 from qortex_db.repositories import validation
+from qortex_db.sql import Text, func
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Text as SqlText
-from sqlalchemy import bindparam, cast, func, select
+from sqlalchemy import bindparam, cast, select
 from sqlalchemy.dialects.postgresql import OID
 from sqlalchemy.sql.expression import ColumnClause, TableClause
 
@@ -24,6 +23,7 @@ from qortex_db.repositories.vectors.filter_statements import by_filter
 from qortex_db.repositories.vectors.key_statements import by_key
 from qortex_db.repositories.vectors.namespaces import scope_of
 from qortex_db.repositories.vectors.row_shape import row_shape
+from qortex_db.sql import Text, func
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -46,10 +46,10 @@ def _declared_size() -> Select[Any]:
         *(ColumnClause(name) for name in ("attrelid", "attname", "atttypmod", "attnotnull")),
         schema="pg_catalog",
     )
-    relation = cast(func.to_regclass(bindparam("table_name", type_=SqlText)), OID)
+    relation = cast(func.to_regclass(bindparam("table_name", type_=Text)), OID)
     return select(attributes.c.atttypmod, attributes.c.attnotnull).where(
         attributes.c.attrelid == relation,
-        attributes.c.attname == bindparam("column_name", type_=SqlText),
+        attributes.c.attname == bindparam("column_name", type_=Text),
     )
 
 
@@ -202,13 +202,14 @@ class VectorTable:
 
     def encode(self, embedding: object, facts: TableFacts, name: str = "embedding") -> Any:
         """A query's embedding, checked."""
+        allow_zero = self.vector.metric != "cosine"
         if isinstance(self.vector.type, types.SparseEmbedding):
-            return self.vector.type.to_text(embedding, name=name)
+            return self.vector.type.to_text(embedding, name=name, allow_zero=allow_zero)
         return types.checked(
             embedding,
             dimensions=facts.dimensions,
-            allow_zero=self.vector.metric != "cosine",
-            is_half=self.vector.storage == "half",
+            allow_zero=allow_zero,
+            is_half=self.vector.is_half,
             name=name,
         )
 

@@ -47,7 +47,7 @@ class VectorWrites(TableBound):
         return await self._upsert(records)
 
     async def upsert_with_zeros(self, records: Iterable[RecordInput]) -> int:
-        """As :meth:`upsert`, with zero vectors too: they are kept and counted, and never hits."""
+        """As :meth:`upsert`, with vectors of no cosine too: kept and counted, and never hits."""
         return await self._upsert(records, allow_zero=True)
 
     async def _upsert(self, records: Iterable[RecordInput], *, allow_zero: bool = False) -> int:
@@ -63,7 +63,7 @@ class VectorWrites(TableBound):
             facts.dimensions,
             is_nullable=facts.is_nullable,
             allow_zero=allow_zero or vector.metric != "cosine",
-            is_half=vector.storage == "half",
+            is_half=vector.is_half,
         )
         return Batch(listed, column, self._vectors.by_key.written, first_row=first_row)
 

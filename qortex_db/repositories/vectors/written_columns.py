@@ -11,20 +11,7 @@ import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from sqlalchemy import (
-    ARRAY,
-    JSON,
-    Enum,
-    Text,
-    TypeDecorator,
-    bindparam,
-    case,
-    cast,
-    func,
-    null,
-    select,
-    text,
-)
+from sqlalchemy import ARRAY, JSON, Enum, TypeDecorator, bindparam, case, cast, null, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db import checks, messages, types
@@ -34,9 +21,10 @@ from qortex_db.markers import CLEAR
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, Storage, VectorSpec
 from qortex_db.repositories import validation
-from qortex_db.repositories.statement_cache import MAX_STATEMENTS
+from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.repositories.vectors.column_values import is_decorated, sent_attribute, stored_type
 from qortex_db.repositories.vectors.records import ReadAttributes
+from qortex_db.sql import Text, as_text, func
 from qortex_db.types import Embedding, EncodedEmbeddings, HalfEmbedding, SparseEmbedding
 
 if TYPE_CHECKING:
@@ -116,13 +104,13 @@ class WrittenColumn:
         return self.value(cast(bindparam(parameter, type_=self.element), self.element))
 
     def comparable(self, value: ColumnElement[Any]) -> ColumnElement[Any]:
-        """What tells whether a value changes; plain json has no equality."""
+        """What tells whether a value changes; json has no equality, and an enum any enum's."""
         kind = stored_type(self.column.type)
         plain = isinstance(kind, JSON) and not isinstance(kind, JSONB)
-        return cast(value, Text) if plain else value
+        return cast(value, Text) if plain or isinstance(kind, Enum) else as_text(value)
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def written_columns(table: Table) -> Mapping[str, WrittenColumn]:
     """The columns of a table that records write, by name."""
     collection = collection_of(table)
@@ -179,22 +167,29 @@ def _check_text(value: object, name: str) -> str:
 
 def _vector(column: Column[Any], spec: VectorSpec) -> WrittenColumn:
     kind = spec.type
+    allow_zero = spec.metric != "cosine"
     if isinstance(kind, SparseEmbedding):
+
+        def check_sparse(value: object, name: str) -> str | None:
+            return None if value is None else kind.to_text(value, name=name, allow_zero=allow_zero)
+
         return WrittenColumn(
             column,
             "vectors",
-            lambda value, name: None if value is None else kind.to_text(value, name=name),
+            check_sparse,
             Text(),
             lambda sent: cast(sent, SparseEmbedding()),
         )
-    is_half = spec.storage == "half"
-    allow_zero = spec.metric != "cosine"
 
     def check(value: object, name: str) -> bytes | None:
         if value is None:
             return None
         return types.checked(
-            value, dimensions=spec.dimensions, allow_zero=allow_zero, is_half=is_half, name=name
+            value,
+            dimensions=spec.dimensions,
+            allow_zero=allow_zero,
+            is_half=spec.is_half,
+            name=name,
         )
 
     return WrittenColumn(
@@ -202,7 +197,7 @@ def _vector(column: Column[Any], spec: VectorSpec) -> WrittenColumn:
         "vectors",
         check,
         Embedding(),
-        (lambda sent: cast(sent, HalfEmbedding())) if is_half else None,
+        (lambda sent: cast(sent, HalfEmbedding())) if spec.storage == "half" else None,
     )
 
 
@@ -282,7 +277,7 @@ class Touched:
         return {key: make() for name, (key, make) in self._make.items() if name not in without}
 
 
-@functools.lru_cache(MAX_STATEMENTS)
+@functools.lru_cache(MAX_TABLES)
 def touched_columns(table: Table) -> Touched:
     """Those of a table, the same object at every call."""
     return Touched(written_columns(table))

@@ -1,7 +1,7 @@
 """A real PostgreSQL with pgvector from a wheel, for demos, tests and a first day.
 
-It listens on a Unix socket only. Several processes share one server of a folder: the last to leave
-stops it.
+It listens on a Unix socket only, which nobody but its user can reach. Several processes share one
+server of a folder: the last to leave stops it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class EmbeddedServer:
 
     def target(self, database: str = DATABASE) -> Target:
         """Where a database of it is."""
-        # The wheel's URL: trust authentication on its socket, no password.
+        # No password: whoever can reach the socket is trusted.
         return parse_dsn(self.dsn(database))
 
     def dsn(self, database: str = DATABASE) -> str:
@@ -84,6 +84,11 @@ def start(path: Path, *, version: int = VERSION) -> EmbeddedServer:
             "The embedded server is not installed. Install it (pip install "
             '"qortex-db[embedded]"), or name a server by PGVECTOR_DSN or DATABASE_URL.'
         ) from None
+    if os.name == "nt":
+        raise UnavailableError(
+            "On Windows the embedded server would listen on TCP, where everybody on this machine "
+            "reaches it. Name a server by PGVECTOR_DSN or DATABASE_URL."
+        )
     folder = path.expanduser().resolve()
     with _changing:
         server = EmbeddedServer(_started(pgserver, folder, version))
@@ -109,25 +114,31 @@ def _started(pgserver: Any, folder: Path, version: int) -> Any:
             )
         return _join(pgserver, folder, version)
     except (RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:
-        as_root = " As root it runs as the user pgserver, who must be able to enter the folder."
-        hint = as_root if hasattr(os, "geteuid") and os.geteuid() == 0 else ""
         raise UnavailableError(
-            f"The embedded server did not start in {folder}: {error}.{hint}"
+            f"The embedded server did not start in {folder}: {error}."
         ) from error
 
 
 def _join(pgserver: Any, folder: Path, version: int) -> Any:
     """The wheel's handle of a folder, started."""
-    server = pgserver.get_server(folder, postgres_version=version, start=False)
-    if folder in server._instances:  # noqa: SLF001
-        return server
+    private = importlib.import_module("qortex_db.embedded.private")
+    handles = pgserver.PostgresServer._instances  # noqa: SLF001
+    if folder in handles:
+        return handles[folder]
+    folder.mkdir(exist_ok=True)
+    server = private.PrivateServer(folder, postgres_version=version)
     if os.access(folder.parent, os.W_OK):
         # The wheel locks one file in the temporary folder for everybody: whoever comes second, root
         # or an ordinary user, may not open it. What has to be locked is this data folder.
         server._lock = type(server._lock)(folder.with_name(f".{folder.name}.lock"))  # noqa: SLF001
     with server._lock:  # noqa: SLF001
+        server.check_folder()  # before anything in it is read or written, under root too
         _forget_the_dead(server, folder)
-    server.start()
+    try:
+        server.start()
+    except BaseException:
+        handles.pop(folder, None)
+        raise
     return server
 
 
