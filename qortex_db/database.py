@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, get_args, overload
 
 from pydantic import SecretStr
 from sqlalchemy import bindparam, select, text, union_all
@@ -305,6 +305,7 @@ class Database(Repositories):
             learning_history=self._learning_history,
         )
 
+    @overload
     async def run(
         self,
         work: Callable[[UnitOfWork], Awaitable[T]],
@@ -313,7 +314,29 @@ class Database(Repositories):
         max_attempts: int = retries.MAX_ATTEMPTS,
         timeout_seconds: float = retries.TIMEOUT_SECONDS,
         retry_unavailable: bool = False,
-    ) -> T:
+        idempotency_key: None = None,
+    ) -> T: ...
+    @overload
+    async def run(
+        self,
+        work: Callable[[UnitOfWork], Awaitable[T]],
+        *,
+        isolation_level: IsolationLevel | None = None,
+        max_attempts: int = retries.MAX_ATTEMPTS,
+        timeout_seconds: float = retries.TIMEOUT_SECONDS,
+        retry_unavailable: bool = False,
+        idempotency_key: str,
+    ) -> T | None: ...
+    async def run(
+        self,
+        work: Callable[[UnitOfWork], Awaitable[T]],
+        *,
+        isolation_level: IsolationLevel | None = None,
+        max_attempts: int = retries.MAX_ATTEMPTS,
+        timeout_seconds: float = retries.TIMEOUT_SECONDS,
+        retry_unavailable: bool = False,
+        idempotency_key: str | None = None,
+    ) -> T | None:
         """Run a function in a unit of work, and again, in a new one, where it met another.
 
         It is run again on serialization failures and deadlocks, after a pause of any length up to a
@@ -328,21 +351,27 @@ class Database(Repositories):
             timeout_seconds: After which it is begun no more.
             retry_unavailable: Whether it may be run again where the server went away before COMMIT,
                 or can't be reached.
+            idempotency_key: Text that is this unit of work's own: however often it is run with it,
+                it is committed once. So it is also run again where the connection broke during
+                COMMIT, if `retry_unavailable` says so.
 
         Returns:
-            What the function returned.
+            What the function returned; None where a run before had the key.
 
         Raises:
             SerializationConflictError: The last attempt failed too.
             OutcomeUnknownError: The connection broke during COMMIT.
+            IdempotencyKeyReusedError: The key was used for a method's call.
         """
         check_callable(work, name="work")
         attempts = check_whole(max_attempts, 1, MAX_LIMIT, name="max_attempts")
         seconds = check_number(timeout_seconds, name="timeout_seconds", low=0)
         check_flag(retry_unavailable, name="retry_unavailable")
 
-        async def attempt() -> T:
+        async def attempt() -> T | None:
             async with self.unit_of_work(isolation_level=isolation_level) as uow:
+                if idempotency_key is not None and not await uow.idempotency.claim(idempotency_key):
+                    return None
                 return await work(uow)
 
         return await retries.run_again(
@@ -350,7 +379,7 @@ class Database(Repositories):
             max_attempts=attempts,
             timeout_seconds=seconds,
             unavailable=retry_unavailable,
-            in_doubt=False,
+            in_doubt=retry_unavailable and idempotency_key is not None,
         )
 
     async def status(self) -> Status:

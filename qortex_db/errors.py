@@ -78,6 +78,10 @@ class ConflictError(QortexDbError):
     """A constraint of the database was violated; the statement changed nothing."""
 
 
+class IdempotencyKeyReusedError(ConflictError):
+    """The key is that of another call, or of one with other arguments; nothing was changed."""
+
+
 class SerializationConflictError(QortexDbError):
     """The server aborted a transaction that met another; run the whole transaction again."""
 

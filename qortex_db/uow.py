@@ -17,6 +17,7 @@ from qortex_db.repositories import (
     EdgeRepository,
     EmbeddingRepository,
     FactorRepository,
+    IdempotencyRepository,
     VectorRepository,
 )
 
@@ -77,6 +78,11 @@ class Repositories:
     def embeddings(self) -> EmbeddingRepository:
         """The cache of embeddings."""
         return EmbeddingRepository(self.executor)
+
+    @functools.cached_property
+    def idempotency(self) -> IdempotencyRepository:
+        """The keys by which a call that is repeated counts once."""
+        return IdempotencyRepository(self.executor)
 
     def collection(
         self, model: type[DeclarativeBase], *, namespace: Any = None
