@@ -180,7 +180,11 @@ class Database(Repositories):
         patience = {} if self._host_engine is None else {engines.RETRY: retry_seconds}
         # A session that was closed would begin anew, in a transaction that nobody ends.
         self._sessions = async_sessionmaker(
-            translated, expire_on_commit=False, close_resets_only=False, info=patience
+            translated,
+            expire_on_commit=False,
+            close_resets_only=False,
+            info=patience,
+            sync_session_class=engines.OwnSession,
         )
         self._bound = {None: translated}
 

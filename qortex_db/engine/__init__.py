@@ -9,6 +9,7 @@ from qortex_db.engine.cleanup import finished, task_of
 from qortex_db.engine.connections import RETRY_SECONDS, adopt, create_engine, notice_silence
 from qortex_db.engine.executor import COMPILED, Executor, Fetched, translate_map
 from qortex_db.engine.operations import Operations, dispose
+from qortex_db.engine.outcomes import OwnSession
 from qortex_db.engine.pool import FairPool
 from qortex_db.engine.search_path import path_of, pin_search_path, read_path
 from qortex_db.engine.session import RETRY, SessionExecutor
@@ -23,6 +24,7 @@ __all__ = [
     "FairPool",
     "Fetched",
     "Operations",
+    "OwnSession",
     "SessionExecutor",
     "adopt",
     "close",

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from qortex_db.engine import outcomes
 from qortex_db.engine.connections import RETRY_PAUSE_SECONDS, check_driver, ensure_codec
 from qortex_db.engine.executor import (
     catalogs,
@@ -51,13 +52,19 @@ class SessionExecutor:
             if session.new or session.dirty or session.deleted:
                 await session.flush()
             await self._ensure_codec()
+            asking = outcomes.telling(session, statement)
             result: Any = await session.execute(
-                statement,
+                statement if asking is None else asking,
                 dict(params),
                 execution_options=self._options | kept_compiled(statement),
             )
             given = fetched(result)
-            if written := written_tables(statement):
+            if asking is not None:
+                given = outcomes.told(session, statement, given)
+            written = written_tables(statement)
+            if written is not None:
+                outcomes.note_write(session)
+            if written:
                 session.info.setdefault(WRITTEN, set()).update(written)
                 await refresh_loaded(session, written, self._options)
         except Exception as error:  # noqa: BLE001 - translated, and raised again

@@ -11,10 +11,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from qortex_db.engine.executor import translate_map, translated
 from qortex_db.engine.loaded import WRITTEN, refresh_loaded
+from qortex_db.engine.outcomes import know_outcome
 from qortex_db.errors import (
     IN_FAILED_TRANSACTION,
     OutcomeUnknownError,
     QortexDbError,
+    UnavailableError,
     is_connection_lost,
 )
 
@@ -43,9 +45,12 @@ async def commit(session: AsyncSession) -> None:
             a call of ours met it.
         OutcomeUnknownError: The connection broke during COMMIT.
     """
+    transaction_id = None
     try:
         if session.in_transaction():
             await session.flush()
+            transaction_id = await know_outcome(session)
+            _check_connections(session)
             _tell_of_rollbacks(session)
     except Exception as error:  # noqa: BLE001 - translated, and raised again
         failure = translated(error)
@@ -53,17 +58,28 @@ async def commit(session: AsyncSession) -> None:
         try:
             await session.commit()
         except Exception as error:  # noqa: BLE001 - translated, and raised again
-            failure = _commit_failure(error)
+            failure = _commit_failure(error, transaction_id)
         else:
             return
     raise _caused(session, failure)
 
 
-def _commit_failure(error: Exception) -> Exception:
+def _check_connections(session: AsyncSession) -> None:
+    """What is lost before COMMIT is sent is certainly not committed."""
+    for connection in connections_of(session):
+        driver: Any = connection.connection.driver_connection
+        if driver is None or driver.is_closed():
+            raise UnavailableError(
+                "The connection was lost before COMMIT: nothing of the unit of work is stored."
+            )
+
+
+def _commit_failure(error: Exception, transaction_id: int | None) -> Exception:
     if is_connection_lost(error) or isinstance(error, TimeoutError):
         return OutcomeUnknownError(
             "The connection broke during COMMIT: the unit of work is either whole or absent. "
-            "Look for one of its rows before running it again."
+            "`await error.resolve(db)` asks the server which, or look for one of its rows.",
+            transaction_id=transaction_id,
         )
     return translated(error)
 

@@ -380,6 +380,7 @@ GOOD: Final[dict[str, Any]] = {
     "half_life": 5.0,
     "id": "a",
     "ids": ["a"],
+    "key": "k",
     "keys": [("a", "b")],
     "learner": "l",
     "min_score": 0.5,
