@@ -94,6 +94,7 @@ from qortex_db.stores import (
 )
 from qortex_db.types import Embedding, HalfEmbedding, SparseEmbedding, fold_sparse
 from qortex_db.uow import UnitOfWork, unit_of_work
+from qortex_db.view import DatabaseView
 
 __all__ = [
     "ALL_CONTEXTS",
@@ -115,6 +116,7 @@ __all__ = [
     "CustomReward",
     "Database",
     "DatabaseClosedError",
+    "DatabaseView",
     "DimensionMismatchError",
     "EdgeStats",
     "EdgeSummary",

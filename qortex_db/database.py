@@ -5,30 +5,27 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, get_args, overload
+from typing import TYPE_CHECKING, Any, Final, Self, get_args
 
 from pydantic import SecretStr
 from sqlalchemy import bindparam, select, text, union_all
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from qortex_db import embedded, observability, retries, types
+from qortex_db import embedded, observability, types
 from qortex_db import engine as engines
-from qortex_db.checks import check_choice, check_flag, check_number, check_whole
+from qortex_db.checks import check_choice, check_number
 from qortex_db.errors import DatabaseClosedError, InvalidInputError, SchemaVersionError, translate
 from qortex_db.models import Base, LearningArmState
 from qortex_db.names import qualified
-from qortex_db.repositories.validation import MAX_LIMIT, check_callable
 from qortex_db.settings import Settings
 from qortex_db.sql import func
-from qortex_db.uow import Repositories, UnitOfWork, own_unit_of_work
+from qortex_db.uow import UnitOfWork, own_unit_of_work
+from qortex_db.view import DatabaseView, IsolationLevel, Lanes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Mapping
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
-
-T = TypeVar("T")
-IsolationLevel = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 
 _EXTENSION = text("""
 SELECT e.extversion, n.nspname, pg_catalog.pg_type_is_visible(t.oid)
@@ -95,7 +92,7 @@ class Status:
         return asdict(self)
 
 
-class Database(Repositories):
+class Database(Lanes):
     """PostgreSQL as an AI system's memory.
 
     `vectors`, `factors`, `edges` and `arms` run each call by itself, in its own transaction and one
@@ -114,13 +111,14 @@ class Database(Repositories):
         schema: str | None,
         *,
         learning_history: bool = False,
+        options: engines.CallOptions = engines.NO_OPTIONS,
     ) -> None:
-        super().__init__(None, learning_history=learning_history)
+        super().__init__(None, options, learning_history=learning_history)
         self._settings = settings
         self._schema = schema
         self._engine: AsyncEngine | None = None
-        self._sessions: async_sessionmaker[AsyncSession] | None = None
-        self._bound: dict[IsolationLevel | None, AsyncEngine] = {}
+        self._bound: dict[IsolationLevel | None, async_sessionmaker[AsyncSession]] = {}
+        self._patience = 0.0
         self._server: embedded.EmbeddedServer | None = None
         self._opening = asyncio.Lock()
         self._host_engine = engine
@@ -148,6 +146,7 @@ class Database(Repositories):
         *,
         schema: str | None = None,
         learning_history: bool = False,
+        settings: Mapping[str, engines.SettingValue] | None = None,
         network_timeout_seconds: float | None = None,
     ) -> Database:
         """A database over a host's engine, which stays the host's to dispose of.
@@ -156,6 +155,7 @@ class Database(Repositories):
             engine: An asyncpg engine; its connections take vectors in binary from now on.
             schema: Where the package's tables are, if not where the connections look.
             learning_history: Write an event of each change of an arm, in its own statement.
+            settings: What every transaction begins with, as of `with_settings`.
             network_timeout_seconds: End the engine's connections whose other end is silent for
                 longer, 1 to 3600. None leaves them as they are.
         """
@@ -165,7 +165,8 @@ class Database(Repositories):
                 network_timeout_seconds, name="network_timeout_seconds", low=1, high=3_600
             )
             engines.notice_silence(engine, seconds)
-        return cls(None, engine, schema, learning_history=learning_history)
+        options = engines.NO_OPTIONS.with_settings({} if settings is None else settings)
+        return cls(None, engine, schema, learning_history=learning_history, options=options)
 
     def _bind(self, engine: AsyncEngine) -> None:
         retry_seconds = (
@@ -173,24 +174,31 @@ class Database(Repositories):
         )
         self._engine = engine
         self._executor = engines.AutocommitExecutor(
-            engine, self._schema, retry_seconds=retry_seconds
+            engine, self._schema, retry_seconds=retry_seconds, options=self._options
         )
-        translated = engine.execution_options(**engines.translate_map(self._schema))
         # Our own engine tries to connect again by itself.
-        patience = {} if self._host_engine is None else {engines.RETRY: retry_seconds}
+        self._patience = 0.0 if self._host_engine is None else retry_seconds
+        self._bound = {None: self._sessions_of(self._schema)}
+
+    def _sessions_of(
+        self, schema: str | None, isolation_level: IsolationLevel | None = None
+    ) -> async_sessionmaker[AsyncSession]:
+        options: dict[str, Any] = engines.translate_map(schema)
+        if isolation_level is not None:
+            options["isolation_level"] = isolation_level
         # A session that was closed would begin anew, in a transaction that nobody ends.
-        self._sessions = async_sessionmaker(
-            translated,
+        return async_sessionmaker(
+            self.engine.execution_options(**options),
             expire_on_commit=False,
             close_resets_only=False,
-            info=patience,
+            info={engines.RETRY: self._patience},
             sync_session_class=engines.OwnSession,
         )
-        self._bound = {None: translated}
 
     def _unbind(self) -> None:
         """Forget the engine, and the repositories over it."""
-        self._engine = self._executor = self._sessions = self._server = None
+        self._engine = self._executor = self._server = None
+        self._bound = {}
         self._forget_repositories()
 
     @property
@@ -294,97 +302,37 @@ class Database(Repositories):
         Raises:
             DatabaseClosedError: The database is not open.
         """
-        sessions = self._sessions
-        if sessions is None or self._executor is None:
-            raise DatabaseClosedError
+        return self._begin(self._options, isolation_level)
+
+    def _begin(
+        self, options: engines.CallOptions, isolation_level: IsolationLevel | None
+    ) -> AbstractAsyncContextManager[UnitOfWork]:
+        schema = options.schema or self._schema
+        operations = self._lane().operations
         if isolation_level is not None:
             check_choice(isolation_level, get_args(IsolationLevel), name="isolation_level")
-        if isolation_level not in self._bound:  # each once: what is learned is kept by engine
-            options: Any = {"isolation_level": isolation_level}
-            self._bound[isolation_level] = self._bound[None].execution_options(**options)
+        if options.schema is not None:
+            sessions = self._sessions_of(schema, isolation_level)
+        else:
+            if isolation_level not in self._bound:  # each once: what is learned is kept by engine
+                self._bound[isolation_level] = self._sessions_of(schema, isolation_level)
+            sessions = self._bound[isolation_level]
         return own_unit_of_work(
-            lambda: sessions(bind=self._bound[isolation_level]),
-            self._executor.operations,
-            schema=self._schema,
+            sessions,
+            operations,
+            schema=schema,
             learning_history=self._learning_history,
+            at_begin=options.set_on if options.settings else None,
         )
 
-    @overload
-    async def run(
-        self,
-        work: Callable[[UnitOfWork], Awaitable[T]],
-        *,
-        isolation_level: IsolationLevel | None = None,
-        max_attempts: int = retries.MAX_ATTEMPTS,
-        timeout_seconds: float = retries.TIMEOUT_SECONDS,
-        retry_unavailable: bool = False,
-        idempotency_key: None = None,
-    ) -> T: ...
-    @overload
-    async def run(
-        self,
-        work: Callable[[UnitOfWork], Awaitable[T]],
-        *,
-        isolation_level: IsolationLevel | None = None,
-        max_attempts: int = retries.MAX_ATTEMPTS,
-        timeout_seconds: float = retries.TIMEOUT_SECONDS,
-        retry_unavailable: bool = False,
-        idempotency_key: str,
-    ) -> T | None: ...
-    async def run(
-        self,
-        work: Callable[[UnitOfWork], Awaitable[T]],
-        *,
-        isolation_level: IsolationLevel | None = None,
-        max_attempts: int = retries.MAX_ATTEMPTS,
-        timeout_seconds: float = retries.TIMEOUT_SECONDS,
-        retry_unavailable: bool = False,
-        idempotency_key: str | None = None,
-    ) -> T | None:
-        """Run a function in a unit of work, and again, in a new one, where it met another.
+    def _lane(self) -> engines.AutocommitExecutor:
+        if self._executor is None:
+            raise DatabaseClosedError
+        return self._executor
 
-        It is run again on serialization failures and deadlocks, after a pause of any length up to a
-        bound that doubles to a second. What it does besides the unit of work, it then does twice.
-        A cancellation ends it.
-
-        Args:
-            work: An async function of the unit of work, which `run` commits.
-            isolation_level: "READ COMMITTED", "REPEATABLE READ" or "SERIALIZABLE"; None is the
-                engine's own.
-            max_attempts: How often it is begun at most, 1 to 10,000.
-            timeout_seconds: After which it is begun no more.
-            retry_unavailable: Whether it may be run again where the server went away before COMMIT,
-                or can't be reached.
-            idempotency_key: Text that is this unit of work's own: however often it is run with it,
-                it is committed once. So it is also run again where the connection broke during
-                COMMIT, if `retry_unavailable` says so.
-
-        Returns:
-            What the function returned; None where a run before had the key.
-
-        Raises:
-            SerializationConflictError: The last attempt failed too.
-            OutcomeUnknownError: The connection broke during COMMIT.
-            IdempotencyKeyReusedError: The key was used for a method's call.
-        """
-        check_callable(work, name="work")
-        attempts = check_whole(max_attempts, 1, MAX_LIMIT, name="max_attempts")
-        seconds = check_number(timeout_seconds, name="timeout_seconds", low=0)
-        check_flag(retry_unavailable, name="retry_unavailable")
-
-        async def attempt() -> T | None:
-            async with self.unit_of_work(isolation_level=isolation_level) as uow:
-                if idempotency_key is not None and not await uow.idempotency.claim(idempotency_key):
-                    return None
-                return await work(uow)
-
-        return await retries.run_again(
-            attempt,
-            max_attempts=attempts,
-            timeout_seconds=seconds,
-            unavailable=retry_unavailable,
-            in_doubt=retry_unavailable and idempotency_key is not None,
-        )
+    def _view(self, options: engines.CallOptions) -> DatabaseView:
+        history = self._learning_history
+        return DatabaseView(self._lane, self._begin, options, learning_history=history)
 
     async def status(self) -> Status:
         """Versions, sizes, invalid indexes and the pool's use. Counts rows, so not for each call.

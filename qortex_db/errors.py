@@ -148,11 +148,14 @@ class OutcomeUnknownError(QortexDbError):
             by itself, which learns its own only with the answer.
     """
 
+    transaction_id: int | None = None
+
     def __init__(
         self, message: str, *, sqlstate: str | None = None, transaction_id: int | None = None
     ) -> None:
         super().__init__(message, sqlstate=sqlstate)
-        self.transaction_id = transaction_id
+        if transaction_id is not None:
+            self.transaction_id = transaction_id
 
     async def resolve(self, db: _Asked, *, timeout_seconds: float = 10.0) -> bool:
         """Ask the server whether the unit of work was committed.
@@ -306,7 +309,10 @@ _KINDS: Final[Mapping[str, tuple[type[QortexDbError], str]]] = {
     "40P01": _MET_ANOTHER,
     "42501": (
         PermissionDeniedError,
-        "The role may not do this ({}): grant it what it needs, or connect as another.",
+        (
+            "The role may not do this ({}): grant it what it needs, which `qortex-db roles --sql` "
+            "prints, or connect as another."
+        ),
     ),
     "42703": _NO_SCHEMA,
     "42704": (

@@ -6,6 +6,7 @@ import functools
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import async_scoped_session
 
 from qortex_db.engine import SessionExecutor, close, commit, savepoint
@@ -24,6 +25,7 @@ from qortex_db.repositories import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import DeclarativeBase
 
@@ -144,8 +146,16 @@ async def own_unit_of_work(
     *,
     schema: str | None = None,
     learning_history: bool = False,
+    at_begin: Callable[[Connection], None] | None = None,
 ) -> AsyncIterator[UnitOfWork]:
     """A unit of work with a session of its own: the block's end commits, an exception rolls back.
+
+    Args:
+        sessions: What makes the session.
+        operations: What is in flight on its engine.
+        schema: As of `UnitOfWork`.
+        learning_history: As of `UnitOfWork`.
+        at_begin: What each of its transactions begins with.
 
     Raises:
         QortexDbError: The transaction was aborted by an error that the block caught, and nothing of
@@ -155,6 +165,8 @@ async def own_unit_of_work(
     """
     task = operations.begin()
     session = sessions()
+    if at_begin is not None:
+        _begin_with(session, at_begin)
     at_once = False
     try:
         yield UnitOfWork(session, schema=schema, learning_history=learning_history)
@@ -171,3 +183,10 @@ async def own_unit_of_work(
         finally:
             operations.end(task)
     raise DatabaseClosedError("The Database was closed during the unit of work: it is undone.")
+
+
+def _begin_with(session: AsyncSession, work: Callable[[Connection], None]) -> None:
+    def begin(_: object, __: object, connection: Connection) -> None:
+        work(connection)
+
+    event.listen(session.sync_session, "after_begin", begin)

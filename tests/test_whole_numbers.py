@@ -251,6 +251,7 @@ MODULES = (qortex_db, migrations, repositories, report)
 LEFT_OUT = {
     "Settings",  # pydantic reads its numbers, from text too
     "VectorSearches",  # a part of VectorRepository
+    "FairPool",  # create_engine makes it, of what Settings checked
 }
 
 

@@ -52,11 +52,12 @@ class Lease:
     hook used a cursor at connect or checkout.
     """
 
-    __slots__ = ("_cleanup", "_engine", "_held", "driver")
+    __slots__ = ("_begun", "_cleanup", "_engine", "_held", "driver")
 
     def __init__(self, engine: Any, cleanup: Cleanup) -> None:
         self._engine = engine
         self._cleanup = cleanup
+        self._begun = False
 
     def __enter__(self) -> Self:
         try:
@@ -66,9 +67,28 @@ class Lease:
         self.driver: Any = self._held.driver_connection
         return self
 
+    def begin(self, statement: str) -> None:
+        """Begin a transaction with what has to be set for it; nothing where there is none.
+
+        Args:
+            statement: In one round trip with BEGIN, so without parameters.
+        """
+        if not statement:
+            return
+        self._begun = not self.driver.is_in_transaction()
+        try:
+            await_only(self.driver.execute(f"BEGIN; {statement}" if self._begun else statement))
+        except Exception as error:
+            if is_connection_lost(error):
+                raise UnsentError from error
+            raise
+
     def commit(self) -> None:
-        """End what a hook began: the pool would roll it back, and our write with it."""
-        if self.driver.is_in_transaction():
+        """End what was begun, by a hook too: the pool would roll it back, and our write with it."""
+        if self._begun:
+            await_only(self.driver.execute("COMMIT"))
+            self._begun = False
+        elif self.driver.is_in_transaction():
             self._held.dbapi_connection.commit()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
@@ -77,10 +97,19 @@ class Lease:
             closing = greenlet_spawn(self._held.invalidate, error)
             with suppress(asyncio.CancelledError):  # what is on its way goes on
                 await_only(self._cleanup.wait_for(closing, at_once=True))
-        elif error is not None and is_connection_lost(error):
+        elif error is not None and (is_connection_lost(error) or not self._undone()):
             self._held.invalidate(error)
         else:
             self._held.close()
+
+    def _undone(self) -> bool:
+        """Roll back what was begun: the pool does not know of it."""
+        if self._begun:
+            try:
+                await_only(self.driver.execute("ROLLBACK"))
+            except Exception:  # noqa: BLE001 - there is another error to tell
+                return False
+        return True
 
 
 async def execute(driver: Any, compiled: Compiled, arguments: list[Any]) -> Fetched:

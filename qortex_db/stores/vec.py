@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from qortex_db.database import Database
     from qortex_db.types import EmbeddingInput
+    from qortex_db.view import DatabaseView
 
 _TABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
@@ -57,7 +58,7 @@ class PgVectorIndex:
         dimensions: int = 384,
         table_name: str = "qortex_vectors",
         pool_size: int = 10,
-        pool: Database | None = None,
+        pool: Database | DatabaseView | None = None,
     ) -> None:
         if not isinstance(table_name, str) or not _TABLE_NAME.fullmatch(table_name):
             got = (

@@ -1,0 +1,192 @@
+"""Views of a Database: the same pool, under settings or a schema of their own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
+
+from qortex_db import retries
+from qortex_db.checks import check_flag, check_number, check_whole
+from qortex_db.engine import CallOptions, ViewExecutor
+from qortex_db.errors import InvalidInputError
+from qortex_db.names import is_identifier
+from qortex_db.repositories.validation import MAX_LIMIT, check_callable
+from qortex_db.uow import Repositories, UnitOfWork
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
+
+    from qortex_db.engine import AutocommitExecutor, Executor, SettingValue
+
+
+T = TypeVar("T")
+IsolationLevel = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
+
+
+class Lanes(Repositories):
+    """Both lanes: calls by themselves and units of work; and views, which share all but options."""
+
+    _options: CallOptions
+
+    def __init__(
+        self, executor: Executor | None, options: CallOptions, *, learning_history: bool
+    ) -> None:
+        super().__init__(executor, learning_history=learning_history)
+        self._options = options
+
+    @abstractmethod
+    def unit_of_work(
+        self, *, isolation_level: IsolationLevel | None = None
+    ) -> AbstractAsyncContextManager[UnitOfWork]:
+        """One transaction over everything: the block's end commits, an exception rolls back."""
+
+    @overload
+    async def run(
+        self,
+        work: Callable[[UnitOfWork], Awaitable[T]],
+        *,
+        isolation_level: IsolationLevel | None = None,
+        max_attempts: int = retries.MAX_ATTEMPTS,
+        timeout_seconds: float = retries.TIMEOUT_SECONDS,
+        retry_unavailable: bool = False,
+        idempotency_key: None = None,
+    ) -> T: ...
+    @overload
+    async def run(
+        self,
+        work: Callable[[UnitOfWork], Awaitable[T]],
+        *,
+        isolation_level: IsolationLevel | None = None,
+        max_attempts: int = retries.MAX_ATTEMPTS,
+        timeout_seconds: float = retries.TIMEOUT_SECONDS,
+        retry_unavailable: bool = False,
+        idempotency_key: str,
+    ) -> T | None: ...
+    async def run(
+        self,
+        work: Callable[[UnitOfWork], Awaitable[T]],
+        *,
+        isolation_level: IsolationLevel | None = None,
+        max_attempts: int = retries.MAX_ATTEMPTS,
+        timeout_seconds: float = retries.TIMEOUT_SECONDS,
+        retry_unavailable: bool = False,
+        idempotency_key: str | None = None,
+    ) -> T | None:
+        """Run a function in a unit of work, and again, in a new one, where it met another.
+
+        It is run again on serialization failures and deadlocks, after a pause of any length up to a
+        bound that doubles to a second. What it does besides the unit of work, it then does twice.
+        A cancellation ends it.
+
+        Args:
+            work: An async function of the unit of work, which `run` commits.
+            isolation_level: "READ COMMITTED", "REPEATABLE READ" or "SERIALIZABLE"; None is the
+                engine's own.
+            max_attempts: How often it is begun at most, 1 to 10,000.
+            timeout_seconds: After which it is begun no more.
+            retry_unavailable: Whether it may be run again where the server went away before COMMIT,
+                or can't be reached.
+            idempotency_key: Text that is this unit of work's own: however often it is run with it,
+                it is committed once. So it is also run again where the connection broke during
+                COMMIT, if `retry_unavailable` says so.
+
+        Returns:
+            What the function returned; None where a run before had the key.
+
+        Raises:
+            SerializationConflictError: The last attempt failed too.
+            OutcomeUnknownError: The connection broke during COMMIT.
+            IdempotencyKeyReusedError: The key was used for a method's call.
+        """
+        check_callable(work, name="work")
+        attempts = check_whole(max_attempts, 1, MAX_LIMIT, name="max_attempts")
+        seconds = check_number(timeout_seconds, name="timeout_seconds", low=0)
+        check_flag(retry_unavailable, name="retry_unavailable")
+
+        async def attempt() -> T | None:
+            async with self.unit_of_work(isolation_level=isolation_level) as uow:
+                if idempotency_key is not None and not await uow.idempotency.claim(idempotency_key):
+                    return None
+                return await work(uow)
+
+        return await retries.run_again(
+            attempt,
+            max_attempts=attempts,
+            timeout_seconds=seconds,
+            unavailable=retry_unavailable,
+            in_doubt=retry_unavailable and idempotency_key is not None,
+        )
+
+    @abstractmethod
+    def _view(self, options: CallOptions) -> DatabaseView:
+        """The same under other options."""
+
+    def with_settings(self, settings: Mapping[str, SettingValue]) -> DatabaseView:
+        """A view whose calls and units of work run under settings that row-level security reads.
+
+        Each call is a transaction that begins with them (`SET LOCAL`, by `set_config`): three round
+        trips instead of one. Nothing of it is left on the connection. A view costs microseconds,
+        and nothing has to be closed.
+
+        Args:
+            settings: By name, as "app.tenant"; a later view's go before an earlier one's.
+
+        Raises:
+            InvalidInputError: A name is none, or a value no text, number or UUID.
+        """
+        return self._view(self._options.with_settings(settings))
+
+    def namespace(self, name: str) -> DatabaseView:
+        """A view of another schema's tables: a tenant's arms, factors, edges, caches and vectors.
+
+        `qortex-db upgrade --schema NAME` makes them. The SQL is compiled once for all of them.
+
+        Raises:
+            InvalidInputError: The name is no identifier of 1 to 63 letters, digits, _ and $.
+        """
+        if not isinstance(name, str) or not is_identifier(name):
+            raise InvalidInputError(
+                "The name of a namespace is that of a schema: an identifier of 1 to 63 letters, "
+                "digits, _ and $."
+            )
+        return self._view(replace(self._options, schema=name))
+
+
+class DatabaseView(Lanes):
+    """What `with_settings` and `namespace` of a Database give: the same, under options of its own.
+
+    It is as open as its Database, and holds nothing that has to be closed.
+    """
+
+    def __init__(
+        self,
+        lane: Callable[[], AutocommitExecutor],
+        begin: Callable[
+            [CallOptions, IsolationLevel | None], AbstractAsyncContextManager[UnitOfWork]
+        ],
+        options: CallOptions,
+        *,
+        learning_history: bool,
+    ) -> None:
+        super().__init__(ViewExecutor(lane, options), options, learning_history=learning_history)
+        self._lane = lane
+        self._begin = begin
+
+    def unit_of_work(
+        self, *, isolation_level: IsolationLevel | None = None
+    ) -> AbstractAsyncContextManager[UnitOfWork]:
+        """One transaction over everything, which begins with the view's settings.
+
+        Args:
+            isolation_level: As of the Database's.
+
+        Raises:
+            DatabaseClosedError: The Database is not open.
+        """
+        return self._begin(self._options, isolation_level)
+
+    def _view(self, options: CallOptions) -> DatabaseView:
+        history = self._learning_history
+        return DatabaseView(self._lane, self._begin, options, learning_history=history)
