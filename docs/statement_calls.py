@@ -7,6 +7,7 @@ import and no builder of statements is left out.
 from __future__ import annotations
 
 import enum
+import itertools
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -50,6 +51,7 @@ DIMENSIONS = 8
 VECTOR = [1.0] + [0.0] * 7
 OTHER = [0.0, 1.0] + [0.0] * 6
 SPARSE = {1: 1.0, 5: 0.5}
+_n = itertools.count()
 WHERE = {"kind": "novel"}
 DEFAULT = "by default"
 
@@ -483,6 +485,7 @@ FACTORS: Calls = {
     "save": {DEFAULT: lambda f: f.save({"a": 1.0})},
     "adjust": {
         DEFAULT: lambda f: f.adjust({"a": "accepted"}),
+        "once": lambda f: f.adjust({"a": "accepted"}, idempotency_key=f"adjust {next(_n)}"),
         "with a half-life": lambda f: f.adjust({"a": "rejected"}, half_life=60),
     },
     "decay": {
@@ -506,7 +509,10 @@ EDGES: Calls = {
     "load": {DEFAULT: lambda e: e.load()},
     "get": {DEFAULT: lambda e: e.get("a", "b")},
     "save": {DEFAULT: lambda e: e.save({("a", "b"): EdgeStats(1, [0.5])})},
-    "record": {DEFAULT: lambda e: e.record("a", "b", score=0.5)},
+    "record": {
+        DEFAULT: lambda e: e.record("a", "b", score=0.5),
+        "once": lambda e: e.record("a", "b", score=0.5, idempotency_key=f"record {next(_n)}"),
+    },
     "record_many": {
         DEFAULT: lambda e: e.record_many([("a", "b", 0.5), ("b", "c", 0.5)]),
         "of an edge whose counter is full": _record_too_much,
@@ -579,10 +585,16 @@ ARMS: Calls = {
     "read_contexts": {DEFAULT: lambda a: a.read_contexts("l")},
     "rebuild": {DEFAULT: lambda a: a.rebuild("l")},
     "select": {DEFAULT: lambda a: a.select("l", ["a", "b"])},
-    "observe": {DEFAULT: lambda a: a.observe("l", "a", reward=1.0, context=CONTEXT)},
+    "observe": {
+        DEFAULT: lambda a: a.observe("l", "a", reward=1.0, context=CONTEXT),
+        "once": lambda a: a.observe("l", "a", reward=1.0, idempotency_key=f"observe {next(_n)}"),
+    },
     "observe_many": {DEFAULT: lambda a: a.observe_many("l", [("a", 1.0), ("b", 0.0)])},
     "apply_deltas": {
         "to one arm": lambda a: a.apply_deltas("l", {"a": (0.5, -0.5)}),
+        "once": lambda a: a.apply_deltas(
+            "l", {"a": (0.5, -0.5)}, idempotency_key=f"deltas {next(_n)}"
+        ),
         "to several": lambda a: a.apply_deltas("l", {"a": (0.5, -0.5), "b": (0.5, 0)}),
     },
     "put": {DEFAULT: lambda a: a.put("l", "a", ArmState(1.0, 1.0))},
@@ -604,6 +616,13 @@ CHANGES: Calls = {
         "delete",
     )
 }
+
+
+async def _claim_twice(idempotency: Any) -> None:
+    key = f"twice {next(_n)}"
+    await idempotency.claim(key)
+    await idempotency.claim(key)
+
 
 SECTIONS = (
     Section(
@@ -736,6 +755,19 @@ SECTIONS = (
         _unused,
     ),
     Section("Arms", "arms", "", lambda repositories: repositories.arms, ARMS),
+    Section(
+        "Idempotency keys",
+        "idempotency",
+        "A key that is there already is looked up, to see that it is of the same call.",
+        lambda repositories: repositories.idempotency,
+        {
+            "claim": {
+                "a new key": lambda i: i.claim(f"new {next(_n)}"),
+                "a key that is there": _claim_twice,
+            },
+            "prune": {DEFAULT: lambda i: i.prune()},
+        },
+    ),
     Section(
         "Arms and their history",
         "arms",

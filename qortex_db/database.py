@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, get_args
 
 from pydantic import SecretStr
 from sqlalchemy import bindparam, select, text, union_all
@@ -13,14 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from qortex_db import embedded, observability, types
 from qortex_db import engine as engines
-from qortex_db.checks import check_number
+from qortex_db.checks import check_choice, check_number
 from qortex_db.errors import DatabaseClosedError, InvalidInputError, SchemaVersionError, translate
 from qortex_db.models import Base, LearningArmState
 from qortex_db.names import qualified
 from qortex_db.settings import Settings
 from qortex_db.sql import func
 from qortex_db.uow import UnitOfWork, own_unit_of_work
-from qortex_db.view import DatabaseView, Lanes
+from qortex_db.view import DatabaseView, IsolationLevel, Lanes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,12 +64,6 @@ def _sizes(schema: str | None) -> Any:
             for name, table in sorted(_tables.items())
         )
     )
-
-
-def _sessions(engine: AsyncEngine, schema: str | None) -> async_sessionmaker[AsyncSession]:
-    translated = engine.execution_options(**engines.translate_map(schema))
-    # A session that was closed would begin anew, in a transaction that nobody ends.
-    return async_sessionmaker(translated, expire_on_commit=False, close_resets_only=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +117,8 @@ class Database(Lanes):
         self._settings = settings
         self._schema = schema
         self._engine: AsyncEngine | None = None
-        self._sessions: async_sessionmaker[AsyncSession] | None = None
+        self._bound: dict[IsolationLevel | None, async_sessionmaker[AsyncSession]] = {}
+        self._patience = 0.0
         self._server: embedded.EmbeddedServer | None = None
         self._opening = asyncio.Lock()
         self._host_engine = engine
@@ -181,11 +176,29 @@ class Database(Lanes):
         self._executor = engines.AutocommitExecutor(
             engine, self._schema, retry_seconds=retry_seconds, options=self._options
         )
-        self._sessions = _sessions(engine, self._schema)
+        # Our own engine tries to connect again by itself.
+        self._patience = 0.0 if self._host_engine is None else retry_seconds
+        self._bound = {None: self._sessions_of(self._schema)}
+
+    def _sessions_of(
+        self, schema: str | None, isolation_level: IsolationLevel | None = None
+    ) -> async_sessionmaker[AsyncSession]:
+        options: dict[str, Any] = engines.translate_map(schema)
+        if isolation_level is not None:
+            options["isolation_level"] = isolation_level
+        # A session that was closed would begin anew, in a transaction that nobody ends.
+        return async_sessionmaker(
+            self.engine.execution_options(**options),
+            expire_on_commit=False,
+            close_resets_only=False,
+            info={engines.RETRY: self._patience},
+            sync_session_class=engines.OwnSession,
+        )
 
     def _unbind(self) -> None:
         """Forget the engine, and the repositories over it."""
-        self._engine = self._executor = self._sessions = self._server = None
+        self._engine = self._executor = self._server = None
+        self._bound = {}
         self._forget_repositories()
 
     @property
@@ -279,11 +292,15 @@ class Database(Lanes):
         await self.close()
 
     def unit_of_work(
-        self, *, timeout_seconds: float | None = None
+        self,
+        *,
+        isolation_level: IsolationLevel | None = None,
+        timeout_seconds: float | None = None,
     ) -> AbstractAsyncContextManager[UnitOfWork]:
         """One transaction over everything: the block's end commits, an exception rolls back.
 
         Args:
+            isolation_level: None is the engine's own; see `run` for "SERIALIZABLE".
             timeout_seconds: How long all of it may take, from the block's beginning to its end,
                 .001 to 86,400. Then it is cancelled and rolled back, and raises `QueryTimeoutError`
                 (`OutcomeUnknownError` if COMMIT was on its way). None: as long as it likes.
@@ -291,21 +308,29 @@ class Database(Lanes):
         Raises:
             DatabaseClosedError: The database is not open.
         """
-        return self._begin(self._options, timeout_seconds)
+        return self._begin(self._options, isolation_level, timeout_seconds)
 
     def _begin(
-        self, options: engines.CallOptions, timeout_seconds: float | None
+        self,
+        options: engines.CallOptions,
+        isolation_level: IsolationLevel | None,
+        timeout_seconds: float | None,
     ) -> AbstractAsyncContextManager[UnitOfWork]:
+        schema = options.schema or self._schema
+        operations = self._lane().operations
         if timeout_seconds is not None:
             check_number(timeout_seconds, name="timeout_seconds", low=0.001, high=86_400)
-        sessions, schema = self._sessions, options.schema or self._schema
-        if sessions is None:
-            raise DatabaseClosedError
+        if isolation_level is not None:
+            check_choice(isolation_level, get_args(IsolationLevel), name="isolation_level")
         if options.schema is not None:
-            sessions = _sessions(self.engine, schema)
+            sessions = self._sessions_of(schema, isolation_level)
+        else:
+            if isolation_level not in self._bound:  # each once: what is learned is kept by engine
+                self._bound[isolation_level] = self._sessions_of(schema, isolation_level)
+            sessions = self._bound[isolation_level]
         return own_unit_of_work(
             sessions,
-            self._lane().operations,
+            operations,
             schema=schema,
             learning_history=self._learning_history,
             at_begin=options.set_on if options.local else None,
@@ -369,11 +394,11 @@ class Database(Lanes):
             async with AsyncExitStack() as opened:
                 opening = (opened.enter_async_context(engine.connect()) for _ in range(count))
                 await asyncio.gather(*opening)
-        except Exception as error:
-            translated = translate(error)
-            if translated is None:
-                raise
-            raise translated from None
+        except Exception as error:  # noqa: BLE001 - translated, and raised again
+            failure = translate(error) or error
+        else:
+            return
+        raise failure
 
     async def _check(self, wanted: int | None) -> None:
         extension = (await self.executor.run(_EXTENSION, {})).rows

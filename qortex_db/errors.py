@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 
 from sqlalchemy import exc as sa_exc
+from sqlalchemy import text
 
 from qortex_db.messages import causes, escaped, said_by_server
 
@@ -78,6 +81,10 @@ class ConflictError(QortexDbError):
     """A constraint of the database was violated; the statement changed nothing."""
 
 
+class IdempotencyKeyReusedError(ConflictError):
+    """The key is that of another call, or of one with other arguments; nothing was changed."""
+
+
 class SerializationConflictError(QortexDbError):
     """The server aborted a transaction that met another; run the whole transaction again."""
 
@@ -134,7 +141,61 @@ class InFailedTransactionError(QortexDbError):
 
 
 class OutcomeUnknownError(QortexDbError):
-    """The connection broke during a COMMIT, or a write by itself: it is whole or absent; look."""
+    """The connection broke during a COMMIT, or a write by itself: it is whole or absent; look.
+
+    Attributes:
+        transaction_id: Of a unit of work; None where it wrote nothing that told it, and of a call
+            by itself, which learns its own only with the answer.
+    """
+
+    transaction_id: int | None = None
+
+    def __init__(
+        self, message: str, *, sqlstate: str | None = None, transaction_id: int | None = None
+    ) -> None:
+        super().__init__(message, sqlstate=sqlstate)
+        if transaction_id is not None:
+            self.transaction_id = transaction_id
+
+    async def resolve(self, db: _Asked, *, timeout_seconds: float = 10.0) -> bool:
+        """Ask the server whether the unit of work was committed.
+
+        Args:
+            db: The `Database` on which it ran.
+            timeout_seconds: How long to wait for a server that still works on it.
+
+        Raises:
+            OutcomeUnknownError: There is no id to ask by, it is too old, or of another server.
+
+        Source:
+            https://www.postgresql.org/docs/current/functions-info.html (pg_xact_status)
+        """
+        status = None
+        if self.transaction_id is not None:
+            deadline = time.monotonic() + timeout_seconds
+            status = "in progress"
+            while status == "in progress" and time.monotonic() < deadline:
+                rows = (await db.executor.run(_XACT_STATUS, {"id": str(self.transaction_id)})).rows
+                status = rows[0][0]
+                if status == "in progress":
+                    await asyncio.sleep(_STATUS_PAUSE_SECONDS)
+        if status in {"committed", "aborted"}:
+            return status == "committed"
+        why = "is not known" if status is None else "is still in progress"
+        raise self.retold(f"The transaction {why} to the server: look for one of its rows.")
+
+
+_STATUS_PAUSE_SECONDS: Final = 0.1
+_XACT_STATUS: Final = text(
+    "SELECT pg_catalog.pg_xact_status(CAST(CAST(:id AS pg_catalog.text) AS pg_catalog.xid8))"
+)
+
+
+class _Asked(Protocol):
+    """What runs a statement by itself: a `Database`."""
+
+    @property
+    def executor(self) -> Any: ...
 
 
 def counter_is_full(name: str) -> CounterOverflowError:
@@ -185,6 +246,8 @@ def is_connection_lost(error: BaseException) -> bool:
 
 def translate(error: BaseException) -> QortexDbError | None:
     """The error of our tree for one of SQLAlchemy, asyncpg or the system; None if it is none."""
+    if isinstance(error, QortexDbError):
+        return error
     if isinstance(error, sa_exc.TimeoutError):
         return PoolTimeoutError(POOL_TIMEOUT)
     if isinstance(error, sa_exc.PendingRollbackError):

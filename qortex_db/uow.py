@@ -26,6 +26,7 @@ from qortex_db.repositories import (
     EdgeRepository,
     EmbeddingRepository,
     FactorRepository,
+    IdempotencyRepository,
     VectorRepository,
 )
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Connection
-    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+    from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import DeclarativeBase
 
     from qortex_db.engine import Executor, Operations
@@ -88,6 +89,11 @@ class Repositories:
     def embeddings(self) -> EmbeddingRepository:
         """The cache of embeddings."""
         return EmbeddingRepository(self.executor)
+
+    @functools.cached_property
+    def idempotency(self) -> IdempotencyRepository:
+        """The keys by which a call that is repeated counts once."""
+        return IdempotencyRepository(self.executor)
 
     def collection(
         self, model: type[DeclarativeBase], *, namespace: Any = None
@@ -162,7 +168,7 @@ async def unit_of_work(
 
 @asynccontextmanager
 async def own_unit_of_work(
-    sessions: async_sessionmaker[AsyncSession],
+    sessions: Callable[[], AsyncSession],
     operations: Operations,
     *,
     schema: str | None = None,

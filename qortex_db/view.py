@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
+from qortex_db import retries
+from qortex_db.checks import check_flag, check_number, check_whole
 from qortex_db.engine import CallOptions, ViewExecutor
 from qortex_db.errors import InvalidInputError
 from qortex_db.names import is_identifier
+from qortex_db.repositories.validation import MAX_LIMIT, check_callable
 from qortex_db.uow import Repositories, UnitOfWork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from qortex_db.engine import AutocommitExecutor, Executor, SettingValue
+
+
+T = TypeVar("T")
+IsolationLevel = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 
 
 class Lanes(Repositories):
@@ -31,9 +38,89 @@ class Lanes(Repositories):
 
     @abstractmethod
     def unit_of_work(
-        self, *, timeout_seconds: float | None = None
+        self,
+        *,
+        isolation_level: IsolationLevel | None = None,
+        timeout_seconds: float | None = None,
     ) -> AbstractAsyncContextManager[UnitOfWork]:
         """One transaction over everything: the block's end commits, an exception rolls back."""
+
+    @overload
+    async def run(
+        self,
+        work: Callable[[UnitOfWork], Awaitable[T]],
+        *,
+        isolation_level: IsolationLevel | None = None,
+        max_attempts: int = retries.MAX_ATTEMPTS,
+        timeout_seconds: float = retries.TIMEOUT_SECONDS,
+        retry_unavailable: bool = False,
+        idempotency_key: None = None,
+    ) -> T: ...
+    @overload
+    async def run(
+        self,
+        work: Callable[[UnitOfWork], Awaitable[T]],
+        *,
+        isolation_level: IsolationLevel | None = None,
+        max_attempts: int = retries.MAX_ATTEMPTS,
+        timeout_seconds: float = retries.TIMEOUT_SECONDS,
+        retry_unavailable: bool = False,
+        idempotency_key: str,
+    ) -> T | None: ...
+    async def run(
+        self,
+        work: Callable[[UnitOfWork], Awaitable[T]],
+        *,
+        isolation_level: IsolationLevel | None = None,
+        max_attempts: int = retries.MAX_ATTEMPTS,
+        timeout_seconds: float = retries.TIMEOUT_SECONDS,
+        retry_unavailable: bool = False,
+        idempotency_key: str | None = None,
+    ) -> T | None:
+        """Run a function in a unit of work, and again, in a new one, where it met another.
+
+        It is run again on serialization failures and deadlocks, after a pause of any length up to a
+        bound that doubles to a second. What it does besides the unit of work, it then does twice.
+        A cancellation ends it.
+
+        Args:
+            work: An async function of the unit of work, which `run` commits.
+            isolation_level: "READ COMMITTED", "REPEATABLE READ" or "SERIALIZABLE"; None is the
+                engine's own.
+            max_attempts: How often it is begun at most, 1 to 10,000.
+            timeout_seconds: After which it is begun no more.
+            retry_unavailable: Whether it may be run again where the server went away before COMMIT,
+                or can't be reached.
+            idempotency_key: Text that is this unit of work's own: however often it is run with it,
+                it is committed once. So it is also run again where the connection broke during
+                COMMIT, if `retry_unavailable` says so.
+
+        Returns:
+            What the function returned; None where a run before had the key.
+
+        Raises:
+            SerializationConflictError: The last attempt failed too.
+            OutcomeUnknownError: The connection broke during COMMIT.
+            IdempotencyKeyReusedError: The key was used for a method's call.
+        """
+        check_callable(work, name="work")
+        attempts = check_whole(max_attempts, 1, MAX_LIMIT, name="max_attempts")
+        seconds = check_number(timeout_seconds, name="timeout_seconds", low=0)
+        check_flag(retry_unavailable, name="retry_unavailable")
+
+        async def attempt() -> T | None:
+            async with self.unit_of_work(isolation_level=isolation_level) as uow:
+                if idempotency_key is not None and not await uow.idempotency.claim(idempotency_key):
+                    return None
+                return await work(uow)
+
+        return await retries.run_again(
+            attempt,
+            max_attempts=attempts,
+            timeout_seconds=seconds,
+            unavailable=retry_unavailable,
+            in_doubt=retry_unavailable and idempotency_key is not None,
+        )
 
     @abstractmethod
     def _view(self, options: CallOptions) -> DatabaseView:
@@ -98,7 +185,10 @@ class DatabaseView(Lanes):
     def __init__(
         self,
         lane: Callable[[], AutocommitExecutor],
-        begin: Callable[[CallOptions, float | None], AbstractAsyncContextManager[UnitOfWork]],
+        begin: Callable[
+            [CallOptions, IsolationLevel | None, float | None],
+            AbstractAsyncContextManager[UnitOfWork],
+        ],
         options: CallOptions,
         *,
         learning_history: bool,
@@ -108,17 +198,21 @@ class DatabaseView(Lanes):
         self._begin = begin
 
     def unit_of_work(
-        self, *, timeout_seconds: float | None = None
+        self,
+        *,
+        isolation_level: IsolationLevel | None = None,
+        timeout_seconds: float | None = None,
     ) -> AbstractAsyncContextManager[UnitOfWork]:
         """One transaction over everything, which begins with the view's settings.
 
         Args:
+            isolation_level: As of the Database's.
             timeout_seconds: As of :meth:`Database.unit_of_work`.
 
         Raises:
             DatabaseClosedError: The Database is not open.
         """
-        return self._begin(self._options, timeout_seconds)
+        return self._begin(self._options, isolation_level, timeout_seconds)
 
     def _view(self, options: CallOptions) -> DatabaseView:
         history = self._learning_history

@@ -20,6 +20,7 @@ from qortex_db import (
     ArmState,
     CachedEmbedding,
     EdgeStats,
+    IdempotencyKey,
     InteroceptionEdge,
     InteroceptionFactor,
     LearnerConfig,
@@ -242,6 +243,14 @@ class LearningContextFactory(factory.Factory[LearningContext]):
 
     context = factory.Sequence(lambda n: {"task": f"task{n}"})
     context_hash = factory.LazyAttribute(lambda made: context_hash(made.context))
+
+
+class IdempotencyKeyFactory(factory.Factory[IdempotencyKey]):
+    class Meta:
+        model = IdempotencyKey
+
+    key = factory.Sequence("request{:05}".format)
+    digest = factory.LazyAttribute(lambda made: hashlib.sha256(made.key.encode()).digest())
 
 
 class ArmFactory(factory.Factory[Arm]):

@@ -119,6 +119,7 @@ TARGETS: dict[str, Target] = {
     "factors": Target(repositories.FactorRepository, lambda of: of.factors),
     "edges": Target(repositories.EdgeRepository, lambda of: of.edges),
     "arms": Target(repositories.ArmRepository, lambda of: of.arms),
+    "idempotency": Target(repositories.IdempotencyRepository, lambda of: of.idempotency),
     "embeddings": Target(repositories.EmbeddingRepository, lambda of: of.embeddings),
     "index": Target(PgVectorIndex, lambda of: PgVectorIndex(of, dimensions=8), lanes=False),
     "interoception": Target(PostgresInteroceptionStore, PostgresInteroceptionStore, lanes=False),

@@ -31,6 +31,7 @@ from qortex_db.cli.shell import (
     read_settings,
     run,
 )
+from qortex_db.repositories.idempotency import KEPT
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -242,6 +243,23 @@ def fill_words(
                 )
 
     out.print(f"{run(fill()):,} rows have their words now.", highlight=False)
+
+
+@app.command()
+def prune_keys(
+    *,
+    older_than_days: Annotated[
+        float, typer.Option(help="A call repeated later than that counts again.")
+    ] = KEPT.days,
+    embedded: Embedded = False,
+) -> None:
+    """Forget old idempotency keys."""
+
+    async def prune() -> int:
+        async with opened(embedded=embedded) as db:
+            return await db.idempotency.prune(older_than=older_than_days * 86_400)
+
+    out.print(f"{run(prune()):,} keys are forgotten.", highlight=False)
 
 
 @app.command()

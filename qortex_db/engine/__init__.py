@@ -4,20 +4,22 @@ A repository call by itself is its own transaction, in one round trip; in a unit
 that session's transaction. Repositories see an `Executor` and don't know which.
 """
 
-from qortex_db.engine.autocommit import RETRY_SECONDS, AutocommitExecutor, ViewExecutor
+from qortex_db.engine.autocommit import AutocommitExecutor, ViewExecutor
 from qortex_db.engine.cleanup import finished, task_of
-from qortex_db.engine.connections import adopt, create_engine, notice_silence
+from qortex_db.engine.connections import RETRY_SECONDS, adopt, create_engine, notice_silence
 from qortex_db.engine.executor import COMPILED, Executor, Fetched, translate_map
 from qortex_db.engine.operations import Operations, dispose
 from qortex_db.engine.options import NO_OPTIONS, CallOptions, SettingValue
+from qortex_db.engine.outcomes import OwnSession
 from qortex_db.engine.pool import FairPool
 from qortex_db.engine.search_path import path_of, pin_search_path, read_path
-from qortex_db.engine.session import SessionExecutor
+from qortex_db.engine.session import RETRY, SessionExecutor
 from qortex_db.engine.transactions import close, commit, savepoint, set_meanwhile
 
 __all__ = [
     "COMPILED",
     "NO_OPTIONS",
+    "RETRY",
     "RETRY_SECONDS",
     "AutocommitExecutor",
     "CallOptions",
@@ -25,6 +27,7 @@ __all__ = [
     "FairPool",
     "Fetched",
     "Operations",
+    "OwnSession",
     "SessionExecutor",
     "SettingValue",
     "ViewExecutor",

@@ -13,6 +13,7 @@ from sqlalchemy.sql.selectable import SelectBase
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from qortex_db.engine.compiled import PLACE, Compiled
+from qortex_db.engine.connections import RETRY_PAUSE_SECONDS, RETRY_SECONDS
 from qortex_db.engine.driver import Lease, UnsentError, cancelled_once, execute, pipeline
 from qortex_db.engine.executor import (
     Fetched,
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 
-RETRY_SECONDS: Final = 5.0
-"""How long a statement that is safe to repeat is tried again while the server is away."""
-_RETRY_PAUSE_SECONDS: Final = 0.1
 _READS: Final = (SelectBase, TextClause)  # no text() of ours writes
 
 
@@ -150,6 +148,7 @@ class AutocommitExecutor:
     async def _attempts(
         self, work: Callable[..., Any], statement: Executable, params: Any, options: CallOptions
     ) -> Any:
+        begun = time.monotonic()
         deadline = None
         replanned = False
         while True:
@@ -170,9 +169,11 @@ class AutocommitExecutor:
                 writes = written_tables(statement) is not None
                 reads = isinstance(statement, _READS) and not writes
                 if lost and (unsent or reads):
-                    deadline = deadline or time.monotonic() + self._retry_seconds
+                    # Our engine has tried to connect for as long itself.
+                    since = begun if unsent else time.monotonic()
+                    deadline = deadline or since + self._retry_seconds
                     if time.monotonic() < deadline:
-                        await asyncio.sleep(_RETRY_PAUSE_SECONDS)  # a restart takes its time
+                        await asyncio.sleep(RETRY_PAUSE_SECONDS)  # a restart takes its time
                         continue
                 in_doubt = lost and not unsent and writes
                 failure = _in_doubt() if in_doubt else translated(cause)

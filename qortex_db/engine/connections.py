@@ -13,12 +13,13 @@ import asyncpg
 from sqlalchemy import Engine, event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
 
 from qortex_db.engine.cleanup import Cleanup, task_of
 from qortex_db.engine.executor import catalogs
 from qortex_db.engine.pool import FairPool
 from qortex_db.engine.search_path import pin_search_path
-from qortex_db.errors import InvalidInputError
+from qortex_db.errors import InvalidInputError, is_connection_lost
 from qortex_db.types import decode, encode_any
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
     from qortex_db.settings import Settings, Target
 
+RETRY_SECONDS: Final = 5.0
+"""How long what is safe to repeat is tried again while the server is away."""
+RETRY_PAUSE_SECONDS: Final = 0.1
 _CODEC: Final = "qortex_db_codec"
 _PING_AFTER: Final = "qortex_db_ping_after"
 _NOTICES: Final = "qortex_db_notices_silence"
@@ -82,6 +86,7 @@ def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> 
     catalogs[engine.sync_engine] = {Cleanup: cleanup}
     pin_search_path(engine, tuple(tables), settings.db_schema)
     adopt(engine)
+    _connect_patiently(engine.sync_engine, settings.retry_seconds)
     notice_silence(engine, settings.network_timeout_seconds)
     _watch_idle(engine.sync_engine, settings.idle_ping_seconds, settings.network_timeout_seconds)
     return engine
@@ -116,6 +121,23 @@ def adopt(engine: AsyncEngine) -> None:
         )
     if not event.contains(engine.sync_engine, "checkout", _on_checkout):
         event.listen(engine.sync_engine, "checkout", _on_checkout)
+
+
+def _connect_patiently(engine: Engine, retry_seconds: float) -> None:
+    """Have connecting tried again while the server is away: nothing is sent yet, whoever asks."""
+
+    @event.listens_for(engine, "do_connect")
+    def _on_connect(dialect: Any, _record: object, args: Any, kwargs: Any) -> DBAPIConnection:
+        deadline = time.monotonic() + retry_seconds
+        while True:
+            try:
+                connection: DBAPIConnection = dialect.connect(*args, **kwargs)
+            except Exception as error:
+                if not is_connection_lost(error) or time.monotonic() >= deadline:
+                    raise
+            else:
+                return connection
+            await_only(asyncio.sleep(RETRY_PAUSE_SECONDS))  # a restart takes its time
 
 
 def check_driver(dialect: Dialect) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Final
 
-from qortex_db.engine.connections import check_driver, ensure_codec
+from qortex_db.engine import outcomes
+from qortex_db.engine.connections import RETRY_PAUSE_SECONDS, check_driver, ensure_codec
 from qortex_db.engine.executor import (
     catalogs,
     fetched,
@@ -14,8 +17,8 @@ from qortex_db.engine.executor import (
     written_tables,
 )
 from qortex_db.engine.loaded import WRITTEN, refresh_loaded
-from qortex_db.engine.transactions import remember_error, savepoint
-from qortex_db.errors import InvalidInputError
+from qortex_db.engine.transactions import connections_of, remember_error, savepoint
+from qortex_db.errors import InvalidInputError, is_connection_lost
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import SessionTransaction
 
     from qortex_db.engine.executor import Fetched
+
+
+RETRY: Final = "qortex_db_retry_seconds"
+"""The key of a session's info where it is how long its connecting is tried again."""
 
 
 class SessionExecutor:
@@ -45,13 +52,19 @@ class SessionExecutor:
             if session.new or session.dirty or session.deleted:
                 await session.flush()
             await self._ensure_codec()
+            asking = outcomes.telling(session, statement)
             result: Any = await session.execute(
-                statement,
+                statement if asking is None else asking,
                 dict(params),
                 execution_options=self._options | kept_compiled(statement),
             )
             given = fetched(result)
-            if written := written_tables(statement):
+            if asking is not None:
+                given = outcomes.told(session, statement, given)
+            written = written_tables(statement)
+            if written is not None:
+                outcomes.note_write(session)
+            if written:
                 session.info.setdefault(WRITTEN, set()).update(written)
                 await refresh_loaded(session, written, self._options)
         except Exception as error:  # noqa: BLE001 - translated, and raised again
@@ -73,7 +86,7 @@ class SessionExecutor:
         transaction = self._session.sync_session.get_transaction()
         if transaction is not None and transaction is self._checked:
             return
-        connection = await self._session.connection()
+        connection = await self._connection()
         check_driver(connection.dialect)
         held: Any = (await connection.get_raw_connection()).dbapi_connection
         if held.autocommit:
@@ -90,11 +103,16 @@ class SessionExecutor:
         return self._schemas.get(declared, declared)
 
     async def _connection(self) -> AsyncConnection:
-        try:
-            return await self._session.connection()
-        except Exception as error:  # noqa: BLE001 - translated, and raised again
-            failure = translated(error)
-        raise failure
+        deadline = time.monotonic() + self._session.info.get(RETRY, 0.0)
+        while True:
+            try:
+                return await self._session.connection()
+            except Exception as error:  # noqa: BLE001 - translated, and raised again
+                again = is_connection_lost(error) and not connections_of(self._session)
+                failure = translated(error)
+            if not again or time.monotonic() >= deadline:
+                raise failure
+            await asyncio.sleep(RETRY_PAUSE_SECONDS)
 
     async def catalog(self) -> dict[object, Any]:
         connection = await self._connection()

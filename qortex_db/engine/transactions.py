@@ -13,10 +13,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from qortex_db.engine.executor import translate_map, translated
 from qortex_db.engine.loaded import WRITTEN, refresh_loaded
+from qortex_db.engine.outcomes import know_outcome
 from qortex_db.errors import (
     IN_FAILED_TRANSACTION,
     OutcomeUnknownError,
     QortexDbError,
+    UnavailableError,
     is_connection_lost,
 )
 from qortex_db.sql import func
@@ -47,9 +49,12 @@ async def commit(session: AsyncSession) -> None:
             a call of ours met it.
         OutcomeUnknownError: The connection broke during COMMIT.
     """
+    transaction_id = None
     try:
         if session.in_transaction():
             await session.flush()
+            transaction_id = await know_outcome(session)
+            _check_connections(session)
             _tell_of_rollbacks(session)
     except Exception as error:  # noqa: BLE001 - translated, and raised again
         failure = translated(error)
@@ -57,17 +62,28 @@ async def commit(session: AsyncSession) -> None:
         try:
             await session.commit()
         except Exception as error:  # noqa: BLE001 - translated, and raised again
-            failure = _commit_failure(error)
+            failure = _commit_failure(error, transaction_id)
         else:
             return
     raise _caused(session, failure)
 
 
-def _commit_failure(error: Exception) -> Exception:
+def _check_connections(session: AsyncSession) -> None:
+    """What is lost before COMMIT is sent is certainly not committed."""
+    for connection in connections_of(session):
+        driver: Any = connection.connection.driver_connection
+        if driver is None or driver.is_closed():
+            raise UnavailableError(
+                "The connection was lost before COMMIT: nothing of the unit of work is stored."
+            )
+
+
+def _commit_failure(error: Exception, transaction_id: int | None) -> Exception:
     if is_connection_lost(error) or isinstance(error, TimeoutError):
         return OutcomeUnknownError(
             "The connection broke during COMMIT: the unit of work is either whole or absent. "
-            "Look for one of its rows before running it again."
+            "`await error.resolve(db)` asks the server which, or look for one of its rows.",
+            transaction_id=transaction_id,
         )
     return translated(error)
 
@@ -90,7 +106,7 @@ def _caused(session: AsyncSession, failure: Exception) -> Exception:
     return failure
 
 
-def _connections(session: AsyncSession) -> list[Connection]:
+def connections_of(session: AsyncSession) -> list[Connection]:
     """Those that a session's transaction has; asking the session itself would open one."""
     transaction: Any = session.sync_session.get_transaction()
     # Its public name came with SQLAlchemy 2.1.7.
@@ -99,7 +115,7 @@ def _connections(session: AsyncSession) -> list[Connection]:
 
 
 def _tell_of_rollbacks(session: AsyncSession) -> None:
-    for connection in _connections(session):
+    for connection in connections_of(session):
         driver = connection.connection.driver_connection
         if isinstance(driver, asyncpg.Connection):
             kind: Any = type(driver)
@@ -164,7 +180,7 @@ async def savepoint(session: AsyncSession, schema: str | None) -> AsyncIterator[
 def _savepoints(session: AsyncSession) -> list[tuple[Connection, str]]:
     """The last savepoint of each of a session's connections."""
     nested: list[tuple[Any, Any]] = [
-        (connection, connection.get_nested_transaction()) for connection in _connections(session)
+        (connection, connection.get_nested_transaction()) for connection in connections_of(session)
     ]
     return [(connection, each._savepoint) for connection, each in nested if each]  # noqa: SLF001
 

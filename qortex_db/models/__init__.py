@@ -12,6 +12,7 @@ from qortex_db.models.collection import (
 from qortex_db.models.edge import InteroceptionEdge
 from qortex_db.models.event import LearningContext, LearningEvent
 from qortex_db.models.factor import InteroceptionFactor
+from qortex_db.models.idempotency import IdempotencyKey
 from qortex_db.models.mixin import VectorMixin
 from qortex_db.models.vector import QortexVector
 from qortex_db.models.vector_spec import HNSW, IVFFlat, VectorSpec
@@ -23,6 +24,7 @@ __all__ = [
     "CachedEmbedding",
     "Collection",
     "IVFFlat",
+    "IdempotencyKey",
     "InteroceptionEdge",
     "InteroceptionFactor",
     "LearningArmState",

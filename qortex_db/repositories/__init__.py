@@ -7,6 +7,7 @@ from qortex_db.repositories.embedding_cache.repository import (
     EmbeddingModel,
     EmbeddingRepository,
 )
+from qortex_db.repositories.idempotency import IdempotencyRepository
 from qortex_db.repositories.interoception.edges import (
     EdgeRepository,
     EdgeStats,
@@ -50,6 +51,7 @@ __all__ = [
     "FactorChanges",
     "FactorRepository",
     "FactorSummary",
+    "IdempotencyRepository",
     "IndexAdvice",
     "IngestProgress",
     "LearnerMetrics",

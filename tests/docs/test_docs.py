@@ -31,6 +31,7 @@ COMING_FROM = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/com
     "page",
     [
         "docs/command_line.md",
+        "docs/errors.md",
         "docs/learning/arms.md",
         "docs/learning/interoception.md",
         "docs/performance/choosing.md",

@@ -98,7 +98,7 @@ def test_the_page_is_current(page: Any) -> None:
 def test_every_method_of_a_repository_has_an_entry(page: Any) -> None:
     repositories = Repositories(object())  # type: ignore[arg-type]
     names = [n for n, v in vars(Repositories).items() if isinstance(v, functools.cached_property)]
-    assert len(names) == 5
+    assert len(names) == 6
     methods = {
         f"{name}.{method}"
         for name in names

@@ -359,6 +359,12 @@ BY_NAME: Final[dict[str, st.SearchStrategy[Any]]] = {
 }
 """What a parameter of this name is nearly; anything where it has none."""
 
+
+async def _count(uow: Any) -> int:
+    count: int = await uow.vectors.count()
+    return count
+
+
 GOOD: Final[dict[str, Any]] = {
     "arm_id": "a",
     "arm_ids": ["a"],
@@ -374,6 +380,7 @@ GOOD: Final[dict[str, Any]] = {
     "half_life": 5.0,
     "id": "a",
     "ids": ["a"],
+    "key": "k",
     "keys": [("a", "b")],
     "learner": "l",
     "min_score": 0.5,
@@ -400,5 +407,6 @@ GOOD: Final[dict[str, Any]] = {
     "tgt": "b",
     "weight": 1.0,
     "weights": {"a": 1.0},
+    "work": _count,
 }
 """What a method takes for a parameter of this name that it has to be given."""

@@ -141,6 +141,18 @@ LATER = {  # what the revisions after the baseline add
     "learning_contexts.context jsonb not null",
     "learning_contexts.recorded_at timestamp with time zone not null default now()",
     "learning_contexts pk_learning_contexts PRIMARY KEY (context_hash)",
+    "qortex_db_idempotency_keys.key text not null",
+    "qortex_db_idempotency_keys.digest bytea not null",
+    "qortex_db_idempotency_keys.made_at timestamp with time zone not null default now()",
+    "qortex_db_idempotency_keys pk_qortex_db_idempotency_keys PRIMARY KEY (key)",
+    (
+        "CREATE UNIQUE INDEX pk_qortex_db_idempotency_keys ON public.qortex_db_idempotency_keys "
+        "USING btree (key)"
+    ),
+    (
+        "CREATE INDEX ix_qortex_db_idempotency_keys_made_at ON public.qortex_db_idempotency_keys "
+        "USING btree (made_at)"
+    ),
     (
         "CREATE UNIQUE INDEX pk_learning_contexts ON public.learning_contexts "
         "USING btree (context_hash)"

@@ -35,6 +35,7 @@ from qortex_db.repositories.arms.read_statements import (
     listed_rows,
     of_arms,
 )
+from qortex_db.repositories.idempotency import claimed
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.sql import Text, double, func
 from qortex_db.types import SentJson
@@ -77,6 +78,13 @@ def _have_room(rows: Any = None) -> Any:
     return ~select(literal_column("1")).where(*of_arms(listed=True), *full).exists()
 
 
+def _allowed(have_room: Any, *, one: bool, once: bool) -> Any:
+    """When a call counts: `once` it has taken its key, which it does if there is room."""
+    if once:
+        return claimed(have_room)
+    return None if one else have_room
+
+
 @cache
 def put(*, history: bool) -> Any:
     """Write a state over what is there."""
@@ -89,10 +97,10 @@ def put(*, history: bool) -> Any:
 
 
 @cache
-def observe(*, one: bool, history: bool) -> Any:
+def observe(*, one: bool, once: bool, history: bool) -> Any:
     """Add rewards to posteriors, of one arm or several; to none where one of them has no room.
 
-    Of several, that is read first; of one, the row says it when it is locked.
+    Of several, and under a key, that is read first; of one, the row says it when it is locked.
 
     A new row is the prior plus the sums, so that it passes any check that a row has to; an old one
     takes the sums themselves, since subtracting the prior again would round.
@@ -106,7 +114,7 @@ def observe(*, one: bool, history: bool) -> Any:
         ("pulls", rows.c.n),
         ("total_reward", rows.c.r),
         history=history,
-        where=None if one else _have_room(rows.alias()),
+        where=_allowed(_have_room(rows.alias()), one=one, once=once),
     )
     new = statement.excluded
     change = statement.on_conflict_do_update(
@@ -118,7 +126,7 @@ def observe(*, one: bool, history: bool) -> Any:
             "total_reward": arms.c.total_reward + new.total_reward,
             "last_updated": new.last_updated,
         },
-        where=arms.c.pulls <= _MOST - new.pulls if one else None,
+        where=arms.c.pulls <= _MOST - new.pulls if one and not once else None,
     ).returning(*RETURNED)
     if not history:
         return change
@@ -131,7 +139,7 @@ def observe(*, one: bool, history: bool) -> Any:
 
 
 @cache
-def apply_deltas(*, one: bool, history: bool) -> Any:
+def apply_deltas(*, one: bool, once: bool, history: bool) -> Any:
     """Add what may be negative, down to a floor; to nothing where an arm has no room for a pull.
 
     The row that is proposed has the floor already, so an old row finds its deltas by its key in the
@@ -152,7 +160,7 @@ def apply_deltas(*, one: bool, history: bool) -> Any:
         ("pulls", literal_column("1", Integer)),
         ("total_reward", delta(0, rows.c.arm_id)),
         history=history,
-        where=None if one else _have_room(),
+        where=_allowed(_have_room(), one=one, once=once),
     )
     new = statement.excluded
     change = statement.on_conflict_do_update(
@@ -164,7 +172,7 @@ def apply_deltas(*, one: bool, history: bool) -> Any:
             "total_reward": arms.c.total_reward + new.total_reward,
             "last_updated": new.last_updated,
         },
-        where=arms.c.pulls <= _MOST - new.pulls if one else None,
+        where=arms.c.pulls <= _MOST - new.pulls if one and not once else None,
     ).returning(*RETURNED)
     if not history:
         return change

@@ -28,12 +28,15 @@ from qortex_db.repositories.arms.arguments import (
     which_arms,
 )
 from qortex_db.repositories.arms.reads import ArmReads, LearnerMetrics, by_arm, by_context
+from qortex_db.repositories.idempotency import check_claim, was_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import timedelta
 
     import numpy as np
+
+    from qortex_db.repositories.idempotency import Claim
 
 _LEAST: Final = 1e-30  # a smaller factor leaves nothing, and would underflow
 
@@ -72,16 +75,27 @@ class ArmRepository(ArmReads):
         *,
         reward: float,
         context: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
     ) -> ArmState:
         """Count one reward, atomically: r adds r to alpha and 1 - r to beta.
 
         Args:
             reward: 0 to 1.
+            idempotency_key: Text that is this observation's own: however often the call is repeated
+                with it, it counts once.
 
         Returns:
-            The new state.
+            The new state; of a repeated call the state as it is.
+
+        Raises:
+            InvalidInputError: An id or the reward was refused; nothing was counted.
+            CounterOverflowError: The arm has no room for another pull; nothing was counted.
+            IdempotencyKeyReusedError: The key was used for another call; nothing was counted.
         """
-        return (await self.observe_many(learner, [(arm_id, reward)], context=context))[arm_id]
+        states = await self.observe_many(
+            learner, [(arm_id, reward)], context=context, idempotency_key=idempotency_key
+        )
+        return states.get(arm_id) or ArmState()  # deleted since
 
     async def observe_many(
         self,
@@ -89,11 +103,15 @@ class ArmRepository(ArmReads):
         observations: Iterable[tuple[str, float]],
         *,
         context: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
     ) -> dict[str, ArmState]:
         """Count rewards, any number an arm, in one statement.
 
+        Args:
+            idempotency_key: As of `observe`, for all of them.
+
         Returns:
-            The new states of the arms observed.
+            The new states of the arms observed; of a repeated call the states as they are.
 
         Raises:
             InvalidInputError: An id or a reward was refused; nothing was counted.
@@ -106,10 +124,15 @@ class ArmRepository(ArmReads):
             "n": [sums[key].pulls for key in keys],
             "r": [sums[key].reward for key in keys],
         }
-        statement = change_statements.observe(one=len(keys) == 1, history=self._history)
         added = {key: sums[key].pulls for key in keys}
-        states = await self._count(statement, learner, context, params, added)
-        if keys:
+        claim = None
+        if idempotency_key is not None:
+            call = ["arms.observe", check_learner(learner), hash_of(context), *sorted(sums.items())]
+            claim = check_claim(idempotency_key, call)
+        states, counted = await self._count(
+            change_statements.observe, learner, context, params, added=added, claim=claim
+        )
+        if counted:
             observed = sum(rewards.pulls for rewards in sums.values())
             observability.learning_observations_total.add(observed, {"learner": learner})
         return states
@@ -120,6 +143,7 @@ class ArmRepository(ArmReads):
         deltas: Mapping[str, tuple[float, float]],
         *,
         context: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
     ) -> dict[str, ArmState]:
         """Add to posteriors what a credit assignment found, in one statement.
 
@@ -128,9 +152,10 @@ class ArmRepository(ArmReads):
 
         Args:
             deltas: By arm, what to add to alpha and to beta; each up to 1e100.
+            idempotency_key: As of `observe`.
 
         Returns:
-            The new states of these arms, in key order.
+            The new states of these arms, in key order; of a repeated call the states as they are.
 
         Raises:
             InvalidInputError: An id or a number was refused; nothing was changed.
@@ -138,9 +163,13 @@ class ArmRepository(ArmReads):
         """
         pairs = check_deltas(deltas)
         params = {"ids": sorted(pairs), "deltas": json.dumps(pairs)}
-        statement = change_statements.apply_deltas(one=len(pairs) == 1, history=self._history)
         added = dict.fromkeys(params["ids"], 1)
-        return await self._count(statement, learner, context, params, added)
+        claim = None
+        if idempotency_key is not None:
+            of = check_learner(learner), hash_of(context)
+            claim = check_claim(idempotency_key, ["arms.apply_deltas", *of, *sorted(pairs.items())])
+        statement = change_statements.apply_deltas
+        return (await self._count(statement, learner, context, params, added=added, claim=claim))[0]
 
     @overload
     async def decay(
@@ -320,25 +349,35 @@ class ArmRepository(ArmReads):
 
     async def _count(
         self,
-        statement: Any,
+        statement: Callable[..., Any],
         learner: str,
         context: Mapping[str, Any] | None,
         values: Mapping[str, Any],
+        *,
         added: Mapping[str, int],
-    ) -> dict[str, ArmState]:
+        claim: Claim | None,
+    ) -> tuple[dict[str, ArmState], bool]:
         """Run what adds to pulls; it writes nothing where one of the arms has no room for its own.
 
+        Returns:
+            The states, and whether anything was counted: not where the key's call was done before.
+
         Raises:
-            CounterOverflowError: So it is, of this arm.
+            CounterOverflowError: An arm has no room.
+            IdempotencyKeyReusedError: The key is another call's.
         """
-        while not (states := await self._change(statement, learner, context, values)) and added:
+        change = statement(one=len(added) == 1, once=claim is not None, history=self._history)
+        keyed = {**values, **claim.params} if claim else values
+        while not (states := await self._change(change, learner, context, keyed)) and added:
+            done = await was_done(self._executor, claim)
             stored = await self._states(read_statements.get(), learner, context, ids=list(added))
+            if done:
+                return dict(sorted(stored.items())), False
             for key, state in stored.items():
                 if state.pulls > checks.MAX_INT4 - added[key]:
-                    raise counter_is_full(
-                        f"pulls of arm {messages.shown(key)} of {messages.shown(learner)}"
-                    )
-        return states
+                    arm = f"{messages.shown(key)} of {messages.shown(learner)}"
+                    raise counter_is_full(f"pulls of arm {arm}")
+        return states, bool(added)
 
     async def _remove(
         self,

@@ -24,6 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB, JSONPATH, insert
 
 from qortex_db.checks import MAX_INT4
 from qortex_db.models import InteroceptionEdge
+from qortex_db.repositories.idempotency import claimed
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.sql import Text, func
 from qortex_db.types import JsonText
@@ -64,12 +65,15 @@ def save() -> Any:
 
 
 @cache
-def record(*, one: bool) -> Any:
+def record(*, one: bool, once: bool) -> Any:
     """Add observations to edges, one or several; to none where one of them has no room for them.
 
-    Of several, that is read first; of one, the row says it when it is locked.
+    Of several, and under a key, that is read first; of one, the row says it when it is locked.
     """
-    statement = _upsert() if one else _upsert(_have_room())
+    if once:
+        statement = _upsert(claimed(_have_room()))
+    else:
+        statement = _upsert() if one else _upsert(_have_room())
     new = statement.excluded
     newest = func.jsonb_path_query_array(
         _edges.c.scores.op("||")(new.scores), cast(bindparam("newest"), JSONPATH), type_=JSONB
@@ -81,14 +85,14 @@ def record(*, one: bool) -> Any:
             "scores": newest,
             "last_seen": new.last_seen,
         },
-        where=_edges.c.hit_count <= _MOST - new.hit_count if one else None,
+        where=_edges.c.hit_count <= _MOST - new.hit_count if one and not once else None,
     ).returning(*_stats())
 
 
 @cache
-def hit_counts() -> Select[Any]:
-    """The counts of these edges."""
-    return select(*_KEY, _edges.c.hit_count).where(_are_listed())
+def get_many() -> Select[Any]:
+    """These edges, as they are."""
+    return select(*_KEY, *_stats()).where(_are_listed())
 
 
 @cache

@@ -14,6 +14,7 @@ import numpy as np
 from qortex_db import checks, messages, observability
 from qortex_db.errors import InvalidInputError, counter_is_full
 from qortex_db.repositories import validation
+from qortex_db.repositories.idempotency import check_claim, was_done
 from qortex_db.repositories.interoception import edge_statements
 
 if TYPE_CHECKING:
@@ -194,7 +195,13 @@ class EdgeRepository:
             await self._executor.run_all(edge_statements.save(), parts)
 
     async def record(
-        self, src: str, tgt: str, *, score: float, max_scores: int = MAX_SCORES
+        self,
+        src: str,
+        tgt: str,
+        *,
+        score: float,
+        max_scores: int = MAX_SCORES,
+        idempotency_key: str | None = None,
     ) -> EdgeStats:
         """Count one observation of a pair, atomically.
 
@@ -203,28 +210,37 @@ class EdgeRepository:
             tgt: The other; the direction does not matter.
             score: The similarity; any number up to 1e100.
             max_scores: How many scores the edge keeps, the newest, 1 to 10,000.
+            idempotency_key: Text that is this observation's own: however often the call is repeated
+                with it, it counts once.
 
         Returns:
             The edge as it is now.
 
         Raises:
             CounterOverflowError: The edge has no room for another hit.
+            IdempotencyKeyReusedError: The key was used for another call; nothing was counted.
         """
         most = _max_scores(max_scores)
-        rows = await self._record({edge_key(src, tgt): _Row(1, [_score(score)])}, most)
-        return _stats(rows[0])
+        row = _Row(1, [_score(score)])
+        rows = await self._record({edge_key(src, tgt): row}, most, idempotency_key)
+        return _stats(rows[0]) if rows else EdgeStats()  # promoted or removed since
 
     async def record_many(
-        self, observations: Iterable[tuple[str, str, float]], *, max_scores: int = MAX_SCORES
+        self,
+        observations: Iterable[tuple[str, str, float]],
+        *,
+        max_scores: int = MAX_SCORES,
+        idempotency_key: str | None = None,
     ) -> int:
         """Count many observations in one statement.
 
         Args:
             observations: Triples (src_id, tgt_id, score), the oldest first.
             max_scores: How many scores an edge keeps, the newest, 1 to 10,000.
+            idempotency_key: As of `record`, for all of them.
 
         Returns:
-            How many edges were touched.
+            How many edges were touched, by this call or by the one that it repeats.
 
         Raises:
             CounterOverflowError: An edge has no room for so many hits; nothing was counted.
@@ -236,7 +252,8 @@ class EdgeRepository:
             src, tgt, score = validation.check_tuple(item, 3, name="An observation", of=triple)
             scores[edge_key(src, tgt)].append(_score(score))
         rows = {key: _Row(len(values), values[-most:]) for key, values in scores.items()}
-        return len(await self._record(rows, most))
+        await self._record(rows, most, idempotency_key)
+        return len(rows)
 
     async def remove(self, keys: Iterable[tuple[str, str]]) -> int:
         """Forget edges.
@@ -292,15 +309,26 @@ class EdgeRepository:
         count, total, mean, most, ready = row
         return EdgeSummary(count, int(total or 0), float(mean or 0.0), int(most or 0), ready)
 
-    async def _record(self, rows: Mapping[tuple[str, str], _Row], max_scores: int) -> Sequence[Any]:
+    async def _record(
+        self, rows: Mapping[tuple[str, str], _Row], max_scores: int, idempotency_key: str | None
+    ) -> Sequence[Any]:
+        keys = sorted(rows)
+        claim = None
+        if idempotency_key is not None:
+            observed = [(key, rows[key].hits, rows[key].scores) for key in keys]
+            claim = check_claim(idempotency_key, ["edges.record", max_scores, *observed])
         if not rows:
             return ()
-        keys = sorted(rows)
         params = _params(keys, rows) | {"newest": f"$[last-{max_scores - 1} to last]"}
-        statement = edge_statements.record(one=len(keys) == 1)
+        if claim is not None:
+            params |= claim.params
+        statement = edge_statements.record(one=len(keys) == 1, once=claim is not None)
         while not (recorded := (await self._executor.run(statement, params)).rows):
-            counts = (await self._executor.run(edge_statements.hit_counts(), params)).rows
-            for src, tgt, hits in counts:
+            done = await was_done(self._executor, claim)
+            stored = (await self._executor.run(edge_statements.get_many(), params)).rows
+            if done:
+                return [row[2:] for row in stored]
+            for src, tgt, hits, *_ in stored:
                 if hits > checks.MAX_INT4 - rows[src, tgt].hits:
                     raise counter_is_full(f"hit_count of the edge {_shown((src, tgt))}")
         return recorded

@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from qortex_db.models import InteroceptionFactor
+from qortex_db.repositories.idempotency import claimed
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.sql import Text, double, func
 
@@ -69,14 +70,14 @@ def save() -> Any:
 
 
 @cache
-def adjust() -> Any:
-    """Move weights by outcomes.
+def adjust(*, once: bool) -> Any:
+    """Move weights by outcomes; `once` it has taken its key.
 
     A new row has the default plus the outcome's delta; that sum also tells which delta it is.
 
     The deltas are parameters: as differences of `excluded` they would carry its rounding.
     """
-    statement = _upsert()
+    statement = _upsert(claimed()) if once else _upsert()
     new = statement.excluded
     delta = case(
         *((new.weight == DEFAULT_WEIGHT + delta, delta) for delta in DELTAS.values()), else_=0.0
@@ -188,14 +189,14 @@ def _decayed(until: Any) -> Any:
     return _factors.c.weight + (DEFAULT_WEIGHT - _factors.c.weight) * share
 
 
-def _upsert() -> Any:
+def _upsert(*conditions: Any) -> Any:
     rows = (
         func.unnest(cast(bindparam("ids"), ARRAY(Text)), cast(bindparam("weights"), ARRAY(Double)))
         .table_valued(column("node_id", Text), column("weight", Double))
         .render_derived(name="rows")
     )
     return insert(_factors).from_select(
-        ["node_id", "weight"], select(rows.c.node_id, rows.c.weight)
+        ["node_id", "weight"], select(rows.c.node_id, rows.c.weight).where(*conditions)
     )
 
 

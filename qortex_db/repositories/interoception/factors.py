@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from qortex_db import checks, messages, observability
 from qortex_db.errors import InvalidInputError
 from qortex_db.repositories import validation
+from qortex_db.repositories.idempotency import check_claim, was_done
 from qortex_db.repositories.interoception import factor_statements
 from qortex_db.repositories.interoception.factor_statements import DEFAULT_WEIGHT, DELTAS
 
@@ -98,7 +99,11 @@ class FactorRepository:
         observability.factor_updates_total.add(len(keys), {"outcome": "saved"})
 
     async def adjust(
-        self, outcomes: Mapping[str, str], *, half_life: float | timedelta | None = None
+        self,
+        outcomes: Mapping[str, str],
+        *,
+        half_life: float | timedelta | None = None,
+        idempotency_key: str | None = None,
     ) -> dict[str, float]:
         """Move weights by feedback, each within 0.1 to 5.0, atomically.
 
@@ -108,11 +113,15 @@ class FactorRepository:
                 then decays to this moment before it moves. Without it, the time since the weight
                 last changed is forgiven.
 
+            idempotency_key: Text that is this feedback's own: however often the call is repeated
+                with it, it counts once.
+
         Returns:
-            The new weights.
+            The new weights; of a repeated call the weights as they are.
 
         Raises:
             InvalidInputError: An id or an outcome is unknown; nothing was changed.
+            IdempotencyKeyReusedError: The key was used for another call; nothing was changed.
         """
         outcomes = checks.as_dict(outcomes, name="outcomes", of="mapping of node ids to outcomes")
         rows: dict[str, float] = {}
@@ -129,6 +138,10 @@ class FactorRepository:
             if half_life is None
             else 1.0 / validation.check_seconds(half_life, name="half_life")
         )
+        claim = None
+        if idempotency_key is not None:
+            call = ["factors.adjust", pace, *sorted(outcomes.items())]
+            claim = check_claim(idempotency_key, call)
         if not rows:
             return {}
         keys = sorted(rows)
@@ -137,7 +150,12 @@ class FactorRepository:
             "weights": [rows[key] for key in keys],
             "half_lives_per_second": pace,
         }
-        fetched = await self._executor.run(factor_statements.adjust(), params)
+        if claim is not None:
+            params |= claim.params
+        statement = factor_statements.adjust(once=claim is not None)
+        while not (fetched := await self._executor.run(statement, params)).rows:
+            if await was_done(self._executor, claim):
+                return await self.get(keys)
         for outcome in outcomes.values():
             observability.factor_updates_total.add(1, {"outcome": outcome})
         return {row[0]: row[1] for row in fetched.rows}
