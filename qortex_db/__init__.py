@@ -8,6 +8,7 @@ from qortex_db.errors import (
     InFailedTransactionError,
     InvalidContextError,
     InvalidInputError,
+    LimitExceededError,
     LockTimeoutError,
     NotFoundError,
     OutcomeUnknownError,
@@ -35,6 +36,7 @@ from qortex_db.learning import (
     ThompsonSampling,
     context_hash,
 )
+from qortex_db.limits import Limits
 from qortex_db.markers import CLEAR, Clear
 from qortex_db.models import (
     HNSW,
@@ -126,6 +128,8 @@ __all__ = [
     "LearningArmState",
     "LearningContext",
     "LearningEvent",
+    "LimitExceededError",
+    "Limits",
     "LockTimeoutError",
     "NotFoundError",
     "OutcomeUnknownError",

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from qortex_db import embedded, observability, types
 from qortex_db import engine as engines
 from qortex_db.errors import InvalidInputError, SchemaVersionError, translate
+from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.models import Base, LearningArmState
 from qortex_db.names import qualified
 from qortex_db.settings import Settings
@@ -96,8 +97,9 @@ class Database(Repositories):
         schema: str | None,
         *,
         learning_history: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        super().__init__(None, learning_history=learning_history)
+        super().__init__(None, learning_history=learning_history, limits=limits)
         self._settings = settings
         self._schema = schema
         self._engine: AsyncEngine | None = None
@@ -120,11 +122,22 @@ class Database(Repositories):
             target = Settings(dsn=SecretStr(target))
         elif not isinstance(target, Settings):
             raise InvalidInputError(f"target is a {type(target).__name__}; pass Settings or a DSN.")
-        return cls(target, None, target.db_schema, learning_history=target.learning_history)
+        return cls(
+            target,
+            None,
+            target.db_schema,
+            learning_history=target.learning_history,
+            limits=target.limits,
+        )
 
     @classmethod
     def from_engine(
-        cls, engine: AsyncEngine, *, schema: str | None = None, learning_history: bool = False
+        cls,
+        engine: AsyncEngine,
+        *,
+        schema: str | None = None,
+        learning_history: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> Database:
         """A database over a host's engine, which stays the host's to dispose of.
 
@@ -132,9 +145,10 @@ class Database(Repositories):
             engine: An asyncpg engine; its connections take vectors in binary from now on.
             schema: Where the package's tables are, if not where the connections look.
             learning_history: Write an event of each change of an arm, in its own statement.
+            limits: The most of what one call may bring.
         """
         engines.adopt(engine)
-        return cls(None, engine, schema, learning_history=learning_history)
+        return cls(None, engine, schema, learning_history=learning_history, limits=limits)
 
     def _bind(self, engine: AsyncEngine) -> None:
         retry_seconds = (
@@ -229,6 +243,7 @@ class Database(Repositories):
             self._cleanup,
             schema=self._schema,
             learning_history=self._learning_history,
+            limits=self._limits,
         )
 
     async def status(self) -> Status:

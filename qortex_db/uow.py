@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.ext.asyncio import async_scoped_session
 
 from qortex_db.engine import SessionExecutor, close, commit, savepoint
+from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.models import QortexVector
 from qortex_db.models.collection import collection_table
 from qortex_db.repositories import (
@@ -37,9 +38,16 @@ NOT_OPEN: Final = (
 class Repositories:
     """The repositories over one executor; None until there is one."""
 
-    def __init__(self, executor: Executor | None, *, learning_history: bool = False) -> None:
+    def __init__(
+        self,
+        executor: Executor | None,
+        *,
+        learning_history: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         self._executor = executor
         self._learning_history = learning_history
+        self._limits = limits
 
     @property
     def executor(self) -> Executor:
@@ -97,7 +105,8 @@ class Repositories:
         Raises:
             InvalidInputError: The model is no collection, or has no such namespace.
         """
-        return VectorRepository(self.executor, collection_table(model), namespace=namespace)
+        table = collection_table(model)
+        return VectorRepository(self.executor, table, namespace=namespace, limits=self._limits)
 
 
 class UnitOfWork(Repositories):
@@ -110,12 +119,19 @@ class UnitOfWork(Repositories):
         session: Where everything happens; add rows of your own models to it.
         schema: Where the package's tables are, if not where the session's connection looks.
         learning_history: Write an event of each change of an arm, in its own statement.
+        limits: The most of what one call may bring.
     """
 
     def __init__(
-        self, session: AsyncSession, *, schema: str | None = None, learning_history: bool = False
+        self,
+        session: AsyncSession,
+        *,
+        schema: str | None = None,
+        learning_history: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        super().__init__(SessionExecutor(session, schema), learning_history=learning_history)
+        executor = SessionExecutor(session, schema)
+        super().__init__(executor, learning_history=learning_history, limits=limits)
         self.session = session
 
 
@@ -125,6 +141,7 @@ async def unit_of_work(
     *,
     schema: str | None = None,
     learning_history: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> AsyncIterator[UnitOfWork]:
     """A unit of work inside a host's session: a savepoint, released at the end of the block.
 
@@ -133,7 +150,7 @@ async def unit_of_work(
     """
     plain = session() if isinstance(session, async_scoped_session) else session
     async with savepoint(plain, schema):
-        yield UnitOfWork(plain, schema=schema, learning_history=learning_history)
+        yield UnitOfWork(plain, schema=schema, learning_history=learning_history, limits=limits)
 
 
 @asynccontextmanager
@@ -143,6 +160,7 @@ async def own_unit_of_work(
     *,
     schema: str | None = None,
     learning_history: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> AsyncIterator[UnitOfWork]:
     """A unit of work with a session of its own: the block's end commits, an exception rolls back.
 
@@ -154,7 +172,7 @@ async def own_unit_of_work(
     session = sessions()
     at_once = False
     try:
-        yield UnitOfWork(session, schema=schema, learning_history=learning_history)
+        yield UnitOfWork(session, schema=schema, learning_history=learning_history, limits=limits)
         await commit(session)
     except BaseException as error:
         at_once = not isinstance(error, Exception)
