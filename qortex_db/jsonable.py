@@ -23,7 +23,7 @@ from qortex_db.checks import no_text, text_fault
 from qortex_db.errors import InvalidInputError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.markers import Clear
-from qortex_db.plain_json import CONTAINERS, is_larger, plain_json
+from qortex_db.plain_json import CONTAINERS, is_large, is_larger, plain_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -55,10 +55,12 @@ def to_json(value: object, *, name: str, limits: Limits = DEFAULT_LIMITS) -> str
         InvalidInputError: It, or one in it, has no form in JSON; its place is named.
         LimitExceededError: It is too much.
     """
-    text = plain_json(value, name=name, limits=limits)
-    if text is None:
-        if type(value) in CONTAINERS and is_larger(value, limits.max_payload_bytes):
+    text = None
+    if type(value) in CONTAINERS and is_large(value):  # a smaller one takes no longer with ours
+        text = plain_json(value, name=name, limits=limits)
+        if text is None and is_larger(value, limits.max_payload_bytes):
             limits.check("max_payload_bytes", limits.max_payload_bytes + 1, name)
+    if text is None:
         text = writer_of(limits).text(value, name)
     limits.check_text("max_payload_bytes", text, name)
     return text

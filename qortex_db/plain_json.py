@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 CONTAINERS: Final = frozenset({dict, list, tuple})
 _PLAIN: Final = CONTAINERS | {str, int, float, bool, type(None)}
+_SCALARS: Final = frozenset({int, float, bool, type(None)})
+_FEW: Final = 64
+_SHORT: Final = 500
 _LARGE: Final = 2**16  # the size, as JSON, of a value that takes a millisecond or two
 _encode: Final = JSONEncoder(
     ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")
@@ -70,6 +73,12 @@ def _has_plain_keys(value: dict[Any, Any], longest: int) -> bool:
 
 def is_large(value: object) -> bool:
     """Whether writing it, or reading a filter of it, would hold up an event loop."""
+    if type(value) is dict and len(value) < _FEW:
+        for item in value.values():
+            if not (type(item) in _SCALARS or (type(item) is str and len(item) < _SHORT)):
+                break
+        else:  # as most are
+            return False
     return is_larger(value, _LARGE)
 
 

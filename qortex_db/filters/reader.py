@@ -40,7 +40,7 @@ MAX_DEPTH: Final = 16
 MAX_CONDITIONS: Final = 256
 """How many conditions one filter may have."""
 
-_LISTS: Final = (list, tuple, set, frozenset, np.ndarray)
+_LISTS: Final = (list, tuple, set, frozenset)
 _OF_ROWS: Final = {"$text": document_text, "$id": row_ids}
 
 
@@ -241,8 +241,10 @@ class _Reader:
 
     def _weigh(self, argument: Any, at: str) -> None:
         """What a condition was given, which may be sent in two forms."""
-        is_list = isinstance(argument, _LISTS)
-        self.number += len(argument) if is_list and getattr(argument, "ndim", 1) else 1
+        if isinstance(argument, np.ndarray):
+            self.number += argument.size
+        else:
+            self.number += len(argument) if isinstance(argument, _LISTS) else 1
         forms = [v if isinstance(v, list) else [v] for v in self.values[self._weighed :]]
         self._weighed = len(self.values)
         self.bytes += max(
