@@ -200,8 +200,10 @@ async def make_page(dsn: str) -> Page:
         for section in SECTIONS:
             await _add_section(page, section, db, recorder)
         await _add_filters(page, recorder)
-        db._executor = recorder  # noqa: SLF001 - nobody but this page wants to
+        executor = db.executor
+        db._executor = recorder  # type: ignore[assignment] # noqa: SLF001 - nobody else wants to
         await _add_status(page, db, recorder)
+        db._executor = executor  # type: ignore[assignment] # noqa: SLF001 - which can be closed
     _add_constants(page)
     return page
 
@@ -276,7 +278,11 @@ def constants() -> Iterator[tuple[str, str, Executable | str]]:
         source = inspect.getsource(module)
         for name, value in vars(module).items():
             made = value
-            if hasattr(value, "cache_info") and not inspect.signature(value).parameters:
+            if (
+                callable(value)
+                and hasattr(value, "cache_info")
+                and not inspect.signature(value).parameters
+            ):
                 made = value() if value.__module__ == info.name else None
             elif not re.search(rf"^{name}(:| =)", source, re.MULTILINE):
                 continue

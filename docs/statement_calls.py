@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -24,6 +25,7 @@ from qortex_db import (
     ArmState,
     CachedEmbedding,
     Collection,
+    CounterOverflowError,
     Database,
     EdgeStats,
     IVFFlat,
@@ -33,6 +35,7 @@ from qortex_db import (
     payload_index,
     vector_column,
 )
+from qortex_db.checks import MAX_INT4
 from qortex_db.repositories.vectors import ingest
 from qortex_db.types import Embedding, SparseVector
 
@@ -492,12 +495,22 @@ FACTORS: Calls = {
     "delete": {DEFAULT: lambda f: f.delete(["a"])},
 }
 
+
+async def _record_too_much(edges: Any) -> None:
+    await edges.save({("f", "g"): EdgeStats(MAX_INT4)})
+    with suppress(CounterOverflowError):
+        await edges.record_many([("f", "g", 0.5)])
+
+
 EDGES: Calls = {
     "load": {DEFAULT: lambda e: e.load()},
     "get": {DEFAULT: lambda e: e.get("a", "b")},
     "save": {DEFAULT: lambda e: e.save({("a", "b"): EdgeStats(1, [0.5])})},
     "record": {DEFAULT: lambda e: e.record("a", "b", score=0.5)},
-    "record_many": {DEFAULT: lambda e: e.record_many([("a", "b", 0.5)])},
+    "record_many": {
+        DEFAULT: lambda e: e.record_many([("a", "b", 0.5), ("b", "c", 0.5)]),
+        "of an edge whose counter is full": _record_too_much,
+    },
     "promote": {
         DEFAULT: lambda e: e.promote(),
         "with a limit": lambda e: e.promote(limit=1),
@@ -568,7 +581,10 @@ ARMS: Calls = {
     "select": {DEFAULT: lambda a: a.select("l", ["a", "b"])},
     "observe": {DEFAULT: lambda a: a.observe("l", "a", reward=1.0, context=CONTEXT)},
     "observe_many": {DEFAULT: lambda a: a.observe_many("l", [("a", 1.0), ("b", 0.0)])},
-    "apply_deltas": {DEFAULT: lambda a: a.apply_deltas("l", {"a": (0.5, -0.5)})},
+    "apply_deltas": {
+        "to one arm": lambda a: a.apply_deltas("l", {"a": (0.5, -0.5)}),
+        "to several": lambda a: a.apply_deltas("l", {"a": (0.5, -0.5), "b": (0.5, 0)}),
+    },
     "put": {DEFAULT: lambda a: a.put("l", "a", ArmState(1.0, 1.0))},
     "seed": {
         DEFAULT: lambda a: a.seed("l", ["a", "s"]),

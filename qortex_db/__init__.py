@@ -2,10 +2,14 @@
 
 from qortex_db.__about__ import __version__
 from qortex_db.database import Database
+from qortex_db.engine import FairPool
 from qortex_db.errors import (
     ConflictError,
+    CounterOverflowError,
+    DatabaseClosedError,
     DimensionMismatchError,
     InFailedTransactionError,
+    InsufficientResourcesError,
     InvalidContextError,
     InvalidInputError,
     LimitExceededError,
@@ -13,12 +17,15 @@ from qortex_db.errors import (
     NotFoundError,
     OutcomeUnknownError,
     OverloadedError,
+    PermissionDeniedError,
     PoolTimeoutError,
     QortexDbError,
     QueryTimeoutError,
+    ReadOnlyError,
     SchemaVersionError,
     SerializationConflictError,
     UnavailableError,
+    WrongLoopError,
 )
 from qortex_db.filters import payload_index
 from qortex_db.learning import (
@@ -87,6 +94,7 @@ from qortex_db.stores import (
 )
 from qortex_db.types import Embedding, HalfEmbedding, SparseEmbedding, fold_sparse
 from qortex_db.uow import UnitOfWork, unit_of_work
+from qortex_db.view import DatabaseView
 
 __all__ = [
     "ALL_CONTEXTS",
@@ -104,8 +112,11 @@ __all__ = [
     "Clear",
     "Collection",
     "ConflictError",
+    "CounterOverflowError",
     "CustomReward",
     "Database",
+    "DatabaseClosedError",
+    "DatabaseView",
     "DimensionMismatchError",
     "EdgeStats",
     "EdgeSummary",
@@ -114,10 +125,12 @@ __all__ = [
     "FacetCount",
     "FactorChanges",
     "FactorSummary",
+    "FairPool",
     "HalfEmbedding",
     "IVFFlat",
     "InFailedTransactionError",
     "IngestProgress",
+    "InsufficientResourcesError",
     "InteroceptionEdge",
     "InteroceptionFactor",
     "InvalidContextError",
@@ -134,6 +147,7 @@ __all__ = [
     "NotFoundError",
     "OutcomeUnknownError",
     "OverloadedError",
+    "PermissionDeniedError",
     "PgVectorIndex",
     "Policy",
     "PoolTimeoutError",
@@ -144,6 +158,7 @@ __all__ = [
     "QortexDbError",
     "QortexVector",
     "QueryTimeoutError",
+    "ReadOnlyError",
     "RejectedRecord",
     "RewardModel",
     "SchemaVersionError",
@@ -164,6 +179,7 @@ __all__ = [
     "VectorMixin",
     "VectorRecord",
     "VectorSpec",
+    "WrongLoopError",
     "__version__",
     "context_hash",
     "fold_sparse",

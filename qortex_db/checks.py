@@ -61,10 +61,10 @@ def as_dict(value: object, *, name: str, of: str = "dict") -> dict[Any, Any]:
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a {of}.")
     try:
         return value if type(value) is dict else dict(value)
-    except Exception as error:
-        raise InvalidInputError(
-            f"{name} is a {type(value).__name__} that can't be read ({type(error).__name__})."
-        ) from error
+    except Exception as error:  # noqa: BLE001 - of the mapping's own class
+        failed = type(error).__name__
+    # Out here it has no context: what a caller's own code raises may quote values.
+    raise InvalidInputError(f"{name} is a {type(value).__name__} that can't be read ({failed}).")
 
 
 def as_key(value: object) -> object:
@@ -96,11 +96,13 @@ def check_number(
     ):
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a number.")
     try:
-        number = float(value)
+        number, fault = float(value), ""
     except OverflowError:  # an int has no largest
-        raise InvalidInputError(f"{name} is beyond what a float holds.") from None
-    except Exception as error:
-        raise InvalidInputError(f"{name} is no number ({type(error).__name__}).") from error
+        number, fault = 0.0, "beyond what a float holds"
+    except Exception as error:  # noqa: BLE001 - of the number's own class
+        number, fault = 0.0, f"no number ({type(error).__name__})"
+    if fault:
+        raise InvalidInputError(f"{name} is {fault}.")
     if not math.isfinite(number) or not low <= number <= high:
         bounds = (
             "finite"

@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from pydantic import SecretStr
-from sqlalchemy import bindparam, func, select, text, union_all
+from sqlalchemy import bindparam, select, text, union_all
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from qortex_db import embedded, observability, types
 from qortex_db import engine as engines
-from qortex_db.errors import InvalidInputError, SchemaVersionError, translate
+from qortex_db.checks import check_number
+from qortex_db.errors import DatabaseClosedError, InvalidInputError, SchemaVersionError, translate
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.models import Base, LearningArmState
 from qortex_db.names import qualified
 from qortex_db.settings import Settings
-from qortex_db.uow import NOT_OPEN, Repositories, UnitOfWork, own_unit_of_work
+from qortex_db.sql import func
+from qortex_db.uow import UnitOfWork, own_unit_of_work
+from qortex_db.view import DatabaseView, Lanes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -35,11 +39,15 @@ _INVALID_INDEXES = text("""
 SELECT c.relname FROM pg_catalog.pg_index i
 JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
 JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
-JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
-WHERE NOT i.indisvalid AND t.relname = ANY(:tables)
-  AND n.nspname = coalesce(:schema, current_schema())
+WHERE NOT i.indisvalid
+  AND t.oid IN (
+    SELECT pg_catalog.to_regclass(pg_catalog.concat(
+        pg_catalog.quote_ident(:schema) || '.'::text, pg_catalog.quote_ident(name)))
+    FROM pg_catalog.unnest(CAST(:tables AS text[])) AS ours (name))
 ORDER BY c.relname
 """)
+GRACE_SECONDS: Final = 10.0
+"""How long `Database.close` lets what is in flight go on."""
 _tables: dict[str, Any] = dict(Base.metadata.tables)
 
 
@@ -59,9 +67,19 @@ def _sizes(schema: str | None) -> Any:
     )
 
 
+def _sessions(engine: AsyncEngine, schema: str | None) -> async_sessionmaker[AsyncSession]:
+    translated = engine.execution_options(**engines.translate_map(schema))
+    # A session that was closed would begin anew, in a transaction that nobody ends.
+    return async_sessionmaker(translated, expire_on_commit=False, close_resets_only=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A running database at a glance; the first keys are those of qortex's own status."""
+    """A running database at a glance; the first keys are those of qortex's own status.
+
+    Attributes:
+        open_schemas: On the search_path, schemas in which others may create functions.
+    """
 
     status: str
     vector_index: str
@@ -73,6 +91,7 @@ class Status:
     dimensions: int | None
     tables: dict[str, dict[str, int]]
     invalid_indexes: list[str]
+    open_schemas: list[str]
     pool: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,7 +99,7 @@ class Status:
         return asdict(self)
 
 
-class Database(Repositories):
+class Database(Lanes):
     """PostgreSQL as an AI system's memory.
 
     `vectors`, `factors`, `edges` and `arms` run each call by itself, in its own transaction and one
@@ -90,6 +109,8 @@ class Database(Repositories):
     one event loop.
     """
 
+    _executor: engines.AutocommitExecutor | None
+
     def __init__(
         self,
         settings: Settings | None,
@@ -98,15 +119,16 @@ class Database(Repositories):
         *,
         learning_history: bool = False,
         limits: Limits = DEFAULT_LIMITS,
+        options: engines.CallOptions = engines.NO_OPTIONS,
     ) -> None:
-        super().__init__(None, learning_history=learning_history, limits=limits)
+        super().__init__(None, options, learning_history=learning_history, limits=limits)
         self._settings = settings
         self._schema = schema
         self._engine: AsyncEngine | None = None
         self._sessions: async_sessionmaker[AsyncSession] | None = None
         self._server: embedded.EmbeddedServer | None = None
         self._opening = asyncio.Lock()
-        self._cleanup = engines.Cleanup()
+        self._host_engine = engine
         if engine is not None:
             self._bind(engine)
 
@@ -138,6 +160,8 @@ class Database(Repositories):
         schema: str | None = None,
         learning_history: bool = False,
         limits: Limits = DEFAULT_LIMITS,
+        settings: Mapping[str, engines.SettingValue] | None = None,
+        network_timeout_seconds: float | None = None,
     ) -> Database:
         """A database over a host's engine, which stays the host's to dispose of.
 
@@ -146,9 +170,20 @@ class Database(Repositories):
             schema: Where the package's tables are, if not where the connections look.
             learning_history: Write an event of each change of an arm, in its own statement.
             limits: The most of what one call may bring.
+            settings: What every transaction begins with, as of `with_settings`.
+            network_timeout_seconds: End the engine's connections whose other end is silent for
+                longer, 1 to 3600. None leaves them as they are.
         """
         engines.adopt(engine)
-        return cls(None, engine, schema, learning_history=learning_history, limits=limits)
+        if network_timeout_seconds is not None:
+            seconds = check_number(
+                network_timeout_seconds, name="network_timeout_seconds", low=1, high=3_600
+            )
+            engines.notice_silence(engine, seconds)
+        options = engines.NO_OPTIONS.with_settings({} if settings is None else settings)
+        return cls(
+            None, engine, schema, learning_history=learning_history, limits=limits, options=options
+        )
 
     def _bind(self, engine: AsyncEngine) -> None:
         retry_seconds = (
@@ -156,13 +191,9 @@ class Database(Repositories):
         )
         self._engine = engine
         self._executor = engines.AutocommitExecutor(
-            engine, self._schema, retry_seconds=retry_seconds
+            engine, self._schema, retry_seconds=retry_seconds, options=self._options
         )
-        translated = engine.execution_options(**engines.translate_map(self._schema))
-        # A session that was closed would begin anew, in a transaction that nobody ends.
-        self._sessions = async_sessionmaker(
-            translated, expire_on_commit=False, close_resets_only=False
-        )
+        self._sessions = _sessions(engine, self._schema)
 
     def _unbind(self) -> None:
         """Forget the engine, and the repositories over it."""
@@ -174,10 +205,10 @@ class Database(Repositories):
         """The one engine.
 
         Raises:
-            RuntimeError: The database is not open.
+            DatabaseClosedError: The database is not open.
         """
         if self._engine is None:
-            raise RuntimeError(NOT_OPEN)
+            raise DatabaseClosedError
         return self._engine
 
     async def open(self) -> Self:
@@ -189,35 +220,64 @@ class Database(Repositories):
             SchemaVersionError: The role does not see the schema that pgvector is in.
         """
         async with self._opening:
-            if self._engine is not None or self._settings is None:
-                return self
-            target = self._settings.target()
-            if target is None:
-                path = self._settings.embedded_path
-                self._server = await asyncio.to_thread(embedded.start, path)
-                target = self._server.target()
-            engine = engines.create_engine(target, self._settings)
-            if self._settings.otel_enabled:
-                observability.instrument(engine)
-            self._bind(engine)
-            try:
-                await self._warm_up(engine, self._settings.pool_min_size)
-                await self._check(self._settings.dimensions)
-            except BaseException:
-                await self.close()
-                raise
-            observability.log.info("database_opened", server=target.display)
+            if self._engine is None:
+                await self._open()
             return self
 
-    async def close(self) -> None:
-        """Close the connections, unless a host owns them; a second call does nothing."""
-        engine, server = self._engine, self._server
-        if self._settings is None or engine is None:
+    async def _open(self) -> None:
+        if self._settings is None:
+            if self._host_engine is not None:
+                self._bind(self._host_engine)
+            return
+        target = self._settings.target()
+        if target is None:
+            path = self._settings.embedded_path
+            self._server = await asyncio.to_thread(embedded.start, path)
+            target = self._server.target()
+        engine = engines.create_engine(target, self._settings, _tables)
+        if self._settings.otel_enabled:
+            observability.instrument(engine)
+        self._bind(engine)
+        try:
+            await self._warm_up(engine, self._settings.pool_min_size)
+            await self._check(self._settings.dimensions)
+        except BaseException:
+            await self._close(0)
+            raise
+        observability.log.info("database_opened", server=target.display)
+        looked_up = engines.path_of(engine.sync_engine)
+        for schema in looked_up.open:
+            left_out = not (schema.is_needed or looked_up.is_pooled)
+            observability.log.warning(
+                "search_path_open_to_others", advice=str(schema), left_out=left_out
+            )
+
+    async def close(self, *, grace_seconds: float = GRACE_SECONDS) -> None:
+        """Take no more calls, let what is in flight finish, and close the connections.
+
+        What is not finished by then is cancelled on the server too, and raises
+        `DatabaseClosedError`. The connections of a host's engine are the host's to close. A second
+        call does nothing; `open` begins anew.
+
+        Args:
+            grace_seconds: How long calls and units of work that are in flight may take, 0 to 3600.
+        """
+        check_number(grace_seconds, name="grace_seconds", low=0, high=3_600)
+        async with self._opening:
+            await self._close(grace_seconds)
+
+    async def _close(self, grace_seconds: float) -> None:
+        engine, executor, server = self._engine, self._executor, self._server
+        if engine is None or executor is None:
             return
         self._unbind()
-        await engine.dispose()
-        if server is not None:
-            await asyncio.to_thread(server.stop)
+        try:
+            await executor.operations.close(grace_seconds)
+        finally:
+            if self._host_engine is None:
+                await engines.dispose(engine)
+            if server is not None:
+                await asyncio.to_thread(server.stop)
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -234,14 +294,35 @@ class Database(Repositories):
         """One transaction over everything: the block's end commits, an exception rolls back.
 
         Raises:
-            RuntimeError: The database is not open.
+            DatabaseClosedError: The database is not open.
         """
-        if self._sessions is None:
-            raise RuntimeError(NOT_OPEN)
+        return self._begin(self._options)
+
+    def _begin(self, options: engines.CallOptions) -> AbstractAsyncContextManager[UnitOfWork]:
+        sessions, schema = self._sessions, options.schema or self._schema
+        if sessions is None:
+            raise DatabaseClosedError
+        if options.schema is not None:
+            sessions = _sessions(self.engine, schema)
         return own_unit_of_work(
-            self._sessions,
-            self._cleanup,
-            schema=self._schema,
+            sessions,
+            self._lane().operations,
+            schema=schema,
+            learning_history=self._learning_history,
+            limits=self._limits,
+            at_begin=options.set_on if options.settings else None,
+        )
+
+    def _lane(self) -> engines.AutocommitExecutor:
+        if self._executor is None:
+            raise DatabaseClosedError
+        return self._executor
+
+    def _view(self, options: engines.CallOptions) -> DatabaseView:
+        return DatabaseView(
+            self._lane,
+            self._begin,
+            options,
             learning_history=self._learning_history,
             limits=self._limits,
         )
@@ -259,6 +340,7 @@ class Database(Repositories):
         learners = select(func.count(LearningArmState.learner_name.distinct()))
         params = {"tables": list(_tables), "schema": self._schema}
         version = (await run(select(func.current_setting("server_version")), {})).rows[0][0]
+        path = await engines.read_path(self.engine, _tables, self._schema)
         pool: Any = self.engine.pool
         return Status(
             status="ok",
@@ -279,6 +361,7 @@ class Database(Repositories):
             dimensions=dimensions,
             tables=tables,
             invalid_indexes=[row[0] for row in (await run(_INVALID_INDEXES, params)).rows],
+            open_schemas=[schema.name for schema in path.open],
             pool={
                 "checked_out": pool.checkedout() if hasattr(pool, "checkedout") else 0,
                 "idle": pool.checkedin() if hasattr(pool, "checkedin") else 0,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from sqlalchemy import exc as sa_exc
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+from qortex_db.messages import causes, escaped, said_by_server
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+NOT_OPEN: Final = (
+    "The Database is not open: use `async with Database.connect(…) as db`, or `await db.open()` "
+    "first."
+)
 ErrorT = TypeVar("ErrorT", bound="QortexDbError")
 
 
@@ -21,12 +26,12 @@ class QortexDbError(Exception):
     """
 
     def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(escaped(message))
         self.sqlstate = sqlstate
 
     def retold(self, message: str) -> Self:
         """A new error like this one, with another message: for whoever knows where it happened."""
-        return _remade(type(self), message, vars(self))
+        return _remade(type(self), escaped(message), vars(self))
 
     def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
         # To be sent to another process. Python's own way calls the class with the message alone.
@@ -77,6 +82,10 @@ class InvalidContextError(InvalidInputError, TypeError):
     """An arm's context was refused: JSON can't say it, or two contexts would be one."""
 
 
+class CounterOverflowError(InvalidInputError):
+    """A count would exceed what its column holds, 2,147,483,647; nothing was counted."""
+
+
 class NotFoundError(QortexDbError, LookupError):
     """What was asked for by name is not there."""
 
@@ -91,6 +100,10 @@ class SerializationConflictError(QortexDbError):
 
 class UnavailableError(QortexDbError):
     """The server can't be reached, or went away. Try again when it is back."""
+
+
+class ReadOnlyError(UnavailableError):
+    """The server takes no writes, as a standby, or this transaction was begun read-only."""
 
 
 class PoolTimeoutError(UnavailableError):
@@ -109,8 +122,27 @@ class LockTimeoutError(QortexDbError):
     """Another transaction held a lock for longer than allowed; nothing was changed."""
 
 
+class DatabaseClosedError(QortexDbError, RuntimeError):
+    """The Database is not open, or was closed meanwhile."""
+
+    def __init__(self, message: str | None = None, *, sqlstate: str | None = None) -> None:
+        super().__init__(message or NOT_OPEN, sqlstate=sqlstate)
+
+
+class WrongLoopError(QortexDbError, RuntimeError):
+    """The Database is used in another process or event loop than the one that it was opened in."""
+
+
 class SchemaVersionError(QortexDbError):
     """The database's schema is not the one that this version needs."""
+
+
+class InsufficientResourcesError(QortexDbError):
+    """The server ran out of disk, memory or another resource; the statement changed nothing."""
+
+
+class PermissionDeniedError(QortexDbError):
+    """The role lacks a privilege, or row-level security refused the row; nothing was changed."""
 
 
 class InFailedTransactionError(QortexDbError):
@@ -121,6 +153,17 @@ class OutcomeUnknownError(QortexDbError):
     """The connection broke during a COMMIT, or a write by itself: it is whole or absent; look."""
 
 
+def counter_is_full(name: str) -> CounterOverflowError:
+    return CounterOverflowError(
+        f"{name} would exceed 2,147,483,647, the most that the column holds; nothing of this call "
+        "was counted. Begin that counter anew, or leave it out."
+    )
+
+
+POOL_TIMEOUT: Final = (
+    "No connection of the pool became free in time. Raise pool_max_size or "
+    "pool_timeout_seconds, or look for a unit of work that is held open."
+)
 UPGRADE_HINT = "run `qortex-db upgrade` (or `alembic upgrade head`) on this database"
 
 IN_FAILED_TRANSACTION: Final = "25P02"
@@ -128,38 +171,18 @@ IN_FAILED_TRANSACTION: Final = "25P02"
 NOT_NULL_VIOLATION: Final = "23502"
 """The SQLSTATE of a NULL in a column that takes none."""
 
-_QUOTED: Final = re.compile(r"""["«„“].*["»“”]""", re.DOTALL)
-_SCHEMA_STATES = {"42P01", "42703", "3F000"}
-_SERIALIZATION_STATES = {"40001", "40P01"}
 _UNAVAILABLE_STATES = {"57P01", "57P02", "57P03", "53300"}
 # asyncpg's own error for a connection that died between two protocol states.
 _LOST_MARKS = ("cannot switch to state", "connection is closed", "connection was closed")
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = getattr(seen, "orig", None) or seen.__cause__
-
-
 def sqlstate_of(error: BaseException) -> str | None:
     """The SQLSTATE that an error or its cause carries, None if there is none."""
-    for cause in _causes(error):
+    for cause in causes(error):
         state = getattr(cause, "sqlstate", None)
         if isinstance(state, str):
             return state
     return None
-
-
-def _server_message(error: BaseException, state: str) -> str:
-    """The server's primary message: without DETAIL, which quotes values."""
-    for cause in _causes(error):
-        message = getattr(cause, "message", None)
-        if isinstance(message, str):
-            # What it says of bad data quotes them here too, in whatever language.
-            return _QUOTED.sub("…", message) if state.startswith("22") else message
-    return type(list(_causes(error))[-1]).__name__
 
 
 def is_connection_lost(error: BaseException) -> bool:
@@ -171,7 +194,7 @@ def is_connection_lost(error: BaseException) -> bool:
         return state.startswith("08") or state in _UNAVAILABLE_STATES
     return any(
         isinstance(cause, OSError) or any(mark in str(cause) for mark in _LOST_MARKS)
-        for cause in _causes(error)
+        for cause in causes(error)
         if not isinstance(cause, TimeoutError)
     )
 
@@ -179,16 +202,13 @@ def is_connection_lost(error: BaseException) -> bool:
 def translate(error: BaseException) -> QortexDbError | None:
     """The error of our tree for one of SQLAlchemy, asyncpg or the system; None if it is none."""
     if isinstance(error, sa_exc.TimeoutError):
-        return PoolTimeoutError(
-            "No connection of the pool became free in time. Raise pool_max_size or "
-            "pool_timeout_seconds, or look for a unit of work that is held open."
-        )
+        return PoolTimeoutError(POOL_TIMEOUT)
     if isinstance(error, sa_exc.PendingRollbackError):
-        return _in_failed_transaction()
+        return _by_sqlstate(IN_FAILED_TRANSACTION, type(error).__name__)
     state = sqlstate_of(error)
     if state is not None:
-        return _by_sqlstate(state, error)
-    if any(isinstance(cause, TimeoutError) for cause in _causes(error)):
+        return _by_sqlstate(state, said_by_server(error, state))
+    if any(isinstance(cause, TimeoutError) for cause in causes(error)):
         return QueryTimeoutError(
             "The server did not answer in time (statement_timeout_seconds or "
             "connect_timeout_seconds). A write may or may not have happened."
@@ -205,48 +225,78 @@ def translate(error: BaseException) -> QortexDbError | None:
     return None
 
 
-def _in_failed_transaction() -> QortexDbError:
-    return InFailedTransactionError(
-        "An error before has aborted this transaction: roll it back and begin anew, and put what "
-        "may fail into a savepoint (session.begin_nested()).",
-        sqlstate=IN_FAILED_TRANSACTION,
-    )
+_REFUSED_CONNECTION: Final = (
+    UnavailableError,
+    "The server refused the connection ({}): check user, password and database.",
+)
+_NO_SCHEMA: Final = (
+    SchemaVersionError,
+    f"The schema is not there or not current ({{}}): {UPGRADE_HINT}.",
+)
+_MET_ANOTHER: Final = (
+    SerializationConflictError,
+    "The transaction met another and was rolled back ({}): run it again.",
+)
+_UNAVAILABLE: Final = (UnavailableError, "The server is not available ({}).")
+_KINDS: Final[Mapping[str, tuple[type[QortexDbError], str]]] = {
+    "08": _UNAVAILABLE,
+    "23": (ConflictError, "A constraint refused the row ({})."),
+    "25006": (
+        ReadOnlyError,
+        (
+            "Nothing can be written here ({}): connect to the primary "
+            "(target_session_attrs=read-write), or begin a transaction that is not read-only."
+        ),
+    ),
+    IN_FAILED_TRANSACTION: (
+        InFailedTransactionError,
+        (
+            "An error before has aborted this transaction ({}): roll it back and begin anew, and "
+            "put what may fail into a savepoint (session.begin_nested())."
+        ),
+    ),
+    "28": _REFUSED_CONNECTION,
+    "3D000": _REFUSED_CONNECTION,
+    "3F000": _NO_SCHEMA,
+    "40001": _MET_ANOTHER,
+    "40P01": _MET_ANOTHER,
+    "42501": (
+        PermissionDeniedError,
+        (
+            "The role may not do this ({}): grant it what it needs, which `qortex-db roles --sql` "
+            "prints, or connect as another."
+        ),
+    ),
+    "42703": _NO_SCHEMA,
+    "42704": (
+        SchemaVersionError,
+        (
+            f"What the statement names is not there ({{}}): {UPGRADE_HINT}, or name what is there, "
+            "as a text search configuration."
+        ),
+    ),
+    "42P01": _NO_SCHEMA,
+    "53": (
+        InsufficientResourcesError,
+        (
+            "The server is out of a resource ({}): give it disk, memory or a higher limit, then "
+            "try again."
+        ),
+    ),
+    "53300": _UNAVAILABLE,
+    "55P03": (
+        LockTimeoutError,
+        "A lock was not granted in time ({}): try again, or find its holder in pg_stat_activity.",
+    ),
+    "57014": (QueryTimeoutError, "The server cancelled the statement ({})."),
+    "57P01": _UNAVAILABLE,
+    "57P02": _UNAVAILABLE,
+    "57P03": _UNAVAILABLE,
+}
+"""By SQLSTATE, or by its class; {} is what the server says."""
+_OTHER: Final = (QortexDbError, "PostgreSQL refused the statement ({}).")
 
 
-def _by_sqlstate(state: str, error: BaseException) -> QortexDbError:
-    message = _server_message(error, state)
-    if state == "42704":
-        return SchemaVersionError(
-            f"What the statement names is not there ({message}): {UPGRADE_HINT}, or name what is "
-            "there, as a text search configuration.",
-            sqlstate=state,
-        )
-    if state in _SCHEMA_STATES:
-        return SchemaVersionError(
-            f"The schema is not there or not current ({message}): {UPGRADE_HINT}.", sqlstate=state
-        )
-    if state in _SERIALIZATION_STATES:
-        return SerializationConflictError(
-            f"The transaction met another and was rolled back ({message}): run it again.",
-            sqlstate=state,
-        )
-    if state == "57014":
-        return QueryTimeoutError(f"The server cancelled the statement ({message}).", sqlstate=state)
-    if state == "55P03":
-        return LockTimeoutError(
-            f"A lock was not granted in time ({message}): try again, or find its holder in "
-            "pg_stat_activity.",
-            sqlstate=state,
-        )
-    if state == IN_FAILED_TRANSACTION:
-        return _in_failed_transaction()
-    if state.startswith("23"):
-        return ConflictError(f"A constraint refused the row ({message}).", sqlstate=state)
-    if state.startswith("28") or state == "3D000":
-        return UnavailableError(
-            f"The server refused the connection ({message}): check user, password and database.",
-            sqlstate=state,
-        )
-    if state.startswith("08") or state in _UNAVAILABLE_STATES:
-        return UnavailableError(f"The server is not available ({message}).", sqlstate=state)
-    return QortexDbError(f"PostgreSQL refused the statement ({message}).", sqlstate=state)
+def _by_sqlstate(state: str, message: str) -> QortexDbError:
+    kind, says = _KINDS.get(state) or _KINDS.get(state[:2]) or _OTHER
+    return kind(says.format(message), sqlstate=state)

@@ -23,6 +23,7 @@ from qortex_db.checks import no_text, text_fault
 from qortex_db.errors import InvalidInputError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.markers import Clear
+from qortex_db.messages import MAX_SHOWN, escaped
 from qortex_db.plain_json import CONTAINERS, is_large, is_larger, plain_json
 
 if TYPE_CHECKING:
@@ -280,7 +281,7 @@ class JsonWriter:
                 members.append(f"{name}:{write(item, depth + 1)}")
         except FaultError as fault:
             if at is not None:
-                fault.steps.append(f".{str.__str__(at):.60}")
+                fault.steps.append(f".{escaped(str.__str__(at), MAX_SHOWN)}")
             raise
         return f"{{{','.join(members)}}}"
 

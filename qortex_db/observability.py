@@ -5,14 +5,19 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import traceback
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import structlog
 from opentelemetry import metrics, trace
+from sqlalchemy import event
+
+from qortex_db.errors import QortexDbError, translate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from sqlalchemy.engine.interfaces import ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 P = ParamSpec("P")
@@ -72,12 +77,28 @@ def traced(name: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Await
     def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         @functools.wraps(function)
         async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
-            with _tracer.start_as_current_span(name):
-                return await function(*args, **kwargs)
+            # What OpenTelemetry records of an error by itself quotes values, as its causes do.
+            with _tracer.start_as_current_span(
+                name, record_exception=False, set_status_on_exception=False
+            ) as span:
+                try:
+                    return await function(*args, **kwargs)
+                except Exception as error:
+                    _tell_of(span, error)
+                    raise
 
         return wrapper
 
     return decorate
+
+
+def _tell_of(span: trace.Span, error: BaseException) -> None:
+    """Record an error in a span, by its type; what it says only where it is ours."""
+    name = f"{type(error).__module__}.{type(error).__qualname__}"
+    said = {"exception.message": str(error)} if isinstance(error, QortexDbError) else {}
+    stack = "".join(traceback.format_tb(error.__traceback__))
+    span.add_event("exception", {"exception.type": name, "exception.stacktrace": stack, **said})
+    span.set_status(trace.StatusCode.ERROR, f"{name}: {error}" if said else name)
 
 
 def instrument(engine: AsyncEngine) -> None:
@@ -95,4 +116,16 @@ def instrument(engine: AsyncEngine) -> None:
         if instrumentor.is_instrumented_by_opentelemetry
         else functools.partial(instrumentor.instrument, skip_dep_check=True)
     )
+    # Before the instrumentation's own listener, whose status is the driver's error with values.
+    event.listen(engine.sync_engine, "handle_error", _end_span)
     call(engine=engine.sync_engine)
+
+
+def _end_span(failed: ExceptionContext) -> None:
+    context: Any = failed.execution_context
+    span = getattr(context, "_otel_span", None)
+    if span is None:
+        return
+    _tell_of(span, translate(failed.original_exception) or failed.original_exception)
+    span.end()
+    del context._otel_span  # noqa: SLF001 - the instrumentation's mark of a span that it has to end

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import async_scoped_session
 
 from qortex_db.engine import SessionExecutor, close, commit, savepoint
+from qortex_db.errors import DatabaseClosedError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.models import QortexVector
 from qortex_db.models.collection import collection_table
@@ -21,18 +23,13 @@ from qortex_db.repositories import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
+    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
     from sqlalchemy.orm import DeclarativeBase
 
-    from qortex_db.engine import Cleanup, Executor
-
-
-NOT_OPEN: Final = (
-    "The Database is not open: use `async with Database.connect(…) as db`, or `await db.open()` "
-    "first."
-)
+    from qortex_db.engine import Executor, Operations
 
 
 class Repositories:
@@ -54,10 +51,10 @@ class Repositories:
         """The lane that statements take.
 
         Raises:
-            RuntimeError: There is none: the database is not open.
+            DatabaseClosedError: There is none: the database is not open.
         """
         if self._executor is None:
-            raise RuntimeError(NOT_OPEN)
+            raise DatabaseClosedError
         return self._executor
 
     def _forget_repositories(self) -> None:
@@ -156,26 +153,53 @@ async def unit_of_work(
 @asynccontextmanager
 async def own_unit_of_work(
     sessions: async_sessionmaker[AsyncSession],
-    cleanup: Cleanup,
+    operations: Operations,
     *,
     schema: str | None = None,
     learning_history: bool = False,
     limits: Limits = DEFAULT_LIMITS,
+    at_begin: Callable[[Connection], None] | None = None,
 ) -> AsyncIterator[UnitOfWork]:
     """A unit of work with a session of its own: the block's end commits, an exception rolls back.
+
+    Args:
+        sessions: What makes the session.
+        operations: What is in flight on its engine.
+        schema: As of `UnitOfWork`.
+        learning_history: As of `UnitOfWork`.
+        limits: As of `UnitOfWork`.
+        at_begin: What each of its transactions begins with.
 
     Raises:
         QortexDbError: The transaction was aborted by an error that the block caught, and nothing of
             it is stored. That error is the cause, if a call of ours met it.
         OutcomeUnknownError: The connection broke during COMMIT.
+        DatabaseClosedError: The Database was closed meanwhile, and what was done is rolled back.
     """
+    task = operations.begin()
     session = sessions()
+    if at_begin is not None:
+        _begin_with(session, at_begin)
     at_once = False
     try:
         yield UnitOfWork(session, schema=schema, learning_history=learning_history, limits=limits)
         await commit(session)
     except BaseException as error:
         at_once = not isinstance(error, Exception)
-        raise
+        if not at_once or not operations.was_closed(task):
+            raise
+    else:
+        return
     finally:
-        await close(session, cleanup, at_once=at_once)
+        try:
+            await close(session, operations.cleanup, at_once=at_once)
+        finally:
+            operations.end(task)
+    raise DatabaseClosedError("The Database was closed during the unit of work: it is undone.")
+
+
+def _begin_with(session: AsyncSession, work: Callable[[Connection], None]) -> None:
+    def begin(_: object, __: object, connection: Connection) -> None:
+        work(connection)
+
+    event.listen(session.sync_session, "after_begin", begin)

@@ -17,7 +17,9 @@ from qortex_db import (
     PgVectorIndex,
     PostgresInteroceptionStore,
     PostgresLearningStore,
+    QortexDbError,
     Settings,
+    observability,
 )
 
 if TYPE_CHECKING:
@@ -119,3 +121,42 @@ async def test_events_go_to_the_logger_that_the_host_configures(
     assert "event='database_opened'" in caplog.text
     handlers = logging.getLogger("qortex_db").handlers
     assert [type(handler) for handler in handlers] == [logging.NullHandler]
+
+
+async def test_spans_say_of_an_error_what_it_is_and_no_value(
+    dsn: str, telemetry: tuple[InMemorySpanExporter, InMemoryMetricReader]
+) -> None:
+    spans, _ = telemetry
+    secret = "s3cr3t"  # noqa: S105 - a value
+    async with Database.connect(Settings(dsn=dsn, otel_enabled=True)) as db:
+        async with db.engine.begin() as connection:
+            await connection.exec_driver_sql(
+                "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+                "RAISE EXCEPTION 'not %', NEW USING DETAIL = NEW::text; END $$"
+            )
+            for table in ("qortex_vectors", "learning_arm_states"):
+                await connection.exec_driver_sql(
+                    f"CREATE TRIGGER tell BEFORE INSERT ON {table} "
+                    "FOR EACH ROW EXECUTE FUNCTION tell()"
+                )
+        spans.clear()
+        store = PostgresLearningStore("l", db)
+        with pytest.raises(QortexDbError):
+            await store.put(secret, ArmStateFactory.build())
+        with pytest.raises(QortexDbError):
+            await PgVectorIndex(db, dimensions=8).add([secret], [VECTOR])
+        with pytest.raises(QortexDbError):
+            await db.vectors.upsert([{"id": "a", "embedding": VECTOR, "document": secret}])
+        with pytest.raises(RuntimeError):
+            await observability.traced("theirs")(_fail)(secret)
+    told = spans.get_finished_spans()
+    assert sum(span.status.status_code is trace.StatusCode.ERROR for span in told) == 6
+    assert secret not in "".join(span.to_json() for span in told)
+    events = {span.name: [dict(e.attributes or {}) for e in span.events] for span in told}
+    assert events["learning.pg.put"][0]["exception.type"] == "qortex_db.errors.QortexDbError"
+    assert "put" in str(events["learning.pg.put"][0]["exception.stacktrace"])
+    assert events["theirs"][0].keys() == {"exception.type", "exception.stacktrace"}
+
+
+async def _fail(value: str) -> None:
+    raise RuntimeError(value)

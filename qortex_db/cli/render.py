@@ -111,6 +111,7 @@ def status(report: dict[str, Any]) -> RenderableType:
         "learning": _counts(report["learning"], "learner", "arm"),
         "pool": f"{pool['checked_out']} in use, {pool['idle']} idle, at most {pool['max']}",
         "invalid indexes": ", ".join(report["invalid_indexes"]) or "none",
+        "schemas open to others": ", ".join(report["open_schemas"]) or "none",
         "pending indexes": ", ".join(report["pending_indexes"]) or "none",
     }
     for name, value in rows.items():

@@ -4,26 +4,40 @@ A repository call by itself is its own transaction, in one round trip; in a unit
 that session's transaction. Repositories see an `Executor` and don't know which.
 """
 
-from qortex_db.engine.autocommit import RETRY_SECONDS, AutocommitExecutor
-from qortex_db.engine.cleanup import Cleanup, finished, task_of
-from qortex_db.engine.connections import adopt, create_engine
+from qortex_db.engine.autocommit import RETRY_SECONDS, AutocommitExecutor, ViewExecutor
+from qortex_db.engine.cleanup import finished, task_of
+from qortex_db.engine.connections import adopt, create_engine, notice_silence
 from qortex_db.engine.executor import COMPILED, Executor, Fetched, translate_map
+from qortex_db.engine.operations import Operations, dispose
+from qortex_db.engine.options import NO_OPTIONS, CallOptions, SettingValue
+from qortex_db.engine.pool import FairPool
+from qortex_db.engine.search_path import path_of, pin_search_path, read_path
 from qortex_db.engine.session import SessionExecutor
 from qortex_db.engine.transactions import close, commit, savepoint
 
 __all__ = [
     "COMPILED",
+    "NO_OPTIONS",
     "RETRY_SECONDS",
     "AutocommitExecutor",
-    "Cleanup",
+    "CallOptions",
     "Executor",
+    "FairPool",
     "Fetched",
+    "Operations",
     "SessionExecutor",
+    "SettingValue",
+    "ViewExecutor",
     "adopt",
     "close",
     "commit",
     "create_engine",
+    "dispose",
     "finished",
+    "notice_silence",
+    "path_of",
+    "pin_search_path",
+    "read_path",
     "savepoint",
     "task_of",
     "translate_map",

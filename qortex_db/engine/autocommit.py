@@ -12,7 +12,7 @@ from sqlalchemy import TextClause
 from sqlalchemy.sql.selectable import SelectBase
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from qortex_db.engine.compiled import Compiled
+from qortex_db.engine.compiled import PLACE, Compiled
 from qortex_db.engine.driver import Lease, UnsentError, cancelled_once, execute, pipeline
 from qortex_db.engine.executor import (
     Fetched,
@@ -23,7 +23,9 @@ from qortex_db.engine.executor import (
     translated,
     written_tables,
 )
-from qortex_db.errors import OutcomeUnknownError, is_connection_lost
+from qortex_db.engine.operations import Operations
+from qortex_db.engine.options import NO_OPTIONS, CallOptions
+from qortex_db.errors import DatabaseClosedError, OutcomeUnknownError, is_connection_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -39,6 +41,35 @@ _RETRY_PAUSE_SECONDS: Final = 0.1
 _READS: Final = (SelectBase, TextClause)  # no text() of ours writes
 
 
+class ViewExecutor:
+    """The lane of calls by themselves of a view: that of its Database, under options of its own.
+
+    Args:
+        lane: What gives the Database's.
+        options: Of the calls.
+    """
+
+    def __init__(self, lane: Callable[[], AutocommitExecutor], options: CallOptions) -> None:
+        self._lane = lane
+        self._options = options
+
+    async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
+        return await self._lane().run(statement, params, self._options)
+
+    async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
+        return await self._lane().run_all(statement, params, self._options)
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()  # as there
+
+    async def catalog(self) -> dict[object, Any]:
+        return await self._lane().catalog()
+
+    def schema_of(self, declared: str | None) -> str | None:
+        own = self._options.schema
+        return own if own and declared is None else self._lane().schema_of(declared)
+
+
 class AutocommitExecutor:
     """The lane of calls by themselves: a statement is its own transaction, in one round trip.
 
@@ -47,6 +78,7 @@ class AutocommitExecutor:
         schema: Of the package's tables, if not where the engine's own options put them.
         retry_seconds: How long to repeat, while the server is away, what is safe to repeat: reads,
             and whatever was not sent yet. 0 never repeats.
+        options: Of the calls that have none of their own.
     """
 
     def __init__(
@@ -55,37 +87,79 @@ class AutocommitExecutor:
         schema: str | None = None,
         *,
         retry_seconds: float = RETRY_SECONDS,
+        options: CallOptions = NO_OPTIONS,
     ) -> None:
         self._engine = engine.sync_engine
         self._translated = self._engine.execution_options(**translate_map(schema))
         self._schemas = self._translated.get_execution_options().get("schema_translate_map") or {}
         self._compiled: WeakKeyDictionary[Any, Compiled] = WeakKeyDictionary()
+        self._placeable: WeakKeyDictionary[Any, Compiled] = WeakKeyDictionary()
         self._retry_seconds = retry_seconds
+        self._options = options
+        self.operations = Operations(engine)
 
-    async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
-        if self._watched() or self._compile(statement).expands:
-            given: Fetched = await self._repeat(self._run_watched, statement, params)
+    async def run(
+        self,
+        statement: Executable,
+        params: Mapping[str, Any],
+        options: CallOptions | None = None,
+    ) -> Fetched:
+        options = self._options if options is None else options
+        if self._watched() or self._compile(statement, options).expands:
+            given: Fetched = await self._repeat(self._run_watched, statement, params, options)
         else:
-            given = await self._repeat(self._run, statement, params)
+            given = await self._repeat(self._run, statement, params, options)
         return given
 
-    async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
+    async def run_all(
+        self,
+        statement: Executable,
+        params: Iterable[Mapping[str, Any]],
+        options: CallOptions | None = None,
+    ) -> int:
+        options = self._options if options is None else options
         work = self._run_all_watched if self._watched() else self._run_all
-        count: int = await self._repeat(work, statement, params)
+        count: int = await self._repeat(work, statement, params, options)
         return count
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         return nullcontext()  # a statement that failed wrote nothing
 
-    async def _repeat(self, work: Callable[..., Any], statement: Executable, params: Any) -> Any:
+    async def _repeat(
+        self, work: Callable[..., Any], statement: Executable, params: Any, options: CallOptions
+    ) -> Any:
+        operations = self.operations
+        task = operations.begin()
+        gate = None
+        try:
+            if operations.gate is not None:
+                gate = await operations.pass_gate()
+            return await self._attempts(work, statement, params, options)
+        except asyncio.CancelledError:
+            if not operations.was_closed(task):
+                raise
+        finally:
+            if gate is not None:
+                gate.release()
+            operations.end(task)
+        raise DatabaseClosedError(
+            "The Database was closed while the call was in flight, and cancelled it. A write may "
+            "or may not have happened."
+        )
+
+    async def _attempts(
+        self, work: Callable[..., Any], statement: Executable, params: Any, options: CallOptions
+    ) -> Any:
         deadline = None
         replanned = False
         while True:
             try:
                 # One greenlet for connect, execute, fetch and close.
                 if work == self._run:
-                    return await greenlet_spawn(work, statement, params)
-                return await cancelled_once(greenlet_spawn(work, statement, params))
+                    return await greenlet_spawn(work, statement, params, options)
+                cleanup = self.operations.cleanup
+                spawned = greenlet_spawn(work, statement, params, options)
+                return await cancelled_once(spawned, cleanup)
             except Exception as error:  # noqa: BLE001 - translated, and raised again
                 unsent = isinstance(error, UnsentError)
                 cause: Any = error.__cause__ if unsent else error
@@ -105,43 +179,54 @@ class AutocommitExecutor:
             # Out here it has no context: the driver's error quotes values.
             raise failure
 
-    def _run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
-        compiled = self._compile(statement)
+    def _run(
+        self, statement: Executable, params: Mapping[str, Any], options: CallOptions
+    ) -> Fetched:
+        compiled = self._compile(statement, options)
         arguments = compiled.arguments(params)
-        with Lease(self._engine) as lease:
+        with Lease(self._engine, self.operations.cleanup) as lease:
+            lease.begin(options.begin)
             given: Fetched = await_only(execute(lease.driver, compiled, arguments))
             lease.commit()
             return given
 
-    def _run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
-        compiled = self._compile(statement)
+    def _run_all(
+        self, statement: Executable, params: Iterable[Mapping[str, Any]], options: CallOptions
+    ) -> int:
+        compiled = self._compile(statement, options)
         # The parameters are made while the server works on those before. All are one transaction,
         # which a refusal among them rolls back, and one round trip.
         arguments = (compiled.arguments(each) for each in params)
-        with Lease(self._engine) as lease:
+        with Lease(self._engine, self.operations.cleanup) as lease:
+            lease.begin(options.begin)
             count: int = await_only(pipeline(lease.driver, compiled, arguments))
             lease.commit()
             return count
 
-    def _run_watched(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
-        with self._connect() as connection:
+    def _run_watched(
+        self, statement: Executable, params: Mapping[str, Any], options: CallOptions
+    ) -> Fetched:
+        with self._connect(options) as connection:
             held: Any = connection.connection
-            if not held.driver_connection.is_in_transaction():  # a host's hook may have begun one
+            if options.settings:
+                _leave_autocommit(connection)
+                options.set_on(connection)
+            elif not held.driver_connection.is_in_transaction():  # a host's hook may have begun one
                 connection.execution_options(isolation_level="AUTOCOMMIT")
-            options = kept_compiled(statement)
-            given = fetched(connection.execute(statement, dict(params), execution_options=options))
+            kept = kept_compiled(statement)
+            given = fetched(connection.execute(statement, dict(params), execution_options=kept))
             connection.commit()
             return given
 
-    def _run_all_watched(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
-        with self._connect() as connection:
-            held: Any = connection.connection
-            if held.dbapi_connection.autocommit:  # a host's engine: each part would be committed
-                connection.execution_options(isolation_level="READ COMMITTED")
-            options = kept_compiled(statement)
+    def _run_all_watched(
+        self, statement: Executable, params: Iterable[Mapping[str, Any]], options: CallOptions
+    ) -> int:
+        with self._connect(options) as connection:
+            _leave_autocommit(connection)
+            options.set_on(connection)
+            kept = kept_compiled(statement)
             results = (
-                connection.execute(statement, dict(each), execution_options=options)
-                for each in params
+                connection.execute(statement, dict(each), execution_options=kept) for each in params
             )
             count = sum(len(fetched(result).rows) for result in results)
             connection.commit()
@@ -152,18 +237,25 @@ class AutocommitExecutor:
         dialect: Any = self._engine.dialect
         return isinstance(getattr(error, "orig", None), dialect.dbapi.InvalidCachedStatementError)
 
-    def _connect(self) -> Connection:
+    def _connect(self, options: CallOptions) -> Connection:
+        engine = self._translated
+        if options.schema is not None:
+            engine = self._engine.execution_options(**translate_map(options.schema))
         try:
-            return self._translated.connect()
+            return engine.connect()
         except Exception as error:
             raise UnsentError from error
 
-    def _compile(self, statement: Executable) -> Compiled:
-        compiled = self._compiled.get(statement)
+    def _compile(self, statement: Executable, options: CallOptions) -> Compiled:
+        """Compiled once, and once more for all schemas of views."""
+        placed = options.schema is not None
+        kept = self._placeable if placed else self._compiled
+        compiled = kept.get(statement)
         if compiled is None:
-            compiled = Compiled(statement, self._engine.dialect, self._schemas)
-            self._compiled[statement] = compiled
-        return compiled
+            schemas = {**self._schemas, None: PLACE} if placed else self._schemas
+            compiled = Compiled(statement, self._engine.dialect, schemas)
+            kept[statement] = compiled
+        return compiled if options.schema is None else compiled.placed(options.schema)
 
     def _watched(self) -> bool:
         """Whether someone listens to statements (tracing, echo): those go SQLAlchemy's whole way.
@@ -181,6 +273,12 @@ class AutocommitExecutor:
 
     async def catalog(self) -> dict[object, Any]:
         return catalogs.setdefault(self._engine, {})
+
+
+def _leave_autocommit(connection: Connection) -> None:
+    held: Any = connection.connection
+    if held.dbapi_connection.autocommit:  # a host's engine: each part would be committed
+        connection.execution_options(isolation_level="READ COMMITTED")
 
 
 def _in_doubt() -> Exception:

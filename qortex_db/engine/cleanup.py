@@ -22,20 +22,19 @@ class Cleanup:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Future[Any]] = set()
 
-    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
-        """Begin a clean-up."""
-        task = task_of(work)
-        self.own(task)
-        return task
-
     def own(self, task: asyncio.Future[Any]) -> None:
-        """Take over a task that ends by itself."""
+        """Take over a task that goes on by itself."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def wait_for(self, work: Coroutine[Any, Any, Any], *, at_once: bool) -> None:
         """Begin a clean-up, and wait for it; but no longer than whoever cancelled its caller."""
-        await finished(self.start(work), _AT_ONCE_SECONDS if at_once else CLEANUP_SECONDS)
+        await self.wait_for_task(task_of(work), at_once=at_once)
+
+    async def wait_for_task(self, task: asyncio.Future[Any], *, at_once: bool) -> None:
+        """Own a task that cleans up, and wait for it likewise."""
+        self.own(task)
+        await finished(task, _AT_ONCE_SECONDS if at_once else CLEANUP_SECONDS)
 
     async def finish(self) -> None:
         """Wait for all of them."""

@@ -6,15 +6,23 @@ key. Its compiler and its types' processors are kept, so that both lanes mean th
 
 from __future__ import annotations
 
+import copy
+import secrets
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ARRAY, Float, Numeric, TypeDecorator
+from sqlalchemy.sql import quoted_name
+
+from qortex_db.names import qualified
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Dialect, Executable
 
+PLACE: Final = quoted_name(f"place_{secrets.token_hex(16)}", quote=True)
+"""The schema that `Compiled.placed` puts another in the place of; nobody can have it in a text."""
+_PLACE_SQL: Final = qualified(PLACE)
 _FLOAT8: Final = 701
 _NUMERIC: Final = 1700
 
@@ -52,6 +60,12 @@ class Compiled:
             read = kind.dialect_impl(dialect).result_processor(dialect, _number(kind))
             if read is not None:
                 self._readers.append((i, read))
+
+    def placed(self, schema: str) -> Compiled:
+        """The same over the tables of a schema, of what was compiled for `PLACE`."""
+        made = copy.copy(self)
+        made.sql = self.sql.replace(_PLACE_SQL, qualified(schema))
+        return made
 
     @property
     def size(self) -> int:

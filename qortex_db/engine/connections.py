@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import math
+import socket
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import asyncpg
 from sqlalchemy import Engine, event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from qortex_db.engine.cleanup import Cleanup, task_of
+from qortex_db.engine.executor import catalogs
 from qortex_db.engine.pool import FairPool
+from qortex_db.engine.search_path import pin_search_path
 from qortex_db.errors import InvalidInputError
 from qortex_db.types import decode, encode_any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
@@ -23,24 +32,41 @@ if TYPE_CHECKING:
 
 _CODEC: Final = "qortex_db_codec"
 _PING_AFTER: Final = "qortex_db_ping_after"
+_NOTICES: Final = "qortex_db_notices_silence"
+_PING_SHARE: Final = 0.25
+"""Of the network's time-out: the call that meets a silent connection still has to connect anew."""
 
 # The extension may live in any schema, and other types may be named "vector".
 _FIND_VECTOR: Final = """
 SELECT n.nspname FROM pg_catalog.pg_extension e
 JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::regclass
- AND d.refobjid = e.oid AND d.deptype = 'e' AND d.classid = 'pg_catalog.pg_type'::regclass
+ AND d.refobjid = e.oid AND d.deptype = 'e'::"char" AND d.classid = 'pg_catalog.pg_type'::regclass
 JOIN pg_catalog.pg_type t ON t.oid = d.objid AND t.typname = 'vector'
 JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 WHERE e.extname = 'vector'
 """
 
 
-def create_engine(target: Target, settings: Settings) -> AsyncEngine:
-    """The package's engine on a server. Nothing connects yet."""
+@functools.cache
+def _exact(query: str) -> str:
+    """The driver's query with the types and functions that PostgreSQL would have to look for."""
+    for loose, exact in (("!= 0", "<> 0::oid"), ("array_agg(", "pg_catalog.array_agg(")):
+        query = query.replace(loose, exact)
+    return query
+
+
+def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> AsyncEngine:
+    """The package's engine on a server. Nothing connects yet.
+
+    Args:
+        tables: The names of the package's.
+    """
     timeout = settings.statement_timeout_seconds or None
+    cleanup = Cleanup()
     engine = create_async_engine(
         target.url,
         connect_args={
+            "async_creator_fn": functools.partial(_connect, cleanup),
             "timeout": settings.connect_timeout_seconds,
             "command_timeout": timeout,
             **target.connect_args,
@@ -53,9 +79,31 @@ def create_engine(target: Target, settings: Settings) -> AsyncEngine:
         pool_use_lifo=True,  # the warm connections keep their prepared statements in use
         hide_parameters=True,  # values, vectors and payloads stay out of messages
     )
+    catalogs[engine.sync_engine] = {Cleanup: cleanup}
+    pin_search_path(engine, tuple(tables), settings.db_schema)
     adopt(engine)
-    _watch_idle(engine.sync_engine, settings.idle_ping_seconds)
+    notice_silence(engine, settings.network_timeout_seconds)
+    _watch_idle(engine.sync_engine, settings.idle_ping_seconds, settings.network_timeout_seconds)
     return engine
+
+
+async def _connect(cleanup: Cleanup, **options: Any) -> asyncpg.Connection:
+    """Connect; whoever is cancelled meanwhile does not wait, and nothing is left of it.
+
+    Cancelled itself, asyncpg may leave a future behind, whose error asyncio logs as never heard.
+    """
+    task = task_of(asyncpg.connect(**options))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_end_unwanted)
+        cleanup.own(task)
+        raise
+
+
+def _end_unwanted(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().terminate()
 
 
 def adopt(engine: AsyncEngine) -> None:
@@ -83,13 +131,7 @@ def _on_checkout(
 ) -> None:
     if connection.driver_connection.is_closed():  # costs no round trip: a restart closed it
         raise sa_exc.DisconnectionError("The server closed this connection.")
-    info = record.info
-    if time.monotonic() > info.get(_PING_AFTER, math.inf):
-        try:
-            connection.ping()
-        except Exception as error:
-            raise sa_exc.DisconnectionError("The idle connection is gone.") from error
-    ensure_codec(connection, info)
+    ensure_codec(connection, record.info)
 
 
 def ensure_codec(connection: Any, info: dict[Any, Any]) -> None:
@@ -106,15 +148,70 @@ async def _register(driver: Any) -> bool:
     schema = await driver.fetchval(_FIND_VECTOR)
     if schema is None:  # not migrated yet: asked again at the next checkout
         return False
+    # asyncpg looks types up by a query that leaves much to the search_path.
+    driver._intro_query = _exact(driver._intro_query)  # noqa: SLF001 - it has no public name
     await driver.set_type_codec(
         "vector", schema=schema, encoder=encode_any, decoder=decode, format="binary"
     )
     return True
 
 
-def _watch_idle(engine: Engine, idle_ping_seconds: float) -> None:
+def _watch_idle(engine: Engine, idle_ping_seconds: float, network_timeout_seconds: float) -> None:
     """Have what was idle for long pinged: a firewall drops such connections without a word."""
+    limit = network_timeout_seconds * _PING_SHARE
 
     @event.listens_for(engine, "checkin")
     def _on_checkin(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
         record.info[_PING_AFTER] = time.monotonic() + idle_ping_seconds
+
+    # Before the codec's: that one asks the server too.
+    @event.listens_for(engine, "checkout", insert=True)
+    def _on_idle_checkout(
+        connection: Any, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
+    ) -> None:
+        now = time.monotonic()
+        if now <= record.info.get(_PING_AFTER, math.inf):
+            return
+        try:
+            # One message, which a pooler between us and the server does not tear apart.
+            connection.run_async(lambda driver: driver.execute(";", timeout=limit))
+        except Exception as error:
+            # What has lain idle as long was dropped with it: nobody waits for its silence again.
+            pool = engine.pool
+            idle = pool.idle() if isinstance(pool, FairPool) else ()
+            for each in (record, *idle):
+                if each.driver_connection and now > each.info.get(_PING_AFTER, math.inf):
+                    each.driver_connection.terminate()
+            raise sa_exc.DisconnectionError("The idle connection is gone.") from error
+
+
+def notice_silence(engine: AsyncEngine, network_timeout_seconds: float) -> None:
+    """Have the operating system end connections whose other end is silent, a host's too.
+
+    It asks the other end's system, so a statement may take as long as it likes.
+    """
+    probe = max(1, int(network_timeout_seconds / 4))
+    options = {
+        "SO_KEEPALIVE": 1,
+        "TCP_KEEPIDLE": probe,
+        "TCP_KEEPINTVL": probe,
+        "TCP_KEEPCNT": 2,
+        "TCP_USER_TIMEOUT": int(network_timeout_seconds * 1_000),  # of what was sent
+    }
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def _on_checkout(
+        connection: Any, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
+    ) -> None:
+        if record.info.get(_NOTICES):
+            return
+        record.info[_NOTICES] = True
+        transport = connection.driver_connection._transport  # noqa: SLF001 - it has no public name
+        held = transport.get_extra_info("socket")
+        if held is None or held.family not in (socket.AF_INET, socket.AF_INET6):
+            return  # a Unix socket's other end is on this machine
+        for name, value in options.items():
+            option = getattr(socket, name, None)  # systems differ in what they have
+            if option is not None:
+                level = socket.SOL_SOCKET if name.startswith("SO_") else socket.IPPROTO_TCP
+                held.setsockopt(level, option, value)

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import asyncpg
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from qortex_db.engine.cleanup import finished, task_of
+from qortex_db.engine.cleanup import task_of
 from qortex_db.engine.executor import Fetched
+from qortex_db.engine.pool import act_for_caller
 from qortex_db.errors import is_connection_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
 
+    from qortex_db.engine.cleanup import Cleanup
     from qortex_db.engine.compiled import Compiled
 
-_CLEANUP_SECONDS: Final = 3.0
 _FOREVER: Final = 10.0**9
 """Seconds; asyncpg takes None for the connection's own limit."""
 _ON_ITS_WAY: Final = 64
@@ -51,10 +52,12 @@ class Lease:
     hook used a cursor at connect or checkout.
     """
 
-    __slots__ = ("_engine", "_held", "driver")
+    __slots__ = ("_begun", "_cleanup", "_engine", "_held", "driver")
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Any, cleanup: Cleanup) -> None:
         self._engine = engine
+        self._cleanup = cleanup
+        self._begun = False
 
     def __enter__(self) -> Self:
         try:
@@ -64,21 +67,49 @@ class Lease:
         self.driver: Any = self._held.driver_connection
         return self
 
+    def begin(self, statement: str) -> None:
+        """Begin a transaction with what has to be set for it; nothing where there is none.
+
+        Args:
+            statement: In one round trip with BEGIN, so without parameters.
+        """
+        if not statement:
+            return
+        self._begun = not self.driver.is_in_transaction()
+        try:
+            await_only(self.driver.execute(f"BEGIN; {statement}" if self._begun else statement))
+        except Exception as error:
+            if is_connection_lost(error):
+                raise UnsentError from error
+            raise
+
     def commit(self) -> None:
-        """End what a hook began: the pool would roll it back, and our write with it."""
-        if self.driver.is_in_transaction():
+        """End what was begun, by a hook too: the pool would roll it back, and our write with it."""
+        if self._begun:
+            await_only(self.driver.execute("COMMIT"))
+            self._begun = False
+        elif self.driver.is_in_transaction():
             self._held.dbapi_connection.commit()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is not None and not isinstance(error, Exception):
             # Cancelled, it may still be busy: closing it has the server stop.
-            closing = task_of(greenlet_spawn(self._held.invalidate, error))
+            closing = greenlet_spawn(self._held.invalidate, error)
             with suppress(asyncio.CancelledError):  # what is on its way goes on
-                await_only(finished(closing, _CLEANUP_SECONDS))
-        elif error is not None and is_connection_lost(error):
+                await_only(self._cleanup.wait_for(closing, at_once=True))
+        elif error is not None and (is_connection_lost(error) or not self._undone()):
             self._held.invalidate(error)
         else:
             self._held.close()
+
+    def _undone(self) -> bool:
+        """Roll back what was begun: the pool does not know of it."""
+        if self._begun:
+            try:
+                await_only(self.driver.execute("ROLLBACK"))
+            except Exception:  # noqa: BLE001 - there is another error to tell
+                return False
+        return True
 
 
 async def execute(driver: Any, compiled: Compiled, arguments: list[Any]) -> Fetched:
@@ -166,13 +197,14 @@ async def _answered(
         await asyncio.wait({sending}, timeout=limit)
 
 
-async def cancelled_once(work: Coroutine[Any, Any, Any]) -> Any:
+async def cancelled_once(work: Coroutine[Any, Any, Any], cleanup: Cleanup) -> Any:
     """Await work that is cancelled no more than once, and then has time to clean up."""
     task = task_of(work)
+    act_for_caller(task)
     try:
         await asyncio.wait({task})
     except asyncio.CancelledError:
         task.cancel()
-        await finished(task, _CLEANUP_SECONDS)
+        await cleanup.wait_for_task(task, at_once=True)
         raise
     return task.result()

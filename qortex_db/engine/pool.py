@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Final, cast
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import AsyncAdaptedQueuePool
 from sqlalchemy.util import await_only
@@ -18,6 +19,20 @@ if TYPE_CHECKING:
 
 _ROUNDS: Final = 2
 """How often each connection has to have been handed over before a wait is foretold."""
+
+
+_acting: WeakKeyDictionary[asyncio.Task[Any], asyncio.Task[Any] | None] = WeakKeyDictionary()
+
+
+def act_for_caller(task: asyncio.Future[Any]) -> None:
+    """Have a task that this one starts and waits for count as this one."""
+    if isinstance(task, asyncio.Task):
+        _acting[task] = _current()
+
+
+def _current() -> asyncio.Task[Any] | None:
+    task = asyncio.current_task()
+    return task if task is None else _acting.get(task, task)
 
 
 class _FairQueue(QueueCommon["ConnectionPoolEntry"]):
@@ -71,7 +86,7 @@ class _FairQueue(QueueCommon["ConnectionPoolEntry"]):
     async def _wait(self, timeout: float | None) -> Any:  # noqa: ASYNC109 - SQLAlchemy's
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Any] = loop.create_future()
-        task = asyncio.current_task()
+        task = _current()
         self.waiting[waiter] = task
         self.waiters.add(task)
         timer = None if timeout is None else loop.call_later(timeout, _expire, waiter)
@@ -153,13 +168,13 @@ class FairPool(AsyncAdaptedQueuePool):
         """How many wait for a connection."""
         return len(self._queue.waiting)
 
-    def idle_drivers(self) -> list[Any]:
-        """The driver's connections that nobody uses."""
-        return [record.driver_connection for record in self._queue.idle if record.dbapi_connection]
+    def idle(self) -> list[ConnectionPoolEntry]:
+        """The connections that nobody uses."""
+        return list(self._queue.idle)
 
-    def used_drivers(self) -> list[Any]:
-        """The driver's connections that somebody uses."""
-        return [record.driver_connection for record in self._holders if record.dbapi_connection]
+    def used(self) -> list[ConnectionPoolEntry]:
+        """The connections that somebody uses."""
+        return list(self._holders)
 
     def refuse(self, error: Exception) -> None:
         """End the wait of everybody who waits."""
@@ -175,7 +190,7 @@ class FairPool(AsyncAdaptedQueuePool):
         if not self._queue.idle and self._overflow >= self._max_overflow > -1:
             self._check_wait(capacity)
         record = super()._do_get()
-        self._holders[record] = asyncio.current_task()
+        self._holders[record] = _current()
         return record
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
@@ -190,7 +205,7 @@ class FairPool(AsyncAdaptedQueuePool):
     def _check_wait(self, capacity: int) -> None:
         waiting = self._queue.waiting
         if len(self._holders) >= capacity:
-            waiters, mine = self._queue.waiters, asyncio.current_task()
+            waiters, mine = self._queue.waiters, _current()
             if all(each is mine or each in waiters for each in self._holders.values()):
                 raise PoolTimeoutError(
                     f"All {capacity} connections of the pool are held by tasks that themselves wait"

@@ -16,13 +16,12 @@ from sqlalchemy import (
     Float,
     Integer,
     Numeric,
-    Text,
     and_,
     any_,
     case,
     cast,
     false,
-    func,
+    literal_column,
     or_,
     select,
     type_coerce,
@@ -32,6 +31,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.full_text import document_words, is_found, web_tsquery, words
 from qortex_db.filters.instants import instant
+from qortex_db.sql import Text, double, func
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Table
@@ -47,6 +47,16 @@ Reader: TypeAlias = Callable[["Table", "Path", Any, str, list[Any]], Shape]
 values to append to."""
 Bind: TypeAlias = Callable[["TypeEngine[Any]"], "ColumnElement[Any]"]
 """What gives the parameter of the next value."""
+
+
+# An operator of arrays is one of any: who plants one of these arrays' own type is nearer.
+_OF_ARRAYS: Final = "OPERATOR(pg_catalog.{})"
+_ITSELF: Final = literal_column("'{}'::text[]", ARRAY(Text()))
+"""The path to a value itself."""
+
+
+def _degrees(number: int) -> ColumnElement[Any]:
+    return cast(Constant(number), Numeric())
 
 
 def _json(bind: Bind) -> ColumnElement[Any]:
@@ -114,17 +124,17 @@ def array_has(field: Field, bind: Bind, operator: str) -> ColumnElement[bool]:
     """By equality of elements, where containment would accept more."""
     elements = func.jsonb_array_elements(field.elements).column_valued()
     array = type_coerce(func.array(select(elements).scalar_subquery()), ARRAY(JSONB))
-    found = array.op(operator, is_comparison=True)(_jsons(bind))
+    found = array.op(_OF_ARRAYS.format(operator), is_comparison=True)(_jsons(bind))
     return and_(field.elements.is_not(None), found)  # what is no array has not all of nothing
 
 
 def array_has_instants(field: Field, bind: Bind, operator: str) -> ColumnElement[bool]:
     """Whatever the spelling of the elements."""
     element = func.jsonb_array_elements(field.elements).column_valued()
-    text = cast(element, JSONB).op("#>>", return_type=Text())(Constant("{}"))
+    text = cast(element, JSONB).op("#>>", return_type=Text())(_ITSELF)
     moments = type_coerce(func.array(select(instant(text)).scalar_subquery()), ARRAY(DateTime()))
     wanted = cast(bind(ARRAY(Text())), ARRAY(DateTime()))
-    return moments.op(operator, is_comparison=True)(wanted)
+    return moments.op(_OF_ARRAYS.format(operator), is_comparison=True)(wanted)
 
 
 def has_substring(field: Field, bind: Bind) -> ColumnElement[bool]:
@@ -170,7 +180,7 @@ def within_box(field: Field, bind: Bind, way: str) -> ColumnElement[bool]:
     south, north, west, east = (cast(bind(Text()), Numeric()) for _ in range(4))
     if way == "eastwards":
         return and_(lat.between(south, north), lon.between(west, east))
-    there = or_(lon.between(west, Constant(180)), lon.between(Constant(-180), east))
+    there = or_(lon.between(west, _degrees(180)), lon.between(_degrees(-180), east))
     return and_(lat.between(south, north), there)
 
 
@@ -179,15 +189,15 @@ def within(field: Field, bind: Bind) -> ColumnElement[bool]:
     lat, lon = field.child("lat"), field.child("lon")
     band = lat.number.between(cast(bind(Text()), Numeric()), cast(bind(Text()), Numeric()))
     valid = and_(
-        lat.number.between(Constant(-90), Constant(90)),
-        lon.number.between(Constant(-180), Constant(180)),
+        lat.number.between(_degrees(-90), _degrees(90)),
+        lon.number.between(_degrees(-180), _degrees(180)),
     )
     # Rounded (to 0.1 µm), since a float8 may also be too small to be read or squared.
     there = [
         func.radians(cast(func.round(side.number, Constant(12)), Float())) for side in (lat, lon)
     ]
     here_lat, here_lon, limit = bind(Float()), bind(Float()), bind(Float())
-    two = Constant(2)
+    two = double(2.0)
     h = func.power(func.sin((there[0] - here_lat) / two), two) + func.cos(there[0]) * func.cos(
         here_lat
     ) * func.power(func.sin((there[1] - here_lon) / two), two)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ARRAY, Integer, Text
+from sqlalchemy import ARRAY, Integer
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import Case, ColumnElement, Grouping
 from sqlalchemy.sql.visitors import InternalTraversal
+
+from qortex_db.sql import Text
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -61,6 +63,17 @@ class Readable(Constant):
 @compiles(Readable)
 def _compile_readable(element: Readable, _: SQLCompiler, **__: object) -> str:
     return f"'{element.value}'"
+
+
+class Configuration(Constant):
+    """A text search configuration by its name."""
+
+    inherit_cache = True
+
+
+@compiles(Configuration)
+def _compile_configuration(element: Configuration, _: SQLCompiler, **__: object) -> str:
+    return f"{_quoted(str(element.value))}::regconfig"
 
 
 class ShownCase(Case[Any]):

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Boolean, Numeric, Text, column, func
+from sqlalchemy import Boolean, Numeric, column
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql.elements import quoted_name
 
+from qortex_db import messages
 from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.expressions import Constant, ShownCase
 from qortex_db.filters.instants import instant
+from qortex_db.sql import Text, func
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, FromClause
@@ -68,10 +70,10 @@ def read_path(text: str) -> Path:
     Raises:
         InvalidInputError: It is empty, too long, or has an empty key or a stray backslash.
     """
-    at = f"The path {text[:MAX_PATH_CHARS]!r}"
+    at = f"The path {messages.shown(text, MAX_PATH_CHARS)}"
     if len(text) > MAX_PATH_CHARS:
         raise InvalidInputError(
-            f"{at}… has {len(text)} characters; at most {MAX_PATH_CHARS} are allowed."
+            f"{at} has {len(text)} characters; at most {MAX_PATH_CHARS} are allowed."
         )
     check_text(text, name=at)
     steps = []

@@ -10,12 +10,12 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Text, func
 from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR
 
 from qortex_db.errors import InvalidInputError
-from qortex_db.filters.expressions import Constant, Readable
+from qortex_db.filters.expressions import Configuration, Constant, Readable
 from qortex_db.names import is_identifier
+from qortex_db.sql import Text, func
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,10 +54,15 @@ def web_tsquery(configuration: str, query: ColumnElement[str]) -> ColumnElement[
     return func.websearch_to_tsquery(_configuration(configuration), query, type_=TSQUERY())
 
 
-def _configuration(name: str) -> Constant:
-    """A name as SQL takes it, quoted where it isn't of small letters."""
+def _configuration(name: str) -> ColumnElement[Any]:
+    """A configuration by its name."""
+    return Configuration(_quoted(name))
+
+
+def _quoted(name: str) -> str:
+    """As SQL takes it: in quotation marks where it isn't of small letters."""
     parts = name.split(".")
-    return Constant(".".join(part if part == part.lower() else f'"{part}"' for part in parts))
+    return ".".join(part if part == part.lower() else f'"{part}"' for part in parts)
 
 
 def _parsed(text: ColumnElement[Any]) -> ColumnElement[str]:
@@ -70,7 +75,7 @@ def _parsed(text: ColumnElement[Any]) -> ColumnElement[str]:
 def words_sql(column: str, configuration: str) -> str:
     """The tsvector of a column, as the server shows it of a generated column."""
     return (
-        f"to_tsvector('{_configuration(configuration).value}'::regconfig, "
+        f"to_tsvector('{_quoted(configuration)}'::regconfig, "
         f'translate("left"({column}, {MAX_SEARCHED_CHARS}), '
         f"'{_GLUE}'::text, '{' ' * len(_GLUE)}'::text))"
     )

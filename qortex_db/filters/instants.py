@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import DateTime, Float, Integer, Text, and_, cast, func
+from sqlalchemy import DateTime, Float, Integer, and_, cast
 
 from qortex_db.filters.expressions import Constant, ShownCase
+from qortex_db.sql import Text, func
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement

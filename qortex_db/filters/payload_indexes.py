@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from sqlalchemy import FromClause, Index
 from sqlalchemy.sql.elements import Grouping
+from sqlalchemy.sql.visitors import cloned_traverse
 
 from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
@@ -15,7 +16,7 @@ from qortex_db.filters.full_text import TEXT_CONFIGURATION, check_configuration,
 from qortex_db.names import MAX_NAME_BYTES, index_name, is_plain
 
 if TYPE_CHECKING:
-    from sqlalchemy import Table
+    from sqlalchemy import ColumnElement, Table
 
 Kind: TypeAlias = Literal[
     "keyword", "integer", "float", "datetime", "instant", "bool", "text", "containment", "document"
@@ -70,14 +71,23 @@ def payload_index(
     if kind == "document":
         table.info[TEXT_CONFIGURATION] = language
         vector = words(table.c.document, language)
-        return Index(name, Grouping(vector), postgresql_using="gin", info=info)
+        return Index(name, _shown(vector), postgresql_using="gin", info=info)
     field = Field(table, read_path(path).steps)
     if kind == "text":
         vector = words(field.string, language)
-        return Index(name, Grouping(vector), postgresql_using="gin", info=info)
+        return Index(name, _shown(vector), postgresql_using="gin", info=info)
     column = _COLUMNS[kind]
     info[_DECLARED] = (field.steps, column)
-    return Index(name, Grouping(getattr(field, column)), info=info)
+    return Index(name, _shown(getattr(field, column)), info=info)
+
+
+def _shown(expression: ColumnElement[Any]) -> Grouping[Any]:
+    """As the server shows it, without its own schema: Alembic compares indexes as texts."""
+
+    def strip(function: Any) -> None:
+        function.packagenames = ()
+
+    return Grouping(cloned_traverse(expression, {}, {"function": strip}))
 
 
 _COLUMNS = {

@@ -16,6 +16,7 @@ import numpy as np
 from sqlalchemy import ColumnElement, and_, bindparam, or_, true
 from sqlalchemy.sql.elements import AsBoolean, BindParameter, False_, Grouping, True_
 
+from qortex_db import messages
 from qortex_db.checks import as_dict
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import conditions
@@ -142,7 +143,7 @@ class _Reader:
         for key, value in as_dict(where, name=at).items():
             if not isinstance(key, str):
                 raise InvalidInputError(f"{at} has a key of type {type(key).__name__}; pass paths.")
-            place = f"{at}[{key[:100]!r}]"
+            place = f"{at}[{messages.shown(key, 100)}]"
             if key.startswith("$"):
                 shapes.append(self._operator(key, value, place, depth))
             else:
@@ -194,7 +195,7 @@ class _Reader:
                 f"{at} takes a dict of one of $contains, $not_contains, $and and $or."
             )
         ((key, value),) = where.items()
-        place = f"{at}[{key[:100]!r}]" if isinstance(key, str) else at
+        place = f"{at}[{messages.shown(key, 100)}]" if isinstance(key, str) else at
         if key in ("$and", "$or"):
             self._check_depth(place, depth)
             if not isinstance(value, (list, tuple)) or not value:
@@ -219,7 +220,7 @@ class _Reader:
             raise InvalidInputError(f"{at} has no operator; for an empty object pass $eq.")
         shapes = []
         for name, argument in value.items():
-            place = f"{at}[{name[:100]!r}]" if isinstance(name, str) else at
+            place = f"{at}[{messages.shown(name, 100)}]" if isinstance(name, str) else at
             if name == "$not":
                 self._check_depth(place, depth)
                 shapes.append(("not", self._field(key, argument, place, depth + 1)))

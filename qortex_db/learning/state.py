@@ -75,9 +75,8 @@ def context_hash(context: Mapping[str, Any] | None) -> str:
             return DEFAULT_CONTEXT
         return hash_of_json(canonical_json(context))
     except Exception as error:  # noqa: BLE001 - of json, or of what is in the context
-        raise InvalidContextError(
-            f"context holds something that JSON can't say ({type(error).__name__})."
-        ) from None
+        failed = type(error).__name__
+    raise InvalidContextError(f"context holds something that JSON can't say ({failed}).")
 
 
 def hash_of_json(text: str) -> str:

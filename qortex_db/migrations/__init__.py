@@ -1,6 +1,7 @@
 """The schema's history: upgrade, downgrade, check, adopt, rebuild. Alone in knowing Alembic."""
 
-import qortex_db.migrations.autogenerate.compare  # noqa: F401 - registers comparisons and operations
+import qortex_db.migrations.autogenerate.compare  # registers comparisons and operations
+import qortex_db.migrations.autogenerate.policies  # noqa: F401 - registers operations
 from qortex_db.migrations.adoption.adopt import adopt
 from qortex_db.migrations.adoption.outcome import AdoptedTable, Adoption, AdoptionRefusedError
 from qortex_db.migrations.commands import (
@@ -16,6 +17,7 @@ from qortex_db.migrations.drift import Drift, drift
 from qortex_db.migrations.host import include_name, include_object
 from qortex_db.migrations.rebuild.indexes import IndexProgress, RebuiltIndex, rebuild_index
 from qortex_db.migrations.rebuild.pending import pending_indexes
+from qortex_db.migrations.roles import grant_roles, roles_sql
 
 __all__ = [
     "AdoptedTable",
@@ -29,12 +31,14 @@ __all__ = [
     "check",
     "downgrade",
     "drift",
+    "grant_roles",
     "head_revision",
     "include_name",
     "include_object",
     "locate",
     "pending_indexes",
     "rebuild_index",
+    "roles_sql",
     "upgrade",
     "upgrade_sql",
 ]

@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from qortex_db.errors import InvalidInputError, QortexDbError, SchemaVersionError
-from qortex_db.migrations.connection import migration_engine, migration_lock
+from qortex_db.migrations.connection import isolated, migration_engine, migration_lock
 from qortex_db.migrations.dimensions import held_dimensions
 from qortex_db.migrations.history import current_revision, is_shared
 from qortex_db.settings import Settings
@@ -117,7 +117,9 @@ async def check(settings: Settings | None = None, *, embedded: bool = False) -> 
         migration_engine(settings, embedded=embedded) as engine,
         engine.connect() as connection,
     ):
-        return await connection.run_sync(schema_state, settings)
+        return await connection.run_sync(
+            lambda sync: schema_state(sync, isolated(sync, settings)[0])
+        )
 
 
 def upgrade_sql(
@@ -191,6 +193,9 @@ def migrate_on(
     options: dict[str, Any],
 ) -> SchemaState:
     """Run a command of Alembic's on a fresh connection, under the migration lock."""
+    settings, extension = isolated(connection, settings)
+    if options.get("extension_schema") is None:
+        options = {**options, "extension_schema": extension}
     config = _config(settings, options)
     config.attributes["connection"] = connection
     with _refusals(revision, settings):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import text
+from sqlalchemy import String, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from qortex_db import embedded as embedded_server
+from qortex_db.engine import path_of, pin_search_path
 from qortex_db.errors import (
     LockTimeoutError,
     QortexDbError,
@@ -20,14 +21,16 @@ from qortex_db.errors import (
     translate,
 )
 from qortex_db.migrations.waiting import BusyError, try_until
+from qortex_db.models import Base
+from qortex_db.names import is_identifier
+from qortex_db.settings import Settings
+from qortex_db.sql import Text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
-
-    from qortex_db.settings import Settings
 
 NO_TIMEOUTS: Final = text("""
 SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings
@@ -47,6 +50,19 @@ _MISSING: Final = {
         "(alembic: -x schema=...), and where pgvector goes by --extension-schema."
     ),
 }
+_NOTHING: Final = "pg_catalog"
+_SET_PATH: Final = text("SELECT pg_catalog.set_config('search_path'::text, :path, false)")
+_PLACES: Final = text("""
+SELECT pg_catalog.current_setting('search_path'::text) AS path,
+    (SELECT n.nspname FROM pg_catalog.pg_class c
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.oid = coalesce(
+         pg_catalog.to_regclass(pg_catalog.quote_ident(:version_table)),
+         pg_catalog.to_regclass('qortex_vectors'::text))::oid) AS schema,
+    (SELECT n.nspname FROM pg_catalog.pg_extension e
+     JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
+     WHERE e.extname = 'vector'::name) AS extension
+""")
 _LOCK_KEY: Final = 0x71_6F_72_74_65_78_64_62  # "qortexdb"
 _LOCK_PAUSE_SECONDS: Final = 0.2
 
@@ -81,6 +97,7 @@ async def migration_engine(
             target = server.target()
         arguments = {"timeout": settings.connect_timeout_seconds, **target.connect_args}
         engine = create_async_engine(target.url, connect_args=arguments, poolclass=NullPool)
+    _trust_nobody(engine, settings)
     try:
         yield engine
     except QortexDbError:
@@ -94,6 +111,49 @@ async def migration_engine(
         await engine.dispose()
         if server is not None:
             await asyncio.to_thread(server.stop)
+
+
+def _trust_nobody(engine: AsyncEngine, settings: Settings) -> None:
+    """Have nothing run that others planted: who migrates may be a superuser."""
+    pin_search_path(engine, list(Base.metadata.tables), settings.db_schema)
+    # SQLAlchemy's and Alembic's own queries of the catalogue, too, send text as text.
+    dialect: Any = engine.dialect
+    dialect.colspecs = {**dialect.colspecs, String: Text}
+
+
+def refuse_open_schemas(engine: Engine) -> None:
+    """For what can't do without the schema of our tables on its path.
+
+    Raises:
+        SchemaVersionError: Others may create in it.
+    """
+    found = [str(schema) for schema in path_of(engine).open if schema.is_needed]
+    if found:
+        raise SchemaVersionError(
+            f"{'. '.join(found)}. What they may have planted there would run as you: nothing was "
+            "done."
+        )
+
+
+def isolated(connection: Connection, settings: Settings) -> tuple[Settings, str | None]:
+    """Empty a connection's search_path, so that revisions get what PostgreSQL has by each name.
+
+    Returns:
+        The settings, with the schema that the path led to, and that of the extension.
+    """
+    found = connection.execute(_PLACES, {"version_table": settings.version_table}).one()
+    connection.commit()
+    first = next(iter(path_of(connection.engine).names), None)
+    schema, extension = settings.db_schema or found.schema or first, found.extension or first
+    places = [place for place in (schema, extension) if place and is_identifier(place)]
+    shared = settings.version_table != Settings.model_fields["version_table"].default
+    # A host's version table may be anywhere on the path.
+    if found.path == _NOTHING or shared or len(places) < 2:  # noqa: PLR2004 - both are needed
+        return settings, None
+    connection.execute(_SET_PATH, {"path": _NOTHING})
+    connection.commit()
+    connection.dialect.default_schema_name = _NOTHING
+    return settings.model_copy(update={"db_schema": schema}), extension
 
 
 def _beside(host: AsyncEngine) -> AsyncEngine:

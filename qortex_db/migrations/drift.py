@@ -18,7 +18,7 @@ from sqlalchemy.schema import CreateTable
 
 from qortex_db.errors import InvalidInputError, QortexDbError, sqlstate_of, translate
 from qortex_db.migrations.catalogue import Object, find, read
-from qortex_db.migrations.connection import migration_engine
+from qortex_db.migrations.connection import migration_engine, refuse_open_schemas
 from qortex_db.migrations.dimensions import MAX_HNSW_DIMENSIONS
 from qortex_db.models import Base, QortexVector
 from qortex_db.settings import DEFAULT_DIMENSIONS, Settings
@@ -111,6 +111,7 @@ def drift_of(
     connection: Connection, settings: Settings, metadata: MetaData = Base.metadata
 ) -> list[Drift]:
     """What `drift` does, on a connection that is not in AUTOCOMMIT; it commits nothing."""
+    refuse_open_schemas(connection.engine)
     tables = list(metadata.tables.values())
     found: list[Drift] = []
     # One schema at a time: names may come again in another, and temporary tables share theirs.

@@ -21,7 +21,7 @@ from qortex_db.errors import (
     translate,
 )
 from qortex_db.migrations.busy_tables import WAIT_MS, migrate_patiently
-from qortex_db.migrations.connection import migration_engine, migration_lock
+from qortex_db.migrations.connection import isolated, migration_engine, migration_lock
 from qortex_db.migrations.dimensions import check_dimensions, check_indexable
 from qortex_db.migrations.drift import drift_of
 from qortex_db.migrations.history import current_revision
@@ -133,6 +133,11 @@ async def _connect_and_run(settings: Settings) -> None:
 def _run_online(connection: Connection, settings: Settings) -> None:
     writing = _is_writing()
     if writing:
+        settings, extension = isolated(connection, settings)
+        options = context.config.attributes["qortex_db"]
+        options["schema"] = settings.db_schema
+        if not context.get_x_argument(as_dictionary=True).get("extension_schema"):
+            options.setdefault("extension_schema", extension)
         check_dimensions(connection, settings)
     if _command() in _FOLLOWING or (writing and not _command()):
         current_revision(connection, settings, context.script)  # raises if it is not ours

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, DateTime, Double, Index, Integer, Text, text
+from sqlalchemy import CheckConstraint, DateTime, Double, Index, Integer, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from qortex_db.models.base import Base
+from qortex_db.sql import Text
 
 
 class LearningArmState(Base):

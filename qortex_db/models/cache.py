@@ -6,10 +6,11 @@ from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import DateTime, Integer, LargeBinary, Text, text
+from sqlalchemy import DateTime, Integer, LargeBinary, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from qortex_db.models.base import Base
+from qortex_db.sql import Text
 from qortex_db.types import Embedding
 
 

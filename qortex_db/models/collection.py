@@ -26,6 +26,7 @@ from qortex_db.filters.full_text import (
     stored_words,
     words_sql,
 )
+from qortex_db.messages import shown
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, HNSW, IndexSpec, VectorSpec
 from qortex_db.names import hashed, index_name, is_plain
 
@@ -154,7 +155,7 @@ def vector_index(
         check_text(name, name="name")
     spec = collection_of(table).vectors.get(check_text(vector, name="vector"))
     if spec is None:
-        raise InvalidInputError(f"{table.name} has no vector {vector!r}.")
+        raise InvalidInputError(f"{table.name} has no vector {shown(vector)}.")
     shape = replace(spec, index=(spec.index or HNSW()) if index is None else index)
     return _declare_index(table, shape, name or index_name(f"ix_{table.name}_{spec.column}"))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import DateTime, Integer, Text, text
+from sqlalchemy import DateTime, Integer, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from qortex_db.models.base import Base
+from qortex_db.sql import Text
 
 
 class InteroceptionEdge(Base):

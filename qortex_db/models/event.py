@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, Double, Identity, Integer, Text, text
+from sqlalchemy import BigInteger, DateTime, Double, Identity, Integer, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from qortex_db.models.base import Base
+from qortex_db.sql import Text
 
 
 class LearningEvent(Base):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import DateTime, Double, Text, text
+from sqlalchemy import DateTime, Double, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from qortex_db.models.base import Base
+from qortex_db.sql import Text
 
 
 class InteroceptionFactor(Base):

@@ -11,7 +11,6 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Index,
-    Text,
     TypeDecorator,
     event,
     inspect,
@@ -24,6 +23,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from qortex_db.filters import payload_index
 from qortex_db.filters.full_text import ARE_WORDS, words
 from qortex_db.models.base import Base
+from qortex_db.sql import Text
 from qortex_db.types import Embedding
 
 if TYPE_CHECKING:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, cast, get_args
 
-from sqlalchemy import Float, func
+from sqlalchemy import Float
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import BIT
 
 from qortex_db.checks import check_whole
 from qortex_db.errors import InvalidInputError
+from qortex_db.sql import of_pgvector
 from qortex_db.types import (
     MAX_DIMENSIONS,
     MAX_INDEXED_NONZEROS,
@@ -215,7 +216,7 @@ class VectorSpec:
         if self.quantization == "half":
             return sql_cast(value, HalfEmbedding(self.dimensions))
         if self.quantization == "binary":
-            return sql_cast(func.binary_quantize(value), BIT(self.dimensions))
+            return sql_cast(of_pgvector.binary_quantize(value), BIT(self.dimensions))
         return value
 
     def distance(

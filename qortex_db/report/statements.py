@@ -10,12 +10,10 @@ from sqlalchemy import (
     BigInteger,
     Double,
     Integer,
-    Text,
     bindparam,
     cast,
     column,
     extract,
-    func,
     literal_column,
     or_,
     select,
@@ -31,6 +29,7 @@ from qortex_db.models import (
     LearningEvent,
 )
 from qortex_db.repositories.interoception.edge_statements import avg_score, is_ready
+from qortex_db.sql import Text, func
 
 BINS: Final = 40
 """Of the time between the first and the last pull."""

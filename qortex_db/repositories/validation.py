@@ -159,10 +159,9 @@ def check_time(value: object, *, name: str) -> datetime | None:
     if value is None or (isinstance(value, str) and not value):
         return None
     if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            raise InvalidInputError(f"{name} is no ISO 8601 time.") from None
+        value = _from_iso(value)
+        if value is None:
+            raise InvalidInputError(f"{name} is no ISO 8601 time.")
     if not isinstance(value, datetime):
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass an ISO 8601 string.")
     try:
@@ -171,6 +170,13 @@ def check_time(value: object, *, name: str) -> datetime | None:
     except OverflowError:
         raise InvalidInputError(f"{name} is beyond the years 1 to 9999 in UTC.") from None
     raise InvalidInputError(f"{name} has no time zone; add one, such as +00:00.")
+
+
+def _from_iso(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:  # it quotes the text, and may be nobody's context
+        return None
 
 
 def check_payload(value: object, *, name: str = "payload", limits: Limits = DEFAULT_LIMITS) -> str:

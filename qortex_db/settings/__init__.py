@@ -77,7 +77,10 @@ class Settings(BaseSettings):
         default=None, ge=0, validation_alias="QORTEX_DB_MAX_WAITING"
     )
     connect_timeout_seconds: Seconds = Field(
-        default=10.0, validation_alias="QORTEX_DB_CONNECT_TIMEOUT_SECONDS"
+        default=5.0, validation_alias="QORTEX_DB_CONNECT_TIMEOUT_SECONDS"
+    )
+    network_timeout_seconds: Seconds = Field(
+        default=10.0, validation_alias="QORTEX_DB_NETWORK_TIMEOUT_SECONDS"
     )
     statement_timeout_seconds: float | None = Field(  # 0 or None: as long as it takes
         default=60.0,

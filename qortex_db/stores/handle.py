@@ -7,14 +7,16 @@ from pydantic import SecretStr
 from qortex_db.database import Database
 from qortex_db.errors import InvalidInputError
 from qortex_db.settings import Settings
+from qortex_db.view import DatabaseView
 
 
 class DatabaseHandle:
     """Constructing one does no I/O; a host's Database is neither opened nor closed by it."""
 
     def __init__(self, target: object, *, pool_size: int | None = None) -> None:
-        if isinstance(target, Database):
-            self._database, self._owned = target, False
+        self._own: Database | None = None
+        if isinstance(target, (Database, DatabaseView)):
+            self._database: Database | DatabaseView = target
             return
         if not isinstance(target, str):
             raise InvalidInputError(
@@ -26,13 +28,13 @@ class DatabaseHandle:
             smallest = min(settings.pool_min_size, pool_size)
             update = {"pool_max_size": pool_size, "pool_min_size": smallest}
             settings = settings.model_copy(update=update)
-        self._database, self._owned = Database.connect(settings), True
+        self._database = self._own = Database.connect(settings)
 
-    async def open(self) -> Database:
+    async def open(self) -> Database | DatabaseView:
         """The database, open."""
-        return await self._database.open() if self._owned else self._database
+        return self._database if self._own is None else await self._own.open()
 
     async def close(self) -> None:
         """Close a database of its own; it opens again when it is used again."""
-        if self._owned:
-            await self._database.close()
+        if self._own is not None:
+            await self._own.close()

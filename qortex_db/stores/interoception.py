@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from qortex_db.database import Database
     from qortex_db.repositories.interoception.edges import EdgeStatsLike
+    from qortex_db.view import DatabaseView
 
 
 class PostgresInteroceptionStore:
@@ -25,7 +26,7 @@ class PostgresInteroceptionStore:
         pool: A `Database`, or the DSN of one.
     """
 
-    def __init__(self, pool: Database | str) -> None:
+    def __init__(self, pool: Database | DatabaseView | str) -> None:
         self._handle = DatabaseHandle(pool)
 
     @traced("interoception.pg.load_factors")

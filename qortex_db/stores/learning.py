@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from qortex_db.database import Database
     from qortex_db.learning import ArmState
     from qortex_db.repositories.arms.repository import ArmStateLike
+    from qortex_db.view import DatabaseView
 
 
 class PostgresLearningStore:
@@ -28,7 +29,7 @@ class PostgresLearningStore:
         pool: A `Database`, or the DSN of one.
     """
 
-    def __init__(self, learner_name: str, pool: Database | str) -> None:
+    def __init__(self, learner_name: str, pool: Database | DatabaseView | str) -> None:
         self.learner_name = learner_name
         self.handle = DatabaseHandle(pool)
 

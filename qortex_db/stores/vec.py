@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sqlalchemy import Column, DateTime, MetaData, Table, Text
 
-from qortex_db import checks, types
+from qortex_db import checks, messages, types
 from qortex_db.errors import DimensionMismatchError, InvalidInputError, SchemaVersionError
 from qortex_db.markers import Clear
 from qortex_db.models import QortexVector
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from qortex_db.database import Database
     from qortex_db.types import EmbeddingInput
+    from qortex_db.view import DatabaseView
 
 _TABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
@@ -57,10 +58,12 @@ class PgVectorIndex:
         dimensions: int = 384,
         table_name: str = "qortex_vectors",
         pool_size: int = 10,
-        pool: Database | None = None,
+        pool: Database | DatabaseView | None = None,
     ) -> None:
         if not isinstance(table_name, str) or not _TABLE_NAME.fullmatch(table_name):
-            got = f"{table_name!r:.80}" if isinstance(table_name, str) else type(table_name)
+            got = (
+                messages.shown(table_name, 80) if isinstance(table_name, str) else type(table_name)
+            )
             raise InvalidInputError(
                 "table_name must be a safe SQL identifier (lowercase alphanumeric + underscores), "
                 f"got: {got}"
@@ -116,7 +119,7 @@ class PgVectorIndex:
             raise InvalidInputError(f"ids ({len(keys)}) and embeddings ({len(rows)}) must match")
         for number, (key, row) in enumerate(zip(keys, rows, strict=True)):
             if row is None or isinstance(row, Clear):  # what has no vector is no row here
-                types.as_float32(row, name=f"embedding of row {number} (id {key!r:.60})")
+                types.as_float32(row, name=f"embedding of row {number} (id {messages.shown(key)})")
         vectors = await self._vectors()
         records = [VectorRecord(key, row) for key, row in zip(keys, rows, strict=True)]
         await vectors.upsert_with_zeros(records)

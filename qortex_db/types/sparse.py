@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from sqlalchemy import Text, cast, type_coerce
+from sqlalchemy import cast, type_coerce
 from sqlalchemy.types import UserDefinedType
 
 from qortex_db.checks import as_dict, as_whole, check_whole
 from qortex_db.errors import DimensionMismatchError, InvalidInputError
+from qortex_db.sql import Text
 from qortex_db.types.vector import DistanceComparator, check_square, declared
 
 try:
@@ -198,14 +199,15 @@ def _single(number: object, name: str) -> float:
             f"{name} has a component of type {type(number).__name__}; pass numbers."
         )
     try:
-        single: float = _FLOAT.unpack(_FLOAT.pack(number))[0]
+        single: float | None = _FLOAT.unpack(_FLOAT.pack(number))[0]
     except (OverflowError, struct.error):
         single = math.inf
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - of the number's own class
+        failed, single = type(error).__name__, None
+    if single is None:
         raise InvalidInputError(
-            f"{name} has a component of type {type(number).__name__} that is no number "
-            f"({type(error).__name__})."
-        ) from error
+            f"{name} has a component of type {type(number).__name__} that is no number ({failed})."
+        )
     if not math.isfinite(single):
         raise InvalidInputError(f"{name} has NaN or infinity (in float32) for a component.")
     return single

@@ -17,6 +17,7 @@ from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from qortex_db.checks import check_whole
 from qortex_db.errors import DimensionMismatchError, InvalidInputError
+from qortex_db.messages import scrubbed
 
 try:
     from pgvector import Vector as PgVector
@@ -108,7 +109,7 @@ def _read(value: Any, name: str) -> NDArray[Any]:
             return np.asarray(value)
         return np.from_dlpack(value)
     except Exception as error:
-        says = f"{type(error).__name__}: {error!s:.200}"  # such as how to detach a gradient
+        says = f"{type(error).__name__}: {scrubbed(str(error))}"  # such as how to detach a gradient
         raise InvalidInputError(
             f"{name} is a {type(value).__name__} that can't be read as an array ({says})."
         ) from error

@@ -23,6 +23,7 @@ from qortex_db import (
     UnitOfWork,
     unit_of_work,
 )
+from qortex_db.engine import create_engine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -202,11 +203,9 @@ async def test_every_way_of_connecting_in_a_unit_of_work_is_typed(kind: str) -> 
         settings = Settings(dsn=dsn, connect_timeout_seconds=0.2, retry_seconds=0, pool_min_size=0)
         if kind == "ours":
             db = Database.connect(settings)
-            db._bind(
-                __import__("qortex_db.engine", fromlist=["x"]).create_engine(
-                    settings.target(), settings
-                )
-            )
+            target = settings.target()
+            assert target is not None
+            db._bind(create_engine(target, settings, ()))
         else:
             db = Database.from_engine(engine_of(dsn, connect_args={"timeout": 0.2}))
         async with db.unit_of_work() as uow:

@@ -162,7 +162,7 @@ async def test_after_the_deadline_it_says_who_holds_the_table(filled_dsn: str) -
             "upgrade", "head", dsn=filled_dsn, QORTEX_DB_MIGRATION_TIMEOUT_SECONDS="1"
         )
     for message in (str(caught.value), done.err):
-        assert f"process {pid[0]} on qortex_vectors (idle in transaction for " in message
+        assert f"process {pid[0]} on public.qortex_vectors (idle in transaction for " in message
         assert all(words in message for words in BUSY)
     assert done.code != 0
     assert "Traceback" not in done.err

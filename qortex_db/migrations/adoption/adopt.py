@@ -22,7 +22,11 @@ from qortex_db.migrations.adoption.inspection import Inspection, inspect
 from qortex_db.migrations.adoption.outcome import AdoptedTable, Adoption, AdoptionRefusedError
 from qortex_db.migrations.busy_tables import OUTWAIT, UNOBTRUSIVE, WAIT_MS
 from qortex_db.migrations.commands import SchemaState, migrate_on, schema_state
-from qortex_db.migrations.connection import migration_engine, migration_lock
+from qortex_db.migrations.connection import (
+    migration_engine,
+    migration_lock,
+    refuse_open_schemas,
+)
 from qortex_db.migrations.dimensions import check_indexable
 from qortex_db.migrations.rebuild.indexes import restore_pending
 from qortex_db.migrations.rebuild.owned_table import OwnedTable
@@ -114,6 +118,7 @@ class _Work:
             await connection.exec_driver_sql(
                 "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
             )
+            refuse_open_schemas(self.engine.sync_engine)
             await connection.execute(_QUIET)
             state = await connection.run_sync(schema_state, self.settings)
             if state.current is not None:
@@ -124,6 +129,7 @@ class _Work:
     async def change(self) -> Adoption:
         """The transaction that makes the tables what the baseline makes, and stamps them."""
         async with self.engine.connect() as connection, connection.begin():
+            refuse_open_schemas(self.engine.sync_engine)
             await connection.execute(_QUIET)
             state = await connection.run_sync(schema_state, self.settings)
             if state.current is not None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qortex_db.errors import SchemaVersionError
+from qortex_db.messages import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,10 +23,9 @@ class AdoptionRefusedError(SchemaVersionError):
     """
 
     def __init__(self, differences: Sequence[str]) -> None:
-        lines = "\n".join(f"- {line}" for line in differences)
-        super().__init__(
-            f"These tables are not what qortex 0.8 makes, and nothing was changed:\n{lines}"
-        )
+        super().__init__("These tables are not what qortex 0.8 makes, and nothing was changed:")
+        lines = "".join(f"\n- {escaped(line)}" for line in differences)
+        self.args = (f"{self}{lines}",)
         self.differences = tuple(differences)
 
 

@@ -12,7 +12,11 @@ from sqlalchemy import TableClause, func, select, text
 
 from qortex_db.checks import check_whole
 from qortex_db.errors import InvalidInputError, NotFoundError, QortexDbError, sqlstate_of
-from qortex_db.migrations.connection import migration_engine, migration_lock
+from qortex_db.migrations.connection import (
+    migration_engine,
+    migration_lock,
+    refuse_open_schemas,
+)
 from qortex_db.migrations.rebuild.owned_table import OwnedTable, find_table, finish
 from qortex_db.migrations.rebuild.pending import Index, read_pending, write_pending
 from qortex_db.observability import log
@@ -138,6 +142,7 @@ async def rebuild_index(
         migration_lock(engine, timeout_seconds=settings.migration_timeout_seconds),
     ):
         try:
+            refuse_open_schemas(engine.sync_engine)
             found = await find_table(engine, settings.db_schema, table)
             rebuilt = await _Rebuild(found, options, on_progress).run(load)
         except BaseException as error:  # noqa: BLE001 - raised below

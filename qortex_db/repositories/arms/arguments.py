@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from qortex_db import checks, learning
+from qortex_db import checks, learning, messages
 from qortex_db.errors import InvalidContextError, InvalidInputError
 from qortex_db.jsonable import to_canonical_json, to_json
 from qortex_db.learning import Arm
@@ -141,7 +141,7 @@ def check_evidence(value: object, *, name: str) -> float:
     return checks.check_number(value, name=name, low=SMALLEST, high=validation.MAX_MEASURE)
 
 
-def check_state(state: ArmStateLike) -> dict[str, Any]:
+def check_state(state: ArmStateLike, arm_id: str) -> dict[str, Any]:
     try:
         alpha, beta, pulls = state.alpha, state.beta, state.pulls
         reward, time = state.total_reward, state.last_updated
@@ -149,12 +149,14 @@ def check_state(state: ArmStateLike) -> dict[str, Any]:
         raise InvalidInputError(
             f"state is a {type(state).__name__} without the attributes of an ArmState."
         ) from None
+    of = f"of arm {messages.shown(arm_id)}"
+    updated = validation.check_time(time, name=f"last_updated {of}")
     return {
-        "new_alpha": check_evidence(alpha, name="alpha"),
-        "new_beta": check_evidence(beta, name="beta"),
-        "new_pulls": checks.check_count(pulls, name="pulls"),
-        "new_total_reward": validation.check_measure(reward, name="total_reward"),
-        "new_last_updated": validation.check_time(time, name="last_updated") or datetime.now(UTC),
+        "new_alpha": check_evidence(alpha, name=f"alpha {of}"),
+        "new_beta": check_evidence(beta, name=f"beta {of}"),
+        "new_pulls": checks.check_count(pulls, name=f"pulls {of}"),
+        "new_total_reward": validation.check_measure(reward, name=f"total_reward {of}"),
+        "new_last_updated": updated or datetime.now(UTC),
     }
 
 

@@ -13,18 +13,17 @@ from typing import Any, Final
 from sqlalchemy import (
     Double,
     Integer,
-    Text,
     bindparam,
     case,
     cast,
     delete,
-    func,
     literal_column,
     select,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from qortex_db.checks import MAX_INT4
 from qortex_db.repositories.arms.history_statements import events_of, kept, recorded
 from qortex_db.repositories.arms.read_statements import (
     CONTEXT,
@@ -37,31 +36,45 @@ from qortex_db.repositories.arms.read_statements import (
     of_arms,
 )
 from qortex_db.repositories.locking import locked_in_key_order
+from qortex_db.sql import Text, double, func
 from qortex_db.types import SentJson
-
-
-def _float(value: float) -> Any:
-    return literal_column(f"{value}::float8", Double)
 
 
 def _number(name: str) -> Any:
     return bindparam(name, type_=Double)
 
 
-_ONE: Final = _float(1.0)
-_FLOOR: Final = _float(0.01)
+_ONE: Final = double(1.0)
+_FLOOR: Final = double(0.01)
 """What decay and deltas leave of alpha and beta at least."""
 _MANY_LIVES: Final = 100  # 2**-100 of the evidence is none, and no number underflows
-_NOTHING: Final = _float(1e-200)  # smaller rewards would underflow, which is an error
+_NOTHING: Final = double(1e-200)  # smaller rewards would underflow, which is an error
 
 
-def _insert(source: Any, *columns: Any, history: bool) -> Any:
-    """Insert rows: learner, context, arm, and these columns."""
+def _insert(source: Any, *columns: Any, history: bool, where: Any = None) -> Any:
+    """Insert rows: learner, context, arm, and these columns; none where the condition is not so."""
     values = select(LEARNER, CONTEXT, source.c.arm_id, *(value for _, value in columns))
+    conditions = [kept()] if history else []
     return insert(arms).from_select(
         [*(key.name for key in KEY), *(name for name, _ in columns)],
-        values.where(kept()) if history else values,
+        values.where(*conditions, *([] if where is None else [where])),
     )
+
+
+_MOST: Final = literal_column(str(MAX_INT4), Integer)
+
+
+def _have_room(rows: Any = None) -> Any:
+    """Whether each of these arms has room for its pulls: one that is full stops all of a call.
+
+    Args:
+        rows: How many each gets, as `n` of its row; without them one.
+    """
+    full = [arms.c.pulls == _MOST]
+    if rows is not None:
+        added = select(rows.c.n).where(rows.c.arm_id == arms.c.arm_id).scalar_subquery()
+        full = [arms.c.pulls > literal_column(str(MAX_INT4 // 2)), arms.c.pulls > _MOST - added]
+    return ~select(literal_column("1")).where(*of_arms(listed=True), *full).exists()
 
 
 @cache
@@ -76,45 +89,50 @@ def put(*, history: bool) -> Any:
 
 
 @cache
-def observe(*, history: bool) -> Any:
-    """Add rewards to posteriors.
+def observe(*, one: bool, history: bool) -> Any:
+    """Add rewards to posteriors, of one arm or several; to none where one of them has no room.
+
+    Of several, that is read first; of one, the row says it when it is locked.
 
     A new row is the prior plus the sums, so that it passes any check that a row has to; an old one
     takes the sums themselves, since subtracting the prior again would round.
     """
     rows = listed_rows(n=Integer, r=Double)
+    pulls = cast(rows.c.n, Double)
     statement = _insert(
         rows,
         ("alpha", _ONE + rows.c.r),
-        ("beta", _ONE + (rows.c.n - rows.c.r)),
+        ("beta", _ONE + (pulls - rows.c.r)),
         ("pulls", rows.c.n),
         ("total_reward", rows.c.r),
         history=history,
+        where=None if one else _have_room(rows.alias()),
     )
     new = statement.excluded
     change = statement.on_conflict_do_update(
         index_elements=list(KEY),
         set_={
             "alpha": arms.c.alpha + new.total_reward,
-            "beta": arms.c.beta + (new.pulls - new.total_reward),
+            "beta": arms.c.beta + (cast(new.pulls, Double) - new.total_reward),
             "pulls": arms.c.pulls + new.pulls,
             "total_reward": arms.c.total_reward + new.total_reward,
             "last_updated": new.last_updated,
         },
+        where=arms.c.pulls <= _MOST - new.pulls if one else None,
     ).returning(*RETURNED)
     if not history:
         return change
     given: dict[str, Any] = {
         "alpha_added": rows.c.r,
-        "beta_added": rows.c.n - rows.c.r,
+        "beta_added": pulls - rows.c.r,
         "pulls_added": rows.c.n,
     }
     return recorded(change, "observe", rows, **given)
 
 
 @cache
-def apply_deltas(*, history: bool) -> Any:
-    """Add what may be negative, down to a floor.
+def apply_deltas(*, one: bool, history: bool) -> Any:
+    """Add what may be negative, down to a floor; to nothing where an arm has no room for a pull.
 
     The row that is proposed has the floor already, so an old row finds its deltas by its key in the
     parameter.
@@ -134,6 +152,7 @@ def apply_deltas(*, history: bool) -> Any:
         ("pulls", literal_column("1", Integer)),
         ("total_reward", delta(0, rows.c.arm_id)),
         history=history,
+        where=None if one else _have_room(),
     )
     new = statement.excluded
     change = statement.on_conflict_do_update(
@@ -145,6 +164,7 @@ def apply_deltas(*, history: bool) -> Any:
             "total_reward": arms.c.total_reward + new.total_reward,
             "last_updated": new.last_updated,
         },
+        where=arms.c.pulls <= _MOST - new.pulls if one else None,
     ).returning(*RETURNED)
     if not history:
         return change
@@ -173,9 +193,9 @@ def decay(*, in_context: bool, listed: bool, history: bool) -> Any:
     seconds = func.extract("epoch", func.now() - func.coalesce(arms.c.last_updated, func.now()))
     half_life = _number("half_life")
     lives = func.least(func.greatest(cast(seconds, Double), 0) / half_life, _MANY_LIVES)
-    factor = case((half_life.is_(None), _number("by")), else_=func.power(_float(0.5), lives))
+    factor = case((half_life.is_(None), _number("by")), else_=func.power(double(0.5), lives))
     kept_reward = case(
-        (func.abs(arms.c.total_reward) < _NOTHING, _float(0.0)), else_=arms.c.total_reward * factor
+        (func.abs(arms.c.total_reward) < _NOTHING, double(0.0)), else_=arms.c.total_reward * factor
     )
     keys, locked = _locked(*conditions, also=(factor.label("multiplied_by"),))
     change = (
@@ -199,7 +219,7 @@ def reset(*, in_context: bool, listed: bool, history: bool) -> Any:
     """Take arms back to the prior."""
     conditions = of_arms(in_context=in_context, listed=listed)
     _, locked = _locked(*conditions)
-    prior = {"alpha": _ONE, "beta": _ONE, "pulls": 0, "total_reward": _float(0.0)}
+    prior = {"alpha": _ONE, "beta": _ONE, "pulls": 0, "total_reward": double(0.0)}
     change = update(arms).where(*conditions, locked).values(**prior, last_updated=func.now())
     return recorded(change.returning(*RETURNED), "reset") if history else change
 

@@ -10,18 +10,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from sqlalchemy import (
-    DateTime,
-    Double,
-    Text,
-    and_,
-    bindparam,
-    cast,
-    func,
-    literal_column,
-    null,
-    select,
-)
+from sqlalchemy import DateTime, Double, and_, bindparam, cast, literal_column, null, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from qortex_db.models import LearningEvent
@@ -34,6 +23,7 @@ from qortex_db.repositories.arms.read_statements import (
     contexts,
     listed_rows,
 )
+from qortex_db.sql import Text, func
 
 events: Any = LearningEvent.__table__
 
@@ -63,13 +53,15 @@ def events_of(done: Any, kind: str, beside: Any = None, **amounts: Any) -> Any:
         beside: Rows with amounts by arm, or by context and arm.
         amounts: Of the events, from these rows.
     """
-    source = done
+    source, conditions = done, []
     if beside is not None:
         shared = [c.name for c in (arms.c.context_hash, arms.c.arm_id) if c.name in beside.c]
         # Each row has its partner. A full join is never a nested loop, which takes quadratic time
         # where the planner has no statistics yet.
         matching = and_(*(beside.c[name] == done.c[name] for name in shared))
         source = done.join(beside, matching, full=True)
+        # Or the change was refused as a whole.
+        conditions = [select(func.count()).select_from(done).scalar_subquery() > 0]
     states = {c.name: null() if kind == "delete" else done.c[c.name] for c in STATE}
     values = {
         "learner_name": LEARNER,
@@ -79,7 +71,8 @@ def events_of(done: Any, kind: str, beside: Any = None, **amounts: Any) -> Any:
         **amounts,
         **states,
     }
-    return insert(events).from_select(list(values), select(*values.values()).select_from(source))
+    rows = select(*values.values()).select_from(source).where(*conditions)
+    return insert(events).from_select(list(values), rows)
 
 
 def recorded(change: Any, kind: str, beside: Any = None, **amounts: Any) -> Any:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ARRAY, Double, Text, bindparam, cast, column, func, select, type_coerce
+from sqlalchemy import ARRAY, Double, bindparam, cast, column, select, type_coerce
 
 from qortex_db.models import LearningArmState, LearningContext
+from qortex_db.sql import Text, func
 from qortex_db.types import JsonText
 
 if TYPE_CHECKING:

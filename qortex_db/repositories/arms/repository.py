@@ -6,7 +6,8 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any, Final, overload
 
-from qortex_db import checks, learning, observability
+from qortex_db import checks, learning, messages, observability
+from qortex_db.errors import counter_is_full
 from qortex_db.learning import Arm, ArmState, Policy, Selection
 from qortex_db.repositories import validation
 from qortex_db.repositories.arms import change_statements, history_statements, read_statements
@@ -60,7 +61,8 @@ class ArmRepository(ArmReads):
         Raises:
             InvalidInputError: A value was refused; nothing was stored.
         """
-        values = {"ids": [validation.check_id(arm_id, name="arm_id")], **check_state(state)}
+        key = validation.check_id(arm_id, name="arm_id")
+        values = {"ids": [key], **check_state(state, key)}
         await self._change(change_statements.put(history=self._history), learner, context, values)
 
     async def observe(
@@ -95,6 +97,7 @@ class ArmRepository(ArmReads):
 
         Raises:
             InvalidInputError: An id or a reward was refused; nothing was counted.
+            CounterOverflowError: An arm has no room for so many pulls; nothing was counted.
         """
         sums = sum_rewards(observations)
         keys = sorted(sums)
@@ -103,9 +106,9 @@ class ArmRepository(ArmReads):
             "n": [sums[key].pulls for key in keys],
             "r": [sums[key].reward for key in keys],
         }
-        states = await self._change(
-            change_statements.observe(history=self._history), learner, context, params
-        )
+        statement = change_statements.observe(one=len(keys) == 1, history=self._history)
+        added = {key: sums[key].pulls for key in keys}
+        states = await self._count(statement, learner, context, params, added)
         if keys:
             observed = sum(rewards.pulls for rewards in sums.values())
             observability.learning_observations_total.add(observed, {"learner": learner})
@@ -131,11 +134,13 @@ class ArmRepository(ArmReads):
 
         Raises:
             InvalidInputError: An id or a number was refused; nothing was changed.
+            CounterOverflowError: An arm has no room for another pull; nothing was changed.
         """
         pairs = check_deltas(deltas)
         params = {"ids": sorted(pairs), "deltas": json.dumps(pairs)}
-        statement = change_statements.apply_deltas(history=self._history)
-        return await self._change(statement, learner, context, params)
+        statement = change_statements.apply_deltas(one=len(pairs) == 1, history=self._history)
+        added = dict.fromkeys(params["ids"], 1)
+        return await self._count(statement, learner, context, params, added)
 
     @overload
     async def decay(
@@ -312,6 +317,28 @@ class ArmRepository(ArmReads):
         kept = {"readable": readable(context)} if self._history else {}
         rows = (await self._executor.run(statement, {**values, **where, **kept})).rows
         return by_arm(sorted(rows, key=lambda row: str(row[1])))
+
+    async def _count(
+        self,
+        statement: Any,
+        learner: str,
+        context: Mapping[str, Any] | None,
+        values: Mapping[str, Any],
+        added: Mapping[str, int],
+    ) -> dict[str, ArmState]:
+        """Run what adds to pulls; it writes nothing where one of the arms has no room for its own.
+
+        Raises:
+            CounterOverflowError: So it is, of this arm.
+        """
+        while not (states := await self._change(statement, learner, context, values)) and added:
+            stored = await self._states(read_statements.get(), learner, context, ids=list(added))
+            for key, state in stored.items():
+                if state.pulls > checks.MAX_INT4 - added[key]:
+                    raise counter_is_full(
+                        f"pulls of arm {messages.shown(key)} of {messages.shown(learner)}"
+                    )
+        return states
 
     async def _remove(
         self,

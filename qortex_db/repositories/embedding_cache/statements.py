@@ -16,13 +16,11 @@ from sqlalchemy import (
     DateTime,
     Integer,
     LargeBinary,
-    Text,
     and_,
     bindparam,
     cast,
     column,
     delete,
-    func,
     literal_column,
     select,
     true,
@@ -31,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from qortex_db.models import CachedEmbedding
+from qortex_db.sql import Text, func, of_pgvector
 from qortex_db.types import EncodedEmbeddings, SentEmbedding
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def find() -> Any:
     )
     return select(
         _cache.c.text_hash,
-        func.vector_send(_cache.c.vec, type_=SentEmbedding()),
+        of_pgvector.vector_send(_cache.c.vec, type_=SentEmbedding()),
         and_(_is_stale(), writable).label("is_due"),
     ).where(*_asked_for())
 

@@ -10,21 +10,22 @@ from sqlalchemy import (
     DateTime,
     Double,
     Integer,
-    Text,
     and_,
     bindparam,
     cast,
     column,
     delete,
-    func,
+    literal_column,
     select,
     tuple_,
     type_coerce,
 )
 from sqlalchemy.dialects.postgresql import JSONB, JSONPATH, insert
 
+from qortex_db.checks import MAX_INT4
 from qortex_db.models import InteroceptionEdge
 from qortex_db.repositories.locking import locked_in_key_order
+from qortex_db.sql import Text, func
 from qortex_db.types import JsonText
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _edges: Any = InteroceptionEdge.__table__
 _KEY: Final = (_edges.c.src_id, _edges.c.tgt_id)
+_MOST: Final = literal_column(str(MAX_INT4), Integer)
 
 
 @cache
@@ -43,7 +45,10 @@ def load() -> Select[Any]:
 @cache
 def get() -> Select[Any]:
     """One edge."""
-    pair = _edges.c.src_id == bindparam("src"), _edges.c.tgt_id == bindparam("tgt")
+    pair = (
+        _edges.c.src_id == bindparam("src", type_=Text),
+        _edges.c.tgt_id == bindparam("tgt", type_=Text),
+    )
     return select(*_stats()).where(*pair)
 
 
@@ -59,9 +64,12 @@ def save() -> Any:
 
 
 @cache
-def record() -> Any:
-    """Add observations to edges."""
-    statement = _upsert()
+def record(*, one: bool) -> Any:
+    """Add observations to edges, one or several; to none where one of them has no room for them.
+
+    Of several, that is read first; of one, the row says it when it is locked.
+    """
+    statement = _upsert() if one else _upsert(_have_room())
     new = statement.excluded
     newest = func.jsonb_path_query_array(
         _edges.c.scores.op("||")(new.scores), cast(bindparam("newest"), JSONPATH), type_=JSONB
@@ -73,19 +81,20 @@ def record() -> Any:
             "scores": newest,
             "last_seen": new.last_seen,
         },
+        where=_edges.c.hit_count <= _MOST - new.hit_count if one else None,
     ).returning(*_stats())
+
+
+@cache
+def hit_counts() -> Select[Any]:
+    """The counts of these edges."""
+    return select(*_KEY, _edges.c.hit_count).where(_are_listed())
 
 
 @cache
 def remove() -> Delete:
     """Delete edges by their keys."""
-    listed: Any = (
-        func.unnest(cast(bindparam("srcs"), ARRAY(Text)), cast(bindparam("tgts"), ARRAY(Text)))
-        .table_valued(column("src_id", Text), column("tgt_id", Text))
-        .render_derived(name="pairs")
-    )
-    wanted = tuple_(*_KEY).in_(select(listed.c.src_id, listed.c.tgt_id))
-    keys = locked_in_key_order(_KEY, wanted)
+    keys = locked_in_key_order(_KEY, _are_listed())
     return delete(_edges).where(*(key == keys.c[key.name] for key in _KEY))
 
 
@@ -147,28 +156,53 @@ def _stats() -> tuple[Any, ...]:
     return _edges.c.hit_count, scores, _edges.c.last_seen
 
 
-def _upsert() -> Any:
+def _are_listed() -> ColumnElement[bool]:
+    listed: Any = (
+        func.unnest(cast(bindparam("srcs"), ARRAY(Text)), cast(bindparam("tgts"), ARRAY(Text)))
+        .table_valued(column("src_id", Text), column("tgt_id", Text))
+        .render_derived(name="pairs")
+    )
+    return tuple_(*_KEY).in_(select(listed.c.src_id, listed.c.tgt_id))
+
+
+def _have_room() -> ColumnElement[bool]:
+    given = _rows({name: _ARRAYS[name] for name in ("src_id", "tgt_id", "hit_count")}, "given")
+    full: Select[Any] = (
+        select(literal_column("1"))
+        .select_from(given.join(_edges, and_(*(key == given.c[key.name] for key in _KEY))))
+        .where(_edges.c.hit_count > _MOST - given.c.hit_count)
+    )
+    return ~full.exists()
+
+
+_ARRAYS: Final[dict[str, tuple[str, Any]]] = {
+    "src_id": ("srcs", Text),
+    "tgt_id": ("tgts", Text),
+    "hit_count": ("hits", Integer),
+    "scores": ("scores", Text),
+    "last_seen": ("times", DateTime(timezone=True)),
+}
+
+
+def _rows(arrays: dict[str, tuple[str, Any]], name: str) -> Any:
     # In a select list unnest() streams; in FROM its rows are put aside first.
-    arrays: dict[str, tuple[str, Any]] = {
-        "src_id": ("srcs", Text),
-        "tgt_id": ("tgts", Text),
-        "hit_count": ("hits", Integer),
-        "scores": ("scores", Text),
-        "last_seen": ("times", DateTime(timezone=True)),
-    }
-    rows = select(
+    return select(
         *(
-            func.unnest(cast(bindparam(name), ARRAY(kind)), type_=kind).label(column_name)
-            for column_name, (name, kind) in arrays.items()
+            func.unnest(cast(bindparam(given), ARRAY(kind)), type_=kind).label(column_name)
+            for column_name, (given, kind) in arrays.items()
         )
-    ).subquery("rows")
+    ).subquery(name)
+
+
+def _upsert(*conditions: Any) -> Any:
+    rows = _rows(_ARRAYS, "rows")
     return insert(_edges).from_select(
-        ["src_id", "tgt_id", "hit_count", "scores", "last_seen"],
+        list(_ARRAYS),
         select(
             rows.c.src_id,
             rows.c.tgt_id,
             rows.c.hit_count,
             cast(rows.c.scores, JSONB),
             func.coalesce(rows.c.last_seen, func.now()),
-        ),
+        ).where(*conditions),
     )

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from qortex_db import checks, observability
-from qortex_db.errors import InvalidInputError
+from qortex_db import checks, messages, observability
+from qortex_db.errors import InvalidInputError, counter_is_full
 from qortex_db.repositories import validation
 from qortex_db.repositories.interoception import edge_statements
 
@@ -120,17 +120,22 @@ def _edge_key(key: object) -> tuple[str, str]:
     return edge_key(*pair)
 
 
-def _row(stats: EdgeStatsLike, most: int) -> _Row:
+def _shown(pair: tuple[str, str]) -> str:
+    return f"({messages.shown(pair[0])}, {messages.shown(pair[1])})"
+
+
+def _row(stats: EdgeStatsLike, most: int, pair: tuple[str, str]) -> _Row:
     try:
         hits, scores, seen = stats.hit_count, stats.scores, stats.last_seen
     except AttributeError:
         raise InvalidInputError(
             f"An edge is a {type(stats).__name__} without the attributes of EdgeStats."
         ) from None
+    of = f"of the edge {_shown(pair)}"
     return _Row(
-        hits=checks.check_count(hits, name="hit_count"),
+        hits=checks.check_count(hits, name=f"hit_count {of}"),
         scores=_scores(scores)[-most:],
-        last_seen=validation.check_time(seen, name="last_seen"),
+        last_seen=validation.check_time(seen, name=f"last_seen {of}"),
     )
 
 
@@ -178,7 +183,8 @@ class EdgeRepository:
         most = _max_scores(max_scores)
         rows: dict[tuple[str, str], _Row] = {}
         for key, stats in given.items():
-            rows[_edge_key(key)] = _row(stats, most)
+            pair = _edge_key(key)
+            rows[pair] = _row(stats, most, pair)
         if rows:  # in parts, the next made while the server works on those before
             keys = sorted(rows)
             parts = (
@@ -200,6 +206,9 @@ class EdgeRepository:
 
         Returns:
             The edge as it is now.
+
+        Raises:
+            CounterOverflowError: The edge has no room for another hit.
         """
         most = _max_scores(max_scores)
         rows = await self._record({edge_key(src, tgt): _Row(1, [_score(score)])}, most)
@@ -216,6 +225,9 @@ class EdgeRepository:
 
         Returns:
             How many edges were touched.
+
+        Raises:
+            CounterOverflowError: An edge has no room for so many hits; nothing was counted.
         """
         most = _max_scores(max_scores)
         scores: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
@@ -283,8 +295,15 @@ class EdgeRepository:
     async def _record(self, rows: Mapping[tuple[str, str], _Row], max_scores: int) -> Sequence[Any]:
         if not rows:
             return ()
-        params = _params(sorted(rows), rows) | {"newest": f"$[last-{max_scores - 1} to last]"}
-        return (await self._executor.run(edge_statements.record(), params)).rows
+        keys = sorted(rows)
+        params = _params(keys, rows) | {"newest": f"$[last-{max_scores - 1} to last]"}
+        statement = edge_statements.record(one=len(keys) == 1)
+        while not (recorded := (await self._executor.run(statement, params)).rows):
+            counts = (await self._executor.run(edge_statements.hit_counts(), params)).rows
+            for src, tgt, hits in counts:
+                if hits > checks.MAX_INT4 - rows[src, tgt].hits:
+                    raise counter_is_full(f"hit_count of the edge {_shown((src, tgt))}")
+        return recorded
 
 
 def _max_scores(value: object) -> int:

@@ -9,14 +9,12 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     Double,
-    Text,
     bindparam,
     case,
     cast,
     column,
     delete,
     extract,
-    func,
     literal_column,
     null,
     select,
@@ -27,6 +25,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from qortex_db.models import InteroceptionFactor
 from qortex_db.repositories.locking import locked_in_key_order
+from qortex_db.sql import Text, double, func
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,8 +41,9 @@ _MOST_HALF_LIVES: Final = 1_000.0  # PostgreSQL refuses a power that underflows
 
 _NO_WEIGHT: Final = 1e-100
 _DATABASE: Final = (
-    "(SELECT c.system_identifier || '.' || d.oid FROM pg_catalog.pg_control_system() c, "
-    "pg_catalog.pg_database d WHERE d.datname = current_database())"
+    "(SELECT pg_catalog.concat(c.system_identifier, '.', d.oid) "
+    "FROM pg_catalog.pg_control_system() c, pg_catalog.pg_database d "
+    "WHERE d.datname = pg_catalog.current_database())"
 )
 
 _factors: Any = InteroceptionFactor.__table__
@@ -114,7 +114,9 @@ def summary() -> Any:
     """All weights at a glance."""
     # PostgreSQL refuses what underflows; so small a share has no part in the entropy.
     total = func.sum(_factors.c.weight).over()
-    share = case(((total > 0) & (_factors.c.weight > _NO_WEIGHT), _factors.c.weight / total))
+    share = case(
+        ((total > double(0.0)) & (_factors.c.weight > _NO_WEIGHT), _factors.c.weight / total)
+    )
     weights = select(_factors.c.weight, share.label("share")).subquery("weights")
     weight = weights.c.weight
     return select(
@@ -124,8 +126,12 @@ def summary() -> Any:
         func.max(weight),
         func.count().filter(weight > DEFAULT_WEIGHT),
         func.count().filter(weight < DEFAULT_WEIGHT),
-        func.sum(-weights.c.share * func.ln(weights.c.share) / func.ln(2.0)),
+        func.sum(-weights.c.share * _ln(weights.c.share) / _ln(double(2.0))),
     ).select_from(weights)
+
+
+def _ln(value: Any) -> Any:
+    return func.ln(value, type_=Double)
 
 
 def _number(transaction_id: Any) -> Any:

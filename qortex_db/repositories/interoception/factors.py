@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from qortex_db import checks, observability
+from qortex_db import checks, messages, observability
 from qortex_db.errors import InvalidInputError
 from qortex_db.repositories import validation
 from qortex_db.repositories.interoception import factor_statements
@@ -91,7 +91,7 @@ class FactorRepository:
         values = [weights[key] for key in keys]
         if not validation.all_measures(values):
             values = [
-                validation.check_measure(value, name=f"weight of {key!r:.60}")
+                validation.check_measure(value, name=f"weight of {messages.shown(key)}")
                 for key, value in zip(keys, values, strict=True)
             ]
         await self._executor.run(factor_statements.save(), {"ids": keys, "weights": values})
@@ -120,7 +120,8 @@ class FactorRepository:
             validation.check_id(key, name="node id")
             if not isinstance(outcome, str) or outcome not in DELTAS:
                 raise InvalidInputError(
-                    f"The outcome of {key!r:.60} is unknown; pass one of {', '.join(DELTAS)}."
+                    f"The outcome of {messages.shown(key)} is unknown; pass one of "
+                    f"{', '.join(DELTAS)}."
                 )
             rows[key] = DEFAULT_WEIGHT + DELTAS[outcome]
         pace = (

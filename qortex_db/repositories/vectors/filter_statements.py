@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import Integer, Text, bindparam, cast, func, null, select, true, tuple_, type_coerce
+from sqlalchemy import Integer, bindparam, cast, null, select, true, tuple_, type_coerce
 from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db.checks import check_flag
@@ -14,6 +14,7 @@ from qortex_db.filters.fields import Field
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.key_statements import delete_in_key_order, merge_in_key_order
 from qortex_db.repositories.vectors.row_shape import row_shape
+from qortex_db.sql import Text, func
 from qortex_db.types import JsonText
 
 if TYPE_CHECKING:

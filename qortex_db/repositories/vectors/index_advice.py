@@ -7,12 +7,13 @@ from collections.abc import Mapping  # noqa: TC003 - pydantic resolves annotatio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from sqlalchemy import Integer, bindparam, func, select, text
+from sqlalchemy import Integer, bindparam, select, text
 
 from qortex_db.errors import NotFoundError
 from qortex_db.repositories import validation
 from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.repositories.vectors.row_shape import sent_embedding
+from qortex_db.sql import func
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,10 +36,10 @@ _FILLED: Final = 0.85  # of a page, on average
 Storage: TypeAlias = Literal["full", "half", "binary"]
 
 TABLE_SIZE: Final = text("""
-SELECT c.reltuples::bigint, pg_relation_size(c.oid),
+SELECT c.reltuples::bigint, pg_catalog.pg_relation_size(c.oid),
        (SELECT setting::bigint * 8192 FROM pg_catalog.pg_settings
         WHERE name = 'effective_cache_size')
-FROM pg_catalog.pg_class c WHERE c.oid = to_regclass(:name)
+FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(:name)
 """)
 """The planner's idea of a table's rows (-1 before the first ANALYZE) and of the server's cache."""
 

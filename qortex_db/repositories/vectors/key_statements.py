@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from sqlalchemy import (
     ARRAY,
     Integer,
-    Text,
     bindparam,
     case,
     cast,
     delete,
-    func,
     literal_column,
     or_,
     select,
@@ -33,6 +31,7 @@ from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.payload_changes import changed_payload
 from qortex_db.repositories.vectors.row_shape import row_shape
 from qortex_db.repositories.vectors.written_columns import touched_columns, written_columns
+from qortex_db.sql import Text, as_text, func
 from qortex_db.types import Embedding, EncodedEmbeddings, SentJson
 
 if TYPE_CHECKING:
@@ -137,8 +136,8 @@ class KeyStatements:
             changes["updated_at"] = new.updated_at
         if space is not None and not space.primary_key:
             # Another namespace's row is nobody else's to change: the NULL is refused.
-            changes[space.name] = case((space == new[space.name], space))
-            changed = or_(changed, space != new[space.name])
+            changes[space.name] = case((as_text(space) == as_text(new[space.name]), space))
+            changed = or_(changed, as_text(space) != as_text(new[space.name]))
         keys = [table.c.id] if space is None or not space.primary_key else [table.c.id, space]
         return statement.on_conflict_do_update(
             index_elements=keys, set_=changes, where=changed
@@ -167,7 +166,7 @@ class KeyStatements:
             values |= kept_words(table, values["document"])
         if "updated_at" in table.c:
             values["updated_at"] = func.now()
-        key = table.c.id == bindparam(ID)
+        key = as_text(table.c.id) == bindparam(ID, type_=Text)
         return update(table).where(key, *self.scope.clauses).values(values)
 
 

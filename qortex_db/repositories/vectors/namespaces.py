@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam
+from sqlalchemy import String, bindparam
+from sqlalchemy import Text as SqlText
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.expressions import Constant
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.repositories.vectors.column_values import check_attribute
+from qortex_db.sql import Text, as_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +40,7 @@ class Scope:
         self.clauses: tuple[ColumnElement[bool], ...] = ()
         if value is not None:
             self.column = table.c[collection_of(table).namespace or ""]
-            self.clauses = (self.column == value,)
+            self.clauses = (as_text(self.column) == as_text(value),)
 
 
 @functools.lru_cache(MAX_TABLES)
@@ -48,7 +50,10 @@ def _whole(table: Table) -> Scope:
 
 @functools.lru_cache(MAX_TABLES)
 def _one_of_many(table: Table, column: str) -> Scope:
-    return Scope(table, bindparam(NAMESPACE, type_=table.c[column].type))
+    kind = table.c[column].type
+    # A host's own type makes something of a value.
+    is_string = type(kind) in (String, SqlText)
+    return Scope(table, bindparam(NAMESPACE, type_=Text() if is_string else kind))
 
 
 @functools.lru_cache(MAX_TABLES)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from sqlalchemy import ARRAY, Text, bindparam, case, cast, func, literal_column, or_
+from sqlalchemy import ARRAY, bindparam, case, cast, literal_column, or_
 from sqlalchemy.dialects.postgresql import JSONB
 
-from qortex_db import checks
+from qortex_db import checks, messages
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import read_path
 from qortex_db.jsonable import simplified, to_json
 from qortex_db.repositories import validation
+from qortex_db.sql import Text, func
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +59,9 @@ class PayloadChange:
         validation.check_payload(given, name="values", limits=limits)
         given_paths = validation.check_list(remove, name="remove", of="list of paths")
         self._removed = [_steps(path, f"remove[{i}]") for i, path in enumerate(given_paths)]
-        put = {_steps(name, f"values[{name!r:.60}]"): value for name, value in given.items()}
+        put = {
+            _steps(name, f"values[{messages.shown(name)}]"): value for name, value in given.items()
+        }
         ways = {path[:i] for path in put for i in range(1, len(path))}
         if len(put) < len(given) or ways & put.keys():
             raise InvalidInputError("values names a path twice, or one inside another: pass one.")

@@ -155,8 +155,10 @@ def _read_cursor(cursor: object, *, has_value: bool) -> dict[str, str]:
         if has_value:
             json.loads(value, parse_constant=_no_json)
             params["after_value"] = checks.check_text(value, name="after")
-    except (TypeError, ValueError, RecursionError):
-        raise InvalidInputError("after is no `next` of a page in this order.") from None
+    except (TypeError, ValueError, RecursionError):  # they quote it, and may be nobody's context
+        params = {}
+    if not params:
+        raise InvalidInputError("after is no `next` of a page in this order.")
     return params
 
 

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from qortex_db import messages
 from qortex_db.errors import InvalidInputError
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.records import RecordInput, VectorRecord
@@ -24,7 +25,7 @@ _FIELDS: Final = frozenset({"id", "embedding", "payload", "document", "vectors",
 
 def row_name(number: int, key: str) -> str:
     """What a refusal calls a row."""
-    return f"row {number} (id {key!r:.60})"
+    return f"row {number} (id {messages.shown(key)})"
 
 
 class RecordColumns:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Text, cast, func, null, type_coerce
+from sqlalchemy import cast, null, type_coerce
 
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.repositories.vectors.records import ReadAttributes, SearchHit, VectorRecord
+from qortex_db.sql import Text, of_pgvector
 from qortex_db.types import Embedding, HalfEmbedding, JsonText, SentEmbedding, SparseEmbedding
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def sent_embedding(column: ColumnElement[Any], name: str = "vec") -> ColumnEleme
     if isinstance(column.type, SparseEmbedding):
         return column.label(name)
     full = cast(column, Embedding()) if isinstance(column.type, HalfEmbedding) else column
-    return func.vector_send(full, type_=SentEmbedding()).label(name)
+    return of_pgvector.vector_send(full, type_=SentEmbedding()).label(name)
 
 
 class RowShape:

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Text as SqlText
-from sqlalchemy import bindparam, cast, func, select
+from sqlalchemy import bindparam, cast, select
 from sqlalchemy.dialects.postgresql import OID
 from sqlalchemy.sql.expression import ColumnClause, TableClause
 
@@ -28,6 +27,7 @@ from qortex_db.repositories.vectors.key_statements import by_key
 from qortex_db.repositories.vectors.namespaces import scope_of
 from qortex_db.repositories.vectors.row_shape import row_shape
 from qortex_db.repositories.vectors.written_columns import written_columns
+from qortex_db.sql import Text, func
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -50,10 +50,10 @@ def _declared_size() -> Select[Any]:
         *(ColumnClause(name) for name in ("attrelid", "attname", "atttypmod", "attnotnull")),
         schema="pg_catalog",
     )
-    relation = cast(func.to_regclass(bindparam("table_name", type_=SqlText)), OID)
+    relation = cast(func.to_regclass(bindparam("table_name", type_=Text)), OID)
     return select(attributes.c.atttypmod, attributes.c.attnotnull).where(
         attributes.c.attrelid == relation,
-        attributes.c.attname == bindparam("column_name", type_=SqlText),
+        attributes.c.attname == bindparam("column_name", type_=Text),
     )
 
 

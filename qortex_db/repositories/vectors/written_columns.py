@@ -11,23 +11,10 @@ import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from sqlalchemy import (
-    ARRAY,
-    JSON,
-    Enum,
-    Text,
-    TypeDecorator,
-    bindparam,
-    case,
-    cast,
-    func,
-    null,
-    select,
-    text,
-)
+from sqlalchemy import ARRAY, JSON, Enum, TypeDecorator, bindparam, case, cast, null, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from qortex_db import checks, types
+from qortex_db import checks, messages, types
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.expressions import Constant
 from qortex_db.limits import DEFAULT_LIMITS, Limits
@@ -38,6 +25,7 @@ from qortex_db.repositories import validation
 from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.repositories.vectors.column_values import is_decorated, sent_attribute, stored_type
 from qortex_db.repositories.vectors.records import ReadAttributes
+from qortex_db.sql import Text, as_text, func
 from qortex_db.types import Embedding, EncodedEmbeddings, HalfEmbedding, SparseEmbedding
 
 if TYPE_CHECKING:
@@ -122,10 +110,10 @@ class WrittenColumn:
         return self.value(cast(bindparam(parameter, type_=self.element), self.element))
 
     def comparable(self, value: ColumnElement[Any]) -> ColumnElement[Any]:
-        """What tells whether a value changes; plain json has no equality."""
+        """What tells whether a value changes; json has no equality, and an enum any enum's."""
         kind = stored_type(self.column.type)
         plain = isinstance(kind, JSON) and not isinstance(kind, JSONB)
-        return cast(value, Text) if plain else value
+        return cast(value, Text) if plain or isinstance(kind, Enum) else as_text(value)
 
 
 @functools.lru_cache(MAX_TABLES)
@@ -168,7 +156,7 @@ def named_values(
         if key not in written or written[key].part != part:
             known = [key for key, one in written.items() if one.part == part]
             has = f"it has {', '.join(known)}" if known else "it has none"
-            shown = f"{key!r:.60}" if isinstance(key, str) else f"a {type(key).__name__}"
+            shown = messages.shown(key) if isinstance(key, str) else f"a {type(key).__name__}"
             raise InvalidInputError(
                 f"{name} names {shown}, which the collection does not have or can't write; {has}."
             )

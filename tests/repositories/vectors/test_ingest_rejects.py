@@ -160,7 +160,7 @@ async def test_what_the_server_refuses_is_put_aside_too(dsn384: str, lane: str) 
         assert await side.vectors.count() == stored
         assert [one.row for one in told] == [3, 100, 200, 250, 499]
         assert [one.id for one in told] == [f"v{one.row:05}" for one in told]
-        assert "not this one" in told[2].reason
+        assert "RaiseError, in a function or trigger" in told[2].reason
         assert not any(SECRET in one.reason for one in told)
         assert await side.factors.load() == {"kept": 2.0}
         if lane in ("alone", "watched"):

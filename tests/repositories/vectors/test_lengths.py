@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from pgvector import SparseVector
 from sqlalchemy import text
-from sqlalchemy.orm import Mapped  # noqa: TC002 - SQLAlchemy resolves it
+from sqlalchemy.orm import DeclarativeBase, Mapped
 
 from qortex_db import Collection, Database, InvalidInputError, VectorMixin, VectorSpec
-from qortex_db.models import Base, vector_column
+from qortex_db.models import vector_column
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,7 +21,11 @@ LOSES_DIGITS = 9e-20  # the server's sum of squares; refused before all are gone
 ROWS = 200  # several parts of a batch
 
 
-class Lengthy(VectorMixin, Base):
+class Own(DeclarativeBase):
+    pass
+
+
+class Lengthy(VectorMixin, Own):
     __tablename__ = "lengthy"
     __collection__ = Collection(VectorSpec(DIMENSIONS, index=None), language=None)
 

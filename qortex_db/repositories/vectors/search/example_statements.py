@@ -5,23 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import (
-    ARRAY,
-    Integer,
-    Text,
-    bindparam,
-    case,
-    cast,
-    func,
-    or_,
-    select,
-    true,
-    union,
-    union_all,
-)
+from sqlalchemy import ARRAY, Integer, bindparam, case, cast, or_, select, true, union, union_all
 
 from qortex_db.filters.expressions import Constant
 from qortex_db.repositories.statement_cache import built_once
+from qortex_db.sql import Text, func, of_pgvector
 from qortex_db.types import Embedding, EncodedEmbeddings
 
 if TYPE_CHECKING:
@@ -41,8 +29,8 @@ def nearest_to_mean(rows: Nearest, where: Filter | None, form: SearchForm) -> Se
         examples = _examples(rows, side)
         one: ColumnElement[Any] = cast(examples.c.vec, Embedding())
         if rows.vector.metric == "cosine":  # then each example counts by its direction alone
-            one = func.l2_normalize(one)
-        mean = func.avg(one).label("mean")
+            one = of_pgvector.l2_normalize(one)
+        mean = of_pgvector.avg(one).label("mean")
         sides.append(select(mean, func.count().label("count")).select_from(examples).cte(side))
     liked, disliked = sides
     towards = liked.c.mean.op("+")(liked.c.mean.op("-")(disliked.c.mean))

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from sqlalchemy import (
     Float,
     Integer,
-    Text,
     bindparam,
     case,
-    func,
+    cast,
     literal_column,
     select,
     true,
@@ -31,6 +30,7 @@ from qortex_db.repositories.statement_cache import built_once
 from qortex_db.repositories.vectors.search.nearest import Branch, Nearest, SearchForm, found
 from qortex_db.repositories.vectors.search.text_statements import matching, without_phrases
 from qortex_db.repositories.vectors.search.word_statements import with_any_word
+from qortex_db.sql import Text, double, func
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ BranchName: TypeAlias = Literal["dense", "text", "sparse"]
 
 _HITS = bindparam("hits", type_=Integer)
 # The distance of sparse vectors that share no position: such a row is no match, as in full text.
-_UNRELATED: Final = {"inner_product": 0, "cosine": 1}
+_UNRELATED: Final = {"inner_product": 0.0, "cosine": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def hybrid(rows: Nearest, where: Filter | None, form: SearchForm, fusion: Fusion
         share = _share(fusion, name, -branch.c.distance)
         matches = branch.c.distance != Constant("NaN")  # as of a zero vector
         if name == "sparse" and sparse is not None and sparse.metric in _UNRELATED:
-            matches = branch.c.distance < Constant(_UNRELATED[sparse.metric])
+            matches = branch.c.distance < double(_UNRELATED[sparse.metric])
         shares.append(select(branch.c.id, share).where(matches))
     if "text" in fusion.names:
         beside_words = [_found_not_excluded(rows.table)] if fusion.excludes else []
@@ -121,7 +121,8 @@ def _found_not_excluded(table: Table) -> ColumnElement[bool]:
     wanted = without_phrases(web_tsquery(text_configuration(table), text))
     kept = func.tsquery_and(wanted, func.tsquery_not(_excluded(table)))
     # Of no words nothing is found; an exclusion alone would go through all rows.
-    return is_found(document_words(table), case((func.numnode(wanted) > 0, kept), else_=wanted))
+    has_words = func.numnode(wanted) > Constant(0)
+    return is_found(document_words(table), case((has_words, kept), else_=wanted))
 
 
 def _excluded(table: Table) -> ColumnElement[Any]:
@@ -148,7 +149,7 @@ def _lexical(
     else:
         found = matching(rows, conditions, near)
     # A rank of 0 is no match.
-    ranked = select(found.c.id, found.c.rank).where(found.c.rank > Constant(0))
+    ranked = select(found.c.id, found.c.rank).where(found.c.rank > double(0.0))
     tied = _with_ties(ranked, found.c.rank, limit).subquery("tied")
     return (
         select(tied.c.id, tied.c.rank)
@@ -209,8 +210,9 @@ def _share(fusion: Fusion, name: BranchName, better: ColumnElement[float]) -> Co
     """What a branch adds to a row's score; `better` grows with what it finds better."""
     weight = bindparam(f"{name}_weight", type_=Float)
     if fusion.by == "ranks":  # of equals, all have the best one's
-        place = func.rank().over(order_by=better.desc())
+        place = cast(func.rank().over(order_by=better.desc()), Float)
         return (weight / (bindparam("k", type_=Float) + place)).label("share")
     low, high = func.min(better).over(), func.max(better).over()
-    scaled = case((high == low, 1.0), else_=(better - low) / func.nullif(high - low, 0))
+    span = func.nullif(high - low, double(0.0), type_=Float)
+    scaled = case((high == low, double(1.0)), else_=(better - low) / span)
     return (weight * scaled).label("share")

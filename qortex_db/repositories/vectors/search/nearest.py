@@ -6,21 +6,11 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import (
-    Float,
-    Integer,
-    Text,
-    bindparam,
-    cast,
-    func,
-    literal_column,
-    select,
-    true,
-    union_all,
-)
+from sqlalchemy import Integer, bindparam, cast, select, true, union_all
 
 from qortex_db.checks import check_flag
 from qortex_db.repositories.vectors.row_shape import row_shape
+from qortex_db.sql import Text, double, func
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -95,7 +85,7 @@ class Nearest:
         distance = self.vector.distance(self.column, query)
         columns = [self.table.c.id, distance.label("distance"), *self.columns(form)]
         # A sum is no expression that an index is on.
-        order = distance + literal_column("0.0", Float) if exact else distance
+        order = distance + double(0.0) if exact else distance
         if rescored:
             order = self.vector.index_distance(self.column, query)
         # A row may lack this vector: it is no candidate of any search.

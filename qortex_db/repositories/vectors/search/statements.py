@@ -5,24 +5,14 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import (
-    Float,
-    Integer,
-    Text,
-    bindparam,
-    cast,
-    func,
-    literal_column,
-    select,
-    true,
-    type_coerce,
-)
+from sqlalchemy import Float, Integer, bindparam, cast, literal_column, select, true, type_coerce
 
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.search.nearest import Nearest, SearchForm
+from qortex_db.sql import Text, func
 from qortex_db.types import JsonText
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Text, bindparam, case, cast, func, null, select, union_all
+from sqlalchemy import bindparam, case, cast, null, select, union_all
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from qortex_db.filters.expressions import Constant
@@ -20,6 +20,7 @@ from qortex_db.filters.full_text import (
     web_tsquery,
     words,
 )
+from qortex_db.sql import Text, func
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

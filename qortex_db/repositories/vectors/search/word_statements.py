@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import (
     Float,
     Integer,
-    Text,
     and_,
     bindparam,
     case,
     cast,
     column,
     exists,
-    func,
     literal_column,
     select,
     true,
@@ -36,6 +34,7 @@ from qortex_db.filters.full_text import (
 )
 from qortex_db.repositories.vectors.search.text_queries import MAX_WORDS
 from qortex_db.repositories.vectors.search.text_statements import FOUND_ROWS, PARSED_DOCUMENTS
+from qortex_db.sql import Text, double, func
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from qortex_db.repositories.vectors.search.nearest import Nearest
 
 # What `ts_rank`, which is below 1, adds: only rows with the same words are told apart by it.
-_CLOSENESS: Final = literal_column("1e-6", Float)
+_CLOSENESS: Final = double(1e-6)
 
 
 def with_any_word(
@@ -134,8 +133,9 @@ def _weights(found: CTE) -> CTE:
     )
     distinct = select(found.c.id).group_by(found.c.id).subquery("distinct_rows")
     every = select(func.count()).select_from(distinct).scalar_subquery()
-    half = literal_column("0.5", Float)
-    rarity = func.ln(1 + (every - counts.c.rows + half) / (counts.c.rows + half), type_=Float)
+    one, half = double(1.0), double(0.5)
+    others, its = cast(every - counts.c.rows, Float), cast(counts.c.rows, Float)
+    rarity = func.ln(one + (others + half) / (its + half), type_=Float)
     rarer = exists().where(counts.alias("rarer").c.rows < Constant(FOUND_ROWS))
     return (
         select(
@@ -187,7 +187,7 @@ def _ranked(
         .scalar_subquery()
     )
     close = func.ts_rank(read.c.held, _joined(asked, weights, " & "))
-    rank = read.c.score + func.coalesce(more, 0) + _CLOSENESS * func.coalesce(close, 0)
+    rank = read.c.score + func.coalesce(more, 0) + _CLOSENESS * cast(func.coalesce(close, 0), Float)
     return select(read.c.id, rank.label("rank")).subquery("matching")
 
 

@@ -1,0 +1,172 @@
+"""The schemas that a connection looks names up in, and who else may create there.
+
+Whoever may create in one of them can plant functions and operators that match better than
+PostgreSQL's own, and that then run as the role of the service.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import event
+
+from qortex_db.names import qualified
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+# Trusted is who could do as he likes anyway: superusers, this role, the owners of the database, of
+# pgvector and of our tables' schema; and of our tables, unless those are several, since a stranger
+# may own one of their names.
+# All of it runs while anything may be planted: hence the exact types.
+_SCHEMAS: Final = """
+WITH schemas AS MATERIALIZED (
+    SELECT n.oid, n.nspname, n.nspowner, p.place,
+        coalesce(n.nspacl, pg_catalog.acldefault('n'::"char", n.nspowner)) AS acl
+    FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY AS p(name, place)
+    JOIN pg_catalog.pg_namespace n ON n.nspname = p.name
+    WHERE n.nspname <> 'pg_catalog'::name
+), ours AS MATERIALIZED (
+    SELECT c.relnamespace AS schema, c.relowner AS owner FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relname::text = ANY ($1::text[]) AND c.relkind IN ('r'::"char", 'p'::"char")
+      AND n.nspname = coalesce($2::text::name, n.nspname) AND n.oid IN (SELECT oid FROM schemas)
+), pgvector AS MATERIALIZED (
+    SELECT extnamespace AS schema, extowner AS owner FROM pg_catalog.pg_extension
+    WHERE extname = 'vector'::name
+), trusted AS MATERIALIZED (
+    SELECT oid FROM pg_catalog.pg_roles
+    WHERE rolsuper OR rolname = current_user OR rolname = 'pg_database_owner'::name
+    UNION ALL
+    SELECT datdba FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
+    UNION ALL
+    SELECT owner FROM pgvector
+    UNION ALL
+    SELECT pg_catalog.min(owner) FROM ours
+    HAVING pg_catalog.min(owner) = pg_catalog.max(owner)
+)
+SELECT pg_catalog.pg_backend_pid(), s.nspname,
+    s.oid IN (SELECT schema FROM ours UNION ALL SELECT schema FROM pgvector)
+        -- where a first upgrade puts them
+        OR $2 IS NULL AND NOT EXISTS (SELECT FROM ours)
+            AND s.place = (SELECT pg_catalog.min(place) FROM schemas),
+    ARRAY(
+        SELECT coalesce(r.rolname::text, 'PUBLIC'::text)
+        FROM (
+            SELECT grantee AS role FROM pg_catalog.aclexplode(s.acl)
+            WHERE privilege_type = 'CREATE'::text
+            UNION SELECT s.nspowner
+            WHERE s.oid NOT IN (SELECT schema FROM ours UNION ALL SELECT schema FROM pgvector)
+        ) may
+        LEFT JOIN pg_catalog.pg_roles r ON r.oid = may.role
+        WHERE may.role NOT IN (SELECT oid FROM trusted)
+    )
+FROM schemas s ORDER BY s.place
+"""
+_PIN: Final = "SELECT pg_catalog.set_config('search_path'::text, $1::text, false)"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSchema:
+    """A schema on the search_path in which roles may create that could do nothing here otherwise.
+
+    Attributes:
+        name: The schema's.
+        roles: Who may; "PUBLIC" is everybody.
+        is_needed: Whether our tables or pgvector are in it, or would be.
+    """
+
+    name: str
+    roles: tuple[str, ...]
+    is_needed: bool
+
+    def __str__(self) -> str:
+        role = "PUBLIC" if "PUBLIC" in self.roles else ", ".join(map(qualified, self.roles))
+        return (
+            f"Others may create functions in the schema {self.name}, which is on the search_path: "
+            f"take it off, or REVOKE CREATE ON SCHEMA {qualified(self.name)} FROM {role}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPath:
+    """The schemas on a connection's path.
+
+    Attributes:
+        names: All of them, in their order.
+        safe: Those in which nobody else may create.
+        open: The others.
+        is_pooled: Whether the connection is a pooler's, so that a setting would be another's too.
+    """
+
+    names: tuple[str, ...]
+    safe: tuple[str, ...]
+    open: tuple[OpenSchema, ...]
+    is_pooled: bool
+
+
+async def read(driver: Any, tables: Iterable[str], schema: str | None) -> SearchPath:
+    """What is on a connection's path.
+
+    Args:
+        driver: The connection, of asyncpg.
+        tables: The names of ours.
+        schema: Where they are; None for wherever the path finds them.
+    """
+    names, safe, others, is_pooled = [], [], [], False
+    for pid, name, is_needed, roles in await driver.fetch(_SCHEMAS, list(tables), schema):
+        names.append(name)
+        is_pooled = pid != driver.get_server_pid()
+        if roles:
+            others.append(OpenSchema(name, tuple(sorted(roles)), is_needed))
+        else:
+            safe.append(name)
+    return SearchPath(tuple(names), tuple(safe), tuple(others), is_pooled)
+
+
+async def pin(driver: Any, tables: Iterable[str], schema: str | None) -> SearchPath:
+    """Leave the schemas out in which others may create, and return what the path was.
+
+    Those that are needed come last: what is planted there comes after all of the same types.
+    """
+    found = await read(driver, tables, schema)
+    if found.open and not found.is_pooled:
+        path = [*found.safe, *(one.name for one in found.open if one.is_needed)]
+        await driver.execute(_PIN, ", ".join(map(qualified, path)))
+    return found
+
+
+_paths: WeakKeyDictionary[Any, SearchPath] = WeakKeyDictionary()
+
+
+def pin_search_path(engine: AsyncEngine, tables: Iterable[str], schema: str | None) -> None:
+    """Have connections look names up only where nobody else may create, as far as that goes.
+
+    Args:
+        tables: The names of the package's.
+        schema: Where they are; None for wherever the path finds them.
+    """
+    own = engine.sync_engine
+
+    @event.listens_for(own, "connect")
+    def _on_connect(connection: Any, _record: ConnectionPoolEntry) -> None:
+        found = connection.run_async(lambda driver: pin(driver, tables, schema))
+        _paths[own] = found
+
+
+async def read_path(engine: AsyncEngine, tables: Iterable[str], schema: str | None) -> SearchPath:
+    """What a connection of any engine has on its path now."""
+    async with engine.connect() as connection:
+        held = await connection.get_raw_connection()
+        return await read(held.driver_connection, tables, schema)
+
+
+def path_of(engine: Engine) -> SearchPath:
+    """What the last connection of an engine of ours had on its path; nothing of a host's."""
+    return _paths.get(engine, SearchPath((), (), (), is_pooled=False))

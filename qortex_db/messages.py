@@ -1,0 +1,70 @@
+"""What messages, logs and spans show: names that are cut and escaped, and no value."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_SHOWN: Final = 60
+"""How many characters of a name are shown: an id may have a thousand, a payload's key a million."""
+_MAX_MESSAGE: Final = 2_000
+
+# Of whatever language; an apostrophe inside of a word quotes nothing.
+_MARK: Final = r"""["«»\u2018-\u201f\u2039\u203a\u300c-\u300f]"""
+_QUOTED: Final = re.compile(rf"{_MARK}.*{_MARK}|(?<!\w)'.*'(?!\w)|\b0x[0-9a-fA-F ]+", re.DOTALL)
+# Their primary messages are of fixed words; PL handlers' source files are none of these.
+_FIXED_WORDS: Final = {"40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03"}
+_CORE_FILES: Final = {"deadlock.c", "lock.c", "lmgr.c", "postgres.c", "predicate.c", "proc.c"}
+
+
+def shown(name: object, most: int = MAX_SHOWN) -> str:
+    """A name, an id or a key in quotes: what can't be printed is escaped, and the rest is cut."""
+    if not isinstance(name, str):
+        return escaped(repr(name), most)
+    text = str.__str__(name)  # of whatever class
+    return repr(text) if len(text) <= most else f"{text[:most]!r}…"
+
+
+def escaped(text: str, most: int = _MAX_MESSAGE) -> str:
+    """Text on one line, cut: a newline in it would begin another line of a log."""
+    cut = text if len(text) <= most else f"{text[:most]}…"
+    if cut.isprintable():
+        return cut
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in cut
+    )
+
+
+def scrubbed(text: str) -> str:
+    """Somebody else's message without what it quotes, on one line, cut."""
+    return escaped(_QUOTED.sub("…", text), 200)
+
+
+def said_by_server(error: BaseException, state: str) -> str:
+    """A server's primary message as far as it quotes no value; else what kind of error it is.
+
+    What a function or a trigger raises may say anything, with any SQLSTATE; its context tells that
+    it was one. Bad data, and syntax errors, are quoted by the server itself.
+    """
+    for cause in causes(error):
+        message = getattr(cause, "message", None)
+        if not isinstance(message, str):
+            continue
+        file = getattr(cause, "server_source_filename", None) or ""
+        context = getattr(cause, "context", None)
+        by_server = state in _FIXED_WORDS and file in _CORE_FILES
+        if state.startswith("P0") or file.startswith("pl") or (context and not by_server):
+            return f"{type(cause).__name__}, in a function or trigger"
+        return scrubbed(message) if state.startswith("22") or state == "42601" else escaped(message)
+    return type(list(causes(error))[-1]).__name__
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that it came from."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = getattr(seen, "orig", None) or seen.__cause__

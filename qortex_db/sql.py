@@ -1,0 +1,70 @@
+"""SQLAlchemy's `func` and `Text`, whose meaning no schema on the search_path can change.
+
+PostgreSQL takes the best match of all schemas, wherever pg_catalog stands: whoever may create in
+one of them could plant `strpos(text, varchar)` for a parameter that is sent as VARCHAR, or
+`unnest(text[])`, which is nearer than `unnest(anyarray)`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import ColumnElement, func
+
+_SYNTAX: Final = {"all", "any", "array", "coalesce", "extract", "greatest", "least", "nullif"}
+"""They look like functions, and are none."""
+of_pgvector: Final = sqlalchemy.func
+"""The functions in the extension's schema, which are of exactly its own types."""
+
+
+class Text(sqlalchemy.Text):
+    """`text`, of which a parameter is sent as TEXT: SQLAlchemy makes VARCHAR of all strings."""
+
+    render_bind_cast = True
+
+    def adapt(self, cls: Any, **kw: Any) -> Any:  # noqa: ARG002
+        return super().adapt(type(self), **kw)  # it is what the driver's dialect would make of it
+
+
+def double(value: float) -> ColumnElement[float]:
+    """A constant of `double precision`; `1.0` is one of `numeric`."""
+    return sqlalchemy.literal_column(f"{value}::float8", sqlalchemy.Double)
+
+
+def as_text(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A varchar as text, which has operators of its own; whatever else as it is.
+
+    An index on a varchar serves it as well.
+    """
+    kind = value.type
+    is_varchar = isinstance(kind, sqlalchemy.String) and not isinstance(
+        kind, (sqlalchemy.Text, sqlalchemy.Enum)
+    )
+    return sqlalchemy.cast(value, Text) if is_varchar else value
+
+
+class _PgCatalog:
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        make = getattr(sqlalchemy.func, name)
+        if name in _SYNTAX:
+            return make  # type: ignore[no-any-return]
+
+        def made(*arguments: Any, **options: Any) -> Any:
+            function = make(*arguments, **options)
+            # Of several arrays, `unnest` is syntax too.
+            if name != "unnest" or len(arguments) == 1:
+                function.packagenames = ("pg_catalog",)
+            return function
+
+        return made
+
+
+if not TYPE_CHECKING:
+    func = _PgCatalog()
+
+__all__ = ["Text", "as_text", "double", "func", "of_pgvector"]

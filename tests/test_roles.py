@@ -1,0 +1,187 @@
+"""What each method needs, and what owners, writers and readers are given."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from qortex_db import Database, Settings, migrations
+from qortex_db.errors import InvalidInputError, NotFoundError, QortexDbError
+from qortex_db.uow import Repositories
+from support.servers import execute, new_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qortex_db.embedded import EmbeddedServer
+
+DOCS = Path(__file__).parents[1] / "docs"
+DENIED = "42501"
+RIGHTS = ("INSERT", "UPDATE", "DELETE")
+SETS = [frozenset(chosen) for n in range(4) for chosen in itertools.combinations(RIGHTS, n)]
+LEVELS = ("roles_owner", "roles_writer", "roles_reader")
+
+# Beside SELECT, on the tables; a method that is not here needs no more.
+NEEDS = {
+    "UPDATE": "vectors.update vectors.merge_payload vectors.fill_words factors.decay arms.decay "
+    "arms.reset",
+    "INSERT": "arms.seed",
+    "INSERT UPDATE": "vectors.upsert vectors.upsert_with_zeros vectors.ingest factors.save "
+    "factors.adjust edges.save edges.record edges.record_many arms.observe arms.observe_many "
+    "arms.apply_deltas arms.put",
+    "UPDATE DELETE": "vectors.delete vectors.delete_where vectors.delete_all factors.delete "
+    "edges.promote edges.remove arms.delete",
+}
+NEEDED = {
+    method: frozenset(rights.split()) for rights, names in NEEDS.items() for method in names.split()
+} | {
+    "arms.seed, as qortex does": frozenset({"INSERT", "UPDATE"}),
+    "embeddings.embed, a new text": frozenset(RIGHTS),
+    "embeddings.clear": frozenset({"UPDATE", "DELETE"}),
+}
+
+
+def role_of(rights: frozenset[str]) -> str:
+    return "_".join(["roles_select", *sorted(rights)]).lower()
+
+
+def as_role(dsn: str, role: str) -> str:
+    return re.sub(r"//[^@/]*@", f"//{role}@", dsn)
+
+
+@pytest.fixture(scope="module")
+def calls() -> Iterator[Any]:
+    sys.path.insert(0, str(DOCS))
+    import statement_calls  # noqa: PLC0415
+
+    yield statement_calls
+    sys.path.remove(str(DOCS))
+
+
+@pytest.fixture(scope="module")
+def roles(server: EmbeddedServer) -> Iterator[None]:
+    names = [*map(role_of, SETS), *LEVELS, "roles_nobody"]
+    execute(server, *(f"CREATE ROLE {name} LOGIN" for name in names))
+    yield
+    execute(server, *(f"DROP ROLE {name}" for name in names))
+
+
+@pytest.fixture
+def role_dsn(server: EmbeddedServer, template: str, roles: None) -> Iterator[str]:
+    name = new_name("roles")
+    execute(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
+    yield server.dsn(name)
+    execute(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+async def run(dsn: str, *statements: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    for statement in statements:
+        await connection.execute(statement)
+    await connection.close()
+
+
+def every_call(calls: Any) -> Iterator[tuple[str, str, Any, Any]]:
+    for section in calls.SECTIONS:
+        if section.name in ("vectors", "factors", "edges", "embeddings", "arms"):
+            for method, forms in section.calls.items():
+                for form, call in forms.items():
+                    yield f"{section.name}.{method}", form, call, section
+
+
+async def is_allowed(db: Database, call: Any, section: Any) -> bool:
+    made = Repositories(db.executor, learning_history=section.history)
+    try:
+        await call(section.repository(made))
+    except QortexDbError as error:
+        return error.sqlstate != DENIED  # such as an example that is not there
+    return True
+
+
+@pytest.mark.slow
+async def test_each_method_needs_exactly_what_the_page_says(role_dsn: str, calls: Any) -> None:
+    for rights in SETS:
+        given = ", ".join(["SELECT", *sorted(rights)])
+        await run(role_dsn, f"GRANT {given} ON ALL TABLES IN SCHEMA public TO {role_of(rights)}")
+    allowed: dict[str, set[frozenset[str]]] = {}
+    async with Database.connect(role_dsn) as admin:
+        for rights in SETS:
+            for section in calls.SECTIONS:
+                if section.prelude is not None and section.name in ("vectors", "embeddings"):
+                    await section.prelude(admin)
+            async with Database.connect(as_role(role_dsn, role_of(rights))) as db:
+                for method, form, call, section in every_call(calls):
+                    if await is_allowed(db, call, section):
+                        allowed.setdefault(f"{method}, {form}", set()).add(rights)
+    found = {}
+    for what, sets in allowed.items():
+        least = min(sets, key=len)
+        assert sets == {rights for rights in SETS if rights >= least}, what
+        found[what] = least
+    wrong = {
+        what: sorted(least)
+        for what, least in found.items()
+        if least != NEEDED.get(what, NEEDED.get(what.partition(",")[0], frozenset()))
+    }
+    assert wrong == {}
+
+
+async def test_owners_writers_and_readers_have_what_they_need(role_dsn: str, calls: Any) -> None:
+    owner, writer, reader = LEVELS
+    settings = Settings(dsn=role_dsn)
+    done = await migrations.grant_roles(settings, owner=owner, writer=writer, reader=reader)
+    said = migrations.roles_sql(settings, owner=owner, writer=writer, reader=reader)
+    assert said == "".join(f"{statement};\n" for statement in done)
+    async with Database.connect(as_role(role_dsn, writer)) as db:
+        refused = [
+            method
+            for method, _, call, section in every_call(calls)
+            if not await is_allowed(db, call, section)
+        ]
+        assert refused == []
+    async with Database.connect(as_role(role_dsn, reader)) as db:
+        read = {
+            method
+            for method, form, call, section in every_call(calls)
+            if await is_allowed(db, call, section)
+        }
+        written = {method.partition(",")[0] for method in NEEDED}
+        assert read & written <= {"embeddings.embed"}  # what is known is read
+        assert read | written == {method for method, *_ in every_call(calls)}
+        assert (await db.status()).status == "ok"
+    mine = Settings(dsn=as_role(role_dsn, owner))
+    assert not (await migrations.downgrade(mine, "-2")).is_current
+    assert (await migrations.upgrade(mine)).is_current
+    for role in LEVELS:
+        assert (await migrations.check(Settings(dsn=as_role(role_dsn, role)))).is_current
+
+
+async def test_who_lacks_something_is_told_what_to_grant(role_dsn: str) -> None:
+    nobody = Settings(dsn=as_role(role_dsn, "roles_nobody"))
+    with pytest.raises(QortexDbError, match="qortex-db roles") as caught:
+        await migrations.check(nobody)
+    assert caught.value.sqlstate == DENIED
+    async with Database.connect(nobody) as db:
+        with pytest.raises(QortexDbError, match="qortex-db roles"):
+            await db.status()
+        with pytest.raises(QortexDbError, match="qortex-db roles"):
+            await db.vectors.count()
+
+
+async def test_no_grants_are_made_of_names_that_are_none(role_dsn: str) -> None:
+    settings = Settings(dsn=role_dsn)
+    with pytest.raises(NotFoundError, match='CREATE ROLE "roles_gone"'):
+        await migrations.grant_roles(settings, reader="roles_gone")
+    for wrong in ("", "a" * 64, "a\x00"):
+        with pytest.raises(InvalidInputError):
+            migrations.roles_sql(settings, reader=wrong)
+    with pytest.raises(InvalidInputError, match="No role"):
+        migrations.roles_sql(settings)
+    quoted = migrations.roles_sql(settings, reader='a"; DROP ROLE b; --')
+    assert '"a""; DROP ROLE b; --"' in quoted
