@@ -1,5 +1,6 @@
 """The PostgreSQL memory of an AI system: embeddings, factors, edges and bandit arms."""
 
+from qortex_db import interrupts as _interrupts  # noqa: F401 - before what takes long to import
 from qortex_db.__about__ import __version__
 from qortex_db.database import Database
 from qortex_db.engine import FairPool
