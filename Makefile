@@ -10,7 +10,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 # Hundreds of processes start here: what they import is compiled once.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo check quick test test-faults test-qortex test-lowest bench format docs clean
+.PHONY: help demo check audit quick test test-faults test-qortex test-lowest bench format docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,15 @@ check: $(VENV)/.dev ## Format, lint, types, layers: seconds
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+$(VENV)/.audit: $(VENV)/.dev
+	@$(INSTALL) pip-audit
+	@touch $@
+
+audit: $(VENV)/.audit ## The pinned dependencies against published advisories; needs their source
+	@$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict; status=$$?; \
+		test $$status -eq 0 || { echo "Not audited as sound: see above. Where no source of" \
+		"advisories could be reached, nothing was checked." >&2; exit 1; }
 
 quick: $(VENV)/.dev ## The tests that take no long time, on a real server: less than a minute
 	$(BIN)/pytest $(PARALLEL) -m "not slow and not faults and not qortex" \

@@ -1,5 +1,6 @@
 """The PostgreSQL memory of an AI system: embeddings, factors, edges and bandit arms."""
 
+from qortex_db import interrupts as _interrupts  # noqa: F401 - before what takes long to import
 from qortex_db.__about__ import __version__
 from qortex_db.database import Database
 from qortex_db.engine import FairPool
@@ -13,6 +14,7 @@ from qortex_db.errors import (
     InsufficientResourcesError,
     InvalidContextError,
     InvalidInputError,
+    LimitExceededError,
     LockTimeoutError,
     NotFoundError,
     OutcomeUnknownError,
@@ -43,6 +45,7 @@ from qortex_db.learning import (
     ThompsonSampling,
     context_hash,
 )
+from qortex_db.limits import Limits
 from qortex_db.markers import ALL_NAMESPACES, CLEAR, Clear
 from qortex_db.models import (
     HNSW,
@@ -144,6 +147,8 @@ __all__ = [
     "LearningArmState",
     "LearningContext",
     "LearningEvent",
+    "LimitExceededError",
+    "Limits",
     "LockTimeoutError",
     "NotFoundError",
     "OutcomeUnknownError",

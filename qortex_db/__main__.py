@@ -5,21 +5,25 @@ from __future__ import annotations
 import sys
 from io import TextIOWrapper
 
+from qortex_db import interrupts
+
 
 def main() -> None:
     """Run the command line."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # an ASCII terminal gets "?", no traceback
+    interrupts.install()
     try:
         from qortex_db import cli  # noqa: PLC0415 - its extra may not be installed
-    except KeyboardInterrupt:  # importing takes most of a second
-        sys.exit(130)
     except ModuleNotFoundError as error:
         if error.name not in {"rich", "typer"}:
             raise
         sys.exit('The command line is not installed: pip install "qortex-db[cli]"')
-    cli.app()
+    try:
+        cli.app()
+    finally:
+        interrupts.ignore()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from qortex_db import embedded, observability, types
 from qortex_db import engine as engines
 from qortex_db.checks import check_choice, check_number
 from qortex_db.errors import DatabaseClosedError, InvalidInputError, SchemaVersionError, translate
+from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.models import Base, LearningArmState
 from qortex_db.names import qualified
 from qortex_db.settings import Settings
@@ -111,9 +112,10 @@ class Database(Lanes):
         schema: str | None,
         *,
         learning_history: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
         options: engines.CallOptions = engines.NO_OPTIONS,
     ) -> None:
-        super().__init__(None, options, learning_history=learning_history)
+        super().__init__(None, options, learning_history=learning_history, limits=limits)
         self._settings = settings
         self._schema = schema
         self._engine: AsyncEngine | None = None
@@ -137,7 +139,13 @@ class Database(Lanes):
             target = Settings(dsn=SecretStr(target))
         elif not isinstance(target, Settings):
             raise InvalidInputError(f"target is a {type(target).__name__}; pass Settings or a DSN.")
-        return cls(target, None, target.db_schema, learning_history=target.learning_history)
+        return cls(
+            target,
+            None,
+            target.db_schema,
+            learning_history=target.learning_history,
+            limits=target.limits,
+        )
 
     @classmethod
     def from_engine(
@@ -146,6 +154,7 @@ class Database(Lanes):
         *,
         schema: str | None = None,
         learning_history: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
         settings: Mapping[str, engines.SettingValue] | None = None,
         network_timeout_seconds: float | None = None,
     ) -> Database:
@@ -155,6 +164,7 @@ class Database(Lanes):
             engine: An asyncpg engine; its connections take vectors in binary from now on.
             schema: Where the package's tables are, if not where the connections look.
             learning_history: Write an event of each change of an arm, in its own statement.
+            limits: The most of what one call may bring.
             settings: What every transaction begins with, as of `with_settings`.
             network_timeout_seconds: End the engine's connections whose other end is silent for
                 longer, 1 to 3600. None leaves them as they are.
@@ -166,7 +176,9 @@ class Database(Lanes):
             )
             engines.notice_silence(engine, seconds)
         options = engines.NO_OPTIONS.with_settings({} if settings is None else settings)
-        return cls(None, engine, schema, learning_history=learning_history, options=options)
+        return cls(
+            None, engine, schema, learning_history=learning_history, limits=limits, options=options
+        )
 
     def _bind(self, engine: AsyncEngine) -> None:
         retry_seconds = (
@@ -333,6 +345,7 @@ class Database(Lanes):
             operations,
             schema=schema,
             learning_history=self._learning_history,
+            limits=self._limits,
             at_begin=options.set_on if options.local else None,
             timeout_seconds=timeout_seconds,
         )
@@ -343,8 +356,13 @@ class Database(Lanes):
         return self._executor
 
     def _view(self, options: engines.CallOptions) -> DatabaseView:
-        history = self._learning_history
-        return DatabaseView(self._lane, self._begin, options, learning_history=history)
+        return DatabaseView(
+            self._lane,
+            self._begin,
+            options,
+            learning_history=self._learning_history,
+            limits=self._limits,
+        )
 
     async def status(self) -> Status:
         """Versions, sizes, invalid indexes and the pool's use. Counts rows, so not for each call.

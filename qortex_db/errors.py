@@ -65,6 +65,22 @@ class DimensionMismatchError(InvalidInputError):
         self.actual = actual
 
 
+class LimitExceededError(InvalidInputError):
+    """What was sent is more than a limit allows.
+
+    Attributes:
+        limit: Its name, as in `Limits` and `Settings`.
+        allowed: What it allows.
+        actual: How much there was, or more: it is not counted to the end.
+    """
+
+    def __init__(self, message: str, *, limit: str, allowed: int, actual: int) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.allowed = allowed
+        self.actual = actual
+
+
 class InvalidContextError(InvalidInputError, TypeError):
     """An arm's context was refused: JSON can't say it, or two contexts would be one."""
 

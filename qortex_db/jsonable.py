@@ -21,39 +21,50 @@ import numpy as np
 
 from qortex_db.checks import no_text, text_fault
 from qortex_db.errors import InvalidInputError
+from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.markers import Clear
 from qortex_db.messages import MAX_SHOWN, escaped
+from qortex_db.plain_json import CONTAINERS, is_large, is_larger, plain_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-MAX_NESTING: Final = 100
-"""How deeply a value may be nested: more than any real document, far from the recursion limit."""
 MAX_DIGITS: Final = 4_300
 """The most digits of a number before its point: more, Python doesn't read."""
-_TOO_DEEP: Final = f"is nested more than {MAX_NESTING} levels deep"
 _MAX_SCALE: Final = 16_383  # the most behind it that PostgreSQL's numeric holds
 
 
 class FaultError(Exception):
     """A value, or one in it, has no form in JSON; whoever knows where it is says so."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, limit: str | None = None, actual: int = 0) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.limit = limit
+        self.actual = actual
         self.steps: list[str] = []
 
 
-def to_json(value: object, *, name: str) -> str:
+def to_json(value: object, *, name: str, limits: Limits = DEFAULT_LIMITS) -> str:
     """A value as JSON that a jsonb column holds.
 
     Args:
         name: What an error calls it.
+        limits: How deep and how large it may be, and its keys.
 
     Raises:
         InvalidInputError: It, or one in it, has no form in JSON; its place is named.
+        LimitExceededError: It is too much.
     """
-    return _WRITER.text(value, name)
+    text = None
+    if type(value) in CONTAINERS and is_large(value):  # a smaller one takes no longer with ours
+        text = plain_json(value, name=name, limits=limits)
+        if text is None and is_larger(value, limits.max_payload_bytes):
+            limits.check("max_payload_bytes", limits.max_payload_bytes + 1, name)
+    if text is None:
+        text = writer_of(limits).text(value, name)
+    limits.check_text("max_payload_bytes", text, name)
+    return text
 
 
 def to_canonical_json(value: object, *, name: str) -> str:
@@ -167,6 +178,7 @@ class JsonWriter:
     """Writes values as JSON.
 
     Args:
+        limits: Of depth and of keys.
         escape: Writes a text that has no fault.
         fault_of: Why one can't be written; None where it can.
         sort_keys: By code point.
@@ -175,12 +187,15 @@ class JsonWriter:
 
     def __init__(
         self,
+        limits: Limits = DEFAULT_LIMITS,
         escape: Callable[[str], str] = encode_basestring,
         fault_of: Callable[[str], str | None] = text_fault,
         *,
         sort_keys: bool = False,
         moment: Callable[[datetime], str] | None = None,
     ) -> None:
+        self._limits = limits
+        self._deepest = limits.max_payload_depth
         self._escape = escape
         self._fault_of = fault_of
         self._sort_keys = sort_keys
@@ -215,6 +230,8 @@ class JsonWriter:
         place = name + "".join(reversed(fault.steps))
         if len(place) > len(name) + 200:
             place = f"{place[: len(name) + 200]}…"
+        if fault.limit is not None:
+            raise self._limits.exceeded(fault.limit, fault.actual, f"{place} {fault.reason}")
         raise InvalidInputError(f"{place} {fault.reason}.")
 
     def write(self, value: Any, depth: int) -> str:
@@ -237,11 +254,15 @@ class JsonWriter:
             raise FaultError(f"has a key of type {type(key).__name__}; pass strings")
         if fault := self._fault_of(key):
             raise FaultError(f"has a key that {fault}")
+        most = self._limits.max_key_bytes
+        if len(key) * 4 > most and (size := len(key.encode(errors="replace"))) > most:
+            raise FaultError(f"has a key of {size:,} bytes", "max_key_bytes", size)
         return self._escape(key)
 
     def _object(self, value: dict[Any, Any], depth: int) -> str:
-        if depth == MAX_NESTING:
-            raise FaultError(_TOO_DEEP)
+        if depth == self._deepest:
+            reason = f"is nested more than {depth} levels deep"
+            raise FaultError(reason, "max_payload_depth", depth + 1)
         members = []
         names: Iterable[Any] = value
         if self._sort_keys:
@@ -265,8 +286,9 @@ class JsonWriter:
         return f"{{{','.join(members)}}}"
 
     def _array(self, value: list[Any] | tuple[Any, ...], depth: int) -> str:
-        if depth == MAX_NESTING:
-            raise FaultError(_TOO_DEEP)
+        if depth == self._deepest:
+            reason = f"is nested more than {depth} levels deep"
+            raise FaultError(reason, "max_payload_depth", depth + 1)
         writers = self._writers
         items: list[str] = []
         try:
@@ -303,6 +325,11 @@ def _decimal(value: Decimal, _: int) -> str:
     return str(value)
 
 
-_WRITER: Final = JsonWriter()
-_CANONICAL: Final = JsonWriter(encode_basestring_ascii, no_text, sort_keys=True)
-_KNOWN: Final = _WRITER.kinds
+@functools.lru_cache(16)
+def writer_of(limits: Limits) -> JsonWriter:
+    """What writes within limits."""
+    return JsonWriter(limits)
+
+
+_CANONICAL: Final = JsonWriter(DEFAULT_LIMITS, encode_basestring_ascii, no_text, sort_keys=True)
+_KNOWN: Final = _CANONICAL.kinds

@@ -19,6 +19,7 @@ from qortex_db.engine import (
     set_meanwhile,
 )
 from qortex_db.errors import DatabaseClosedError, OutcomeUnknownError, QueryTimeoutError
+from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.models import QortexVector
 from qortex_db.models.collection import collection_table
 from qortex_db.repositories import (
@@ -44,9 +45,16 @@ if TYPE_CHECKING:
 class Repositories:
     """The repositories over one executor; None until there is one."""
 
-    def __init__(self, executor: Executor | None, *, learning_history: bool = False) -> None:
+    def __init__(
+        self,
+        executor: Executor | None,
+        *,
+        learning_history: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         self._executor = executor
         self._learning_history = learning_history
+        self._limits = limits
 
     @property
     def executor(self) -> Executor:
@@ -109,7 +117,8 @@ class Repositories:
         Raises:
             InvalidInputError: The model is no collection, or has no such namespace.
         """
-        return VectorRepository(self.executor, collection_table(model), namespace=namespace)
+        table = collection_table(model)
+        return VectorRepository(self.executor, table, namespace=namespace, limits=self._limits)
 
 
 class UnitOfWork(Repositories):
@@ -122,12 +131,19 @@ class UnitOfWork(Repositories):
         session: Where everything happens; add rows of your own models to it.
         schema: Where the package's tables are, if not where the session's connection looks.
         learning_history: Write an event of each change of an arm, in its own statement.
+        limits: The most of what one call may bring.
     """
 
     def __init__(
-        self, session: AsyncSession, *, schema: str | None = None, learning_history: bool = False
+        self,
+        session: AsyncSession,
+        *,
+        schema: str | None = None,
+        learning_history: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        super().__init__(SessionExecutor(session, schema), learning_history=learning_history)
+        executor = SessionExecutor(session, schema)
+        super().__init__(executor, learning_history=learning_history, limits=limits)
         self.session = session
 
     def options(
@@ -155,6 +171,7 @@ async def unit_of_work(
     *,
     schema: str | None = None,
     learning_history: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> AsyncIterator[UnitOfWork]:
     """A unit of work inside a host's session: a savepoint, released at the end of the block.
 
@@ -163,7 +180,7 @@ async def unit_of_work(
     """
     plain = session() if isinstance(session, async_scoped_session) else session
     async with savepoint(plain, schema):
-        yield UnitOfWork(plain, schema=schema, learning_history=learning_history)
+        yield UnitOfWork(plain, schema=schema, learning_history=learning_history, limits=limits)
 
 
 @asynccontextmanager
@@ -173,6 +190,7 @@ async def own_unit_of_work(
     *,
     schema: str | None = None,
     learning_history: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
     at_begin: Callable[[Connection], None] | None = None,
     timeout_seconds: float | None = None,
 ) -> AsyncIterator[UnitOfWork]:
@@ -183,6 +201,7 @@ async def own_unit_of_work(
         operations: What is in flight on its engine.
         schema: As of `UnitOfWork`.
         learning_history: As of `UnitOfWork`.
+        limits: As of `UnitOfWork`.
         at_begin: What each of its transactions begins with.
         timeout_seconds: How long all of it may take.
 
@@ -201,7 +220,9 @@ async def own_unit_of_work(
     at_once = committing = False
     try:
         async with deadline or nullcontext():
-            yield UnitOfWork(session, schema=schema, learning_history=learning_history)
+            yield UnitOfWork(
+                session, schema=schema, learning_history=learning_history, limits=limits
+            )
             committing = True
             await commit(session)
     except BaseException as error:

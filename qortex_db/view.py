@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from qortex_db.engine import AutocommitExecutor, Executor, SettingValue
+    from qortex_db.limits import Limits
 
 
 T = TypeVar("T")
@@ -31,9 +32,14 @@ class Lanes(Repositories):
     _options: CallOptions
 
     def __init__(
-        self, executor: Executor | None, options: CallOptions, *, learning_history: bool
+        self,
+        executor: Executor | None,
+        options: CallOptions,
+        *,
+        learning_history: bool,
+        limits: Limits,
     ) -> None:
-        super().__init__(executor, learning_history=learning_history)
+        super().__init__(executor, learning_history=learning_history, limits=limits)
         self._options = options
 
     @abstractmethod
@@ -192,8 +198,11 @@ class DatabaseView(Lanes):
         options: CallOptions,
         *,
         learning_history: bool,
+        limits: Limits,
     ) -> None:
-        super().__init__(ViewExecutor(lane, options), options, learning_history=learning_history)
+        super().__init__(
+            ViewExecutor(lane, options), options, learning_history=learning_history, limits=limits
+        )
         self._lane = lane
         self._begin = begin
 
@@ -215,5 +224,10 @@ class DatabaseView(Lanes):
         return self._begin(self._options, isolation_level, timeout_seconds)
 
     def _view(self, options: CallOptions) -> DatabaseView:
-        history = self._learning_history
-        return DatabaseView(self._lane, self._begin, options, learning_history=history)
+        return DatabaseView(
+            self._lane,
+            self._begin,
+            options,
+            learning_history=self._learning_history,
+            limits=self._limits,
+        )

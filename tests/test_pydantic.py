@@ -93,6 +93,7 @@ GIVEN = {  # what a caller makes: declarations, and a function
     "EpsilonGreedy",
     "HNSW",
     "IVFFlat",
+    "Limits",
     "Settings",
     "TernaryReward",
     "ThompsonSampling",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
+import os
+import signal
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from pydantic import SecretStr, ValidationError
 from rich.console import Console
 
-from qortex_db import Database, QortexDbError, Settings
+from qortex_db import Database, QortexDbError, Settings, interrupts
 from qortex_db import embedded as embedded_server
 from qortex_db.cli import render
 from qortex_db.migrations.connection import NOTHING_GIVEN
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
 
 T = TypeVar("T")
-_INTERRUPTED = 130  # what a shell expects after Ctrl-C
+_PATIENCE = 2  # signals, before one ends it in the middle of its clean-up
 
 out = Console()
 err = Console(stderr=True)
@@ -40,14 +42,37 @@ def group(text: str) -> typer.Typer:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; what the package refuses is told in one line."""
+    """Run to the end; what the package refuses is told in one line, and so is a signal."""
+    told: list[int] = []
     try:
-        return asyncio.run(work)
+        return asyncio.run(_stoppable(work, told))
     except QortexDbError as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        err.print("[yellow]Stopped.[/]")
-        raise typer.Exit(_INTERRUPTED) from None
+        if not told:
+            fail(str(error))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        pass
+    finally:
+        interrupts.install()
+    interrupts.say()
+    raise typer.Exit(interrupts.status_of(told[0] if told else signal.SIGINT))
+
+
+async def _stoppable(work: Coroutine[Any, Any, T], told: list[int]) -> T:
+    """The work, which a signal cancels, so that what it began is put in order; a third ends all."""
+    task = asyncio.ensure_future(work)
+
+    def stop(number: int) -> None:
+        told.append(number)
+        if len(told) > _PATIENCE:
+            interrupts.say()
+            os._exit(interrupts.status_of(number))
+        task.cancel()
+
+    with suppress(NotImplementedError, ValueError, RuntimeError):  # Windows; not the main thread
+        for number in interrupts.SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                asyncio.get_running_loop().add_signal_handler(number, stop, number)
+    return await task
 
 
 def fail(message: str, *, status: int = 1) -> NoReturn:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+import numpy as np
 from sqlalchemy import ColumnElement, and_, bindparam, or_, true
 from sqlalchemy.sql.elements import AsBoolean, BindParameter, False_, Grouping, True_
 
@@ -22,6 +23,7 @@ from qortex_db.filters import conditions
 from qortex_db.filters.fields import Field, read_path
 from qortex_db.filters.operators import NEGATED, OPERATORS, row_ids
 from qortex_db.filters.text_operators import document_contains, document_text
+from qortex_db.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +41,7 @@ MAX_DEPTH: Final = 16
 MAX_CONDITIONS: Final = 256
 """How many conditions one filter may have."""
 
+_LISTS: Final = (list, tuple, set, frozenset)
 _OF_ROWS: Final = {"$text": document_text, "$id": row_ids}
 
 
@@ -77,12 +80,13 @@ class Filter:
         return f"Filter({len(self.params)} parameters)"
 
 
-def read_filter(where: Where, table: Table) -> Filter:
+def read_filter(where: Where, table: Table, limits: Limits = DEFAULT_LIMITS) -> Filter:
     """Read a filter over a table's payload.
 
     Args:
         where: An empty dictionary matches every row.
         table: It has a jsonb column `payload`; $text without a path needs a column `document`.
+        limits: Of its values in sum.
 
     Raises:
         InvalidInputError: An operator is unknown, a value has the wrong type, or a limit is passed.
@@ -90,7 +94,7 @@ def read_filter(where: Where, table: Table) -> Filter:
     """
     if "payload" not in table.c:
         raise InvalidInputError("The table has no column payload to filter by.")
-    reader = _Reader(table)
+    reader = _Reader(table, limits)
     shape = reader.read(where, "where", 0)
     params = {f"row_where_{i}": value for i, value in enumerate(reader.values)}
     return Filter(shape if reader.is_plain else None, params, shape, table)
@@ -112,10 +116,22 @@ def with_document(where: Where | None, document: Mapping[str, Any] | None) -> Wh
 class _Reader:
     """Reads one filter: shapes come back, values are collected."""
 
-    __slots__ = ("conditions", "is_plain", "table", "values")
+    __slots__ = (
+        "_limits",
+        "_weighed",
+        "bytes",
+        "conditions",
+        "is_plain",
+        "number",
+        "table",
+        "values",
+    )
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, limits: Limits) -> None:
         self.table = table
+        self._limits = limits
+        self._weighed = 0
+        self.bytes = self.number = 0
         self.values: list[Any] = []
         self.conditions = 0
         self.is_plain = True
@@ -154,7 +170,9 @@ class _Reader:
     def _operator(self, key: str, value: Any, at: str, depth: int) -> Shape:
         if key in _OF_ROWS:
             self._count(at)
-            return _OF_ROWS[key](self.table, value, at, self.values)
+            shape = _OF_ROWS[key](self.table, value, at, self.values)
+            self._weigh(value, at)
+            return shape
         self._check_depth(at, depth)
         if key == "$document":
             return self._document(value, at, depth)
@@ -192,6 +210,7 @@ class _Reader:
             )
         self._count(place)
         shape = document_contains(self.table, value, place, self.values)
+        self._weigh(value, place)
         return shape if key == "$contains" else ("not", shape)
 
     def _field(self, key: str, value: Any, at: str, depth: int) -> Shape:
@@ -218,7 +237,23 @@ class _Reader:
                     f"{place} is no operator; pass {', '.join(OPERATORS)}, {', '.join(NEGATED)} or "
                     "$not. To compare with a whole object pass $eq."
                 )
+            self._weigh(argument, place)
         return shapes[0] if len(shapes) == 1 else ("and", *shapes)
+
+    def _weigh(self, argument: Any, at: str) -> None:
+        """What a condition was given, which may be sent in two forms."""
+        if isinstance(argument, np.ndarray):
+            self.number += argument.size
+        else:
+            self.number += len(argument) if isinstance(argument, _LISTS) else 1
+        forms = [v if isinstance(v, list) else [v] for v in self.values[self._weighed :]]
+        self._weighed = len(self.values)
+        self.bytes += max(
+            (sum([len(v) for v in f if isinstance(v, str)]) for f in forms), default=0
+        )
+        whole = f"At {at} the filter"
+        self._limits.check("max_filter_values", self.number, whole, "values in sum")
+        self._limits.check("max_filter_bytes", self.bytes, whole, "bytes of values in sum")
 
     def _count(self, at: str) -> None:
         self.conditions += 1

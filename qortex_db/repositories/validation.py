@@ -11,6 +11,7 @@ from uuid import UUID
 from qortex_db.checks import as_key, as_whole, check_number, check_text, check_whole
 from qortex_db.errors import InvalidInputError
 from qortex_db.jsonable import to_json
+from qortex_db.limits import DEFAULT_LIMITS, Limits
 
 MAX_ID_BYTES: Final = 1_024
 """The longest id, in bytes of UTF-8: three of them still fit into one B-tree entry."""
@@ -178,9 +179,9 @@ def _from_iso(text: str) -> datetime | None:
         return None
 
 
-def check_payload(value: object, *, name: str = "payload") -> str:
+def check_payload(value: object, *, name: str = "payload", limits: Limits = DEFAULT_LIMITS) -> str:
     """A JSON object as text: of a mapping, a pydantic model or a dataclass."""
-    text = to_json(value, name=name)
+    text = to_json(value, name=name, limits=limits)
     if text[0] != "{":
         raise InvalidInputError(f"{name} is a {type(value).__name__}; pass a dict.")
     return text

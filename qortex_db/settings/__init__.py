@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Final, Self
 
@@ -16,6 +17,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from qortex_db.limits import DEEPEST, DEFAULT_LIMITS, Limits
 from qortex_db.names import is_identifier
 from qortex_db.settings.dsn import Target, parse_dsn, parts_target
 
@@ -27,6 +29,7 @@ _LOCAL = "sqlite"
 _SERVER = ("postgres", "pgvector")
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Most = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class Settings(BaseSettings):
@@ -93,6 +96,31 @@ class Settings(BaseSettings):
         default=600.0, validation_alias="QORTEX_DB_MIGRATION_TIMEOUT_SECONDS"
     )
     learning_history: bool = Field(default=False, validation_alias="QORTEX_LEARNING_HISTORY")
+    max_payload_bytes: _Most = Field(
+        default=DEFAULT_LIMITS.max_payload_bytes, validation_alias="QORTEX_DB_MAX_PAYLOAD_BYTES"
+    )
+    max_payload_depth: int = Field(
+        default=DEFAULT_LIMITS.max_payload_depth,
+        ge=1,
+        le=DEEPEST,
+        validation_alias="QORTEX_DB_MAX_PAYLOAD_DEPTH",
+    )
+    max_key_bytes: _Most = Field(
+        default=DEFAULT_LIMITS.max_key_bytes, validation_alias="QORTEX_DB_MAX_KEY_BYTES"
+    )
+    max_document_bytes: _Most = Field(
+        default=DEFAULT_LIMITS.max_document_bytes, validation_alias="QORTEX_DB_MAX_DOCUMENT_BYTES"
+    )
+    max_filter_values: _Most = Field(
+        default=DEFAULT_LIMITS.max_filter_values, validation_alias="QORTEX_DB_MAX_FILTER_VALUES"
+    )
+    max_filter_bytes: _Most = Field(
+        default=DEFAULT_LIMITS.max_filter_bytes, validation_alias="QORTEX_DB_MAX_FILTER_BYTES"
+    )
+    max_search_many_hits: _Most = Field(
+        default=DEFAULT_LIMITS.max_search_many_hits,
+        validation_alias="QORTEX_DB_MAX_SEARCH_MANY_HITS",
+    )
     embedded_path: Path = Field(
         default=Path("~/.qortex/postgres"), validation_alias="QORTEX_DB_EMBEDDED_PATH"
     )
@@ -151,6 +179,11 @@ class Settings(BaseSettings):
         """Whether a server was named, by an argument or by a variable."""
         named = {"dsn", "database_url", *_PARTS}
         return any(getattr(self, name) is not None for name in self.model_fields_set & named)
+
+    @property
+    def limits(self) -> Limits:
+        """The most of what one call may bring."""
+        return Limits(**{field.name: getattr(self, field.name) for field in fields(Limits)})
 
     def target(self) -> Target | None:
         """The server to use; None means the embedded one."""

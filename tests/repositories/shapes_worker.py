@@ -20,7 +20,7 @@ from qortex_db.models import QortexVector
 
 VECTOR = [1.0] * 8
 OPERATORS = ("$eq", "$ne", "$gt", "$lte", "$in", "$exists", "$contains", "$like")
-VALUES = 10_000
+VALUES = 4_000
 VALUE = "x" * 900
 LARGE = 30
 
@@ -60,7 +60,7 @@ class Asker:
             await self.db.vectors.count(where=where)
 
     async def ask_for_much(self) -> None:
-        """Values of 9 MB, in a filter and in a host's own expression."""
+        """Values of 4 MB, in a filter and in a host's own expression."""
         self.number += 1
         values = [f"{VALUE}{self.number}-{i}" for i in range(VALUES)]
         await self.db.vectors.count(where={f"key{self.number}": {"$in": values}})

@@ -10,7 +10,7 @@ import pytest
 
 WORKER = Path(__file__).with_name("shapes_worker.py")
 MOST = 50.0
-"""Megabytes; asking with the 560 MB of values kept would take as much."""
+"""Megabytes; asking with the 200 MB of values kept would take as much."""
 
 
 @pytest.mark.faults

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
+from qortex_db.plain_json import is_large
 from qortex_db.repositories.vectors.record_columns import (
     RecordColumns,
     Told,
@@ -97,6 +98,16 @@ class Batch:
             self._check_outdone(said)
         bytes_a_row = 4 * (column.dimensions or _length(self._embeddings.values))
         self._size = max(1, min(PART_ROWS, PART_BYTES // bytes_a_row))
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a value of it takes so long that an event loop would be held up."""
+        return any(
+            is_large(value)
+            for one, told in self._columns
+            if one.part != "vectors"
+            for value in told.values
+        )
 
     @property
     def is_one_part(self) -> bool:

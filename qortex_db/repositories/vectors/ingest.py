@@ -163,7 +163,9 @@ class VectorIngest(VectorWrites):
         """What this package takes of some rows, found by halves without a statement."""
         try:
             batch = await self._batch([record for _, record in rows], first_row=rows[0][0])
-            for _ in batch.parts():
+            if batch.is_large:
+                await asyncio.to_thread(list, batch.parts())
+            for _ in batch.parts() if not batch.is_large else ():
                 pass
         except InvalidInputError as error:
             if len(rows) == 1:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement
 
+    from qortex_db.limits import Limits
+
 MAX_REMOVED: Final = 64
 """The most paths that one `merge_payload` takes out."""
 MAX_CHANGES: Final = 64
@@ -40,6 +42,9 @@ _ARRAY: Final = literal_column("'array'", Text)
 class PayloadChange:
     """Paths that are taken out of a payload, and then values that are put in at paths.
 
+    Args:
+        limits: Of the values in sum.
+
     Attributes:
         form: Of the statement.
 
@@ -47,9 +52,11 @@ class PayloadChange:
         InvalidInputError: A path or a value was refused, or one path lies in another.
     """
 
-    def __init__(self, values: Mapping[str, Any] | None, remove: Sequence[str]) -> None:
+    def __init__(
+        self, values: Mapping[str, Any] | None, remove: Sequence[str], limits: Limits
+    ) -> None:
         given: Any = {} if values is None else simplified(values, name="values")
-        validation.check_payload(given, name="values")
+        validation.check_payload(given, name="values", limits=limits)
         given_paths = validation.check_list(remove, name="remove", of="list of paths")
         self._removed = [_steps(path, f"remove[{i}]") for i, path in enumerate(given_paths)]
         put = {
@@ -58,9 +65,10 @@ class PayloadChange:
         ways = {path[:i] for path in put for i in range(1, len(path))}
         if len(put) < len(given) or ways & put.keys():
             raise InvalidInputError("values names a path twice, or one inside another: pass one.")
-        self._plain = {path[0]: value for path, value in put.items() if len(path) == 1}
+        plain = {path[0]: value for path, value in put.items() if len(path) == 1}
+        self._plain = validation.check_payload(plain, name="values", limits=limits)
         self._nested = {
-            path: to_json(value, name="values")
+            path: to_json(value, name="values", limits=limits)
             for path, value in sorted(put.items())
             if len(path) > 1
         }
@@ -86,9 +94,7 @@ class PayloadChange:
 
     def params(self) -> dict[str, Any]:
         """The parameters of `changed_payload`."""
-        params: dict[str, Any] = {
-            "row_values": validation.check_payload(self._plain, name="values")
-        }
+        params: dict[str, Any] = {"row_values": self._plain}
         params |= {f"row_path_{i}": list(path) for i, path in enumerate(self._removed)}
         params |= {f"row_way_{i}": list(way) for i, way in enumerate(self._ways)}
         for i, (path, value) in enumerate(self._nested.items()):

@@ -60,7 +60,7 @@ class VectorReads(TableBound):
         """
         vectors = self._vectors
         count = validation.check_limit(limit, MAX_LIMIT)
-        narrowed = vectors.narrow(where, where_document)
+        narrowed = await vectors.narrow(where, where_document)
         statement = vectors.by_filter.facet(narrowed, vectors.steps(path, "path"))
         rows = await vectors.rows(statement, {"hits": count, **values_of(narrowed)})
         return [FacetCount(*row) for row in rows]
@@ -72,7 +72,7 @@ class VectorReads(TableBound):
 
         What is not described here is as of :meth:`search`.
         """
-        narrowed = self._vectors.narrow(where, where_document)
+        narrowed = await self._vectors.narrow(where, where_document)
         statement = self._vectors.by_filter.count(narrowed)
         return int((await self._vectors.rows(statement, values_of(narrowed)))[0][0])
 
@@ -103,7 +103,7 @@ class VectorReads(TableBound):
         count = validation.check_limit(limit, MAX_LIMIT)
         steps = () if order_by is None else vectors.steps(order_by, "order_by")
         cursor = {} if after is None else _read_cursor(after, has_value=bool(steps))
-        narrowed = vectors.narrow(where, where_document)
+        narrowed = await vectors.narrow(where, where_document)
         page = Page(
             steps,
             goes_on=after is not None,
@@ -134,7 +134,7 @@ class VectorReads(TableBound):
         """
         size = validation.check_limit(batch_size, MAX_PAGE_SIZE, name="batch_size")
         record = self._vectors.shape.record
-        narrowed = self._vectors.narrow(where, where_document)
+        narrowed = await self._vectors.narrow(where, where_document)
         params: dict[str, Any] = {"hits": size, **values_of(narrowed)}
         page = Page(with_embedding=with_embedding)
         while True:

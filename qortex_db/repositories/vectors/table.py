@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import math
 import time
@@ -16,14 +17,17 @@ from sqlalchemy.sql.expression import ColumnClause, TableClause
 from qortex_db import checks, observability, types
 from qortex_db.errors import UPGRADE_HINT, InvalidInputError, SchemaVersionError
 from qortex_db.filters import Filter, Where, read_filter, read_path, with_document
+from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.markers import ALL_NAMESPACES
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.names import qualified
+from qortex_db.plain_json import is_large
 from qortex_db.repositories.vectors.filter_statements import by_filter
 from qortex_db.repositories.vectors.key_statements import by_key
 from qortex_db.repositories.vectors.namespaces import scope_of
 from qortex_db.repositories.vectors.row_shape import row_shape
+from qortex_db.repositories.vectors.written_columns import written_columns
 from qortex_db.sql import Text, func
 
 if TYPE_CHECKING:
@@ -74,10 +78,18 @@ class TableBound:
         executor: The lane that statements take.
         table: Of a collection.
         namespace: Whose rows it is about; None where the table has none.
+        limits: Of what one call may bring.
     """
 
-    def __init__(self, executor: Executor, table: Table, *, namespace: Any = None) -> None:
-        self._vectors = VectorTable(executor, table, namespace=namespace)
+    def __init__(
+        self,
+        executor: Executor,
+        table: Table,
+        *,
+        namespace: Any = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._vectors = VectorTable(executor, table, namespace=namespace, limits=limits)
 
 
 class VectorTable:
@@ -90,8 +102,11 @@ class VectorTable:
         name: str = DEFAULT_VECTOR,
         *,
         namespace: Any = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.executor = executor
+        self.limits = limits
+        self.written = written_columns(table, limits)
         self.table = table
         self.name = name
         self.namespace = namespace
@@ -122,7 +137,9 @@ class VectorTable:
             raise InvalidInputError(
                 f"{self.table.name} has no vector of that name; it has {', '.join(names)}."
             )
-        return VectorTable(self.executor, self.table, name, namespace=self.namespace)
+        return VectorTable(
+            self.executor, self.table, name, namespace=self.namespace, limits=self.limits
+        )
 
     @property
     def zero_distance_score(self) -> float:
@@ -149,12 +166,16 @@ class VectorTable:
             factor = checks.check_number(oversampling, name="oversampling", low=1, high=100)
         return math.ceil(count * factor) if self.vector.quantization else count
 
-    def narrow(
+    async def narrow(
         self, where: Where | None, where_document: Mapping[str, Any] | None
     ) -> Filter | None:
         """What a caller says of rows, as one filter; None where he says nothing."""
         whole = with_document(where, where_document)
-        return None if whole is None else read_filter(whole, self.table)
+        if whole is None:
+            return None
+        if is_large(whole):
+            return await asyncio.to_thread(read_filter, whole, self.table, self.limits)
+        return read_filter(whole, self.table, self.limits)
 
     def steps(self, path: object, name: str) -> tuple[str, ...]:
         if "payload" not in self.table.c:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from qortex_db import observability
 from qortex_db.errors import NOT_NULL_VIOLATION, ConflictError, InvalidInputError
 from qortex_db.filters import values_of
 from qortex_db.markers import CLEAR
+from qortex_db.plain_json import is_large
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.batches import Batch, Part
 from qortex_db.repositories.vectors.embedding_parts import EmbeddingColumn
@@ -66,7 +68,7 @@ class VectorWrites(TableBound):
             allow_zero=allow_zero or vector.metric != "cosine",
             is_half=vector.is_half,
         )
-        return Batch(listed, column, self._vectors.by_key.written, first_row=first_row)
+        return Batch(listed, column, self._vectors.written, first_row=first_row)
 
     async def _write(self, batch: Batch) -> int:
         """Write a batch, all of it or nothing; return how many rows changed."""
@@ -76,7 +78,9 @@ class VectorWrites(TableBound):
         statement = by_key.upsert(batch.given)
         every = {name for name, given in batch.given if given == "all"}
         touched = by_key.touched.params(every)
-        params = ({**_params(part), **touched} for part in batch.parts())
+        # What takes long to check and to encode is done beside the event loop.
+        parts = await asyncio.to_thread(list, batch.parts()) if batch.is_large else batch.parts()
+        params = ({**_params(part), **touched} for part in parts)
         start = time.perf_counter()
         try:
             if batch.is_one_part:
@@ -118,21 +122,25 @@ class VectorWrites(TableBound):
         Returns:
             Whether there is such a vector.
         """
-        by_key = self._vectors.by_key
+        by_key, written = self._vectors.by_key, self._vectors.written
         key = validation.check_key(id)
         values: dict[str, Any] = {}
         if embedding is not None:
             values["vec"] = await self._encoded(embedding)
         for name, value in (("payload", payload), ("document", document)):
             if value is not None:
-                if name not in by_key.written:
+                if name not in written:
                     raise InvalidInputError(f"The table has no column {name}.")
-                values[name] = by_key.written[name].sent(value, name)
+                send = written[name].sent
+                large = is_large(value)
+                values[name] = (
+                    await asyncio.to_thread(send, value, name) if large else send(value, name)
+                )
         parts: dict[RecordPart, Any] = {"vectors": vectors, "attributes": attributes}
         for part, given in parts.items():
             if given is not None:
-                for name, value in named_values(by_key.written, part, given, part):
-                    values[name] = by_key.written[name].sent(value, f"{part}[{name!r}]")
+                for name, value in named_values(written, part, given, part):
+                    values[name] = written[name].sent(value, f"{part}[{name!r}]")
         if not values:
             raise InvalidInputError(
                 "Nothing to change: pass embedding, payload, document, vectors or attributes."
@@ -180,12 +188,15 @@ class VectorWrites(TableBound):
         by_key = self._vectors.by_key
         if "payload" not in self._vectors.table.c:
             raise InvalidInputError(f"The table {self._vectors.table.name} has no column payload.")
-        change = PayloadChange(values, remove)
+        if is_large(values):
+            change = await asyncio.to_thread(PayloadChange, values, remove, self._vectors.limits)
+        else:
+            change = PayloadChange(values, remove, self._vectors.limits)
         if (ids is None) is (where is None and where_document is None):
             raise InvalidInputError("Say of which vectors: by ids, or by where.")
         params = change.params() | by_key.touched.params()
         if ids is None:
-            narrowed = self._narrow_changes(
+            narrowed = await self._narrow_changes(
                 where,
                 where_document,
                 "to change all, say so by an expression: Model.id.is_not(None)",
@@ -225,7 +236,9 @@ class VectorWrites(TableBound):
             InvalidInputError: The filter is true of every row by its form, as `{}` is;
                 :meth:`delete_all` says so by its name.
         """
-        narrowed = self._narrow_changes(where, where_document, "delete_all() removes every vector")
+        narrowed = await self._narrow_changes(
+            where, where_document, "delete_all() removes every vector"
+        )
         statement = self._vectors.by_filter.delete(narrowed)
         return (await self._vectors.run(statement, values_of(narrowed))).rowcount
 
@@ -237,11 +250,11 @@ class VectorWrites(TableBound):
         """
         return (await self._vectors.run(self._vectors.by_filter.delete(None), {})).rowcount
 
-    def _narrow_changes(
+    async def _narrow_changes(
         self, where: Where | None, where_document: Mapping[str, Any] | None, otherwise: str
     ) -> Filter:
         """A filter of rows to change, which has to leave some out."""
-        narrowed = self._vectors.narrow(where, where_document)
+        narrowed = await self._vectors.narrow(where, where_document)
         if narrowed is None or narrowed.matches_all:
             raise InvalidInputError(f"where is true of every row, or empty; {otherwise}.")
         return narrowed

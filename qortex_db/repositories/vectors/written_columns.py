@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from qortex_db import checks, messages, types
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.expressions import Constant
+from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.markers import CLEAR
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, Storage, VectorSpec
@@ -58,6 +59,7 @@ class WrittenColumn:
         convert: Makes the column's value of that, where the types differ.
         default: What a new row gets where nothing is given, as SQL; None for NULL.
         make: The same, made in Python for each row.
+        limits: Of what a value may be.
     """
 
     column: Column[Any]
@@ -67,6 +69,7 @@ class WrittenColumn:
     convert: Convert | None = None
     default: ColumnElement[Any] | None = None
     make: Callable[[], Any] | None = None
+    limits: Limits = DEFAULT_LIMITS
 
     @property
     def is_always_written(self) -> bool:
@@ -80,7 +83,10 @@ class WrittenColumn:
             InvalidInputError: The column does not take it.
         """
         if value is not CLEAR:
-            return self.check(value, name)
+            made = self.check(value, name)
+            if type(made) is str and self.part != "payload":  # which has limits of its own
+                self.limits.check_text("max_document_bytes", made, name)
+            return made
         if self.part == "payload":
             raise InvalidInputError(f"{name} is CLEAR, and no payload is NULL: pass {{}}.")
         if not self.column.nullable:
@@ -111,7 +117,7 @@ class WrittenColumn:
 
 
 @functools.lru_cache(MAX_TABLES)
-def written_columns(table: Table) -> Mapping[str, WrittenColumn]:
+def written_columns(table: Table, limits: Limits = DEFAULT_LIMITS) -> Mapping[str, WrittenColumn]:
     """The columns of a table that records write, by name."""
     collection = collection_of(table)
     columns = {}
@@ -119,7 +125,7 @@ def written_columns(table: Table) -> Mapping[str, WrittenColumn]:
         columns["payload"] = WrittenColumn(
             table.c.payload,
             "payload",
-            _check_payload,
+            functools.partial(_check_payload, limits),
             Text(),
             lambda sent: func.coalesce(cast(sent, JSONB), text("'{}'::jsonb")),
         )
@@ -132,7 +138,7 @@ def written_columns(table: Table) -> Mapping[str, WrittenColumn]:
         column = table.c[name]
         if column.computed is None and column.identity is None:
             columns[name] = _attribute(column)
-    return columns
+    return {name: replace(column, limits=limits) for name, column in columns.items()}
 
 
 def named_values(
@@ -157,8 +163,8 @@ def named_values(
     return given.items()
 
 
-def _check_payload(value: object, name: str) -> str:
-    return validation.check_payload(value, name=name)
+def _check_payload(limits: Limits, value: object, name: str) -> str:
+    return validation.check_payload(value, name=name, limits=limits)
 
 
 def _check_text(value: object, name: str) -> str:

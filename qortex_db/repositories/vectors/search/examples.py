@@ -84,7 +84,7 @@ class ExampleSearches(TableBound):
         how = approach(
             vectors,
             max(BRANCH_LIMIT, count) if by_each else count,
-            vectors.narrow(where, where_document),
+            await vectors.narrow(where, where_document),
             excluding=True,  # the examples
             exact=exact,
             with_payload=with_payload,

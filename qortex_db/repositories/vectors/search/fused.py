@@ -123,7 +123,7 @@ class FusedSearches(TableBound):
         how = approach(
             vectors,
             limits.get("dense", 1),
-            vectors.narrow(where, where_document),
+            await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
@@ -167,7 +167,7 @@ class FusedSearches(TableBound):
         how = approach(
             vectors,
             count,
-            vectors.narrow(where, where_document),
+            await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
@@ -195,7 +195,7 @@ class FusedSearches(TableBound):
 
         Args:
             embeddings: 1 to `MAX_QUERIES`.
-            limit: 1 to `MAX_LIMIT`, for each of them.
+            limit: 1 to `MAX_LIMIT`, for each of them; in sum at most `max_search_many_hits`.
 
         Returns:
             The answers in the order of the embeddings.
@@ -204,10 +204,11 @@ class FusedSearches(TableBound):
         count = validation.check_limit(limit, MAX_LIMIT)
         floor = -math.inf if min_score is None else vectors.check_score(min_score)
         queries = await _queries(vectors, embeddings)
+        vectors.limits.check("max_search_many_hits", len(queries) * count, "search_many", "hits")
         how = approach(
             vectors,
             count,
-            vectors.narrow(where, where_document),
+            await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,

@@ -91,7 +91,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         how = approach(
             vectors,
             count,
-            vectors.narrow(where, where_document),
+            await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
@@ -123,7 +123,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
-        narrowed = vectors.narrow(where, where_document)
+        narrowed = await vectors.narrow(where, where_document)
         knobs = Knobs(ef_search, probes, iterative_scan, oversampling)
         how = approach(vectors, count, narrowed, exact=exact, knobs=knobs)
         facts = await vectors.facts()
@@ -155,7 +155,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
         least = vectors.check_score(min_score)
-        narrowed = vectors.narrow(where, where_document)
+        narrowed = await vectors.narrow(where, where_document)
         params = {
             "query": vectors.encode_query(embedding, await vectors.facts()),
             "candidates": count + 1,
@@ -259,7 +259,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         how = approach(
             vectors,
             fetch,
-            vectors.narrow(where, where_document),
+            await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,

@@ -1,0 +1,80 @@
+"""The most of what a stranger may send, by names; `Settings` has the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Final
+
+from qortex_db.errors import InvalidInputError, LimitExceededError
+
+DEEPEST: Final = 200
+"""The most that nesting may be allowed: far from Python's recursion limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one call may bring at most.
+
+    Attributes:
+        max_payload_bytes: A payload as JSON, in UTF-8; what `merge_payload` puts in, too.
+        max_payload_depth: How deeply its objects and arrays are nested, to 200.
+        max_key_bytes: A key in it.
+        max_document_bytes: A document, and a text in a host's own column.
+        max_filter_values: The values in a filter in sum, of all its lists.
+        max_filter_bytes: What they take.
+        max_search_many_hits: Queries times limit, of one `search_many`.
+    """
+
+    max_payload_bytes: int = 4 * 2**20
+    max_payload_depth: int = 100
+    max_key_bytes: int = 1_024
+    max_document_bytes: int = 4 * 2**20
+    max_filter_values: int = 50_000
+    max_filter_bytes: int = 4 * 2**20
+    max_search_many_hits: int = 100_000
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            high = DEEPEST if field.name == "max_payload_depth" else 2**31 - 1
+            if type(value) is not int or not 1 <= value <= high:
+                raise InvalidInputError(
+                    f"{field.name} has to be a whole number from 1 to {high:,}."
+                )
+
+    def check(self, limit: str, actual: int, name: str, unit: str = "bytes") -> None:
+        """Refuse what is more than allowed.
+
+        Args:
+            limit: The limit's name.
+            actual: How much there is, at least.
+            name: What an error calls it.
+            unit: Of what.
+
+        Raises:
+            LimitExceededError: It is more.
+        """
+        if actual > getattr(self, limit):
+            raise self.exceeded(limit, actual, f"{name} has {actual:,} {unit} or more")
+
+    def exceeded(self, limit: str, actual: int, what: str) -> LimitExceededError:
+        """The error that says what is too much, and what to do."""
+        allowed = getattr(self, limit)
+        return LimitExceededError(
+            f"{what}; {limit} allows {allowed:,}. Send less, or raise it by Settings(), "
+            f"QORTEX_DB_{limit.upper()} or a host's Limits().",
+            limit=limit,
+            allowed=allowed,
+            actual=actual,
+        )
+
+    def check_text(self, limit: str, text: str, name: str) -> None:
+        """The same of a text's bytes in UTF-8."""
+        allowed = getattr(self, limit)
+        if len(text) > allowed:
+            self.check(limit, len(text), name)
+        if len(text) * 4 > allowed and not text.isascii():
+            self.check(limit, len(text.encode()), name)
+
+
+DEFAULT_LIMITS: Final = Limits()
