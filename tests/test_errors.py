@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from qortex_db import DimensionMismatchError, QortexDbError, errors
+from qortex_db import DimensionMismatchError, LimitExceededError, QortexDbError, errors
 from qortex_db.migrations import AdoptionRefusedError
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ def made(kind: type[Any]) -> QortexDbError:
     """An error with something in each of its attributes."""
     error = {
         DimensionMismatchError: lambda: DimensionMismatchError("It failed.", expected=8, actual=7),
+        LimitExceededError: lambda: LimitExceededError(
+            "It failed.", limit="max_key_bytes", allowed=8, actual=9
+        ),
         AdoptionRefusedError: lambda: AdoptionRefusedError(["a table", "a column"]),
     }.get(kind, lambda: kind("It failed."))()
     error.sqlstate = "40001"

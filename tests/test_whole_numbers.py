@@ -47,6 +47,7 @@ from support.servers import execute
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    from qortex_db import UnitOfWork
     from qortex_db.embedded import EmbeddedServer
     from support.roundtrips import RoundTrips
 
@@ -121,6 +122,10 @@ async def reranked(limit: Any) -> object:
     ]
 
 
+async def counted_rows(uow: UnitOfWork) -> int:
+    return await uow.vectors.count()
+
+
 CALLS: dict[str, Callable[[Database, Any], Any]] = {
     "VectorRepository.search.limit": lambda db, v: db.vectors.search(Q, limit=v),
     "VectorRepository.search.ef_search": lambda db, v: db.vectors.search(Q, ef_search=v),
@@ -137,6 +142,8 @@ CALLS: dict[str, Callable[[Database, Any], Any]] = {
     ),
     "VectorRepository.multi_search.limit": lambda db, v: db.vectors.multi_search([Q], limit=v),
     "VectorRepository.search_many.limit": lambda db, v: db.vectors.search_many([Q], limit=v),
+    "Database.run.max_attempts": lambda db, v: db.run(counted_rows, max_attempts=v),
+    "DatabaseView.run.max_attempts": lambda db, v: db.options().run(counted_rows, max_attempts=v),
     "VectorRepository.search_groups.limit": lambda db, v: groups(db, limit=v),
     "VectorRepository.search_groups.group_size": lambda db, v: groups(db, group_size=v),
     "VectorRepository.search_groups.fetch_limit": lambda db, v: groups(db, fetch_limit=v),
@@ -246,6 +253,7 @@ OTHERS = {
     "ThompsonSampling.scores.rounds",
     "UCB1.scores.rounds",
     "LimitExceededError.actual",  # the package raises it
+    "OutcomeUnknownError.transaction_id",
     "LimitExceededError.allowed",
     "Learner.metrics.window",  # nobody reads it
 }

@@ -13,7 +13,6 @@ import asyncpg
 from sqlalchemy import Engine, event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.util import await_only
 
 from qortex_db.engine.cleanup import Cleanup, task_of
 from qortex_db.engine.executor import catalogs
@@ -70,7 +69,7 @@ def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> 
     engine = create_async_engine(
         target.url,
         connect_args={
-            "async_creator_fn": functools.partial(_connect, cleanup),
+            "async_creator_fn": functools.partial(_connect, cleanup, settings.retry_seconds),
             "timeout": settings.connect_timeout_seconds,
             "command_timeout": timeout,
             **target.connect_args,
@@ -86,24 +85,30 @@ def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> 
     catalogs[engine.sync_engine] = {Cleanup: cleanup}
     pin_search_path(engine, tuple(tables), settings.db_schema)
     adopt(engine)
-    _connect_patiently(engine.sync_engine, settings.retry_seconds)
     notice_silence(engine, settings.network_timeout_seconds)
     _watch_idle(engine.sync_engine, settings.idle_ping_seconds, settings.network_timeout_seconds)
     return engine
 
 
-async def _connect(cleanup: Cleanup, **options: Any) -> asyncpg.Connection:
-    """Connect; whoever is cancelled meanwhile does not wait, and nothing is left of it.
+async def _connect(cleanup: Cleanup, retry_seconds: float, **options: Any) -> asyncpg.Connection:
+    """Connect, and try it again while the server is away: nothing is sent yet, whoever asks.
 
-    Cancelled itself, asyncpg may leave a future behind, whose error asyncio logs as never heard.
+    Whoever is cancelled meanwhile does not wait, and nothing is left of it: cancelled itself,
+    asyncpg may leave a future behind, whose error asyncio logs as never heard.
     """
-    task = task_of(asyncpg.connect(**options))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        task.add_done_callback(_end_unwanted)
-        cleanup.own(task)
-        raise
+    deadline = time.monotonic() + retry_seconds
+    while True:
+        task = task_of(asyncpg.connect(**options))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_end_unwanted)
+            cleanup.own(task)
+            raise
+        except Exception as error:
+            if not is_connection_lost(error) or time.monotonic() >= deadline:
+                raise
+        await asyncio.sleep(RETRY_PAUSE_SECONDS)  # a restart takes its time
 
 
 def _end_unwanted(task: asyncio.Future[Any]) -> None:
@@ -121,23 +126,6 @@ def adopt(engine: AsyncEngine) -> None:
         )
     if not event.contains(engine.sync_engine, "checkout", _on_checkout):
         event.listen(engine.sync_engine, "checkout", _on_checkout)
-
-
-def _connect_patiently(engine: Engine, retry_seconds: float) -> None:
-    """Have connecting tried again while the server is away: nothing is sent yet, whoever asks."""
-
-    @event.listens_for(engine, "do_connect")
-    def _on_connect(dialect: Any, _record: object, args: Any, kwargs: Any) -> DBAPIConnection:
-        deadline = time.monotonic() + retry_seconds
-        while True:
-            try:
-                connection: DBAPIConnection = dialect.connect(*args, **kwargs)
-            except Exception as error:
-                if not is_connection_lost(error) or time.monotonic() >= deadline:
-                    raise
-            else:
-                return connection
-            await_only(asyncio.sleep(RETRY_PAUSE_SECONDS))  # a restart takes its time
 
 
 def check_driver(dialect: Dialect) -> None:

@@ -181,6 +181,7 @@ class FairPool(AsyncAdaptedQueuePool):
         self._queue.wake(error, everybody=True)
 
     def recreate(self) -> FairPool:
+        """A new one like it, for `Engine.dispose`."""
         fresh: Any = super().recreate()
         fresh._max_waiting = self._max_waiting  # noqa: SLF001 - its own kind
         return fresh  # type: ignore[no-any-return]

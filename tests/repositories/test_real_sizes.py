@@ -53,12 +53,13 @@ from qortex_db import (
     unit_of_work,
     vector_column,
 )
-from qortex_db.engine import session
+from qortex_db.engine import loaded as loaded_module
 from qortex_db.repositories import (
     ArmRepository,
     EdgeRepository,
     EmbeddingRepository,
     FactorRepository,
+    IdempotencyRepository,
     VectorRepository,
 )
 from qortex_db.repositories.embedding_cache import repository as embedding_cache
@@ -291,7 +292,7 @@ def test_the_sizes_are_beyond_the_limits() -> None:
     assert len(EDGES) > 10 * edges_module._PART_ROWS
     assert len(CACHED) > embedding_cache._LOOKUP_ROWS > embedding_cache._CLEAR_ROWS
     parameters = len(WEIGHTS), len(EDGES) * 2, len(ARMS) * 3  # of their keys
-    assert min(parameters) > session._MAX_PARAMETERS
+    assert min(parameters) > loaded_module._MAX_PARAMETERS
 
 
 async def rows(vectors: VectorRepository) -> dict[str, Row]:
@@ -1233,6 +1234,20 @@ async def test_a_model_of_many_texts_is_cleared(memory: Repositories) -> None:
     assert (await memory.embeddings.stats()).models == {"other": 7}
     assert await memory.embeddings.clear() == 7
     assert (await memory.embeddings.stats()).rows == 0
+
+
+@of(IdempotencyRepository.claim, IdempotencyRepository.prune)
+async def test_thousands_of_keys_are_forgotten_in_batches(memory: Repositories) -> None:
+    # By a fixed text: SQLAlchemy's way to say it would be longer than what is tested.
+    old = text(
+        "INSERT INTO qortex_db_idempotency_keys SELECT 'key ' || n, ''::bytea, "
+        "now() - interval '1 day' FROM generate_series(1, 12001) n RETURNING 1"
+    )
+    await memory.executor.run(old, {})
+    assert await memory.idempotency.claim("new")
+    assert not await memory.idempotency.claim("new")
+    assert await memory.idempotency.prune(older_than=3_600) == 12_001
+    assert await memory.idempotency.claim("key 1")
 
 
 LOADED: dict[str, tuple[Any, Callable[[Repositories], Awaitable[object]], dict[Any, Any]]] = {

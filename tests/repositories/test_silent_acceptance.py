@@ -104,11 +104,11 @@ CASES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "an array as unpulled": (lambda db: db.arms.seed("l", ["a"], unpulled=FLAG), "unpulled"),
     "the earliest time": (
         lambda db: db.arms.put("l", "a", state(last_updated=EARLIEST)),
-        "last_updated is beyond the years 1 to 9999 in UTC",
+        "last_updated of arm 'a' is beyond the years 1 to 9999 in UTC",
     ),
     "the earliest time as text": (
         lambda db: db.edges.save(stats(last_seen=EARLIEST.isoformat())),
-        "last_seen is beyond the years 1 to 9999",
+        "last_seen of the edge .*is beyond the years 1 to 9999",
     ),
     "the latest time": (lambda db: db.arms.rebuild("l", until=LATEST), "until is beyond"),
     "the earliest time in a filter": (

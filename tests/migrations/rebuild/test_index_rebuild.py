@@ -25,6 +25,7 @@ from qortex_db import (
 from qortex_db.migrations import IndexProgress, rebuild_index
 from qortex_db.migrations.connection import migration_engine, migration_lock
 from qortex_db.migrations.rebuild import indexes, owned_table
+from qortex_db.models import Base
 from support.catalogue import catalogue, execute, relations, rows
 from support.commands import ROOT, run
 from support.pages import BLOCK, program
@@ -506,7 +507,7 @@ async def owned_dsn(dsn: str) -> AsyncIterator[str]:
     await execute(
         dsn,
         ROLES,
-        "ALTER TABLE qortex_vectors OWNER TO index_owner",
+        *(f"ALTER TABLE {name} OWNER TO index_owner" for name in Base.metadata.tables),
         "GRANT CREATE ON SCHEMA public TO index_owner",
         "GRANT ALL ON qortex_vectors TO index_stranger",
     )

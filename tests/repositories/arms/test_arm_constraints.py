@@ -67,7 +67,7 @@ async def test_rows_that_break_them_are_named_left_alone_and_waited_for(empty_ds
     with pytest.raises(InvalidInputError) as caught:
         await migrations.upgrade(settings)
     said = str(caught.value)
-    assert "7 rows of learning_arm_states can't be a posterior" in said
+    assert '7 rows of "public".learning_arm_states can\'t be a posterior' in said
     assert "arm 'bad1' of 'l' in 'default'; arm 'bad2'" in said
     assert "and others" in said
     assert "good" not in said
