@@ -73,7 +73,7 @@ async def test_rows_that_break_them_are_named_left_alone_and_waited_for(empty_ds
     assert "good" not in said
     done = await alembic("upgrade", "head", dsn=empty_dsn)
     assert done.code != 0
-    assert "7 rows of learning_arm_states" in done.err
+    assert '7 rows of "public".learning_arm_states' in done.err
     assert "Traceback" not in done.err
     assert await rows(empty_dsn, everything) == before
     assert (await migrations.check(settings)).current == "qortex_db_0007"
