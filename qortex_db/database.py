@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Self, get_args
 
 from pydantic import SecretStr
-from sqlalchemy import bindparam, select, text, union_all
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from qortex_db import embedded, observability, types
@@ -16,10 +14,8 @@ from qortex_db import engine as engines
 from qortex_db.checks import check_choice, check_number
 from qortex_db.errors import DatabaseClosedError, InvalidInputError, SchemaVersionError, translate
 from qortex_db.limits import DEFAULT_LIMITS, Limits
-from qortex_db.models import Base, LearningArmState
-from qortex_db.names import qualified
 from qortex_db.settings import Settings
-from qortex_db.sql import func
+from qortex_db.status import EXTENSION, TABLES, Status, read_status
 from qortex_db.uow import UnitOfWork, own_unit_of_work
 from qortex_db.view import DatabaseView, IsolationLevel, Lanes
 
@@ -28,69 +24,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-_EXTENSION = text("""
-SELECT e.extversion, n.nspname, pg_catalog.pg_type_is_visible(t.oid)
-FROM pg_catalog.pg_extension e
-JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
-JOIN pg_catalog.pg_type t ON t.typnamespace = n.oid AND t.typname = 'vector'
-WHERE e.extname = 'vector'
-""")
-_INVALID_INDEXES = text("""
-SELECT c.relname FROM pg_catalog.pg_index i
-JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
-WHERE NOT i.indisvalid
-  AND t.oid IN (
-    SELECT pg_catalog.to_regclass(pg_catalog.concat(
-        pg_catalog.quote_ident(:schema) || '.'::text, pg_catalog.quote_ident(name)))
-    FROM pg_catalog.unnest(CAST(:tables AS text[])) AS ours (name))
-ORDER BY c.relname
-""")
 GRACE_SECONDS: Final = 10.0
 """How long `Database.close` lets what is in flight go on."""
-_tables: dict[str, Any] = dict(Base.metadata.tables)
-
-
-def _sizes(schema: str | None) -> Any:
-    """Rows and bytes of each table, as one statement."""
-    return union_all(
-        *(
-            select(
-                bindparam(None, name).label("name"),
-                select(func.count()).select_from(table).scalar_subquery().label("rows"),
-                func.pg_total_relation_size(func.to_regclass(qualified(schema, name))).label(
-                    "bytes"
-                ),
-            )
-            for name, table in sorted(_tables.items())
-        )
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """A running database at a glance; the first keys are those of qortex's own status.
-
-    Attributes:
-        open_schemas: On the search_path, schemas in which others may create functions.
-    """
-
-    status: str
-    vector_index: str
-    interoception: dict[str, Any]
-    learning: dict[str, Any]
-    server_version: str
-    pgvector_version: str
-    embedded: bool
-    dimensions: int | None
-    tables: dict[str, dict[str, int]]
-    invalid_indexes: list[str]
-    open_schemas: list[str]
-    pool: dict[str, int]
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it, for JSON."""
-        return asdict(self)
 
 
 class Database(Lanes):
@@ -247,7 +182,7 @@ class Database(Lanes):
             path = self._settings.embedded_path
             self._server = await asyncio.to_thread(embedded.start, path)
             target = self._server.target()
-        engine = engines.create_engine(target, self._settings, _tables)
+        engine = engines.create_engine(target, self._settings, TABLES)
         if self._settings.otel_enabled:
             observability.instrument(engine)
         self._bind(engine)
@@ -370,40 +305,12 @@ class Database(Lanes):
         Raises:
             SchemaVersionError: The database is not migrated.
         """
-        run = self.executor.run
-        dimensions = await self.vectors.dimensions()
-        sizes = (await run(_sizes(self._schema), {})).rows
-        tables = {name: {"rows": rows, "bytes": count} for name, rows, count in sizes}
-        learners = select(func.count(LearningArmState.learner_name.distinct()))
-        params = {"tables": list(_tables), "schema": self._schema}
-        version = (await run(select(func.current_setting("server_version")), {})).rows[0][0]
-        path = await engines.read_path(self.engine, _tables, self._schema)
-        pool: Any = self.engine.pool
-        return Status(
-            status="ok",
-            vector_index="PgVectorIndex",
-            interoception={
-                "backend": "postgres",
-                "factors": tables["interoception_factors"]["rows"],
-                "edges": tables["interoception_edge_buffer"]["rows"],
-            },
-            learning={
-                "backend": "postgres",
-                "learners": (await run(learners, {})).rows[0][0],
-                "arms": tables["learning_arm_states"]["rows"],
-            },
-            server_version=version,
-            pgvector_version=(await run(_EXTENSION, {})).rows[0][0],
+        return await read_status(
+            self.executor,
+            self.engine,
+            self._schema,
+            dimensions=await self.vectors.dimensions(),
             embedded=self._server is not None,
-            dimensions=dimensions,
-            tables=tables,
-            invalid_indexes=[row[0] for row in (await run(_INVALID_INDEXES, params)).rows],
-            open_schemas=[schema.name for schema in path.open],
-            pool={
-                "checked_out": pool.checkedout() if hasattr(pool, "checkedout") else 0,
-                "idle": pool.checkedin() if hasattr(pool, "checkedin") else 0,
-                "max": pool.size() if hasattr(pool, "size") else 0,
-            },
         )
 
     async def _warm_up(self, engine: AsyncEngine, count: int) -> None:
@@ -419,7 +326,7 @@ class Database(Lanes):
         raise failure
 
     async def _check(self, wanted: int | None) -> None:
-        extension = (await self.executor.run(_EXTENSION, {})).rows
+        extension = (await self.executor.run(EXTENSION, {})).rows
         if not extension:
             return  # not migrated yet: the calls say so
         _, schema, visible = extension[0]

@@ -20,9 +20,10 @@ from qortex_db.repositories.validation import MAX_LIMIT
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from qortex_db.database import Database, Status
+    from qortex_db.database import Database
     from qortex_db.engine import Executor
     from qortex_db.repositories import EdgeSummary, FactorSummary
+    from qortex_db.status import Status
 
 TOP: Final = 8
 """Arms of a context; as many as there are colours."""
