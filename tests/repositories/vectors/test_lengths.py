@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from pgvector import SparseVector
 from sqlalchemy import text
 from sqlalchemy.orm import DeclarativeBase, Mapped
 
 from qortex_db import Collection, Database, InvalidInputError, VectorMixin, VectorSpec
 from qortex_db.models import vector_column
+from qortex_db.types.sparse import SparseVector
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
