@@ -147,8 +147,21 @@ async def test_a_whole_unit_of_work_has_its_time(anyones: Database, dsn: str) ->
         "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION late()"
     )
     await other.close()
-    with pytest.raises(OutcomeUnknownError, match="during COMMIT"):
+    with pytest.raises(OutcomeUnknownError, match="during COMMIT") as caught:
         await work(wait=0)
+    assert await caught.value.resolve(anyones) is False
+
+    async def closed() -> None:
+        async with anyones.unit_of_work() as uow:
+            await uow.factors.save({"n": 1.0})
+
+    task = asyncio.create_task(closed())
+    await asyncio.sleep(0.2)
+    await anyones.close(grace_seconds=0)
+    with pytest.raises(OutcomeUnknownError, match="closed during COMMIT") as caught:
+        await task
+    await anyones.open()
+    assert await caught.value.resolve(anyones) is False
 
 
 async def test_limits_are_numbers_of_seconds(anyones: Database) -> None:
