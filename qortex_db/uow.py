@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
-    from sqlalchemy.orm import DeclarativeBase
+    from sqlalchemy.orm import DeclarativeBase, SessionTransaction
 
     from qortex_db.engine import Executor, Operations
 
@@ -248,7 +248,8 @@ def _undone(what: str, *, expired: bool) -> Exception:
 
 
 def _begin_with(session: AsyncSession, work: Callable[[Connection], None]) -> None:
-    def begin(_: object, __: object, connection: Connection) -> None:
-        work(connection)
+    def begin(_: object, transaction: SessionTransaction, connection: Connection) -> None:
+        if not transaction.nested:  # a savepoint keeps what was set since
+            work(connection)
 
     event.listen(session.sync_session, "after_begin", begin)

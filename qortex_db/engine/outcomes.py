@@ -18,6 +18,7 @@ from qortex_db.sql import Text, func
 if TYPE_CHECKING:
     from sqlalchemy import Executable
     from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import SessionTransaction
 
 _ID: Final = "qortex_db_transaction_id"
 _WROTE: Final = "qortex_db_wrote"
@@ -45,8 +46,9 @@ def _note(session: Session, statement: object) -> None:
 
 
 @event.listens_for(OwnSession, "after_begin")
-def _on_begin(session: Session, *_: object) -> None:
-    session.info[_ID] = None
+def _on_begin(session: Session, transaction: SessionTransaction, _: object) -> None:
+    if not transaction.nested:
+        session.info[_ID] = None
 
 
 @event.listens_for(OwnSession, "after_flush")

@@ -78,6 +78,8 @@ async def test_calls_have_less_time_than_others(
     async with both.unit_of_work() as uow:
         show = text("SELECT current_setting('statement_timeout'), current_setting('lock_timeout')")
         assert tuple((await uow.session.execute(show)).one()) == ("100ms", "5s")
+        async with uow.options(timeout_seconds=0.05), uow.session.begin_nested():
+            assert tuple((await uow.session.execute(show)).one()) == ("50ms", "5s")
     async with anyones.unit_of_work() as uow:  # nothing of it is left on the connections
         assert tuple((await uow.session.execute(show)).one()) == ("0", "0")
 
