@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Integer, event, literal_column, select
+from sqlalchemy import Integer, TextClause, event, literal_column, select
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import UpdateBase
 
@@ -35,13 +35,17 @@ class OwnSession(Session):
         _note(self, statement)
         return super().execute(statement, *args, **options)
 
+    def scalar(self, statement: Any, *args: Any, **options: Any) -> Any:
+        _note(self, statement)
+        return super().scalar(statement, *args, **options)
+
     def scalars(self, statement: Any, *args: Any, **options: Any) -> Any:
         _note(self, statement)
         return super().scalars(statement, *args, **options)
 
 
 def _note(session: Session, statement: object) -> None:
-    if isinstance(statement, UpdateBase):
+    if isinstance(statement, (UpdateBase, TextClause)):  # of a text nobody knows
         session.info[_WROTE] = True
 
 
