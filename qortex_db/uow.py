@@ -229,7 +229,8 @@ async def own_unit_of_work(
     except BaseException as error:
         expired = deadline is not None and deadline.expired()
         at_once = expired or not isinstance(error, Exception)
-        if not (expired and isinstance(error, TimeoutError)) and not operations.was_closed(task):
+        closed = operations.was_closed(task) and isinstance(error, asyncio.CancelledError)
+        if not (expired and isinstance(error, TimeoutError)) and not closed:
             raise
     else:
         return

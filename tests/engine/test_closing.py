@@ -113,6 +113,13 @@ async def test_what_does_not_finish_in_time_is_cancelled(
             await uow.edges.record("a", "b", score=1.0)
             await asyncio.sleep(60)
 
+    async def telling() -> None:
+        async with db.unit_of_work():
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                raise ZeroDivisionError from None
+
     async def stream() -> None:
         async for record in db.vectors.stream(batch_size=2):
             reached.append(record.id)
@@ -120,12 +127,14 @@ async def test_what_does_not_finish_in_time_is_cancelled(
 
     flying = [
         asyncio.create_task(each)
-        for each in (db.factors.save({"lone": 1.0}), unit(), unit(), db.factors.load(), stream())
+        for each in (db.factors.save({"lone": 1.0}), unit(), unit(), db.factors.load(), stream(), telling())
     ]
     await asyncio.sleep(0.1)
     await db.close(grace_seconds=0.1)
-    for result in await asyncio.gather(*flying, return_exceptions=True):
+    *results, told = await asyncio.gather(*flying, return_exceptions=True)
+    for result in results:
         assert isinstance(result, DatabaseClosedError), result
+    assert isinstance(told, ZeroDivisionError)  # the block's own
     assert len(reached) <= 2  # a page
     if kind == "hosts":
         assert engine.pool.checkedout() == 0
