@@ -411,7 +411,10 @@ class Database(Lanes):
             # The stack closes those that are there, whatever becomes of the others.
             async with AsyncExitStack() as opened:
                 opening = (opened.enter_async_context(engine.connect()) for _ in range(count))
-                await asyncio.gather(*opening)
+                # All have ended then: one that came later would be nobody's.
+                for each in await asyncio.gather(*opening, return_exceptions=True):
+                    if isinstance(each, BaseException):
+                        raise each
         except Exception as error:  # noqa: BLE001 - translated, and raised again
             failure = translate(error) or error
         else:

@@ -13,7 +13,14 @@ import pytest
 from sqlalchemy import NullPool, event
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from qortex_db import Database, DatabaseClosedError, QortexDbError, Settings, WrongLoopError
+from qortex_db import (
+    Database,
+    DatabaseClosedError,
+    QortexDbError,
+    Settings,
+    UnavailableError,
+    WrongLoopError,
+)
 from support.proxies import Proxy
 
 if TYPE_CHECKING:
@@ -143,6 +150,25 @@ async def test_what_does_not_finish_in_time_is_cancelled(
     await other.execute("ROLLBACK")
     assert await other.fetchval("SELECT count(*) FROM interoception_edge_buffer") == 0
     assert await other.fetchval("SELECT count(*) FROM interoception_factors") == 0
+
+
+async def test_an_opening_that_fails_leaves_no_connection_behind(
+    dsn: str, other: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = asyncpg.connect
+    failing = iter([True])
+
+    async def slow_but_for_one_that_fails(**options: Any) -> asyncpg.Connection:
+        if next(failing, False):
+            raise ConnectionRefusedError
+        await asyncio.sleep(0.2)
+        return await connect(**options)
+
+    monkeypatch.setattr(asyncpg, "connect", slow_but_for_one_that_fails)
+    with pytest.raises(UnavailableError):
+        await Database.connect(Settings(dsn=dsn, pool_min_size=3, retry_seconds=0)).open()
+    await asyncio.sleep(0.3)
+    assert await until_no_backend(other)
 
 
 async def test_a_closed_database_can_be_opened_again(dsn: str) -> None:
