@@ -134,7 +134,14 @@ async def test_what_does_not_finish_in_time_is_cancelled(
 
     flying = [
         asyncio.create_task(each)
-        for each in (db.factors.save({"lone": 1.0}), unit(), unit(), db.factors.load(), stream(), telling())
+        for each in (
+            db.factors.save({"lone": 1.0}),
+            unit(),
+            unit(),
+            db.factors.load(),
+            stream(),
+            telling(),
+        )
     ]
     await asyncio.sleep(0.1)
     await db.close(grace_seconds=0.1)
