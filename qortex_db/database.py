@@ -411,10 +411,12 @@ class Database(Lanes):
             # The stack closes those that are there, whatever becomes of the others.
             async with AsyncExitStack() as opened:
                 opening = (opened.enter_async_context(engine.connect()) for _ in range(count))
-                # All have ended then: one that came later would be nobody's.
-                for each in await asyncio.gather(*opening, return_exceptions=True):
-                    if isinstance(each, BaseException):
-                        raise each
+                tasks = [asyncio.ensure_future(each) for each in opening]
+                try:
+                    await asyncio.gather(*tasks)
+                finally:
+                    # One that came later would be nobody's.
+                    await asyncio.gather(*tasks, return_exceptions=True)
         except Exception as error:  # noqa: BLE001 - translated, and raised again
             failure = translate(error) or error
         else:
