@@ -84,6 +84,23 @@ async def test_calls_have_less_time_than_others(
         assert tuple((await uow.session.execute(show)).one()) == ("0", "0")
 
 
+@pytest.mark.parametrize("watched", [False, True])
+async def test_calls_have_more_time_than_others(
+    dsn: str, blocked: asyncpg.Connection, *, watched: bool
+) -> None:
+    async with Database.connect(Settings(dsn=dsn, statement_timeout_seconds=0.3)) as db:
+        if watched:
+            event.listen(db.engine.sync_engine, "before_cursor_execute", lambda *_: None)
+        patient = db.options(timeout_seconds=20)
+        calls = asyncio.gather(patient.factors.load(), patient.vectors.upsert(ROWS))
+        await asyncio.sleep(0.6)
+        await blocked.execute("ROLLBACK")
+        assert await calls == [{}, 300]
+        await blocked.execute("BEGIN; LOCK TABLE interoception_factors")
+        with pytest.raises(QueryTimeoutError):  # nothing of it is left
+            await asyncio.gather(*(db.factors.load() for _ in range(3)))
+
+
 async def test_some_calls_of_a_unit_of_work_have_less_time(
     anyones: Database, blocked: asyncpg.Connection
 ) -> None:
