@@ -123,6 +123,7 @@ class Database(Lanes):
         self._patience = 0.0
         self._server: embedded.EmbeddedServer | None = None
         self._opening = asyncio.Lock()
+        self._ending: asyncio.Future[Any] | None = None
         self._host_engine = engine
         if engine is not None:
             self._bind(engine)
@@ -286,6 +287,19 @@ class Database(Lanes):
         self._unbind()
         try:
             await executor.operations.close(grace_seconds)
+        finally:
+            # It goes on if whoever closes is cancelled: nobody else can end these connections.
+            self._ending = engines.task_of(self._end(engine, executor, server))
+            await asyncio.shield(self._ending)
+
+    async def _end(
+        self,
+        engine: AsyncEngine,
+        executor: engines.AutocommitExecutor,
+        server: embedded.EmbeddedServer | None,
+    ) -> None:
+        try:
+            await executor.operations.finish()
         finally:
             if self._host_engine is None:
                 await engines.dispose(engine)

@@ -237,6 +237,9 @@ async def own_unit_of_work(
     finally:
         try:
             await close(session, operations.cleanup, at_once=at_once)
+        except asyncio.CancelledError:
+            if not operations.was_closed(task):  # else the block has had its end
+                raise
         finally:
             operations.end(task)
     what = "The unit of work's timeout_seconds was up" if expired else "The Database was closed"

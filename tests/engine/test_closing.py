@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import random
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -16,6 +18,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from qortex_db import (
     Database,
     DatabaseClosedError,
+    OutcomeUnknownError,
     QortexDbError,
     Settings,
     UnavailableError,
@@ -157,6 +160,40 @@ async def test_what_does_not_finish_in_time_is_cancelled(
     await other.execute("ROLLBACK")
     assert await other.fetchval("SELECT count(*) FROM interoception_edge_buffer") == 0
     assert await other.fetchval("SELECT count(*) FROM interoception_factors") == 0
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_close_at_any_moment_is_told_and_leaves_no_backend(
+    dsn: str, other: asyncpg.Connection, kind: str
+) -> None:
+    """Cancelled itself, too; and where blocks that are done give their connections back."""
+    chance = random.Random(7)  # noqa: S311 - no secret
+    for count in range(100):
+        db = await opened(dsn, kind)
+        engine = db.engine
+
+        async def unit(key: str, db: Database = db) -> None:
+            await asyncio.sleep(chance.uniform(0, 0.01))
+            async with db.unit_of_work() as uow:
+                await uow.factors.save({key: 1.0})
+
+        names = [f"{count}.{i}" for i in range(8)]
+        flying = [asyncio.create_task(unit(name)) for name in names]
+        await asyncio.sleep(chance.uniform(0, 0.04))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(chance.uniform(0, 0.02) if count % 2 else None):
+                await db.close(grace_seconds=0 if chance.random() < 0.5 else 5)
+        results = await asyncio.gather(*flying, return_exceptions=True)
+        stored = {row[0] for row in await other.fetch("SELECT node_id FROM interoception_factors")}
+        for name, result in zip(names, results, strict=True):
+            if isinstance(result, OutcomeUnknownError):
+                continue
+            assert result is None or isinstance(result, DatabaseClosedError), result
+            assert (name in stored) is (result is None)
+        if kind == "hosts":
+            await engine.dispose()
+        assert await until_no_backend(other)
 
 
 async def test_an_opening_that_fails_leaves_no_connection_behind(
