@@ -58,6 +58,7 @@ class Database(Lanes):
         self._patience = 0.0
         self._server: embedded.EmbeddedServer | None = None
         self._opening = asyncio.Lock()
+        self._ending: asyncio.Future[Any] | None = None
         self._host_engine = engine
         if engine is not None:
             self._bind(engine)
@@ -222,6 +223,19 @@ class Database(Lanes):
         try:
             await executor.operations.close(grace_seconds)
         finally:
+            # It goes on if whoever closes is cancelled: nobody else can end these connections.
+            self._ending = engines.task_of(self._end(engine, executor, server))
+            await asyncio.shield(self._ending)
+
+    async def _end(
+        self,
+        engine: AsyncEngine,
+        executor: engines.AutocommitExecutor,
+        server: embedded.EmbeddedServer | None,
+    ) -> None:
+        try:
+            await executor.operations.finish()
+        finally:
             if self._host_engine is None:
                 await engines.dispose(engine)
             if server is not None:
@@ -318,7 +332,12 @@ class Database(Lanes):
             # The stack closes those that are there, whatever becomes of the others.
             async with AsyncExitStack() as opened:
                 opening = (opened.enter_async_context(engine.connect()) for _ in range(count))
-                await asyncio.gather(*opening)
+                tasks = [asyncio.ensure_future(each) for each in opening]
+                try:
+                    await asyncio.gather(*tasks)
+                finally:
+                    # One that came later would be nobody's.
+                    await asyncio.gather(*tasks, return_exceptions=True)
         except Exception as error:  # noqa: BLE001 - translated, and raised again
             failure = translate(error) or error
         else:

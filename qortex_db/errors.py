@@ -189,19 +189,29 @@ class OutcomeUnknownError(QortexDbError):
         status = None
         if self.transaction_id is not None:
             deadline = time.monotonic() + timeout_seconds
-            status = "in progress"
+            status = await self._status(db)
             while status == "in progress" and time.monotonic() < deadline:
-                rows = (await db.executor.run(_XACT_STATUS, {"id": str(self.transaction_id)})).rows
-                status = rows[0][0]
-                if status == "in progress":
-                    await asyncio.sleep(_STATUS_PAUSE_SECONDS)
+                await asyncio.sleep(_STATUS_PAUSE_SECONDS)
+                status = await self._status(db)
         if status in {"committed", "aborted"}:
             return status == "committed"
         why = "is not known" if status is None else "is still in progress"
         raise self.retold(f"The transaction {why} to the server: look for one of its rows.")
 
+    async def _status(self, db: _Asked) -> str | None:
+        try:
+            rows = (await db.executor.run(_XACT_STATUS, {"id": str(self.transaction_id)})).rows
+        except QortexDbError as error:
+            if error.sqlstate != _IN_THE_FUTURE:
+                raise
+            return None
+        status: str | None = rows[0][0]
+        return status
+
 
 _STATUS_PAUSE_SECONDS: Final = 0.1
+_IN_THE_FUTURE: Final = "22023"
+"""The SQLSTATE of an id that a server has not given yet: another's, or of before a failover."""
 _XACT_STATUS: Final = text(
     "SELECT pg_catalog.pg_xact_status(CAST(CAST(:id AS pg_catalog.text) AS pg_catalog.xid8))"
 )

@@ -15,10 +15,11 @@ from qortex_db.engine import (
     SessionExecutor,
     close,
     commit,
+    in_doubt,
     savepoint,
     set_meanwhile,
 )
-from qortex_db.errors import DatabaseClosedError, OutcomeUnknownError, QueryTimeoutError
+from qortex_db.errors import DatabaseClosedError, QueryTimeoutError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.models import QortexVector
 from qortex_db.models.collection import collection_table
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
-    from sqlalchemy.orm import DeclarativeBase
+    from sqlalchemy.orm import DeclarativeBase, SessionTransaction
 
     from qortex_db.engine import Executor, Operations
 
@@ -209,7 +210,8 @@ async def own_unit_of_work(
         QueryTimeoutError: The time was up, and what was done is rolled back.
         QortexDbError: The transaction was aborted by an error that the block caught, and nothing of
             it is stored. That error is the cause, if a call of ours met it.
-        OutcomeUnknownError: The connection broke during COMMIT, or the time was up.
+        OutcomeUnknownError: The connection broke during COMMIT, the time was up, or the Database
+            was closed.
         DatabaseClosedError: The Database was closed meanwhile, and what was done is rolled back.
     """
     task = operations.begin()
@@ -217,43 +219,41 @@ async def own_unit_of_work(
     if at_begin is not None:
         _begin_with(session, at_begin)
     deadline = None if timeout_seconds is None else asyncio.timeout(timeout_seconds)
-    at_once = committing = False
+    at_once = False
     try:
         async with deadline or nullcontext():
             yield UnitOfWork(
                 session, schema=schema, learning_history=learning_history, limits=limits
             )
-            committing = True
             await commit(session)
     except BaseException as error:
         expired = deadline is not None and deadline.expired()
         at_once = expired or not isinstance(error, Exception)
-        if not (expired and isinstance(error, TimeoutError)) and not operations.was_closed(task):
+        closed = operations.was_closed(task) and isinstance(error, asyncio.CancelledError)
+        if not (expired and isinstance(error, TimeoutError)) and not closed:
             raise
     else:
         return
     finally:
         try:
             await close(session, operations.cleanup, at_once=at_once)
+        except asyncio.CancelledError:
+            if not operations.was_closed(task):  # else the block has had its end
+                raise
         finally:
             operations.end(task)
-    raise _ended(expired=expired, committing=committing)
+    what = "The unit of work's timeout_seconds was up" if expired else "The Database was closed"
+    raise in_doubt(session, what) or _undone(what, expired=expired)
 
 
-def _ended(*, expired: bool, committing: bool) -> Exception:
-    """What ended a unit of work from outside."""
-    if not expired:
-        return DatabaseClosedError("The Database was closed during the unit of work: it is undone.")
-    if committing:
-        return OutcomeUnknownError(
-            "The unit of work's timeout_seconds was up during COMMIT: it is either whole or "
-            "absent. Look for one of its rows before running it again."
-        )
-    return QueryTimeoutError("The unit of work's timeout_seconds was up: it is undone.")
+def _undone(what: str, *, expired: bool) -> Exception:
+    kind = QueryTimeoutError if expired else DatabaseClosedError
+    return kind(f"{what} before COMMIT: nothing of the unit of work is stored.")
 
 
 def _begin_with(session: AsyncSession, work: Callable[[Connection], None]) -> None:
-    def begin(_: object, __: object, connection: Connection) -> None:
-        work(connection)
+    def begin(_: object, transaction: SessionTransaction, connection: Connection) -> None:
+        if not transaction.nested:  # a savepoint keeps what was set since
+            work(connection)
 
     event.listen(session.sync_session, "after_begin", begin)

@@ -14,7 +14,7 @@ from qortex_db.engine.outcomes import OwnSession
 from qortex_db.engine.pool import FairPool
 from qortex_db.engine.search_path import path_of, pin_search_path, read_path
 from qortex_db.engine.session import RETRY, SessionExecutor
-from qortex_db.engine.transactions import close, commit, savepoint, set_meanwhile
+from qortex_db.engine.transactions import close, commit, in_doubt, savepoint, set_meanwhile
 
 __all__ = [
     "COMPILED",
@@ -37,6 +37,7 @@ __all__ = [
     "create_engine",
     "dispose",
     "finished",
+    "in_doubt",
     "notice_silence",
     "path_of",
     "pin_search_path",

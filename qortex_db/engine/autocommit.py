@@ -14,7 +14,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from qortex_db.engine.compiled import PLACE, Compiled
 from qortex_db.engine.connections import RETRY_PAUSE_SECONDS, RETRY_SECONDS
-from qortex_db.engine.driver import Lease, UnsentError, cancelled_once, execute, pipeline
+from qortex_db.engine.driver import Lease, UnsentError, cancelled_once, execute, patient, pipeline
 from qortex_db.engine.executor import (
     Fetched,
     catalogs,
@@ -219,7 +219,8 @@ class AutocommitExecutor:
             elif not held.driver_connection.is_in_transaction():  # a host's hook may have begun one
                 connection.execution_options(isolation_level="AUTOCOMMIT")
             kept = kept_compiled(statement)
-            given = fetched(connection.execute(statement, dict(params), execution_options=kept))
+            with patient(held.driver_connection, options.timeout_seconds):
+                given = fetched(connection.execute(statement, dict(params), execution_options=kept))
             connection.commit()
             return given
 
@@ -233,7 +234,9 @@ class AutocommitExecutor:
             results = (
                 connection.execute(statement, dict(each), execution_options=kept) for each in params
             )
-            count = sum(len(fetched(result).rows) for result in results)
+            held: Any = connection.connection
+            with patient(held.driver_connection, options.timeout_seconds):
+                count = sum(len(fetched(result).rows) for result in results)
             connection.commit()
             return count
 

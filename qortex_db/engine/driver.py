@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import math
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import asyncpg
@@ -27,6 +27,7 @@ _FOREVER: Final = 10.0**9
 """Seconds; asyncpg takes None for the connection's own limit."""
 _ON_ITS_WAY: Final = 64
 """How many statements of a batch the buffers between here and a server hold."""
+_LATER_SECONDS: Final = 1.0
 _LIMITED: Final = """\
 WITH written AS ({sql})
 SELECT 1{rows} WHERE (SELECT pg_catalog.set_config('statement_timeout',
@@ -121,6 +122,19 @@ async def execute(
         return Fetched(compiled.rows(records), len(records))
     status: str = await driver.execute(compiled.sql, *arguments, timeout=limit)
     return Fetched((), int(status.rpartition(" ")[2]))  # such as "INSERT 0 5"
+
+
+@contextmanager
+def patient(driver: Any, limit: float | None) -> Iterator[None]:
+    """Have a driver wait for as long as a limit that the server keeps, if that is longer."""
+    config = driver._config  # noqa: SLF001 - it has no public name
+    own = config.command_timeout
+    if limit is not None and own is not None and own <= limit:
+        driver._config = config._replace(command_timeout=limit + _LATER_SECONDS)  # noqa: SLF001
+    try:
+        yield
+    finally:
+        driver._config = config  # noqa: SLF001
 
 
 async def pipeline(

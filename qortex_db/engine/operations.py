@@ -42,6 +42,7 @@ class Operations:
         self._running: dict[asyncio.Task[Any] | None, int] = {}
         self._cancelled: set[asyncio.Task[Any] | None] = set()
         self._closed = False
+        self._closer: asyncio.Task[Any] | None = None
         self._ended = asyncio.Event()
         self.gate: asyncio.Semaphore | None = None
         self._home: tuple[Any, int, Any] = (None, _forks, None)
@@ -114,23 +115,28 @@ class Operations:
         return gate
 
     async def close(self, grace_seconds: float) -> None:
-        """Take no more, let what is in flight finish, then cancel it.
+        """Take no more, let what is in flight finish, then cancel it; at once if cancelled itself.
 
         Args:
             grace_seconds: How long it may take before it is cancelled.
         """
         self._closed = True
-        await self._wait(grace_seconds)
-        for task in self._others():
-            self._cancelled.add(task)
-            task.cancel()
+        self._closer = asyncio.current_task()
+        try:
+            await self._wait(grace_seconds)
+        finally:
+            for task in self._others():
+                self._cancelled.add(task)
+                task.cancel()
+
+    async def finish(self) -> None:
+        """Wait for what was cancelled, and for the clean-ups."""
         await self._wait(CLEANUP_SECONDS)
         await self.cleanup.finish()
 
     def _others(self) -> list[asyncio.Task[Any]]:
         """Whoever closes can't wait for itself."""
-        own = asyncio.current_task()
-        return [task for task in self._running if task is not None and task is not own]
+        return [task for task in self._running if task is not None and task is not self._closer]
 
     async def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

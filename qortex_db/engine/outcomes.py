@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Integer, event, literal_column, select
+from sqlalchemy import Integer, TextClause, event, literal_column, select
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import UpdateBase
 
@@ -18,6 +18,7 @@ from qortex_db.sql import Text, func
 if TYPE_CHECKING:
     from sqlalchemy import Executable
     from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import SessionTransaction
 
 _ID: Final = "qortex_db_transaction_id"
 _WROTE: Final = "qortex_db_wrote"
@@ -34,19 +35,24 @@ class OwnSession(Session):
         _note(self, statement)
         return super().execute(statement, *args, **options)
 
+    def scalar(self, statement: Any, *args: Any, **options: Any) -> Any:
+        _note(self, statement)
+        return super().scalar(statement, *args, **options)
+
     def scalars(self, statement: Any, *args: Any, **options: Any) -> Any:
         _note(self, statement)
         return super().scalars(statement, *args, **options)
 
 
 def _note(session: Session, statement: object) -> None:
-    if isinstance(statement, UpdateBase):
+    if isinstance(statement, (UpdateBase, TextClause)):  # of a text nobody knows
         session.info[_WROTE] = True
 
 
 @event.listens_for(OwnSession, "after_begin")
-def _on_begin(session: Session, *_: object) -> None:
-    session.info[_ID] = None
+def _on_begin(session: Session, transaction: SessionTransaction, _: object) -> None:
+    if not transaction.nested:
+        session.info[_ID] = None
 
 
 @event.listens_for(OwnSession, "after_flush")

@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import AsyncAdaptedQueuePool
+from sqlalchemy import AsyncAdaptedQueuePool, exc
 from sqlalchemy.util import await_only
 from sqlalchemy.util.queue import Empty, Full, QueueCommon
 
@@ -190,9 +190,19 @@ class FairPool(AsyncAdaptedQueuePool):
         capacity = self.size() + self._max_overflow
         if not self._queue.idle and self._overflow >= self._max_overflow > -1:
             self._check_wait(capacity)
-        record = super()._do_get()
+        record = self._got()
         self._holders[record] = _current()
         return record
+
+    def _got(self) -> ConnectionPoolEntry:
+        """Wait again where another took the room that there was: it is no time-out."""
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                return super()._do_get()
+            except exc.TimeoutError:
+                if time.monotonic() >= deadline:
+                    raise
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         self._holders.pop(record, None)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _LAST_ERROR: Final = "qortex_db_last_error"
 """The key of a session's info where the last error is that a server answered to a call of ours."""
+_COMMITTING: Final = "qortex_db_committing"
+"""The key of its info where its transaction's id is, once our COMMIT was on its way."""
 _LOST: Final = (SQLAlchemyError, OSError, TimeoutError)
 """What ending a transaction raises whose connection is gone."""
 
@@ -59,13 +61,29 @@ async def commit(session: AsyncSession) -> None:
     except Exception as error:  # noqa: BLE001 - translated, and raised again
         failure = translated(error)
     else:
+        session.info[_COMMITTING] = transaction_id
         try:
             await session.commit()
         except Exception as error:  # noqa: BLE001 - translated, and raised again
-            failure = _commit_failure(error, transaction_id)
+            failure = _commit_failure(session, error)
         else:
             return
     raise _caused(session, failure)
+
+
+def in_doubt(session: AsyncSession, what: str) -> OutcomeUnknownError | None:
+    """The error of a session whose COMMIT was on its way when something ended its block.
+
+    Args:
+        what: What happened, as the beginning of a sentence.
+    """
+    if _COMMITTING not in session.info:
+        return None
+    return OutcomeUnknownError(
+        f"{what} during COMMIT: the unit of work is either whole or absent. "
+        "`await error.resolve(db)` asks the server which, or look for one of its rows.",
+        transaction_id=session.info[_COMMITTING],
+    )
 
 
 def _check_connections(session: AsyncSession) -> None:
@@ -78,14 +96,9 @@ def _check_connections(session: AsyncSession) -> None:
             )
 
 
-def _commit_failure(error: Exception, transaction_id: int | None) -> Exception:
-    if is_connection_lost(error) or isinstance(error, TimeoutError):
-        return OutcomeUnknownError(
-            "The connection broke during COMMIT: the unit of work is either whole or absent. "
-            "`await error.resolve(db)` asks the server which, or look for one of its rows.",
-            transaction_id=transaction_id,
-        )
-    return translated(error)
+def _commit_failure(session: AsyncSession, error: Exception) -> Exception:
+    lost = is_connection_lost(error) or isinstance(error, TimeoutError)
+    return (in_doubt(session, "The connection broke") if lost else None) or translated(error)
 
 
 def remember_error(session: AsyncSession, failure: Exception) -> Exception:

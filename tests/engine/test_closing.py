@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import random
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -13,7 +15,15 @@ import pytest
 from sqlalchemy import NullPool, event
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from qortex_db import Database, DatabaseClosedError, QortexDbError, Settings, WrongLoopError
+from qortex_db import (
+    Database,
+    DatabaseClosedError,
+    OutcomeUnknownError,
+    QortexDbError,
+    Settings,
+    UnavailableError,
+    WrongLoopError,
+)
 from support.proxies import Proxy
 
 if TYPE_CHECKING:
@@ -113,6 +123,13 @@ async def test_what_does_not_finish_in_time_is_cancelled(
             await uow.edges.record("a", "b", score=1.0)
             await asyncio.sleep(60)
 
+    async def telling() -> None:
+        async with db.unit_of_work():
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                raise ZeroDivisionError from None
+
     async def stream() -> None:
         async for record in db.vectors.stream(batch_size=2):
             reached.append(record.id)
@@ -120,12 +137,21 @@ async def test_what_does_not_finish_in_time_is_cancelled(
 
     flying = [
         asyncio.create_task(each)
-        for each in (db.factors.save({"lone": 1.0}), unit(), unit(), db.factors.load(), stream())
+        for each in (
+            db.factors.save({"lone": 1.0}),
+            unit(),
+            unit(),
+            db.factors.load(),
+            stream(),
+            telling(),
+        )
     ]
     await asyncio.sleep(0.1)
     await db.close(grace_seconds=0.1)
-    for result in await asyncio.gather(*flying, return_exceptions=True):
+    *results, told = await asyncio.gather(*flying, return_exceptions=True)
+    for result in results:
         assert isinstance(result, DatabaseClosedError), result
+    assert isinstance(told, ZeroDivisionError)  # the block's own
     assert len(reached) <= 2  # a page
     if kind == "hosts":
         assert engine.pool.checkedout() == 0
@@ -134,6 +160,59 @@ async def test_what_does_not_finish_in_time_is_cancelled(
     await other.execute("ROLLBACK")
     assert await other.fetchval("SELECT count(*) FROM interoception_edge_buffer") == 0
     assert await other.fetchval("SELECT count(*) FROM interoception_factors") == 0
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_close_at_any_moment_is_told_and_leaves_no_backend(
+    dsn: str, other: asyncpg.Connection, kind: str
+) -> None:
+    """Cancelled itself, too; and where blocks that are done give their connections back."""
+    chance = random.Random(7)  # noqa: S311 - no secret
+    for count in range(100):
+        db = await opened(dsn, kind)
+        engine = db.engine
+
+        async def unit(key: str, db: Database = db) -> None:
+            await asyncio.sleep(chance.uniform(0, 0.01))
+            async with db.unit_of_work() as uow:
+                await uow.factors.save({key: 1.0})
+
+        names = [f"{count}.{i}" for i in range(8)]
+        flying = [asyncio.create_task(unit(name)) for name in names]
+        await asyncio.sleep(chance.uniform(0, 0.04))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(chance.uniform(0, 0.02) if count % 2 else None):
+                await db.close(grace_seconds=0 if chance.random() < 0.5 else 5)
+        results = await asyncio.gather(*flying, return_exceptions=True)
+        stored = {row[0] for row in await other.fetch("SELECT node_id FROM interoception_factors")}
+        for name, result in zip(names, results, strict=True):
+            if isinstance(result, OutcomeUnknownError):
+                continue
+            assert result is None or isinstance(result, DatabaseClosedError), result
+            assert (name in stored) is (result is None)
+        if kind == "hosts":
+            await engine.dispose()
+        assert await until_no_backend(other)
+
+
+async def test_an_opening_that_fails_leaves_no_connection_behind(
+    dsn: str, other: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = asyncpg.connect
+    failing = iter([True])
+
+    async def slow_but_for_one_that_fails(**options: Any) -> asyncpg.Connection:
+        if next(failing, False):
+            raise ConnectionRefusedError
+        await asyncio.sleep(0.2)
+        return await connect(**options)
+
+    monkeypatch.setattr(asyncpg, "connect", slow_but_for_one_that_fails)
+    with pytest.raises(UnavailableError):
+        await Database.connect(Settings(dsn=dsn, pool_min_size=3, retry_seconds=0)).open()
+    await asyncio.sleep(0.3)
+    assert await until_no_backend(other)
 
 
 async def test_a_closed_database_can_be_opened_again(dsn: str) -> None:

@@ -78,8 +78,27 @@ async def test_calls_have_less_time_than_others(
     async with both.unit_of_work() as uow:
         show = text("SELECT current_setting('statement_timeout'), current_setting('lock_timeout')")
         assert tuple((await uow.session.execute(show)).one()) == ("100ms", "5s")
+        async with uow.options(timeout_seconds=0.05), uow.session.begin_nested():
+            assert tuple((await uow.session.execute(show)).one()) == ("50ms", "5s")
     async with anyones.unit_of_work() as uow:  # nothing of it is left on the connections
         assert tuple((await uow.session.execute(show)).one()) == ("0", "0")
+
+
+@pytest.mark.parametrize("watched", [False, True])
+async def test_calls_have_more_time_than_others(
+    dsn: str, blocked: asyncpg.Connection, *, watched: bool
+) -> None:
+    async with Database.connect(Settings(dsn=dsn, statement_timeout_seconds=0.3)) as db:
+        if watched:
+            event.listen(db.engine.sync_engine, "before_cursor_execute", lambda *_: None)
+        patient = db.options(timeout_seconds=20)
+        calls = asyncio.gather(patient.factors.load(), patient.vectors.upsert(ROWS))
+        await asyncio.sleep(0.6)
+        await blocked.execute("ROLLBACK")
+        assert await calls == [{}, 300]
+        await blocked.execute("BEGIN; LOCK TABLE interoception_factors")
+        with pytest.raises(QueryTimeoutError):  # nothing of it is left
+            await asyncio.gather(*(db.factors.load() for _ in range(3)))
 
 
 async def test_some_calls_of_a_unit_of_work_have_less_time(
@@ -147,8 +166,21 @@ async def test_a_whole_unit_of_work_has_its_time(anyones: Database, dsn: str) ->
         "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION late()"
     )
     await other.close()
-    with pytest.raises(OutcomeUnknownError, match="during COMMIT"):
+    with pytest.raises(OutcomeUnknownError, match="during COMMIT") as caught:
         await work(wait=0)
+    assert await caught.value.resolve(anyones) is False
+
+    async def closed() -> None:
+        async with anyones.unit_of_work() as uow:
+            await uow.factors.save({"n": 1.0})
+
+    task = asyncio.create_task(closed())
+    await asyncio.sleep(0.2)
+    await anyones.close(grace_seconds=0)
+    with pytest.raises(OutcomeUnknownError, match="closed during COMMIT") as caught:
+        await task
+    await anyones.open()
+    assert await caught.value.resolve(anyones) is False
 
 
 async def test_limits_are_numbers_of_seconds(anyones: Database) -> None:

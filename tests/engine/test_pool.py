@@ -63,6 +63,20 @@ def one(db: Database, lane: str) -> Callable[[], Awaitable[Any]]:
     return work
 
 
+async def test_whoever_comes_first_to_a_cancelled_connects_room_ends_nobodys_wait(dsn: str) -> None:
+    db = await opened(dsn, "driver", 1, pool_timeout_seconds=60)
+    await db.engine.dispose()
+    connecting = asyncio.create_task(db.factors.load())
+    await asyncio.sleep(0.001)
+    waiting = [asyncio.create_task(db.factors.load()) for _ in range(3)]
+    await asyncio.sleep(0)
+    connecting.cancel()
+    coming = [asyncio.create_task(db.factors.load()) for _ in range(3)]
+    async with asyncio.timeout(10):
+        assert await asyncio.gather(*waiting, *coming) == [{}] * 6
+    await db.close()
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("lane", LANES)
 @pytest.mark.parametrize("callers", [100, 300])
