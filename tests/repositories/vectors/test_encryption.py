@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
     from qortex_db.repositories import VectorRepository
 
+MODULE = Path(__file__).stem
 SIZE = 384
 COUNT = 190  # more than a part of a batch
 NEW, OLD = Fernet.generate_key().decode(), Fernet.generate_key().decode()
@@ -358,3 +362,30 @@ async def _write_meanwhile(vectors: VectorRepository) -> None:
         for start in range(100, 140, 10):
             ids = [f"r{i:03}" for i in range(start, start + 10)]
             await vectors.merge_payload({"pii": f"meanwhile {turn}"}, ids=ids)
+
+
+async def test_the_command_rotates(db: Database, empty_dsn: str) -> None:
+    old = Database.from_engine(db.engine, encryption_keys=[OLD])
+    await old.collection(Tenants, namespace="a").upsert(records(20))
+    for said in ("17 rows", "0 rows"):
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [
+                sys.executable,
+                *["-m", "qortex_db", "rotate-keys", "--namespace", "a", "--batch-size", "7"],
+                f"{MODULE}:Tenants",
+            ],
+            env={
+                **os.environ,
+                "PYTHONPATH": str(Path(__file__).parents[2]),
+                "PGVECTOR_DSN": empty_dsn,
+                "QORTEX_DB_ENCRYPTION_KEYS": NEW + "," + OLD,
+            },
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout[:7].strip()) == (0, said), done.stderr
+    new = Database.from_engine(db.engine, encryption_keys=[NEW])
+    assert len(await new.collection(Tenants, namespace="a").get(["r001"])) == 1
