@@ -3,12 +3,14 @@
 from qortex_db import interrupts as _interrupts  # noqa: F401 - before what takes long to import
 from qortex_db.__about__ import __version__
 from qortex_db.database import Database
+from qortex_db.encryption import EncryptionKeys
 from qortex_db.engine import FairPool
 from qortex_db.errors import (
     ConflictError,
     CounterOverflowError,
     DatabaseClosedError,
     DimensionMismatchError,
+    EncryptionError,
     IdempotencyKeyReusedError,
     InFailedTransactionError,
     InsufficientResourcesError,
@@ -125,6 +127,8 @@ __all__ = [
     "EdgeStats",
     "EdgeSummary",
     "Embedding",
+    "EncryptionError",
+    "EncryptionKeys",
     "EpsilonGreedy",
     "FacetCount",
     "FactorChanges",

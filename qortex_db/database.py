@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
+    from qortex_db.encryption import EncryptionKeys
+
 GRACE_SECONDS: Final = 10.0
 """How long `Database.close` lets what is in flight go on."""
 
@@ -48,9 +50,16 @@ class Database(Lanes):
         *,
         learning_history: bool = False,
         limits: Limits = DEFAULT_LIMITS,
+        encryption_keys: EncryptionKeys | None = None,
         options: engines.CallOptions = engines.NO_OPTIONS,
     ) -> None:
-        super().__init__(None, options, learning_history=learning_history, limits=limits)
+        super().__init__(
+            None,
+            options,
+            learning_history=learning_history,
+            limits=limits,
+            encryption_keys=encryption_keys,
+        )
         self._settings = settings
         self._schema = schema
         self._engine: AsyncEngine | None = None
@@ -64,10 +73,19 @@ class Database(Lanes):
             self._bind(engine)
 
     @classmethod
-    def connect(cls, target: Settings | str | None = None) -> Database:
+    def connect(
+        cls,
+        target: Settings | str | None = None,
+        *,
+        encryption_keys: EncryptionKeys | None = None,
+    ) -> Database:
         """A database by settings, by a DSN, or by the environment. Nothing is opened yet.
 
         Use it with `async with`, or `await open()` and `await close()`.
+
+        Args:
+            target: By default the environment.
+            encryption_keys: Of what collections have encrypted; by default the settings'.
         """
         if target is None:
             target = Settings()
@@ -81,6 +99,7 @@ class Database(Lanes):
             target.db_schema,
             learning_history=target.learning_history,
             limits=target.limits,
+            encryption_keys=target.fernet_keys if encryption_keys is None else encryption_keys,
         )
 
     @classmethod
@@ -91,6 +110,7 @@ class Database(Lanes):
         schema: str | None = None,
         learning_history: bool = False,
         limits: Limits = DEFAULT_LIMITS,
+        encryption_keys: EncryptionKeys | None = None,
         settings: Mapping[str, engines.SettingValue] | None = None,
         network_timeout_seconds: float | None = None,
     ) -> Database:
@@ -101,6 +121,7 @@ class Database(Lanes):
             schema: Where the package's tables are, if not where the connections look.
             learning_history: Write an event of each change of an arm, in its own statement.
             limits: The most of what one call may bring.
+            encryption_keys: Of what collections have encrypted.
             settings: What every transaction begins with, as of `with_settings`.
             network_timeout_seconds: End the engine's connections whose other end is silent for
                 longer, 1 to 3600. None leaves them as they are.
@@ -113,7 +134,13 @@ class Database(Lanes):
             engines.notice_silence(engine, seconds)
         options = engines.NO_OPTIONS.with_settings({} if settings is None else settings)
         return cls(
-            None, engine, schema, learning_history=learning_history, limits=limits, options=options
+            None,
+            engine,
+            schema,
+            learning_history=learning_history,
+            limits=limits,
+            options=options,
+            encryption_keys=encryption_keys,
         )
 
     def _bind(self, engine: AsyncEngine) -> None:
@@ -295,6 +322,7 @@ class Database(Lanes):
             schema=schema,
             learning_history=self._learning_history,
             limits=self._limits,
+            encryption_keys=self._encryption_keys,
             at_begin=options.set_on if options.local else None,
             timeout_seconds=timeout_seconds,
         )
@@ -311,6 +339,7 @@ class Database(Lanes):
             options,
             learning_history=self._learning_history,
             limits=self._limits,
+            encryption_keys=self._encryption_keys,
         )
 
     async def status(self) -> Status:

@@ -89,6 +89,13 @@ class CounterOverflowError(InvalidInputError):
     """A count would exceed what its column holds, 2,147,483,647; nothing was counted."""
 
 
+class EncryptionError(QortexDbError):
+    """A value can't be encrypted or decrypted: a key is missing or wrong, or the extra is.
+
+    Of what is stored, the message names the row and the payload's key.
+    """
+
+
 class NotFoundError(QortexDbError, LookupError):
     """What was asked for by name is not there."""
 

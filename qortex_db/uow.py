@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import DeclarativeBase, SessionTransaction
 
+    from qortex_db.encryption import EncryptionKeys
     from qortex_db.engine import Executor, Operations
 
 
@@ -52,10 +53,12 @@ class Repositories:
         *,
         learning_history: bool = False,
         limits: Limits = DEFAULT_LIMITS,
+        encryption_keys: EncryptionKeys | None = None,
     ) -> None:
         self._executor = executor
         self._learning_history = learning_history
         self._limits = limits
+        self._encryption_keys = encryption_keys
 
     @property
     def executor(self) -> Executor:
@@ -119,7 +122,13 @@ class Repositories:
             InvalidInputError: The model is no collection, or has no such namespace.
         """
         table = collection_table(model)
-        return VectorRepository(self.executor, table, namespace=namespace, limits=self._limits)
+        return VectorRepository(
+            self.executor,
+            table,
+            namespace=namespace,
+            limits=self._limits,
+            encryption_keys=self._encryption_keys,
+        )
 
 
 class UnitOfWork(Repositories):
@@ -133,6 +142,7 @@ class UnitOfWork(Repositories):
         schema: Where the package's tables are, if not where the session's connection looks.
         learning_history: Write an event of each change of an arm, in its own statement.
         limits: The most of what one call may bring.
+        encryption_keys: Of what collections have encrypted.
     """
 
     def __init__(
@@ -142,9 +152,15 @@ class UnitOfWork(Repositories):
         schema: str | None = None,
         learning_history: bool = False,
         limits: Limits = DEFAULT_LIMITS,
+        encryption_keys: EncryptionKeys | None = None,
     ) -> None:
         executor = SessionExecutor(session, schema)
-        super().__init__(executor, learning_history=learning_history, limits=limits)
+        super().__init__(
+            executor,
+            learning_history=learning_history,
+            limits=limits,
+            encryption_keys=encryption_keys,
+        )
         self.session = session
 
     def options(
@@ -173,6 +189,7 @@ async def unit_of_work(
     schema: str | None = None,
     learning_history: bool = False,
     limits: Limits = DEFAULT_LIMITS,
+    encryption_keys: EncryptionKeys | None = None,
 ) -> AsyncIterator[UnitOfWork]:
     """A unit of work inside a host's session: a savepoint, released at the end of the block.
 
@@ -181,7 +198,13 @@ async def unit_of_work(
     """
     plain = session() if isinstance(session, async_scoped_session) else session
     async with savepoint(plain, schema):
-        yield UnitOfWork(plain, schema=schema, learning_history=learning_history, limits=limits)
+        yield UnitOfWork(
+            plain,
+            schema=schema,
+            learning_history=learning_history,
+            limits=limits,
+            encryption_keys=encryption_keys,
+        )
 
 
 @asynccontextmanager
@@ -192,6 +215,7 @@ async def own_unit_of_work(
     schema: str | None = None,
     learning_history: bool = False,
     limits: Limits = DEFAULT_LIMITS,
+    encryption_keys: EncryptionKeys | None = None,
     at_begin: Callable[[Connection], None] | None = None,
     timeout_seconds: float | None = None,
 ) -> AsyncIterator[UnitOfWork]:
@@ -203,6 +227,7 @@ async def own_unit_of_work(
         schema: As of `UnitOfWork`.
         learning_history: As of `UnitOfWork`.
         limits: As of `UnitOfWork`.
+        encryption_keys: As of `UnitOfWork`.
         at_begin: What each of its transactions begins with.
         timeout_seconds: How long all of it may take.
 
@@ -223,7 +248,11 @@ async def own_unit_of_work(
     try:
         async with deadline or nullcontext():
             yield UnitOfWork(
-                session, schema=schema, learning_history=learning_history, limits=limits
+                session,
+                schema=schema,
+                learning_history=learning_history,
+                limits=limits,
+                encryption_keys=encryption_keys,
             )
             await commit(session)
     except BaseException as error:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from qortex_db.encryption import EncryptionKeys
     from qortex_db.engine import AutocommitExecutor, Executor, SettingValue
     from qortex_db.limits import Limits
 
@@ -38,8 +39,14 @@ class Lanes(Repositories):
         *,
         learning_history: bool,
         limits: Limits,
+        encryption_keys: EncryptionKeys | None = None,
     ) -> None:
-        super().__init__(executor, learning_history=learning_history, limits=limits)
+        super().__init__(
+            executor,
+            learning_history=learning_history,
+            limits=limits,
+            encryption_keys=encryption_keys,
+        )
         self._options = options
 
     @abstractmethod
@@ -199,9 +206,14 @@ class DatabaseView(Lanes):
         *,
         learning_history: bool,
         limits: Limits,
+        encryption_keys: EncryptionKeys | None = None,
     ) -> None:
         super().__init__(
-            ViewExecutor(lane, options), options, learning_history=learning_history, limits=limits
+            ViewExecutor(lane, options),
+            options,
+            learning_history=learning_history,
+            limits=limits,
+            encryption_keys=encryption_keys,
         )
         self._lane = lane
         self._begin = begin
@@ -230,4 +242,5 @@ class DatabaseView(Lanes):
             options,
             learning_history=self._learning_history,
             limits=self._limits,
+            encryption_keys=self._encryption_keys,
         )

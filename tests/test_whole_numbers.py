@@ -162,6 +162,7 @@ CALLS: dict[str, Callable[[Database, Any], Any]] = {
     "VectorRepository.ingest.batch_size": lambda db, v: db.vectors.ingest(
         VectorRecordFactory.build_batch(6, dimensions=8), batch_size=v
     ),
+    "VectorRepository.rotate_keys.batch_size": lambda db, v: db.vectors.rotate_keys(batch_size=v),
     "VectorRepository.fill_words.batch_size": lambda db, v: db.vectors.fill_words(batch_size=v),
     "VectorRepository.recall_probe.sample": lambda db, v: db.vectors.recall_probe(sample=v),
     "VectorRepository.recall_probe.limit": lambda db, v: db.vectors.recall_probe(limit=v),

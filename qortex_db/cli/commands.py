@@ -10,8 +10,8 @@ import typer
 from qortex_db import Database, QortexDbError, Settings, __version__, migrations
 from qortex_db.cli import adopt as adoption
 from qortex_db.cli import demo as demonstration
+from qortex_db.cli import encryption, render
 from qortex_db.cli import index as indexes
-from qortex_db.cli import render
 from qortex_db.cli import report as reports
 from qortex_db.cli import roles as granting
 from qortex_db.cli.arms import arms
@@ -44,6 +44,7 @@ app.add_typer(factors, name="factors")
 app.add_typer(edges, name="edges")
 app.add_typer(index, name="index")
 app.command()(granting.roles)
+app.command()(encryption.rotate_keys)
 
 Revision = Annotated[str, typer.Argument(help="As Alembic's: a name, head, base, +1, -1.")]
 

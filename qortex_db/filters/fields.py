@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 MAX_PATH_CHARS: Final = 256
 """The longest path, dots included."""
+ENCRYPTED: Final = "qortex_db_encrypted"
+"""The key of a table's info with the keys of its payloads that are stored encrypted; None among
+them is the document."""
 MAX_INDEXED_CHARS: Final = 200
 """How much of a string the keyword index holds: an entry of a B-tree has to stay below 2,704 bytes,
 or the row could not be inserted. Comparing with a shorter value needs no more than that."""
@@ -93,6 +96,20 @@ def read_path(text: str) -> Path:
         "".join(f"{{{encode_basestring(step)}:" for step in steps),
         "}" * len(steps),
     )
+
+
+def check_readable(table: FromClause, key: str | None, at: str) -> None:
+    """Refuse what looks into an encrypted value; a key of None is the document.
+
+    Raises:
+        InvalidInputError: It does.
+    """
+    if key in getattr(table, "info", {}).get(ENCRYPTED, ()):  # an alias has none
+        what = "The document" if key is None else f"payload[{messages.shown(key)}]"
+        raise InvalidInputError(
+            f"{messages.escaped(at, 200)} looks into what is stored encrypted. {what} comes back "
+            "decrypted, but the server can't compare it."
+        )
 
 
 class Field:

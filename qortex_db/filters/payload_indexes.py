@@ -11,7 +11,7 @@ from sqlalchemy.sql.visitors import cloned_traverse
 
 from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
-from qortex_db.filters.fields import Field, Path, read_path
+from qortex_db.filters.fields import Field, Path, check_readable, read_path
 from qortex_db.filters.full_text import TEXT_CONFIGURATION, check_configuration, words
 from qortex_db.names import MAX_NAME_BYTES, index_name, is_plain
 
@@ -58,6 +58,10 @@ def payload_index(
             f"An index of kind {kind} is on {'the whole' if path else 'a'} path: pass "
             f"{'an empty path' if path else 'one'}."
         )
+    if kind == "document":
+        check_readable(table, None, "The index")
+    elif path:
+        check_readable(table, read_path(path).steps[0], "The index")
     name = name or _name(f"ix_{table.name}_payload", path, kind, language)
     info: dict[str, Any] = {DECLARATION: (path, kind, language)}
     if kind == "containment":

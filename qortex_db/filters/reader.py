@@ -20,7 +20,7 @@ from qortex_db import messages
 from qortex_db.checks import as_dict
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import conditions
-from qortex_db.filters.fields import Field, read_path
+from qortex_db.filters.fields import Field, check_readable, read_path
 from qortex_db.filters.operators import NEGATED, OPERATORS, row_ids
 from qortex_db.filters.text_operators import document_contains, document_text
 from qortex_db.limits import DEFAULT_LIMITS, Limits
@@ -215,6 +215,7 @@ class _Reader:
 
     def _field(self, key: str, value: Any, at: str, depth: int) -> Shape:
         path = read_path(key)
+        check_readable(self.table, path.steps[0], at)
         value = as_dict(value, name=at) if isinstance(value, Mapping) else {"$eq": value}
         if not value:
             raise InvalidInputError(f"{at} has no operator; for an empty object pass $eq.")

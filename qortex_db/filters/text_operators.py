@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import conditions
-from qortex_db.filters.fields import MAX_INDEXED_CHARS
+from qortex_db.filters.fields import MAX_INDEXED_CHARS, check_readable
 from qortex_db.filters.full_text import (
     check_configuration,
     read_terms,
@@ -75,6 +75,7 @@ def document_text(table: Table, value: Any, at: str, values: list[Any]) -> Shape
     """The same of the row's document."""
     if "document" not in table.c:
         raise InvalidInputError(f"{at} needs a column document, which the table lacks.")
+    check_readable(table, None, at)
     query, configuration = _search(value, at, text_configuration(table))
     values.append(query)
     return conditions.document_matches, None, configuration
@@ -84,5 +85,6 @@ def document_contains(table: Table, value: Any, at: str, values: list[Any]) -> S
     """A substring of the row's document."""
     if "document" not in table.c:
         raise InvalidInputError(f"{at} needs a column document, which the table lacks.")
+    check_readable(table, None, at)
     values.append(as_string(value, at))
     return conditions.document_contains, None

@@ -18,6 +18,7 @@ from qortex_db.checks import check_flag, check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import payload_index
 from qortex_db.filters.expressions import Constant
+from qortex_db.filters.fields import ENCRYPTED
 from qortex_db.filters.full_text import (
     ARE_WORDS,
     STORED_WORDS,
@@ -54,6 +55,10 @@ class Collection:
         namespace_in_key: Whether an id may come again in another namespace.
         large_namespaces: Those that get indexes of their own, on their rows alone: their searches
             don't walk through everybody's.
+        encrypted: The keys of payloads whose values are stored encrypted, by the Database's
+            `encryption_keys`; no filter can name them.
+        encrypted_document: Whether documents are. Then there is no full text, and `language` says
+            nothing.
         vectors: By their names, the default one as "vec". Filled in by the model.
         attributes: The host's own columns. Filled in by the model.
     """
@@ -66,6 +71,8 @@ class Collection:
     namespace: str | None = None
     namespace_in_key: bool = False
     large_namespaces: tuple[str | int, ...] = ()
+    encrypted: tuple[str, ...] = ()
+    encrypted_document: bool = False
     vectors: Mapping[str, VectorSpec] = field(default_factory=dict)
     attributes: tuple[str, ...] = ()
 
@@ -88,6 +95,22 @@ class Collection:
         if self.namespace_in_key and self.namespace is None:
             raise InvalidInputError("namespace_in_key needs namespace, the name of a column.")
         self._check_large()
+        self._check_encrypted()
+
+    def _check_encrypted(self) -> None:
+        check_flag(self.encrypted_document, name="encrypted_document")
+        keys = self.encrypted
+        if not (isinstance(keys, tuple) and all(isinstance(key, str) and key for key in keys)):
+            raise InvalidInputError('encrypted has to be a tuple of keys, as ("pii",).')
+        for key in keys:
+            check_text(key, name="encrypted")
+        if len(set(keys)) < len(keys):
+            raise InvalidInputError("encrypted names a key twice.")
+        if self.encrypted_document and self.text is not None:
+            raise InvalidInputError(
+                "text= is full text of the documents, which encrypted_document has unreadable: "
+                "leave one out."
+            )
 
     def _check_large(self) -> None:
         large = self.large_namespaces
@@ -175,6 +198,7 @@ def declare(table: Table, collection: Collection) -> None:
     """Give a table of a model its indexes, and keep what it is with it."""
     resolved = _resolved(table, collection)
     table.info[COLLECTION] = resolved
+    _declare_encrypted(table, collection)
     for spec in resolved.vectors.values():
         if spec.index is not None:
             _declare_index(table, spec, index_name(f"ix_{table.name}_{spec.column}"))
@@ -191,11 +215,22 @@ def declare(table: Table, collection: Collection) -> None:
         table.info[TEXT_CONFIGURATION] = collection.text
         name = index_name(f"ix_{table.name}_{STORED_WORDS}")
         Index(name, table.c[STORED_WORDS], postgresql_using="gin")
-    elif collection.language is not None:
+    elif collection.language is not None and not collection.encrypted_document:
         payload_index(table, "", "document", language=collection.language)
     if collection.namespace is not None and not collection.namespace_in_key:
         name = index_name(f"ix_{table.name}_{collection.namespace}")
         Index(name, table.c[collection.namespace])
+
+
+def _declare_encrypted(table: Table, collection: Collection) -> None:
+    names: set[str | None] = set(collection.encrypted)
+    if collection.encrypted_document:
+        names.add(None)
+    for wanted, column in ((collection.encrypted, "payload"), (None in names, "document")):
+        if wanted and column not in table.c:
+            raise InvalidInputError(f"{table.name} has no column {column} to encrypt.")
+    if names:
+        table.info[ENCRYPTED] = frozenset(names)
 
 
 def _resolved(table: Table, collection: Collection) -> Collection:

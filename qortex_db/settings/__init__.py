@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     migration_timeout_seconds: Seconds = Field(
         default=600.0, validation_alias="QORTEX_DB_MIGRATION_TIMEOUT_SECONDS"
     )
+    encryption_keys: SecretStr | None = Field(  # newest first, with commas between them
+        default=None, validation_alias="QORTEX_DB_ENCRYPTION_KEYS"
+    )
     learning_history: bool = Field(default=False, validation_alias="QORTEX_LEARNING_HISTORY")
     max_payload_bytes: _Most = Field(
         default=DEFAULT_LIMITS.max_payload_bytes, validation_alias="QORTEX_DB_MAX_PAYLOAD_BYTES"
@@ -179,6 +182,14 @@ class Settings(BaseSettings):
         """Whether a server was named, by an argument or by a variable."""
         named = {"dsn", "database_url", *_PARTS}
         return any(getattr(self, name) is not None for name in self.model_fields_set & named)
+
+    @property
+    def fernet_keys(self) -> list[str] | None:
+        """The keys of encrypted payloads, newest first."""
+        if self.encryption_keys is None:
+            return None
+        given = self.encryption_keys.get_secret_value().split(",")
+        return [key.strip() for key in given if key.strip()]
 
     @property
     def limits(self) -> Limits:

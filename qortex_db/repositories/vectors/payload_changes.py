@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
 
     from qortex_db.limits import Limits
+    from qortex_db.repositories.vectors.encrypted_columns import EncryptedColumns
 
 MAX_REMOVED: Final = 64
 """The most paths that one `merge_payload` takes out."""
@@ -44,6 +45,7 @@ class PayloadChange:
 
     Args:
         limits: Of the values in sum.
+        encrypted: What of the payload is stored encrypted; None for nothing.
 
     Attributes:
         form: Of the statement.
@@ -53,7 +55,11 @@ class PayloadChange:
     """
 
     def __init__(
-        self, values: Mapping[str, Any] | None, remove: Sequence[str], limits: Limits
+        self,
+        values: Mapping[str, Any] | None,
+        remove: Sequence[str],
+        limits: Limits,
+        encrypted: EncryptedColumns | None = None,
     ) -> None:
         given: Any = {} if values is None else simplified(values, name="values")
         validation.check_payload(given, name="values", limits=limits)
@@ -62,6 +68,10 @@ class PayloadChange:
         put = {
             _steps(name, f"values[{messages.shown(name)}]"): value for name, value in given.items()
         }
+        if encrypted is not None:
+            for path in (*put, *self._removed):
+                encrypted.check_whole(path)
+            put = {path: encrypted.sealed(path[0], value) for path, value in put.items()}
         ways = {path[:i] for path in put for i in range(1, len(path))}
         if len(put) < len(given) or ways & put.keys():
             raise InvalidInputError("values names a path twice, or one inside another: pass one.")

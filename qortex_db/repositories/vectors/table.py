@@ -16,13 +16,15 @@ from sqlalchemy.sql.expression import ColumnClause, TableClause
 
 from qortex_db import checks, observability, types
 from qortex_db.errors import UPGRADE_HINT, InvalidInputError, SchemaVersionError
-from qortex_db.filters import Filter, Where, read_filter, read_path, with_document
+from qortex_db.filters import Filter, Where, check_readable, read_filter, read_path, with_document
+from qortex_db.filters.fields import ENCRYPTED
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.markers import ALL_NAMESPACES
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.names import qualified
 from qortex_db.plain_json import is_large
+from qortex_db.repositories.vectors.encrypted_columns import DecryptedShape, EncryptedColumns
 from qortex_db.repositories.vectors.filter_statements import by_filter
 from qortex_db.repositories.vectors.key_statements import by_key
 from qortex_db.repositories.vectors.namespaces import scope_of
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Executable, Select, Table
 
+    from qortex_db.encryption import EncryptionKeys
     from qortex_db.engine import Executor, Fetched
     from qortex_db.repositories.vectors.records import SearchHit
 
@@ -79,6 +82,7 @@ class TableBound:
         table: Of a collection.
         namespace: Whose rows it is about; None where the table has none.
         limits: Of what one call may bring.
+        encryption_keys: Of what the collection has encrypted.
     """
 
     def __init__(
@@ -88,8 +92,11 @@ class TableBound:
         *,
         namespace: Any = None,
         limits: Limits = DEFAULT_LIMITS,
+        encryption_keys: EncryptionKeys | None = None,
     ) -> None:
-        self._vectors = VectorTable(executor, table, namespace=namespace, limits=limits)
+        self._vectors = VectorTable(
+            executor, table, namespace=namespace, limits=limits, encryption_keys=encryption_keys
+        )
 
 
 class VectorTable:
@@ -103,6 +110,7 @@ class VectorTable:
         *,
         namespace: Any = None,
         limits: Limits = DEFAULT_LIMITS,
+        encryption_keys: EncryptionKeys | None = None,
     ) -> None:
         self.executor = executor
         self.limits = limits
@@ -113,6 +121,12 @@ class VectorTable:
         self.vector = collection_of(table).vectors[name]
         self.scope, self._scope_params = scope_of(table, namespace)
         self.shape = row_shape(table)
+        self.encryption_keys = encryption_keys
+        self.encrypted: EncryptedColumns | None = None
+        if ENCRYPTED in table.info:
+            self.encrypted = EncryptedColumns(table, encryption_keys)
+            self.written = self.encrypted.written(self.written)
+            self.shape = DecryptedShape(table, self.encrypted)
         self.by_key = by_key(table, self.scope)
         self.by_filter = by_filter(table, self.scope)
 
@@ -138,7 +152,12 @@ class VectorTable:
                 f"{self.table.name} has no vector of that name; it has {', '.join(names)}."
             )
         return VectorTable(
-            self.executor, self.table, name, namespace=self.namespace, limits=self.limits
+            self.executor,
+            self.table,
+            name,
+            namespace=self.namespace,
+            limits=self.limits,
+            encryption_keys=self.encryption_keys,
         )
 
     @property
@@ -180,7 +199,9 @@ class VectorTable:
     def steps(self, path: object, name: str) -> tuple[str, ...]:
         if "payload" not in self.table.c:
             raise InvalidInputError(f"The table {self.table.name} has no column payload.")
-        return read_path(checks.check_text(path, name=name)).steps
+        steps = read_path(checks.check_text(path, name=name)).steps
+        check_readable(self.table, steps[0], name)
+        return steps
 
     async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
         """A statement of this scope."""

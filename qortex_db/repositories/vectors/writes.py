@@ -188,10 +188,11 @@ class VectorWrites(TableBound):
         by_key = self._vectors.by_key
         if "payload" not in self._vectors.table.c:
             raise InvalidInputError(f"The table {self._vectors.table.name} has no column payload.")
+        limits, encrypted = self._vectors.limits, self._vectors.encrypted
         if is_large(values):
-            change = await asyncio.to_thread(PayloadChange, values, remove, self._vectors.limits)
+            change = await asyncio.to_thread(PayloadChange, values, remove, limits, encrypted)
         else:
-            change = PayloadChange(values, remove, self._vectors.limits)
+            change = PayloadChange(values, remove, limits, encrypted)
         if (ids is None) is (where is None and where_document is None):
             raise InvalidInputError("Say of which vectors: by ids, or by where.")
         params = change.params() | by_key.touched.params()

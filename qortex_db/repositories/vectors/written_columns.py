@@ -60,6 +60,7 @@ class WrittenColumn:
         default: What a new row gets where nothing is given, as SQL; None for NULL.
         make: The same, made in Python for each row.
         limits: Of what a value may be.
+        seal: Encrypts what was checked, where the collection says so.
     """
 
     column: Column[Any]
@@ -70,6 +71,7 @@ class WrittenColumn:
     default: ColumnElement[Any] | None = None
     make: Callable[[], Any] | None = None
     limits: Limits = DEFAULT_LIMITS
+    seal: Callable[[str], str] | None = None
 
     @property
     def is_always_written(self) -> bool:
@@ -86,7 +88,7 @@ class WrittenColumn:
             made = self.check(value, name)
             if type(made) is str and self.part != "payload":  # which has limits of its own
                 self.limits.check_text("max_document_bytes", made, name)
-            return made
+            return made if self.seal is None else self.seal(made)
         if self.part == "payload":
             raise InvalidInputError(f"{name} is CLEAR, and no payload is NULL: pass {{}}.")
         if not self.column.nullable:

@@ -384,6 +384,7 @@ ELSEWHERE = {
     *("delete", "delete_where", "delete_all"),
     *("dimensions", "recommend_index"),  # of the whole table
     "fill_words",  # of the default table alone
+    "rotate_keys",  # of a collection with something encrypted
     *("explain", "recall_probe", "tune"),  # by the searches above
 }
 """What other tests of this file try, or what is about no rows."""

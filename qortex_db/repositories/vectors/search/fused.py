@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from qortex_db import checks
 from qortex_db.errors import InvalidInputError
+from qortex_db.filters import check_readable
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
@@ -115,6 +116,7 @@ class FusedSearches(TableBound):
         if text is not None:
             if "document" not in vectors.table.c:
                 raise InvalidInputError(f"The table {vectors.table.name} has no column document.")
+            check_readable(vectors.table, None, "text")
             params |= asked.params
         if embedding is not None:
             params["query"] = vectors.encode_query(embedding, await vectors.facts())
