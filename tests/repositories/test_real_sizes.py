@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from cryptography.fernet import Fernet
 from numpy.typing import NDArray  # noqa: TC002 - SQLAlchemy resolves Mapped[...]
 from sqlalchemy import CheckConstraint, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -53,6 +54,7 @@ from qortex_db import (
     unit_of_work,
     vector_column,
 )
+from qortex_db.encryption import TOKEN
 from qortex_db.engine import loaded as loaded_module
 from qortex_db.repositories import (
     ArmRepository,
@@ -186,6 +188,18 @@ class Chapter(VectorMixin, Host):
     author: Mapped[str] = mapped_column(server_default="nobody")
 
 
+class Sealed(VectorMixin, Host):
+    """Filled in clear, to be encrypted."""
+
+    __tablename__ = "sealed"
+    __collection__ = Collection(
+        VectorSpec(384, index=None), encrypted=("module", "text"), encrypted_document=True
+    )
+
+
+KEY = Fernet.generate_key()
+
+
 async def fill(db: Database) -> None:
     await db.vectors.upsert(RECORDS)
     await db.factors.save(WEIGHTS)
@@ -235,7 +249,8 @@ LANES = ("alone", "together")
 @asynccontextmanager
 async def lane(dsn: str, name: str) -> AsyncIterator[Repositories]:
     """Each call by itself, or all in a unit of work, which is undone."""
-    async with Database.connect(Settings(dsn=dsn, learning_history=True)) as db:
+    settings = Settings(dsn=dsn, learning_history=True)
+    async with Database.connect(settings, encryption_keys=[KEY]) as db:
         if name == "alone":
             yield db
         else:
@@ -464,6 +479,29 @@ async def test_groups_have_the_best_of_each_value(stored: Repositories) -> None:
     ]
     assert (groups.complete, cut.complete) == (True, False)  # of 800 rows
     assert_bodies(hit for group in groups for hit in group.hits)
+
+
+@of(VectorRepository.rotate_keys)
+async def test_what_was_in_clear_is_encrypted(memory: Repositories) -> None:
+    columns = "id, payload, document"
+    copy = f"INSERT INTO sealed ({columns}) SELECT {columns} FROM qortex_vectors RETURNING 1"
+    await memory.executor.run(text(copy), {})
+    done: list[int] = []
+    sealed = memory.collection(Sealed)
+    wanted = sum("module" in one[1] or one[2] is not None for one in ROWS.values())
+    assert 500 < wanted < 800
+    assert await sealed.rotate_keys(batch_size=150, on_progress=done.append) == wanted
+    assert done == [150, 300, 450, 600, 750, 800]
+    stored = await sealed.get(shuffled(IDS))
+    assert {key: (one.payload, one.document) for key, one in stored.items()} == {
+        key: one[1:] for key, one in ROWS.items()
+    }
+    in_clear = select(Sealed.id).where(
+        Sealed.document.not_like(f"{TOKEN}%")
+        | Sealed.payload["module"].astext.not_like(f"{TOKEN}%")
+    )
+    assert not (await memory.executor.run(in_clear, {})).rows
+    assert await sealed.rotate_keys() == 0
 
 
 @of(VectorRepository.hybrid_search)

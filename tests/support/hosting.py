@@ -88,7 +88,8 @@ class Project:
         self.folder = folder
         self.dsn = dsn
         self.page = Page(page)
-        self.environment = {"PGVECTOR_DSN": dsn}
+        # Python takes a module that was changed within a second, to the same size, for the old one.
+        self.environment = {"PGVECTOR_DSN": dsn, "PYTHONDONTWRITEBYTECODE": "1"}
 
     async def start(self, template: str = "async") -> Project:
         config = Config(self.folder / "alembic.ini", self.folder / "pyproject.toml")
