@@ -19,14 +19,23 @@ from sql_layout import lay_out
 from sqlalchemy import Executable, TextClause
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.sql.functions import FunctionElement
-from statement_calls import DEFAULT, DIMENSIONS, FILTERS, INDEXED_FILTERS, SECTIONS, Base, Indexed
+from statement_calls import (
+    DEFAULT,
+    DIMENSIONS,
+    ENCRYPTION_KEYS,
+    FILTERS,
+    INDEXED_FILTERS,
+    SECTIONS,
+    Base,
+    Indexed,
+)
 
 import qortex_db
 from qortex_db import Database, QortexVector, Settings, embedded, migrations
 from qortex_db.uow import Repositories
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from statement_calls import Section
@@ -142,9 +151,11 @@ class Page:
         """Begin an entry."""
         self._lines += ["", f"### {heading}"]
 
-    def add(self, form: str, at: str, statements: Iterable[Executable | str]) -> None:
+    def add(self, form: str, at: str, statements: Sequence[Executable | str]) -> None:
         """Show statements, or say where they were."""
         self._lines += ["", f"**{form}**"]
+        if not statements:
+            self._lines += ["", "Nothing is sent."]
         for sql, statement in {sql_of(one): one for one in statements}.items():
             if sql in self.shown:
                 self._lines += ["", f"As {self.shown[sql]}."]
@@ -193,7 +204,8 @@ def _parameters(statement: Executable | str) -> list[str]:
 async def make_page(dsn: str) -> Page:
     """The page, made on a migrated database that has nothing in it."""
     page = Page()
-    async with Database.connect(Settings(dsn=dsn, dimensions=DIMENSIONS)) as db:
+    settings = Settings(dsn=dsn, dimensions=DIMENSIONS)
+    async with Database.connect(settings, encryption_keys=ENCRYPTION_KEYS) as db:
         async with db.engine.begin() as connection:
             await connection.run_sync(Base.metadata.create_all)
         recorder = Recorder(db.executor)
@@ -208,10 +220,16 @@ async def make_page(dsn: str) -> Page:
     return page
 
 
+def repositories(executor: Any, *, history: bool = False) -> Repositories:
+    """All of them, by an executor."""
+    keys = ENCRYPTION_KEYS
+    return Repositories(executor, learning_history=history, encryption_keys=keys)
+
+
 async def _add_section(page: Page, section: Section, db: Database, recorder: Recorder) -> None:
     if section.prelude is not None:
         await section.prelude(db)
-    repository = section.repository(Repositories(recorder, learning_history=section.history))
+    repository = section.repository(repositories(recorder, history=section.history))
     suffix = ", with the history" if section.history else ""
     headings = {method: f"`{section.name}.{method}`{suffix}" for method in section.calls}
     page.begin(section.title, section.about, headings)
@@ -230,11 +248,11 @@ async def _add_section(page: Page, section: Section, db: Database, recorder: Rec
 async def _add_filters(page: Page, recorder: Recorder) -> None:
     about = "What stands after WHERE in whatever takes `where=`, here in `vectors.count`."
     page.begin("Filters", about, {})
-    repositories = Repositories(recorder)
+    made = repositories(recorder)
     for model, filters in ((QortexVector, FILTERS), (Indexed, INDEXED_FILTERS)):
         for form, where in filters.items():
             recorder.begin()
-            await repositories.collection(model).count(where=where)
+            await made.collection(model).count(where=where)
             page.add_clause(form, recorder.statements[-1])
 
 

@@ -6,6 +6,7 @@ import and no builder of statements is left out.
 
 from __future__ import annotations
 
+import base64
 import enum
 import itertools
 import math
@@ -18,7 +19,7 @@ from unittest.mock import patch
 
 import numpy as np  # noqa: TC002 - SQLAlchemy resolves Mapped[...]
 from numpy.typing import NDArray  # noqa: TC002 - the same
-from sqlalchemy import ARRAY, JSON, String, Text, TypeDecorator, func, text, update
+from sqlalchemy import ARRAY, JSON, String, Text, TypeDecorator, func, insert, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from qortex_db import (
@@ -48,6 +49,8 @@ Calls: TypeAlias = Mapping[str, Mapping[str, Call]]
 """By method and form."""
 
 DIMENSIONS = 8
+ENCRYPTION_KEYS = [base64.urlsafe_b64encode(bytes(range(32))).decode()]
+"""A Fernet key of nobody's."""
 VECTOR = [1.0] + [0.0] * 7
 OTHER = [0.0, 1.0] + [0.0] * 6
 SPARSE = {1: 1.0, 5: 0.5}
@@ -134,6 +137,13 @@ class Mail(VectorMixin, Base):
         namespace="tenant",
         namespace_in_key=True,
         large_namespaces=("acme",),
+    )
+
+
+class Sealed(VectorMixin, Base):
+    __tablename__ = "sealed"
+    __collection__ = Collection(
+        VectorSpec(DIMENSIONS), encrypted=("secret",), encrypted_document=True
     )
 
 
@@ -360,6 +370,7 @@ WRITES: Calls = {
             remove=["year"], where=WHERE
         ),
     },
+    "rotate_keys": {"where nothing is encrypted": lambda v: v.rotate_keys()},
     "delete": {DEFAULT: lambda v: v.delete(["d", "e"])},
     "delete_where": {DEFAULT: lambda v: v.delete_where({"year": {"$gte": 2000}})},
     "delete_all": {DEFAULT: lambda v: v.delete_all()},
@@ -624,6 +635,13 @@ async def _claim_twice(idempotency: Any) -> None:
     await idempotency.claim(key)
 
 
+async def _in_clear(db: Database) -> None:
+    """A row from before the collection was encrypted."""
+    async with db.engine.begin() as connection:
+        row = {"id": "a", "embedding": VECTOR, "payload": {"secret": 1}, "document": "Spice"}
+        await connection.execute(insert(Sealed), row)
+
+
 SECTIONS = (
     Section(
         "Vectors",
@@ -743,6 +761,20 @@ SECTIONS = (
         lambda repositories: repositories.collection(Message, namespace="one"),
         OF_ANOTHER_NAMESPACE,
         lambda db: _three(db.collection(Message, namespace="one")),
+    ),
+    Section(
+        "Encrypted values",
+        "sealed",
+        '`Collection(VectorSpec(8), encrypted=("secret",), encrypted_document=True)`: what is\n'
+        "encrypted is a parameter or a result, and the other statements are the same.",
+        lambda repositories: repositories.collection(Sealed),
+        {
+            "rotate_keys": {DEFAULT: lambda v: v.rotate_keys()},
+            **_only(READS, get=DEFAULT, count="with a filter"),
+            **_only(SEARCHES, search=DEFAULT),
+            **_only(WRITES, upsert="payloads and documents of all"),
+        },
+        _in_clear,
     ),
     Section("Factors", "factors", "", lambda repositories: repositories.factors, FACTORS),
     Section("Edges", "edges", "", lambda repositories: repositories.edges, EDGES),

@@ -233,7 +233,7 @@ async def _sent(lane: Any, dsn: str, generator: Any) -> set[str]:
     async def send(call: Callable[[Any], Any], *, history: bool, made_of: Any) -> None:
         async with enter() as executor:
             recorder = generator.Recorder(executor)
-            await call(made_of(Repositories(recorder, learning_history=history)))
+            await call(made_of(generator.repositories(recorder, history=history)))
         sent.update(map(generator.sql_of, recorder.statements))
 
     async with lane(dsn) as (db, enter):
