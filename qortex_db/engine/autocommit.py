@@ -25,7 +25,7 @@ from qortex_db.engine.driver import (
 )
 from qortex_db.engine.executor import (
     Fetched,
-    catalogs,
+    catalog_of,
     fetched,
     kept_compiled,
     translate_map,
@@ -58,6 +58,9 @@ class ViewExecutor:
     def __init__(self, lane: Callable[[], AutocommitExecutor], options: CallOptions) -> None:
         self._lane = lane
         self._options = options
+
+    def of(self, model: Any) -> ViewExecutor:  # noqa: ARG002 - one engine has all
+        return self
 
     async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
         return await self._lane().run(statement, params, self._options)
@@ -103,6 +106,9 @@ class AutocommitExecutor:
         self._retry_seconds = retry_seconds
         self._options = options
         self.operations = Operations(engine)
+
+    def of(self, model: Any) -> AutocommitExecutor:  # noqa: ARG002 - one engine has all
+        return self
 
     async def run(
         self,
@@ -288,7 +294,7 @@ class AutocommitExecutor:
         return found
 
     async def catalog(self) -> dict[object, Any]:
-        return catalogs.setdefault(self._engine, {})
+        return catalog_of(self._engine)
 
 
 def _has_transactions(connection: Connection) -> bool:
