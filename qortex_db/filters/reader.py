@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 from sqlalchemy import ColumnElement, and_, bindparam, or_, true
 from sqlalchemy.sql.elements import AsBoolean, BindParameter, False_, Grouping, True_
+from sqlalchemy.sql.visitors import iterate, replacement_traverse
 
 from qortex_db import messages
 from qortex_db.checks import as_dict
@@ -164,6 +165,7 @@ class _Reader:
             )
         self._count(at)
         self.is_plain = False
+        element = _with_own_parameters(element, at)
         # In parentheses: an OR in a host's own SQL would reach beyond it, to other namespaces.
         return "sql", Grouping(element)
 
@@ -296,6 +298,33 @@ def _truth(shape: Shape) -> bool | None:
 _CONSTANTS: Final[dict[type, bool]] = {True_: True, False_: False}
 # Conditions that are the same where their paths are.
 _WITHOUT_VALUES: Final = (conditions.exists, conditions.is_null)
+
+
+def _with_own_parameters(element: ColumnElement[Any], at: str) -> ColumnElement[Any]:
+    """An expression whose parameters have names of nobody else's: a host's may be one of ours."""
+    binds = [each for each in iterate(element) if isinstance(each, BindParameter)]
+    for bind in binds:
+        if bind.required:
+            raise InvalidInputError(
+                f"{at} has a parameter {messages.shown(bind.key, 100)} without a value; give it "
+                "one: bindparam(name, value)."
+            )
+    if all(bind.unique for bind in binds):
+        return element
+
+    def own(part: Any, **_: object) -> Any:
+        if not isinstance(part, BindParameter) or part.unique:
+            return None
+        return bindparam(
+            None,
+            part.effective_value,
+            part.type,
+            unique=True,
+            expanding=part.expanding,
+            literal_execute=part.literal_execute,
+        )
+
+    return replacement_traverse(element, {}, own)
 
 
 def _has(shape: Shape, wanted: tuple[object, ...]) -> bool:
