@@ -301,30 +301,31 @@ _WITHOUT_VALUES: Final = (conditions.exists, conditions.is_null)
 
 
 def _with_own_parameters(element: ColumnElement[Any], at: str) -> ColumnElement[Any]:
-    """An expression whose parameters have names of nobody else's: a host's may be one of ours."""
-    binds = [each for each in iterate(element) if isinstance(each, BindParameter)]
-    for bind in binds:
+    """An expression whose parameters have no names: a host's, or a column's, may be one of ours."""
+    own: dict[str, BindParameter[Any]] = {}
+    for bind in iterate(element):
+        if not isinstance(bind, BindParameter):
+            continue
         if bind.required:
             raise InvalidInputError(
                 f"{at} has a parameter {messages.shown(bind.key, 100)} without a value; give it "
                 "one: bindparam(name, value)."
             )
-    if all(bind.unique for bind in binds):
+        own[bind.key] = bindparam(
+            None,
+            bind.effective_value,
+            bind.type,
+            unique=True,
+            expanding=bind.expanding,
+            literal_execute=bind.literal_execute,
+        )
+    if not own:
         return element
 
-    def own(part: Any, **_: object) -> Any:
-        if not isinstance(part, BindParameter) or part.unique:
-            return None
-        return bindparam(
-            None,
-            part.effective_value,
-            part.type,
-            unique=True,
-            expanding=part.expanding,
-            literal_execute=part.literal_execute,
-        )
+    def nameless(part: Any, **_: Any) -> Any:
+        return own.get(part.key) if isinstance(part, BindParameter) else None
 
-    return replacement_traverse(element, {}, own)
+    return replacement_traverse(element, {}, nameless)
 
 
 def _has(shape: Shape, wanted: tuple[object, ...]) -> bool:
