@@ -325,7 +325,9 @@ def _with_own_parameters(element: ColumnElement[Any], at: str) -> ColumnElement[
     def nameless(part: Any, **_: Any) -> Any:
         return own.get(part.key) if isinstance(part, BindParameter) else None
 
-    return replacement_traverse(element, {}, nameless)
+    replace: Any = replacement_traverse  # typed for callables of SQLAlchemy's own
+    found: ColumnElement[Any] = replace(element, {}, nameless)
+    return found
 
 
 def _has(shape: Shape, wanted: tuple[object, ...]) -> bool:
