@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 RETRY_SECONDS: Final = 5.0
 """How long what is safe to repeat is tried again while the server is away."""
 RETRY_PAUSE_SECONDS: Final = 0.1
+_ADOPTED: Final = "qortex_db_adopted"
 _CODEC: Final = "qortex_db_codec"
 _PING_AFTER: Final = "qortex_db_ping_after"
 _NOTICES: Final = "qortex_db_notices_silence"
@@ -124,7 +125,10 @@ def adopt(engine: AsyncEngine) -> None:
         raise InvalidInputError(
             f"engine is a {type(engine).__name__}; pass what create_async_engine() gives."
         )
-    if not event.contains(engine.sync_engine, "checkout", _on_checkout):
+    # Once for all that is derived from it: each would add its own to the one pool.
+    known = catalog_of(engine.sync_engine)
+    if _ADOPTED not in known:
+        known[_ADOPTED] = True
         event.listen(engine.sync_engine, "checkout", _on_checkout)
 
 
@@ -208,14 +212,20 @@ def notice_silence(engine: AsyncEngine, network_timeout_seconds: float) -> None:
         "TCP_KEEPCNT": 2,
         "TCP_USER_TIMEOUT": int(network_timeout_seconds * 1_000),  # of what was sent
     }
+    known = catalog_of(engine.sync_engine)
+    listening = _NOTICES in known
+    known[_NOTICES] = options
+    if listening:
+        return
 
     @event.listens_for(engine.sync_engine, "checkout")
     def _on_checkout(
         connection: Any, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
     ) -> None:
-        if record.info.get(_NOTICES):
+        options = known[_NOTICES]
+        if record.info.get(_NOTICES) == options:
             return
-        record.info[_NOTICES] = True
+        record.info[_NOTICES] = options
         transport = connection.driver_connection._transport  # noqa: SLF001 - it has no public name
         held = transport.get_extra_info("socket")
         if held is None or held.family not in (socket.AF_INET, socket.AF_INET6):
