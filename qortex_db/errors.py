@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import copyreg
 import time
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from sqlalchemy import exc as sa_exc
 from sqlalchemy import text
@@ -18,7 +20,6 @@ NOT_OPEN: Final = (
     "The Database is not open: use `async with Database.connect(…) as db`, or `await db.open()` "
     "first."
 )
-ErrorT = TypeVar("ErrorT", bound="QortexDbError")
 
 
 class QortexDbError(Exception):
@@ -34,17 +35,18 @@ class QortexDbError(Exception):
 
     def retold(self, message: str) -> Self:
         """A new error like this one, with another message: for whoever knows where it happened."""
-        return _remade(type(self), escaped(message), vars(self))
+        again = copy.copy(self)
+        again.args = (escaped(message),)
+        return again
 
-    def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
-        # To be sent to another process. Python's own way calls the class with the message alone.
-        return _remade, (type(self), str(self), vars(self))
-
-
-def _remade(kind: type[ErrorT], message: str, attributes: Mapping[str, Any]) -> ErrorT:
-    error = kind.__new__(kind, message)
-    vars(error).update(attributes)
-    return error
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...], dict[str, Any]]:
+        # To be sent to another process. Python's own way calls the class with its `args`, which
+        # lack what is given by keyword, and forgets the cause; a driver's can't be sent.
+        kept = dict(vars(self))
+        if isinstance(self.__cause__, QortexDbError):
+            kept["__cause__"] = self.__cause__
+        made: Callable[..., Self] = copyreg.__newobj__  # type: ignore[attr-defined]
+        return made, (type(self), *self.args), kept
 
 
 class InvalidInputError(QortexDbError, ValueError):
