@@ -21,12 +21,16 @@ from qortex_db.engine.executor import (
     fetched,
     kept_compiled,
     translate_map,
-    translated,
     written_tables,
 )
 from qortex_db.engine.operations import Operations
 from qortex_db.engine.options import NO_OPTIONS, CallOptions
-from qortex_db.errors import DatabaseClosedError, OutcomeUnknownError, is_connection_lost
+from qortex_db.errors import (
+    DatabaseClosedError,
+    OutcomeUnknownError,
+    is_connection_lost,
+    translated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
-import asyncpg
 from sqlalchemy import CursorResult
 from sqlalchemy.sql.dml import UpdateBase
-
-from qortex_db.errors import QortexDbError, translate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -79,16 +76,6 @@ def kept_compiled(statement: Executable) -> dict[str, Any]:
     """The option that has SQLAlchemy keep what it compiles of a statement where that says."""
     options = statement.get_execution_options()
     return {"compiled_cache": options[COMPILED]} if COMPILED in options else {}
-
-
-def translated(error: Exception) -> Exception:
-    found = translate(error)
-    if found is None and isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)):
-        # What SQLAlchemy would have wrapped, such as a value that the driver can't encode.
-        return QortexDbError(
-            f"The database driver failed ({type(error).__name__}) before a server answered."
-        )
-    return found or error
 
 
 def translate_map(schema: str | None) -> dict[str, Any]:

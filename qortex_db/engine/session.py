@@ -13,12 +13,11 @@ from qortex_db.engine.executor import (
     fetched,
     kept_compiled,
     translate_map,
-    translated,
     written_tables,
 )
 from qortex_db.engine.loaded import WRITTEN, refresh_loaded
 from qortex_db.engine.transactions import connections_of, remember_error, savepoint
-from qortex_db.errors import InvalidInputError, is_connection_lost
+from qortex_db.errors import InvalidInputError, is_connection_lost, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

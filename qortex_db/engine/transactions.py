@@ -11,7 +11,7 @@ import asyncpg
 from sqlalchemy import select, true
 from sqlalchemy.exc import SQLAlchemyError
 
-from qortex_db.engine.executor import translate_map, translated
+from qortex_db.engine.executor import translate_map
 from qortex_db.engine.loaded import WRITTEN, refresh_loaded
 from qortex_db.engine.outcomes import know_outcome
 from qortex_db.errors import (
@@ -20,6 +20,7 @@ from qortex_db.errors import (
     QortexDbError,
     UnavailableError,
     is_connection_lost,
+    translated,
 )
 from qortex_db.sql import func
 

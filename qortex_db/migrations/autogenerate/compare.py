@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex
 
-from qortex_db.errors import QortexDbError, sqlstate_of, translate
+from qortex_db.errors import QortexDbError, translate
 from qortex_db.filters.payload_indexes import DECLARATION
 from qortex_db.migrations.autogenerate.index_shapes import VECTOR_METHODS, IndexShape
 from qortex_db.migrations.autogenerate.operations import (
@@ -247,11 +247,11 @@ def _build(
             connection.execute(CreateIndex(shape))
         return dict(_read(connection, copy))
     except DBAPIError as error:
-        raise QortexDbError(
+        failure = translate(error) or QortexDbError(type(error).__name__)
+        raise failure.retold(
             f"The indexes that {found.name} declares could not be built on an empty temporary "
-            f"copy, to be compared with what is there: {translate(error)} The role needs "
-            "TEMPORARY on the database.",
-            sqlstate=sqlstate_of(error),
+            f"copy, to be compared with what is there: {failure} The role needs TEMPORARY on the "
+            "database."
         ) from None
     finally:
         savepoint.rollback()
