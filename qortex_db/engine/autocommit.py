@@ -14,7 +14,15 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from qortex_db.engine.compiled import PLACE, Compiled
 from qortex_db.engine.connections import RETRY_PAUSE_SECONDS, RETRY_SECONDS
-from qortex_db.engine.driver import Lease, UnsentError, cancelled_once, execute, patient, pipeline
+from qortex_db.engine.driver import (
+    Lease,
+    UnsentError,
+    cancelled_once,
+    execute,
+    patient,
+    pipeline,
+    transaction_modes,
+)
 from qortex_db.engine.executor import (
     Fetched,
     catalogs,
@@ -217,7 +225,7 @@ class AutocommitExecutor:
     ) -> Fetched:
         with self._connect(options) as connection:
             held: Any = connection.connection
-            if options.local:
+            if options.local or _has_transactions(connection):
                 _leave_autocommit(connection)
                 options.set_on(connection)
             elif not held.driver_connection.is_in_transaction():  # a host's hook may have begun one
@@ -285,6 +293,13 @@ class AutocommitExecutor:
 
     async def catalog(self) -> dict[object, Any]:
         return catalogs.setdefault(self._engine, {})
+
+
+def _has_transactions(connection: Connection) -> bool:
+    """Whether a host says what its transactions are, so that a statement needs one."""
+    held: Any = connection.connection
+    listened: Any = connection
+    return bool(listened.dispatch.begin or transaction_modes(held.dbapi_connection))
 
 
 def _leave_autocommit(connection: Connection) -> None:
