@@ -6,8 +6,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 from qortex_db.engine import outcomes
-from qortex_db.engine.connections import RETRY_PAUSE_SECONDS, check_driver, ensure_codec
+from qortex_db.engine.connecting import RETRY_PAUSE_SECONDS, connection_options, not_connected
+from qortex_db.engine.connections import check_driver, ensure_codec
 from qortex_db.engine.executor import (
     catalogs,
     fetched,
@@ -108,7 +111,11 @@ class SessionExecutor:
                 return await self._session.connection()
             except Exception as error:  # noqa: BLE001 - translated, and raised again
                 again = is_connection_lost(error) and not connections_of(self._session)
-                failure = translated(error)
+                bind = self._session.bind  # None of a session that routes
+                options = (
+                    connection_options(bind.sync_engine) if isinstance(bind, AsyncEngine) else {}
+                )
+                failure = not_connected(error, options)
             if not again or time.monotonic() >= deadline:
                 raise failure
             await asyncio.sleep(RETRY_PAUSE_SECONDS)
