@@ -162,13 +162,6 @@ class Settings(BaseSettings):
             value = value._replace(host=None, port=None).update_query_dict(place)
         return SecretStr(value.render_as_string(hide_password=False))
 
-    @field_validator("password_provider")
-    @classmethod
-    def _check_provider(cls, value: Any) -> Any:
-        if value is not None and not callable(value):
-            raise ValueError("not a function, nor the name of one, as package.module:function")
-        return value
-
     @field_validator("db_schema", "version_table")
     @classmethod
     def _check_identifier(cls, value: str | None) -> str | None:

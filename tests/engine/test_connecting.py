@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from pydantic import ValidationError
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
@@ -28,12 +32,12 @@ from qortex_db import (
 )
 from qortex_db.settings import parse_dsn
 from support.catalogue import execute
+from support.commands import program
 from support.proxies import Proxy
 from support.severing import severed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-    from pathlib import Path
 
 SECRET = "s3cr3t"  # noqa: S105 - what nobody may see
 REFUSED = r"127\.0\.0\.1:1, database 'd': it was refused"
@@ -222,3 +226,114 @@ async def test_a_url_of_sqlalchemy_is_connected_to(dsn: str) -> None:
             assert await db.vectors.count() == 0
     with pytest.raises(InvalidInputError, match="mysql"):
         Database.connect(make_url("mysql://u@h/d"))
+
+
+# Passwords that are fetched anew
+
+
+def _ask_for_passwords(hba: str) -> None:
+    line, before = "local all rotating scram-sha-256\n", Path(hba).read_text()
+    if line not in before:
+        Path(hba).write_text(line + before)
+
+
+@pytest.fixture
+async def rotating(dsn: str) -> str:
+    """The database by a role that has to give a password."""
+    connection = await asyncpg.connect(dsn)
+    await asyncio.to_thread(_ask_for_passwords, await connection.fetchval("SHOW hba_file"))
+    await connection.execute("DROP ROLE IF EXISTS rotating")
+    await connection.execute("CREATE ROLE rotating SUPERUSER LOGIN PASSWORD 'first'")
+    await connection.execute("SELECT pg_reload_conf()")
+    await connection.close()
+    return dsn.replace("postgres:@", f"rotating:{SECRET}@")
+
+
+@pytest.mark.parametrize("kind", ["plain", "async", "an object"])
+async def test_a_password_is_fetched_at_each_connect(dsn: str, rotating: str, kind: str) -> None:
+    asked = []
+    current = "first"
+
+    def plain() -> str:
+        asked.append(current)
+        return current
+
+    async def awaited() -> str:
+        await asyncio.sleep(0)
+        return plain()
+
+    class Vault:
+        async def __call__(self) -> str:
+            return plain()
+
+    provider = {"plain": plain, "async": awaited, "an object": Vault()}[kind]
+    settings = Settings(
+        dsn=rotating, password_provider=provider, pool_min_size=2, pool_max_size=4, retry_seconds=0
+    )
+    assert SECRET not in f"{settings!r} {settings.model_dump()}"
+    async with Database.connect(settings) as db:
+        assert asked == ["first"] * 2
+        current = "second"
+        await execute(dsn, "ALTER ROLE rotating PASSWORD 'second'")
+        async with db.unit_of_work() as one, db.unit_of_work() as two, db.unit_of_work() as three:
+            for uow in (one, two, three):
+                await uow.arms.get("l", "a")
+            assert asked == ["first", "first", "second"]
+            current = "wrong"
+            with pytest.raises(UnavailableError, match="password authentication failed") as caught:
+                await db.arms.get("l", "a")
+            assert "wrong" not in str(caught.value)
+            current = "second"
+            assert await db.arms.get_all("l") == {}
+    asked.clear()
+    assert (await migrations.upgrade(settings)).is_current
+    assert set(asked) == {"second"}
+
+
+async def test_what_a_provider_gets_wrong_is_told(
+    monkeypatch: pytest.MonkeyPatch, rotating: str
+) -> None:
+    def fails() -> str:
+        raise LookupError(SECRET)
+
+    async def hangs() -> str:
+        await asyncio.sleep(60)
+        return ""
+
+    said: dict[Any, tuple[type[Exception], str]] = {
+        fails: (UnavailableError, "password_provider raised LookupError"),
+        hangs: (UnavailableError, "no answer within 0.2 s"),
+        (lambda: b"first"): (InvalidInputError, "gave a bytes; it has to give a str"),
+    }
+    for provider, (kind, says) in said.items():
+        settings = Settings(
+            dsn=rotating, password_provider=provider, retry_seconds=0, connect_timeout_seconds=0.2
+        )
+        for way in ("open", "check"):
+            with pytest.raises(kind, match=says) as caught:
+                await WAYS[way](settings)
+            assert SECRET not in str(caught.value)
+    with pytest.raises(ValidationError, match="callable"):
+        Settings(dsn=rotating, password_provider=7)
+    monkeypatch.setenv("QORTEX_DB_PASSWORD_PROVIDER", "no.such:thing")
+    with pytest.raises(InvalidInputError, match=r"QORTEX_DB_PASSWORD_PROVIDER: .*No module"):
+        Database.connect(rotating)
+
+
+async def test_the_command_line_asks_the_function_that_a_variable_names(
+    rotating: str, tmp_path: Path
+) -> None:
+    (tmp_path / "vault.py").write_text("async def password():\n    return 'first'\n")
+    environment = {
+        "PGVECTOR_DSN": rotating,
+        "QORTEX_DB_PASSWORD_PROVIDER": "vault:password",
+        "PYTHONPATH": str(tmp_path),
+    }
+    for command in (("-m", "qortex_db", "check"), ("-m", "alembic", "current")):
+        done = await program(sys.executable, *command, **environment)
+        assert done.code == 0, done
+    del environment["QORTEX_DB_PASSWORD_PROVIDER"]
+    done = await program(sys.executable, "-m", "qortex_db", "check", **environment)
+    assert done.code == 1
+    assert "password authentication failed" in done.err
+    assert "Traceback" not in done.err
