@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import alembic
 import pytest
 
 from qortex_db import Settings, migrations
 from support.catalogue import BASELINE, LATER, catalogue
 from support.commands import ROOT, program
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 pytestmark = pytest.mark.slow
 
-INI = "[alembic]\nscript_location = qortex_db:_alembic\n"
+PAGE = (ROOT / "docs/migrations/packaged.md").read_text()
+(INI,) = re.findall(r"^```ini\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 BUILD = "from hatchling.build import build_wheel; build_wheel(__import__('sys').argv[1])"
 PROGRAM = """
 import asyncio
@@ -80,4 +81,43 @@ async def test_five_upgraders_from_the_wheel_all_succeed(
     )
     done = await asyncio.gather(*starts)
     assert [one.code for one in done] == [0] * 5, [one.err for one in done]
+    assert not [one.err for one in done if "Warning" in one.err]
     assert await catalogue(empty_dsn) == BASELINE | LATER
+
+
+async def test_the_two_lines_of_the_page_are_all_that_alembic_needs(
+    empty_dsn: str, site: Path, tmp_path: Path
+) -> None:
+    assert len(INI.splitlines()) == 2
+    (tmp_path / "alembic.ini").write_text(INI)
+    environment = {"PYTHONPATH": str(site), "PGVECTOR_DSN": empty_dsn}
+    (shell,) = re.findall(r"^```shell\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    for line in shell.splitlines():
+        done = await program(sys.executable, "-m", *line.split(), cwd=tmp_path, **environment)
+        assert done.code == 0, done.err
+        assert "Warning" not in done.err
+    assert migrations.head_revision() in done.out
+    assert (await migrations.check(Settings(dsn=empty_dsn))).is_current
+
+
+@pytest.mark.parametrize("form", ["frozen", "zipped"])
+async def test_an_application_without_the_revisions_says_what_to_collect(
+    empty_dsn: str, site: Path, tmp_path: Path, form: str
+) -> None:
+    place = tmp_path / "app"
+    left_out = shutil.ignore_patterns("_alembic") if form == "frozen" else None
+    shutil.copytree(site, place, ignore=left_out)
+    # As in site-packages, where Alembic itself lies beside the package.
+    shutil.copytree(Path(alembic.__file__).parent, place / "alembic")
+    if form == "zipped":
+        place = Path(shutil.make_archive(str(tmp_path / "zip"), "zip", place))
+    environment = {"PYTHONPATH": str(place), "PGVECTOR_DSN": empty_dsn}
+    for command in ("upgrade", "check"):
+        done = await program(
+            sys.executable, "-m", "qortex_db", command, cwd=tmp_path, **environment
+        )
+        assert done.code == 1, done.out
+        assert done.err.startswith("error: The revisions are missing: "), done.err
+        assert str(place) in done.err
+        assert "--add-data" in done.err
+        assert done.err.count("\n") == 1
