@@ -61,8 +61,8 @@ def locate() -> Path:
             return folder
     raise SchemaVersionError(
         f"The revisions are missing: {inside} is not there. A frozen application has to collect "
-        'that folder of the installed package (PyInstaller: --add-data "…/qortex_db/_alembic:'
-        'qortex_db/_alembic"); a zipped one has to be unpacked, as shiv does by itself.'
+        "them and what they import (PyInstaller: --collect-all qortex_db "
+        "--hidden-import logging.config); a zipped one has to be unpacked, as shiv does by itself."
     )
 
 
