@@ -26,7 +26,7 @@ from qortex_db.engine.driver import (
 )
 from qortex_db.engine.executor import (
     Fetched,
-    catalogs,
+    catalog_of,
     fetched,
     kept_compiled,
     translate_map,
@@ -63,6 +63,9 @@ class ViewExecutor:
     def __init__(self, lane: Callable[[], AutocommitExecutor], options: CallOptions) -> None:
         self._lane = lane
         self._options = options
+
+    def of(self, model: Any) -> ViewExecutor:  # noqa: ARG002 - one engine has all
+        return self
 
     async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
         return await self._lane().run(statement, params, self._options)
@@ -108,6 +111,9 @@ class AutocommitExecutor:
         self._retry_seconds = retry_seconds
         self._options = options
         self.operations = Operations(engine)
+
+    def of(self, model: Any) -> AutocommitExecutor:  # noqa: ARG002 - one engine has all
+        return self
 
     async def run(
         self,
@@ -296,7 +302,7 @@ class AutocommitExecutor:
         return found
 
     async def catalog(self) -> dict[object, Any]:
-        return catalogs.setdefault(self._engine, {})
+        return catalog_of(self._engine)
 
 
 def _has_transactions(connection: Connection) -> bool:
