@@ -13,7 +13,8 @@ from sqlalchemy.sql.selectable import SelectBase
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from qortex_db.engine.compiled import Compiled, places
-from qortex_db.engine.connections import RETRY_PAUSE_SECONDS, RETRY_SECONDS
+from qortex_db.engine.connecting import RETRY_PAUSE_SECONDS, connection_options, not_connected
+from qortex_db.engine.connections import RETRY_SECONDS
 from qortex_db.engine.driver import (
     Lease,
     UnsentError,
@@ -29,12 +30,16 @@ from qortex_db.engine.executor import (
     fetched,
     kept_compiled,
     translate_map,
-    translated,
     written_tables,
 )
 from qortex_db.engine.operations import Operations
 from qortex_db.engine.options import NO_OPTIONS, CallOptions
-from qortex_db.errors import DatabaseClosedError, OutcomeUnknownError, is_connection_lost
+from qortex_db.errors import (
+    DatabaseClosedError,
+    OutcomeUnknownError,
+    is_connection_lost,
+    translated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -189,7 +194,10 @@ class AutocommitExecutor:
                         await asyncio.sleep(RETRY_PAUSE_SECONDS)  # a restart takes its time
                         continue
                 in_doubt = lost and not unsent and writes
-                failure = _in_doubt() if in_doubt else translated(cause)
+                if unsent:
+                    failure = not_connected(cause, connection_options(self._engine))
+                else:
+                    failure = _in_doubt() if in_doubt else translated(cause)
             # Out here it has no context: the driver's error quotes values.
             raise failure
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import math
 import socket
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-import asyncpg
 from sqlalchemy import Engine, event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from qortex_db.engine.cleanup import Cleanup, task_of
+from qortex_db.engine.cleanup import Cleanup
+from qortex_db.engine.connecting import Connector
 from qortex_db.engine.executor import catalog_of
 from qortex_db.engine.pool import FairPool
 from qortex_db.engine.search_path import pin_search_path
-from qortex_db.errors import InvalidInputError, is_connection_lost
+from qortex_db.errors import InvalidInputError
 from qortex_db.types import decode, encode_any
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 RETRY_SECONDS: Final = 5.0
 """How long what is safe to repeat is tried again while the server is away."""
-RETRY_PAUSE_SECONDS: Final = 0.1
 _ADOPTED: Final = "qortex_db_adopted"
 _CODEC: Final = "qortex_db_codec"
 _PING_AFTER: Final = "qortex_db_ping_after"
@@ -70,7 +68,7 @@ def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> 
     engine = create_async_engine(
         target.url,
         connect_args={
-            "async_creator_fn": functools.partial(_connect, cleanup, settings.retry_seconds),
+            "async_creator_fn": Connector(cleanup, settings.retry_seconds),
             "timeout": settings.connect_timeout_seconds,
             "command_timeout": timeout,
             **target.connect_args,
@@ -89,32 +87,6 @@ def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> 
     notice_silence(engine, settings.network_timeout_seconds)
     _watch_idle(engine.sync_engine, settings.idle_ping_seconds, settings.network_timeout_seconds)
     return engine
-
-
-async def _connect(cleanup: Cleanup, retry_seconds: float, **options: Any) -> asyncpg.Connection:
-    """Connect, and try it again while the server is away: nothing is sent yet, whoever asks.
-
-    Whoever is cancelled meanwhile does not wait, and nothing is left of it: cancelled itself,
-    asyncpg may leave a future behind, whose error asyncio logs as never heard.
-    """
-    deadline = time.monotonic() + retry_seconds
-    while True:
-        task = task_of(asyncpg.connect(**options))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(_end_unwanted)
-            cleanup.own(task)
-            raise
-        except Exception as error:
-            if not is_connection_lost(error) or time.monotonic() >= deadline:
-                raise
-        await asyncio.sleep(RETRY_PAUSE_SECONDS)  # a restart takes its time
-
-
-def _end_unwanted(task: asyncio.Future[Any]) -> None:
-    if not task.cancelled() and task.exception() is None:
-        task.result().terminate()
 
 
 def adopt(engine: AsyncEngine) -> None:

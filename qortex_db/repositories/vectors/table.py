@@ -27,7 +27,7 @@ from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.markers import ALL_NAMESPACES
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
-from qortex_db.names import qualified
+from qortex_db.names import own_tables, qualified
 from qortex_db.plain_json import is_large
 from qortex_db.repositories.vectors.encrypted_columns import DecryptedShape, EncryptedColumns
 from qortex_db.repositories.vectors.filter_statements import by_filter
@@ -246,10 +246,14 @@ class VectorTable:
             params = {"table_name": name, "column_name": column}
             rows = (await self.executor.run(_declared_size(), params)).rows
             if not rows:
+                remedy = (
+                    UPGRADE_HINT
+                    if self.table.name in own_tables
+                    else f"write a migration that creates it: CREATE TABLE {name} (id text PRIMARY "
+                    f"KEY, {column} vector(384))"
+                )
                 raise SchemaVersionError(
-                    f"There is no table {name} with a column {column} here: {UPGRADE_HINT}, or "
-                    f"write a migration that creates it: CREATE TABLE {name} (id text PRIMARY KEY, "
-                    f"{column} vector(384)).",
+                    f"There is no table {name} with a column {column} here: {remedy}.",
                     sqlstate="42P01",
                 )
             size, not_null = rows[0]
