@@ -17,7 +17,7 @@ from qortex_db.engine.connections import RETRY_PAUSE_SECONDS, RETRY_SECONDS
 from qortex_db.engine.driver import Lease, UnsentError, cancelled_once, execute, patient, pipeline
 from qortex_db.engine.executor import (
     Fetched,
-    catalogs,
+    catalog_of,
     fetched,
     kept_compiled,
     translate_map,
@@ -61,7 +61,7 @@ class ViewExecutor:
         return nullcontext()  # as there
 
     async def catalog(self) -> dict[object, Any]:
-        return await self._lane().catalog()
+        return await self._lane().catalog(self._options)
 
     def schema_of(self, declared: str | None) -> str | None:
         own = self._options.schema
@@ -279,8 +279,8 @@ class AutocommitExecutor:
         found: str | None = self._schemas.get(declared, declared)
         return found
 
-    async def catalog(self) -> dict[object, Any]:
-        return catalogs.setdefault(self._engine, {})
+    async def catalog(self, options: CallOptions | None = None) -> dict[object, Any]:
+        return catalog_of(self._engine, (options or self._options).search_path)
 
 
 def _leave_autocommit(connection: Connection) -> None:

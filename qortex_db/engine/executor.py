@@ -51,11 +51,23 @@ class Executor(Protocol):
         ...
 
 
+SEARCH_PATH: Final = "search_path"
+"""The setting by which PostgreSQL looks for tables, and the key of a session's info where it is."""
 COMPILED: Final = "qortex_db_compiled"
 """The option of a statement that says where SQLAlchemy keeps it compiled; None for nowhere."""
 
-# Kept with the engine: what is looked up once for each is known to all its sessions.
-catalogs: WeakKeyDictionary[Any, dict[object, Any]] = WeakKeyDictionary()
+# Kept with the dialect, which an engine shares with those that its execution_options() make.
+_catalogs: WeakKeyDictionary[Any, dict[object, Any]] = WeakKeyDictionary()
+
+
+def catalog_of(engine: Any, search_path: str | None = None) -> dict[object, Any]:
+    """What is known of an engine's database, once for all its sessions.
+
+    Args:
+        search_path: Where calls look for tables, if not where the engine's others do.
+    """
+    known = _catalogs.setdefault(engine.dialect, {})
+    return known if search_path is None else known.setdefault((SEARCH_PATH, search_path), {})
 
 
 def fetched(result: Any) -> Fetched:

@@ -55,6 +55,11 @@ class CallOptions:
         return f"SELECT {', '.join(values)}"
 
     @property
+    def search_path(self) -> str | None:
+        """Where tables are looked for, if that is one of the settings."""
+        return dict(self.settings).get("search_path")
+
+    @property
     def local(self) -> tuple[tuple[str, str], ...]:
         """What is set for a transaction of SQLAlchemy's."""
         return (

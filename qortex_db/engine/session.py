@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from qortex_db.engine import outcomes
 from qortex_db.engine.connections import RETRY_PAUSE_SECONDS, check_driver, ensure_codec
 from qortex_db.engine.executor import (
-    catalogs,
+    SEARCH_PATH,
+    catalog_of,
     fetched,
     kept_compiled,
     translate_map,
@@ -119,4 +120,4 @@ class SessionExecutor:
         translating: Any = connection.sync_connection  # a host's engine may say so, or this one
         schemas = translating.get_execution_options().get("schema_translate_map") or {}
         self._schemas = schemas if self._schema is None else {None: self._schema}
-        return catalogs.setdefault(connection.engine.sync_engine, {})
+        return catalog_of(connection.engine.sync_engine, self._session.info.get(SEARCH_PATH))

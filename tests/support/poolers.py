@@ -1,0 +1,67 @@
+"""A real PgBouncer in transaction mode, where there is one on the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import shutil
+import socket
+import tempfile
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+PGBOUNCER = shutil.which("pgbouncer")
+_SETTINGS = """\
+[databases]
+* = host={host}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = trust
+auth_file = {folder}/users
+pool_mode = transaction
+default_pool_size = {size}
+"""
+
+
+@asynccontextmanager
+async def pooled(dsn: str, role: str, size: int) -> AsyncIterator[str]:
+    """The DSN of a role that leads through a pooler with so many connections of the server's."""
+    assert PGBOUNCER is not None
+    parts = urlsplit(dsn)
+    host = Path(parse_qs(parts.query)["host"][0])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="qx-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "users").write_text(f'"{role}" ""\n')
+        settings = _SETTINGS.format(host=host, port=port, folder=folder, size=size)
+        (folder / "ini").write_text(settings)
+        # It refuses to be root, and the socket's folder is private to the server's user.
+        user = pwd.getpwuid(host.stat().st_uid).pw_name if os.getuid() == 0 else None
+        process = await asyncio.create_subprocess_exec(
+            PGBOUNCER, "-q", folder / "ini", user=user, stderr=asyncio.subprocess.DEVNULL
+        )
+        try:
+            for _ in range(100):
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                except OSError:
+                    await asyncio.sleep(0.05)
+                else:
+                    writer.close()
+                    break
+            caches = "statement_cache_size=0&prepared_statement_cache_size=0"
+            yield f"postgresql://{role}@127.0.0.1:{port}{parts.path}?{caches}"
+        finally:
+            process.terminate()
+            await process.wait()
