@@ -66,10 +66,9 @@ def databases(server: EmbeddedServer, template: str, calls: Any) -> Iterator[tup
     names = [new_name("tenants") for _ in range(2)]
 
     async def prepare(dsn: str) -> None:
-        async with Database.connect(dsn) as db:
-            async with db.engine.begin() as connection:
-                await connection.run_sync(calls.Base.metadata.create_all)
-                await connection.run_sync(operate, protect)
+        async with Database.connect(dsn) as db, db.engine.begin() as connection:
+            await connection.run_sync(calls.Base.metadata.create_all)
+            await connection.run_sync(operate, protect)
 
     def protect(operations: Any) -> None:
         for table in ("messages", "mails"):
@@ -210,7 +209,7 @@ async def test_many_tenants_at_once_stay_apart_whatever_is_cancelled(
     done = Counter[str]()
 
     async def act(db: Database, number: int) -> None:
-        chance = random.Random(number)
+        chance = random.Random(number)  # noqa: S311 - a seed
         me, other = ("a", "b") if number % 2 else ("b", "a")
         view = db.with_settings({"app.tenant": me, **SETTINGS[number % 3]})
         for _ in range(25):

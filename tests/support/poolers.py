@@ -36,20 +36,10 @@ async def pooled(dsn: str, role: str, size: int) -> AsyncIterator[str]:
     """The DSN of a role that leads through a pooler with so many connections of the server's."""
     assert PGBOUNCER is not None
     parts = urlsplit(dsn)
-    host = Path(parse_qs(parts.query)["host"][0])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="qx-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        (folder / "users").write_text(f'"{role}" ""\n')
-        settings = _SETTINGS.format(host=host, port=port, folder=folder, size=size)
-        (folder / "ini").write_text(settings)
-        # It refuses to be root, and the socket's folder is private to the server's user.
-        user = pwd.getpwuid(host.stat().st_uid).pw_name if os.getuid() == 0 else None
+        port, user = _prepare(Path(name), Path(parse_qs(parts.query)["host"][0]), role, size)
         process = await asyncio.create_subprocess_exec(
-            PGBOUNCER, "-q", folder / "ini", user=user, stderr=asyncio.subprocess.DEVNULL
+            PGBOUNCER, "-q", f"{name}/ini", user=user, stderr=asyncio.subprocess.DEVNULL
         )
         try:
             for _ in range(100):
@@ -65,3 +55,14 @@ async def pooled(dsn: str, role: str, size: int) -> AsyncIterator[str]:
         finally:
             process.terminate()
             await process.wait()
+
+
+def _prepare(folder: Path, server: Path, role: str, size: int) -> tuple[int, str | None]:
+    """Its files; its port, and as whom it runs: it refuses to be root, and sockets are private."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder.chmod(0o755)
+    (folder / "users").write_text(f'"{role}" ""\n')
+    (folder / "ini").write_text(_SETTINGS.format(host=server, port=port, folder=folder, size=size))
+    return port, pwd.getpwuid(server.stat().st_uid).pw_name if os.getuid() == 0 else None
