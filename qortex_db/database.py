@@ -312,14 +312,14 @@ class Database(Lanes):
         if isolation_level is not None:
             check_choice(isolation_level, get_args(IsolationLevel), name="isolation_level")
         if options.schema is not None:
-            sessions: Callable[[], AsyncSession] = self._sessions_of(schema, isolation_level)
+            bound = self._sessions_of(schema, isolation_level)
         else:
             if isolation_level not in self._bound:  # each once: what is learned is kept by engine
                 self._bound[isolation_level] = self._sessions_of(schema, isolation_level)
-            sessions = self._bound[isolation_level]
+            bound = self._bound[isolation_level]
+        sessions: Callable[[], AsyncSession] = bound
         if options.search_path is not None:
-            own = {engines.SEARCH_PATH: options.search_path}
-            sessions = functools.partial(sessions, info=own)
+            sessions = functools.partial(bound, info={engines.SEARCH_PATH: options.search_path})
         return own_unit_of_work(
             sessions,
             operations,
