@@ -265,6 +265,8 @@ def sqlstate_of(error: BaseException) -> str | None:
 
 def is_connection_lost(error: BaseException) -> bool:
     """Whether an error means that the connection is gone, and with it its transaction."""
+    if type(error) is sa_exc.StatementError:  # what could not be made a parameter
+        return False
     if isinstance(error, sa_exc.DBAPIError) and error.connection_invalidated:
         return True
     state = sqlstate_of(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import TextClause
@@ -14,7 +14,15 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from qortex_db.engine.compiled import PLACE, Compiled
 from qortex_db.engine.connections import RETRY_PAUSE_SECONDS, RETRY_SECONDS
-from qortex_db.engine.driver import Lease, UnsentError, cancelled_once, execute, patient, pipeline
+from qortex_db.engine.driver import (
+    Lease,
+    RefusedError,
+    UnsentError,
+    cancelled_once,
+    execute,
+    patient,
+    pipeline,
+)
 from qortex_db.engine.executor import (
     Fetched,
     catalog_of,
@@ -29,12 +37,14 @@ from qortex_db.engine.options import NO_OPTIONS, CallOptions
 from qortex_db.errors import DatabaseClosedError, OutcomeUnknownError, is_connection_lost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Connection, Executable
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+
+T = TypeVar("T")
 
 _READS: Final = (SelectBase, TextClause)  # no text() of ours writes
 
@@ -159,6 +169,8 @@ class AutocommitExecutor:
                 cleanup = self.operations.cleanup
                 spawned = greenlet_spawn(work, statement, params, options)
                 return await cancelled_once(spawned, cleanup)
+            except RefusedError as refused:
+                failure = refused.error
             except Exception as error:  # noqa: BLE001 - translated, and raised again
                 unsent = isinstance(error, UnsentError)
                 cause: Any = error.__cause__ if unsent else error
@@ -184,7 +196,10 @@ class AutocommitExecutor:
         self, statement: Executable, params: Mapping[str, Any], options: CallOptions
     ) -> Fetched:
         compiled = self._compile(statement, options)
-        arguments = compiled.arguments(params)
+        try:
+            arguments = compiled.arguments(params)
+        except Exception as error:  # noqa: BLE001 - the caller's own
+            raise RefusedError(error) from None
         with Lease(self._engine, self.operations.cleanup) as lease:
             lease.begin(options.begin)
             given: Fetched = await_only(
@@ -199,7 +214,7 @@ class AutocommitExecutor:
         compiled = self._compile(statement, options)
         # The parameters are made while the server works on those before. All are one transaction,
         # which a refusal among them rolls back, and one round trip.
-        arguments = (compiled.arguments(each) for each in params)
+        arguments = _taken(compiled.arguments(each) for each in params)
         with Lease(self._engine, self.operations.cleanup) as lease:
             lease.begin(options.begin)
             count: int = await_only(
@@ -232,7 +247,8 @@ class AutocommitExecutor:
             options.set_on(connection)
             kept = kept_compiled(statement)
             results = (
-                connection.execute(statement, dict(each), execution_options=kept) for each in params
+                connection.execute(statement, dict(each), execution_options=kept)
+                for each in _taken(params)
             )
             held: Any = connection.connection
             with patient(held.driver_connection, options.timeout_seconds):
@@ -281,6 +297,19 @@ class AutocommitExecutor:
 
     async def catalog(self, options: CallOptions | None = None) -> dict[object, Any]:
         return catalog_of(self._engine, (options or self._options).search_path)
+
+
+def _taken(given: Iterable[T]) -> Iterator[T]:
+    """What is made while it is sent, so that its own errors are none of the connection's."""
+    made = iter(given)
+    while True:
+        try:
+            each = next(made)
+        except StopIteration:
+            return
+        except Exception as error:  # noqa: BLE001 - the caller's own
+            raise RefusedError(error) from None
+        yield each
 
 
 def _leave_autocommit(connection: Connection) -> None:

@@ -41,6 +41,17 @@ class UnsentError(Exception):
     """No connection could be had: nothing reached the server, so anything may be repeated."""
 
 
+class RefusedError(Exception):
+    """What a caller gave can't be made a parameter, whatever its error is: no connection broke.
+
+    Attributes:
+        error: A caller's own code may have raised it.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
 class _StoppedError(Exception):
     """Its caller was cancelled: what was sent of a batch is to be rolled back."""
 
@@ -93,13 +104,14 @@ class Lease:
             self._held.dbapi_connection.commit()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        # The pool would log why it is invalidated, with what an error quotes.
         if error is not None and not isinstance(error, Exception):
             # Cancelled, it may still be busy: closing it has the server stop.
-            closing = greenlet_spawn(self._held.invalidate, error)
+            closing = greenlet_spawn(self._held.invalidate)
             with suppress(asyncio.CancelledError):  # what is on its way goes on
                 await_only(self._cleanup.wait_for(closing, at_once=True))
         elif error is not None and (is_connection_lost(error) or not self._undone()):
-            self._held.invalidate(error)
+            self._held.invalidate()
         else:
             self._held.close()
 

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 import asyncpg
 from sqlalchemy import CursorResult
+from sqlalchemy.exc import StatementError
 from sqlalchemy.sql.dml import UpdateBase
 
 from qortex_db.errors import QortexDbError, translate
@@ -94,6 +95,9 @@ def kept_compiled(statement: Executable) -> dict[str, Any]:
 
 
 def translated(error: Exception) -> Exception:
+    if type(error) is StatementError and isinstance(error.orig, Exception):
+        # A parameter could not be made: SQLAlchemy's error shows all of them.
+        return error.orig
     found = translate(error)
     if found is None and isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)):
         # What SQLAlchemy would have wrapped, such as a value that the driver can't encode.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
@@ -34,7 +34,7 @@ class CallOptions:
         lock_timeout_seconds: How long it waits for a lock; None as the server says.
     """
 
-    settings: tuple[tuple[str, str], ...] = ()
+    settings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     schema: str | None = None
     timeout_seconds: float | None = None
     lock_timeout_seconds: float | None = None

@@ -109,12 +109,13 @@ async def test_a_narrow_terminal_loses_the_bar_and_no_name(shell: Shell, db: Dat
 
 
 async def test_what_a_terminal_obeys_is_shown_and_not_sent(shell: Shell, db: Database) -> None:
-    await db.arms.observe("l", "red\x1b[31m\x9b2J[bold]", reward=1.0)
+    await db.arms.observe("l", "red\x1b[31m\x9b2J[bold]\nerror: gone", reward=1.0)
     await db.edges.record("\x1b]0;title\x07", "b", score=0.5)
     arms = await shell("arms", "top", "l")
     pairs = await shell("edges", "list")
     for printed in (arms.out, pairs.out):
         assert not {"\x1b", "\x9b", "\x07"} & set(printed)
+        assert not any(line.strip().startswith("error") for line in printed.splitlines())
     assert r"\x1b[31m" in "".join(line.split()[0] for line in arms.out.splitlines() if line.strip())
     assert r"\x1b]0;title\x07 and b" in pairs.out
 
