@@ -85,22 +85,22 @@ class Repositories:
     @functools.cached_property
     def factors(self) -> FactorRepository:
         """The nodes' weights."""
-        return FactorRepository(self.executor)
+        return FactorRepository(self.executor, limits=self._limits)
 
     @functools.cached_property
     def edges(self) -> EdgeRepository:
         """The buffer of observed pairs."""
-        return EdgeRepository(self.executor)
+        return EdgeRepository(self.executor, limits=self._limits)
 
     @functools.cached_property
     def arms(self) -> ArmRepository:
         """The bandits' posteriors."""
-        return ArmRepository(self.executor, history=self._learning_history)
+        return ArmRepository(self.executor, history=self._learning_history, limits=self._limits)
 
     @functools.cached_property
     def embeddings(self) -> EmbeddingRepository:
         """The cache of embeddings."""
-        return EmbeddingRepository(self.executor)
+        return EmbeddingRepository(self.executor, limits=self._limits)
 
     @functools.cached_property
     def idempotency(self) -> IdempotencyRepository:

@@ -144,6 +144,7 @@ async def test_the_text_of_settings_is_none_of_sql(dsn: str) -> None:
         ({"app.tenant": "\ud800secret"}, "surrogate"),
         ("app.tenant", "pass a dict"),
         ({f"a.b{i}": "" for i in range(33)}, "at most 32"),
+        ({"app.tenant": "secret" * 2_000}, "at most 8,192"),
     ],
 )
 def test_what_is_no_setting_is_refused(settings: Any, said: str) -> None:

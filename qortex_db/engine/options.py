@@ -20,6 +20,7 @@ SettingValue: TypeAlias = str | int | UUID
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*")
 _MAX_NAME: Final = 63
 _MAX_SETTINGS: Final = 32
+_MAX_VALUE: Final = 8_192
 _MAX_SECONDS: Final = 86_400.0
 
 
@@ -115,7 +116,12 @@ def read(settings: object) -> dict[str, str]:
             raise InvalidInputError(
                 f"settings[{name!r}] is a {type(value).__name__}; pass a str, an int or a UUID."
             )
-        found[name.lower()] = check_text(str(value), name=f"settings[{name!r}]")
+        text = check_text(str(value), name=f"settings[{name!r}]")
+        if len(text) > _MAX_VALUE:
+            raise InvalidInputError(
+                f"settings[{name!r}] has {len(text):,} characters; at most {_MAX_VALUE:,}."
+            )
+        found[name.lower()] = text
     return found
 
 

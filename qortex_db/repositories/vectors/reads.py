@@ -34,7 +34,7 @@ class VectorReads(TableBound):
         Args:
             ids: An int or a UUID is `str(id)`, and comes back as that.
         """
-        keys = validation.check_keys(ids)
+        keys = validation.check_keys(ids, limits=self._vectors.limits)
         if not keys:
             return {}
         fetched = await self._vectors.run(self._vectors.by_key.get, {IDS: keys})

@@ -59,7 +59,7 @@ class VectorWrites(TableBound):
     async def _batch(
         self, records: Iterable[RecordInput], *, allow_zero: bool = False, first_row: int = 0
     ) -> Batch:
-        listed = validation.check_list(records, name="records")
+        listed = validation.check_list(records, name="records", limits=self._vectors.limits)
         facts = await self._vectors.facts()
         vector = self._vectors.vector
         column = EmbeddingColumn(
@@ -205,7 +205,7 @@ class VectorWrites(TableBound):
             params |= values_of(narrowed)
             statement = self._vectors.by_filter.merge(narrowed, change.form)
         else:
-            params[IDS] = validation.check_keys(ids)
+            params[IDS] = validation.check_keys(ids, limits=self._vectors.limits)
             statement = by_key.merge(change.form)
         return (await self._vectors.run(statement, params)).rowcount
 
@@ -215,7 +215,7 @@ class VectorWrites(TableBound):
         Returns:
             How many were there.
         """
-        keys = validation.check_keys(ids)
+        keys = validation.check_keys(ids, limits=self._vectors.limits)
         if not keys:
             return 0
         return (await self._vectors.run(self._vectors.by_key.delete, {IDS: keys})).rowcount
