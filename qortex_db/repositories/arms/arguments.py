@@ -79,8 +79,9 @@ def hash_of(context: Mapping[str, Any] | None, limits: Limits = DEFAULT_LIMITS) 
         return learning.context_hash(None)
     if is_larger(context, limits.max_context_bytes):
         limits.check("max_context_bytes", limits.max_context_bytes + 1, "context")
-    of_qortex = isinstance(context, QortexContext)
-    said = learning.canonical_json(context) if of_qortex else _canonical(context)
+    if isinstance(context, QortexContext):
+        return learning.context_hash(context)
+    said = _canonical(context)
     limits.check("max_context_bytes", len(said), "context")  # it is ASCII
     return learning.hash_of_json(said)
 
