@@ -77,7 +77,7 @@ def hash_of(context: Mapping[str, Any] | None, limits: Limits = DEFAULT_LIMITS) 
     """
     if context is None or not _mapping(context):
         return learning.context_hash(None)
-    if is_larger(context, limits.max_context_bytes):
+    if isinstance(context, dict) and is_larger(dict(context), limits.max_context_bytes):
         limits.check("max_context_bytes", limits.max_context_bytes + 1, "context")
     if isinstance(context, QortexContext):
         return learning.context_hash(context)
