@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import itertools
 import json
 import threading
+import tracemalloc
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +22,7 @@ from qortex_db import (
     EdgeStats,
     LimitExceededError,
     Limits,
+    OverloadedError,
     Settings,
     unit_of_work,
 )
@@ -237,6 +241,42 @@ async def test_what_takes_long_to_check_is_checked_beside_the_event_loop(db: Dat
     small = Seen()
     await db.vectors.update("a", payload={"seen": small})
     assert small.threads == {here}
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(120)
+async def test_a_flood_of_large_calls_holds_what_it_sends_and_nothing_after(dsn: str) -> None:
+    """A call that waits for the pool holds what it sends, once; a flood leaves nothing behind."""
+    callers, size = 1_000, 200_000
+    large = "x" * size
+
+    async def call(db: Database, number: int) -> None:
+        if number % 4 == 0:
+            await db.vectors.upsert([{"id": str(number), "embedding": VECTOR, "document": large}])
+        elif number % 4 == 1:
+            await db.vectors.update("w", payload={"a": large, "n": number})
+        elif number % 4 == 2:
+            await db.vectors.count(where={"a": {"$in": [large, number]}})
+        else:
+            async with db.unit_of_work() as uow:
+                await uow.vectors.merge_payload({"b": large}, ids=["w"])
+
+    async with Database.connect(Settings(dsn=dsn)) as db:
+        await db.vectors.upsert([{"id": "w", "embedding": VECTOR, "payload": {}}])
+        for number in range(4):
+            await call(db, number)
+        gc.collect()
+        tracemalloc.start()
+        calls = (call(db, number) for number in range(callers))
+        done = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(one) for one in done} <= {type(None), OverloadedError}
+        assert sum(one is None for one in done) > callers / 2
+        del done
+        gc.collect()
+        left, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert most < 1.5 * callers * size
+    assert left < 8 * 2**20
 
 
 TEXT = st.text("ab\\u0é\n", max_size=5)
