@@ -7,6 +7,7 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 DIMENSIONS = 8
 MEMORY = Path("/dev/shm")  # noqa: S108 - a database's 300 files take 50 ms and more on a disk
 ENOUGH_MEMORY = 4 * 2**30
+
+
+def pytest_configure() -> None:
+    # A shell's job in the background ignores Ctrl-C, and so would the commands under test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

@@ -22,6 +22,7 @@ from qortex_db.engine.driver import (
     execute,
     patient,
     pipeline,
+    transaction_modes,
 )
 from qortex_db.engine.executor import (
     Fetched,
@@ -60,6 +61,9 @@ class ViewExecutor:
     def __init__(self, lane: Callable[[], AutocommitExecutor], options: CallOptions) -> None:
         self._lane = lane
         self._options = options
+
+    def of(self, model: Any) -> ViewExecutor:  # noqa: ARG002 - one engine has all
+        return self
 
     async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
         return await self._lane().run(statement, params, self._options)
@@ -105,6 +109,9 @@ class AutocommitExecutor:
         self._retry_seconds = retry_seconds
         self._options = options
         self.operations = Operations(engine)
+
+    def of(self, model: Any) -> AutocommitExecutor:  # noqa: ARG002 - one engine has all
+        return self
 
     async def run(
         self,
@@ -228,7 +235,7 @@ class AutocommitExecutor:
     ) -> Fetched:
         with self._connect(options) as connection:
             held: Any = connection.connection
-            if options.local:
+            if options.local or _has_transactions(connection):
                 _leave_autocommit(connection)
                 options.set_on(connection)
             elif not held.driver_connection.is_in_transaction():  # a host's hook may have begun one
@@ -310,6 +317,13 @@ def _taken(given: Iterable[T]) -> Iterator[T]:
         except Exception as error:  # noqa: BLE001 - the caller's own
             raise RefusedError(error) from None
         yield each
+
+
+def _has_transactions(connection: Connection) -> bool:
+    """Whether a host says what its transactions are, so that a statement needs one."""
+    held: Any = connection.connection
+    listened: Any = connection
+    return bool(listened.dispatch.begin or transaction_modes(held.dbapi_connection))
 
 
 def _leave_autocommit(connection: Connection) -> None:

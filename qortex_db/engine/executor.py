@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
 import asyncpg
-from sqlalchemy import CursorResult
-from sqlalchemy.exc import StatementError
+from sqlalchemy.exc import InvalidRequestError, StatementError
 from sqlalchemy.sql.dml import UpdateBase
 
-from qortex_db.errors import QortexDbError, translate
+from qortex_db.errors import InvalidInputError, QortexDbError, translate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from sqlalchemy import Executable
+    from sqlalchemy import Connection, CursorResult, Dialect, Engine, Executable
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +29,10 @@ class Fetched:
 
 class Executor(Protocol):
     """Runs statements; what it raises is of our error tree."""
+
+    def of(self, model: Any) -> Executor:
+        """The same for the statements of a model, which a session may have on another engine."""
+        ...
 
     async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
         """Execute and fetch everything."""
@@ -52,17 +55,23 @@ class Executor(Protocol):
         ...
 
 
+ONE_TASK: Final = (
+    "The session is in use by another task, and belongs to one: open a session for each task, or "
+    "await one call after the other."
+)
+_CONCURRENT: Final = "isce"
+"""SQLAlchemy's code for it."""
 SEARCH_PATH: Final = "search_path"
 """The setting by which PostgreSQL looks for tables, and the key of a session's info where it is."""
 COMPILED: Final = "qortex_db_compiled"
 """The option of a statement that says where SQLAlchemy keeps it compiled; None for nowhere."""
 
-# Kept with the dialect, which an engine shares with those that its execution_options() make.
-_catalogs: WeakKeyDictionary[Any, dict[object, Any]] = WeakKeyDictionary()
+# Kept with what all have in common that are derived from one engine, by options or a session.
+_catalogs: WeakKeyDictionary[Dialect, dict[object, Any]] = WeakKeyDictionary()
 
 
-def catalog_of(engine: Any, search_path: str | None = None) -> dict[object, Any]:
-    """What is known of an engine's database, once for all its sessions.
+def catalog_of(engine: Engine | Connection, search_path: str | None = None) -> dict[object, Any]:
+    """What is known of an engine's database, looked up once for all that is derived from it.
 
     Args:
         search_path: Where calls look for tables, if not where the engine's others do.
@@ -71,10 +80,7 @@ def catalog_of(engine: Any, search_path: str | None = None) -> dict[object, Any]
     return known if search_path is None else known.setdefault((SEARCH_PATH, search_path), {})
 
 
-def fetched(result: Any) -> Fetched:
-    if not isinstance(result, CursorResult):
-        # A filter over a model's attributes makes a session take the whole select for the ORM's.
-        return Fetched(result.fetchall(), -1)
+def fetched(result: CursorResult[Any]) -> Fetched:
     return Fetched(result.fetchall() if result.returns_rows else (), result.rowcount)
 
 
@@ -99,6 +105,8 @@ def translated(error: Exception) -> Exception:
         # A parameter could not be made: SQLAlchemy's error shows all of them.
         return error.orig
     found = translate(error)
+    if isinstance(error, InvalidRequestError) and error.code == _CONCURRENT:
+        found = InvalidInputError(ONE_TASK)
     if found is None and isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)):
         # What SQLAlchemy would have wrapped, such as a value that the driver can't encode.
         return QortexDbError(
