@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import TextClause
@@ -22,6 +22,7 @@ from qortex_db.engine.driver import (
     execute,
     patient,
     pipeline,
+    taken,
     transaction_modes,
 )
 from qortex_db.engine.executor import (
@@ -38,14 +39,12 @@ from qortex_db.engine.options import NO_OPTIONS, CallOptions
 from qortex_db.errors import DatabaseClosedError, OutcomeUnknownError, is_connection_lost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Connection, Executable
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-
-T = TypeVar("T")
 
 _READS: Final = (SelectBase, TextClause)  # no text() of ours writes
 
@@ -221,7 +220,7 @@ class AutocommitExecutor:
         compiled = self._compile(statement, options)
         # The parameters are made while the server works on those before. All are one transaction,
         # which a refusal among them rolls back, and one round trip.
-        arguments = _taken(compiled.arguments(each) for each in params)
+        arguments = taken(compiled.arguments(each) for each in params)
         with Lease(self._engine, self.operations.cleanup) as lease:
             lease.begin(options.begin)
             count: int = await_only(
@@ -255,7 +254,7 @@ class AutocommitExecutor:
             kept = kept_compiled(statement)
             results = (
                 connection.execute(statement, dict(each), execution_options=kept)
-                for each in _taken(params)
+                for each in taken(params)
             )
             held: Any = connection.connection
             with patient(held.driver_connection, options.timeout_seconds):
@@ -304,19 +303,6 @@ class AutocommitExecutor:
 
     async def catalog(self, options: CallOptions | None = None) -> dict[object, Any]:
         return catalog_of(self._engine, (options or self._options).search_path)
-
-
-def _taken(given: Iterable[T]) -> Iterator[T]:
-    """What is made while it is sent, so that its own errors are none of the connection's."""
-    made = iter(given)
-    while True:
-        try:
-            each = next(made)
-        except StopIteration:
-            return
-        except Exception as error:  # noqa: BLE001 - the caller's own
-            raise RefusedError(error) from None
-        yield each
 
 
 def _has_transactions(connection: Connection) -> bool:

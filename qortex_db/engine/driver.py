@@ -7,7 +7,7 @@ import itertools
 import math
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import asyncpg
 from sqlalchemy.util import await_only, greenlet_spawn
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from qortex_db.engine.cleanup import Cleanup
     from qortex_db.engine.compiled import Compiled
+
+T = TypeVar("T")
 
 _FOREVER: Final = 10.0**9
 """Seconds; asyncpg takes None for the connection's own limit."""
@@ -52,6 +54,19 @@ class RefusedError(Exception):
 
     def __init__(self, error: Exception) -> None:
         self.error = error
+
+
+def taken(given: Iterable[T]) -> Iterator[T]:
+    """What is made while it is sent, so that its own errors are none of the connection's."""
+    made = iter(given)
+    while True:
+        try:
+            each = next(made)
+        except StopIteration:
+            return
+        except Exception as error:  # noqa: BLE001 - the caller's own
+            raise RefusedError(error) from None
+        yield each
 
 
 class _StoppedError(Exception):
