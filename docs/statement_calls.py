@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 import numpy as np  # noqa: TC002 - SQLAlchemy resolves Mapped[...]
 from numpy.typing import NDArray  # noqa: TC002 - the same
-from sqlalchemy import ARRAY, JSON, String, Text, TypeDecorator, func, insert, text, update
+from sqlalchemy import ARRAY, JSON, String, Text, TypeDecorator, delete, func, insert, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from qortex_db import (
@@ -639,6 +639,7 @@ async def _in_clear(db: Database) -> None:
     """A row from before the collection was encrypted."""
     async with db.engine.begin() as connection:
         row = {"id": "a", "embedding": VECTOR, "payload": {"secret": 1}, "document": "Spice"}
+        await connection.execute(delete(Sealed))
         await connection.execute(insert(Sealed), row)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final, Self, get_args
 
@@ -20,7 +21,7 @@ from qortex_db.uow import UnitOfWork, own_unit_of_work
 from qortex_db.view import DatabaseView, IsolationLevel, Lanes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -316,11 +317,14 @@ class Database(Lanes):
         if isolation_level is not None:
             check_choice(isolation_level, get_args(IsolationLevel), name="isolation_level")
         if options.schema is not None:
-            sessions = self._sessions_of(schema, isolation_level)
+            bound = self._sessions_of(schema, isolation_level)
         else:
             if isolation_level not in self._bound:  # each once: what is learned is kept by engine
                 self._bound[isolation_level] = self._sessions_of(schema, isolation_level)
-            sessions = self._bound[isolation_level]
+            bound = self._bound[isolation_level]
+        sessions: Callable[[], AsyncSession] = bound
+        if options.search_path is not None:
+            sessions = functools.partial(bound, info={engines.SEARCH_PATH: options.search_path})
         return own_unit_of_work(
             sessions,
             operations,

@@ -271,6 +271,8 @@ def sqlstate_of(error: BaseException) -> str | None:
 
 def is_connection_lost(error: BaseException) -> bool:
     """Whether an error means that the connection is gone, and with it its transaction."""
+    if type(error) is sa_exc.StatementError:  # what could not be made a parameter
+        return False
     if isinstance(error, sa_exc.DBAPIError) and error.connection_invalidated:
         return True
     state = sqlstate_of(error)
@@ -319,14 +321,14 @@ def translated(error: Exception) -> Exception:
 
     What a host's own type raises comes out as it is: SQLAlchemy wraps it, depending on the lane.
     """
-    found = translate(error)
-    if found is not None or not isinstance(error, sa_exc.StatementError):
-        return found or error
+    if type(error) is not sa_exc.StatementError or not isinstance(error.orig, Exception):
+        return translate(error) or error
+    # A parameter could not be made: SQLAlchemy's error shows all of them.
     if isinstance(error.orig, sa_exc.SQLAlchemyError):  # such as of a parameter without a value
         return InvalidInputError(
             f"SQLAlchemy can't send the statement: {scrubbed(str(error.orig.args[0]))}"
         )
-    return translate(error.orig) or error.orig if isinstance(error.orig, Exception) else error
+    return error.orig
 
 
 def _refusal_by_driver(error: BaseException) -> QortexDbError | None:

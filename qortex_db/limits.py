@@ -19,10 +19,13 @@ class Limits:
         max_payload_bytes: A payload as JSON, in UTF-8; what `merge_payload` puts in, too.
         max_payload_depth: How deeply its objects and arrays are nested, to 200.
         max_key_bytes: A key in it.
-        max_document_bytes: A document, and a text in a host's own column.
+        max_document_bytes: A document, a text in a host's own column, or one to be embedded.
         max_filter_values: The values in a filter in sum, of all its lists.
         max_filter_bytes: What they take.
         max_search_many_hits: Queries times limit, of one `search_many`.
+        max_items: Ids, records, observations, weights, edges or texts of one call; `ingest` takes
+            any number, so many a batch.
+        max_context_bytes: An arm's context as JSON.
     """
 
     max_payload_bytes: int = 4 * 2**20
@@ -32,6 +35,8 @@ class Limits:
     max_filter_values: int = 50_000
     max_filter_bytes: int = 4 * 2**20
     max_search_many_hits: int = 100_000
+    max_items: int = 1_000_000
+    max_context_bytes: int = 64 * 2**10
 
     def __post_init__(self) -> None:
         for field in fields(self):

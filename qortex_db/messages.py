@@ -19,6 +19,7 @@ _UNSENDABLE: Final = re.compile(r"invalid input for query argument (\$\d+)")
 _EXPECTED: Final = re.compile(r"\((expected \w+, got \w+)\)\Z")
 # Their primary messages are of fixed words; PL handlers' source files are none of these.
 _FIXED_WORDS: Final = {"40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03"}
+_QUOTING_FILES: Final = {"tablespace.c"}  # the value of a setting
 _CORE_FILES: Final = {"deadlock.c", "lock.c", "lmgr.c", "postgres.c", "predicate.c", "proc.c"}
 
 
@@ -60,7 +61,8 @@ def said_by_server(error: BaseException, state: str) -> str:
         by_server = state in _FIXED_WORDS and file in _CORE_FILES
         if state.startswith("P0") or file.startswith("pl") or (context and not by_server):
             return f"{type(cause).__name__}, in a function or trigger"
-        return scrubbed(message) if state.startswith("22") or state == "42601" else escaped(message)
+        quotes = state.startswith("22") or state == "42601" or file in _QUOTING_FILES
+        return scrubbed(message) if quotes else escaped(message)
     return type(list(causes(error))[-1]).__name__
 
 

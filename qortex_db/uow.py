@@ -92,22 +92,26 @@ class Repositories:
     @functools.cached_property
     def factors(self) -> FactorRepository:
         """The nodes' weights."""
-        return FactorRepository(self.executor.of(InteroceptionFactor))
+        return FactorRepository(self.executor.of(InteroceptionFactor), limits=self._limits)
 
     @functools.cached_property
     def edges(self) -> EdgeRepository:
         """The buffer of observed pairs."""
-        return EdgeRepository(self.executor.of(InteroceptionEdge))
+        return EdgeRepository(self.executor.of(InteroceptionEdge), limits=self._limits)
 
     @functools.cached_property
     def arms(self) -> ArmRepository:
         """The bandits' posteriors."""
-        return ArmRepository(self.executor.of(LearningArmState), history=self._learning_history)
+        return ArmRepository(
+            self.executor.of(LearningArmState),
+            history=self._learning_history,
+            limits=self._limits,
+        )
 
     @functools.cached_property
     def embeddings(self) -> EmbeddingRepository:
         """The cache of embeddings."""
-        return EmbeddingRepository(self.executor.of(CachedEmbedding))
+        return EmbeddingRepository(self.executor.of(CachedEmbedding), limits=self._limits)
 
     @functools.cached_property
     def idempotency(self) -> IdempotencyRepository:

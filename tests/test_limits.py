@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import itertools
 import json
 import threading
+import tracemalloc
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +16,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from qortex_db import Database, LimitExceededError, Limits, Settings, unit_of_work
+from qortex_db import (
+    ArmState,
+    Database,
+    EdgeStats,
+    LimitExceededError,
+    Limits,
+    OverloadedError,
+    Settings,
+    unit_of_work,
+)
 from qortex_db.jsonable import to_json, writer_of
 from qortex_db.limits import DEFAULT_LIMITS
 from qortex_db.plain_json import is_larger, plain_json
+from qortex_db.repositories.arms.arguments import QortexContext
 
 if TYPE_CHECKING:
-    from qortex_db.repositories import VectorRepository
+    from qortex_db.uow import Repositories
 
 VECTOR = [1.0] * 8
 SMALL = {
@@ -29,6 +43,8 @@ SMALL = {
     "max_filter_values": 5,
     "max_filter_bytes": 90,
     "max_search_many_hits": 20,
+    "max_items": 4,
+    "max_context_bytes": 30,
 }
 
 
@@ -77,39 +93,108 @@ BEYOND: dict[str, list[Any]] = {
 }
 
 
-async def meet(vectors: VectorRepository) -> None:
+LISTED = list("abcde")
+WEIGHTS = dict.fromkeys(LISTED, 1.0)
+PAIRS = {(each, "z"): EdgeStats(1, [1.0], "") for each in LISTED}
+TRIPLES = [(each, "z", 1.0) for each in LISTED]
+LARGE: Any = {"a": "x" * 31}
+
+
+def model(texts: list[str]) -> list[list[float]]:
+    return [VECTOR for _ in texts]
+
+
+BEYOND_ELSEWHERE: dict[str, list[Any]] = {
+    "max_items": [
+        lambda r: r.vectors.get(LISTED),
+        lambda r: r.vectors.get(itertools.count()),
+        lambda r: r.vectors.delete(LISTED),
+        lambda r: r.vectors.merge_payload({"a": 1}, ids=LISTED),
+        lambda r: r.vectors.upsert([{"id": each, "embedding": VECTOR} for each in LISTED]),
+        lambda r: r.factors.get(LISTED),
+        lambda r: r.factors.weight_seeds(LISTED),
+        lambda r: r.factors.save(WEIGHTS),
+        lambda r: r.factors.adjust(dict.fromkeys(LISTED, "accepted")),
+        lambda r: r.factors.decay(half_life=1, node_ids=LISTED),
+        lambda r: r.factors.delete(LISTED),
+        lambda r: r.edges.save(PAIRS),
+        lambda r: r.edges.record_many(TRIPLES),
+        lambda r: r.edges.remove(PAIRS.keys()),
+        lambda r: r.arms.get_all("l", LISTED),
+        lambda r: r.arms.observe_many("l", [(each, 1.0) for each in LISTED]),
+        lambda r: r.arms.observe_many("l", (("a", 1.0) for _ in itertools.count())),
+        lambda r: r.arms.apply_deltas("l", dict.fromkeys(LISTED, (1.0, 1.0))),
+        lambda r: r.arms.seed("l", LISTED),
+        lambda r: r.arms.reset("l", LISTED),
+        lambda r: r.arms.delete("l", LISTED),
+        lambda r: r.arms.select("l", LISTED),
+        lambda r: r.embeddings.embed(LISTED, model=model),
+    ],
+    "max_context_bytes": [
+        lambda r: r.arms.get("l", "a", context=LARGE),
+        lambda r: r.arms.get_all("l", context=LARGE),
+        lambda r: r.arms.top("l", context=LARGE),
+        lambda r: r.arms.posteriors("l", ["a"], context=LARGE),
+        lambda r: r.arms.put("l", "a", ArmState(), context=LARGE),
+        lambda r: r.arms.observe("l", "a", reward=1.0, context=LARGE),
+        lambda r: r.arms.observe("l", "a", reward=1.0, context={"a": [1] * 20}),
+        lambda r: r.arms.observe("l", "a", reward=1.0, context={"é" * 5: "é"}),
+        lambda r: r.arms.observe("l", "a", reward=1.0, context=LARGE, idempotency_key="k"),
+        lambda r: r.arms.observe("l", "a", reward=1.0, context=QortexContext(LARGE)),
+        lambda r: r.arms.apply_deltas("l", {"a": (1.0, 1.0)}, context=LARGE),
+        lambda r: r.arms.decay("l", context=LARGE),
+        lambda r: r.arms.seed("l", ["a"], context=LARGE),
+        lambda r: r.arms.reset("l", context=LARGE),
+        lambda r: r.arms.delete("l", context=LARGE),
+        lambda r: r.arms.select("l", ["a"], context=LARGE),
+    ],
+    "max_document_bytes": [lambda r: r.embeddings.embed(["é" * 21], model=model)],
+}
+
+
+async def meet(repositories: Repositories) -> None:
     """What fits is taken, and what is beyond is refused by the limit's name, without its values."""
+    vectors = repositories.vectors
+    four = LISTED[:4]
+    assert await repositories.arms.observe_many(
+        "l", [(each, 1.0) for each in four], context={"a": "x" * 22}
+    )
+    assert len(await repositories.embeddings.embed(["x" * 40, *four[1:]], model=model)) == 4
+    assert len(await repositories.factors.get(four)) == 4
+    assert await repositories.edges.record_many(TRIPLES[:4]) == 4
     assert await vectors.upsert(row(payload=FITS, document="x" * 40)) in (0, 1)
     assert len(json.dumps(FITS, separators=(",", ":"))) <= SMALL["max_payload_bytes"]
     assert await vectors.count(where={"a": {"$in": ["x" * 45, "1", "2", "3", "4"]}}) == 1
     assert len(await vectors.search_many([VECTOR] * 2, limit=10)) == 2
-    for name, calls in BEYOND.items():
-        for call in calls:
-            with pytest.raises(LimitExceededError) as refused:
-                await call(vectors)
-            error = refused.value
-            assert (error.limit, error.allowed) == (name, SMALL[name])
-            assert error.actual > error.allowed
-            assert f"{name} allows {SMALL[name]}" in str(error)
-            assert f"QORTEX_DB_{name.upper()}" in str(error)
-            assert "xxx" not in str(error)
+    every = [(name, call, vectors) for name, calls in BEYOND.items() for call in calls]
+    for name, calls in BEYOND_ELSEWHERE.items():
+        every += [(name, call, repositories) for call in calls]
+    for name, call, on in every:
+        with pytest.raises(LimitExceededError) as refused:
+            await call(on)
+        error = refused.value
+        assert (error.limit, error.allowed) == (name, SMALL[name])
+        assert error.actual > error.allowed
+        assert f"{name} allows {SMALL[name]}" in str(error)
+        assert f"QORTEX_DB_{name.upper()}" in str(error)
+        assert "xxx" not in str(error)
     assert (await vectors.get(["a"]))["a"].payload == FITS
 
 
 async def test_each_limit_holds_in_both_lanes_and_on_a_hosts_engine(dsn: str) -> None:
     async with Database.connect(Settings(dsn=dsn, **SMALL)) as db:
-        await meet(db.vectors)
+        await meet(db)
         async with db.unit_of_work() as uow:
-            await meet(uow.vectors)
+            await meet(uow)
     engine = create_async_engine(dsn.replace("postgresql:", "postgresql+asyncpg:"))
     host = Database.from_engine(engine, limits=Limits(**SMALL))
-    await meet(host.vectors)
+    await meet(host)
     async with (
         AsyncSession(engine) as session,
         session.begin(),
         unit_of_work(session, limits=Limits(**SMALL)) as uow,
     ):
-        await meet(uow.vectors)
+        await meet(uow)
     await engine.dispose()
 
 
@@ -156,6 +241,42 @@ async def test_what_takes_long_to_check_is_checked_beside_the_event_loop(db: Dat
     small = Seen()
     await db.vectors.update("a", payload={"seen": small})
     assert small.threads == {here}
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(120)
+async def test_a_flood_of_large_calls_holds_what_it_sends_and_nothing_after(dsn: str) -> None:
+    """A call that waits for the pool holds what it sends, once; a flood leaves nothing behind."""
+    callers, size = 1_000, 200_000
+    large = "x" * size
+
+    async def call(db: Database, number: int) -> None:
+        if number % 4 == 0:
+            await db.vectors.upsert([{"id": str(number), "embedding": VECTOR, "document": large}])
+        elif number % 4 == 1:
+            await db.vectors.update("w", payload={"a": large, "n": number})
+        elif number % 4 == 2:
+            await db.vectors.count(where={"a": {"$in": [large, number]}})
+        else:
+            async with db.unit_of_work() as uow:
+                await uow.vectors.merge_payload({"b": large}, ids=["w"])
+
+    async with Database.connect(Settings(dsn=dsn)) as db:
+        await db.vectors.upsert([{"id": "w", "embedding": VECTOR, "payload": {}}])
+        for number in range(4):
+            await call(db, number)
+        gc.collect()
+        tracemalloc.start()
+        calls = (call(db, number) for number in range(callers))
+        done = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(one) for one in done} <= {type(None), OverloadedError}
+        assert sum(one is None for one in done) > callers / 2
+        del done
+        gc.collect()
+        left, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert most < 1.5 * callers * size
+    assert left < 8 * 2**20
 
 
 TEXT = st.text("ab\\u0é\n", max_size=5)

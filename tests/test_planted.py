@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from qortex_db import Database, Settings, migrations
 from qortex_db.errors import SchemaVersionError
 from qortex_db.uow import Repositories
+from support.commands import alembic, program
 from support.planting import plant
 from support.servers import execute, new_name
 
@@ -129,7 +130,12 @@ def every_call(calls: Any) -> Iterator[tuple[str, Callable[[Any], Awaitable[obje
     """What the page of statements is made of, as work on a database or a unit of work."""
 
     def made_on(on: Any, section: Any) -> Any:
-        return section.repository(Repositories(on.executor, learning_history=section.history))
+        made = Repositories(
+            on.executor,
+            learning_history=section.history,
+            encryption_keys=calls.ENCRYPTION_KEYS,
+        )
+        return section.repository(made)
 
     for section in calls.SECTIONS:
         for method, forms in section.calls.items():
@@ -174,7 +180,35 @@ async def test_no_method_runs_what_a_stranger_planted(
             except Exception as error:  # noqa: BLE001 - all of them are told
                 if not any(theirs in str(error) for theirs in THEIR_OWN):
                     failed.append(f"{what}: {error}")
-    assert failed == []
+    assert failed == [], failed[:6]
+
+
+@pytest.mark.faults
+async def test_no_command_runs_what_a_stranger_planted(open_to_all: str, calls: Any) -> None:
+    async with Database.connect(as_role(open_to_all, ROLES[1])) as db:
+        learner = Repositories(db.executor, learning_history=True)
+        await learner.arms.observe_many("l", [("a", 1.0), ("b", 0.0)], context={"k": 1})
+        await learner.arms.select("l", ["a", "b"], context={"k": 1})
+        await db.edges.record_many([("a", "b", 0.9)] * 3)
+        await db.factors.adjust({"a": "accepted"})
+        await db.arms.observe("l", "c", reward=1.0, idempotency_key="k")
+    dsn = as_role(open_to_all, ROLES[1])
+    for arguments in (
+        ("report", "--output", "-"),
+        ("status",),
+        ("check",),
+        ("arms", "top", "l"),
+        ("arms", "show", "l", "c"),
+        ("arms", "decay", "l", "--factor", "0.5"),
+        ("factors", "summary"),
+        ("edges", "list"),
+        ("edges", "promote"),
+        ("prune-keys",),
+        ("fill-words",),
+    ):
+        done = await program(sys.executable, "-m", "qortex_db", *arguments, PGVECTOR_DSN=dsn)
+        assert done.code == 0, (arguments, done.err)
+        assert done.out, arguments
 
 
 @pytest.mark.faults
@@ -198,6 +232,11 @@ async def test_what_migrates_runs_nothing_planted(own_dsn: str) -> None:
     assert await connection.fetch(DEPENDING) == []
     assert await connection.fetchval("SELECT to_regclass('public.qortex_vectors')") is not None
     await connection.close()
+    for command in ("current", "heads", "check"):
+        done = await alembic(command, dsn=own_dsn)
+        refuses = command == "check"  # what reflects needs the schema on the path, as `drift` does
+        assert (done.code != 0) is refuses, (command, done)
+        assert ("REVOKE CREATE" in done.out + done.err) is refuses, (command, done)
     for work in (migrations.drift, migrations.adopt, migrations.rebuild_index):
         with pytest.raises(SchemaVersionError, match='REVOKE CREATE ON SCHEMA "public" FROM'):
             await work(settings)

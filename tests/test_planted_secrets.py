@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import traceback
 from collections.abc import Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import MetaData, String, TypeDecorator, event, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from factories import embedding
-from qortex_db import Database, QortexDbError, Settings, unit_of_work
+from qortex_db import (
+    Collection,
+    Database,
+    InvalidInputError,
+    QortexDbError,
+    QortexVector,
+    Settings,
+    VectorMixin,
+    VectorSpec,
+    unit_of_work,
+)
 from qortex_db.errors import translate
 from qortex_db.messages import scrubbed
+from qortex_db.repositories import VectorRepository
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from qortex_db.uow import Repositories
+    from qortex_db.view import Lanes
 
 SECRET = "s3cr3t"  # noqa: S105 - what nobody may see
 GOOD = embedding(0, 8)
@@ -51,6 +69,20 @@ SETUP = (
     (
         "CREATE FUNCTION loud(text) RETURNS text LANGUAGE plpgsql AS "
         "$$ BEGIN RAISE EXCEPTION 'loud %', $1; END $$"
+    ),
+)
+
+
+PLANTED = f"""
+INSERT INTO hosts (id, vec, tenant, payload)
+VALUES ('planted', '[1,1,1,1,1,1,1,1]', 'x', '{{"pii": "{SECRET}"}}')
+"""
+POLICY = (
+    "INSERT INTO qortex_vectors (id) VALUES ('a') ON CONFLICT DO NOTHING",
+    "ALTER TABLE qortex_vectors ENABLE ROW LEVEL SECURITY",
+    (
+        "CREATE POLICY own ON qortex_vectors USING (id = "
+        "(nullif(current_setting('app.tenant', true), '')::uuid)::text)"
     ),
 )
 
@@ -113,7 +145,72 @@ CALLS: dict[str, Callable[[Repositories], Awaitable[Any]]] = {
     "a cursor of changes": lambda r: r.factors.changes(SECRET),
     "a page's cursor": lambda r: r.vectors.scroll(after=SECRET),
     "a score": lambda r: r.edges.record("a", "b", score=SECRET),  # type: ignore[arg-type]
+    "an idempotency key": lambda r: r.edges.record(
+        "a",
+        "b",
+        score=1.0,
+        idempotency_key=[SECRET],  # type: ignore[arg-type]
+    ),
+    "a text to embed": lambda r: r.embeddings.embed(
+        [SECRET, f"{SECRET}\ud800"], model=lambda _: [GOOD], name="m"
+    ),
+    "what a model returns": lambda r: r.embeddings.embed(["a"], model=lambda _: [SECRET], name="m"),
+    "an array that can't be read": lambda r: r.vectors.search(np.array([SECRET] * 8)),
+    "a column of integers": lambda r: _hosts(r).upsert(row(attributes={"number": SECRET})),
+    "a short column": lambda r: _hosts(r).upsert(row(attributes={"short": SECRET})),
+    "a column of times": lambda r: _hosts(r).update("a", attributes={"at": SECRET}),
+    "an encrypted key's neighbour": lambda r: _hosts(r).upsert(
+        row(payload={"pii": SECRET, "b": {SECRET}})
+    ),
+    "an encrypted value": lambda r: _hosts(r).get(["planted"]),
+    "a filter of an encrypted value": lambda r: _hosts(r).count(where={"pii": SECRET}),
+    "a namespace": lambda r: r.collection(Hosts, namespace=[SECRET]).count(),
+    "a namespace that is none": lambda r: r.vectors.search(GOOD, using=[SECRET]),  # type: ignore[arg-type]
 }
+
+
+class Base(DeclarativeBase):
+    """A host's."""
+
+
+class Sealed(TypeDecorator[str]):
+    """A host's own, which asks a server of keys that is away."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, _: object) -> str | None:
+        if value is not None:
+            raise ConnectionError("no keys")
+        return value
+
+
+class Hosts(VectorMixin, Base):
+    __tablename__ = "hosts"
+    __collection__ = Collection(VectorSpec(8), encrypted=("pii",), namespace="tenant")
+
+    sealed: Mapped[str | None] = mapped_column(Sealed)
+    number: Mapped[int | None]
+    short: Mapped[str | None] = mapped_column(String(3))
+    at: Mapped[datetime | None]
+
+
+def _hosts(repositories: Repositories) -> VectorRepository:
+    return repositories.collection(Hosts, namespace="x")
+
+
+OURS = ("alone", "together")
+"""Ways on an engine of this package's; the others are on one of a host's."""
+KEYS = [base64.urlsafe_b64encode(bytes(range(32)))]
+TENANTS = {
+    "app.tenant": 22,  # cast by a policy
+    "statement_timeout": 22,
+    "temp_tablespaces": 42,
+    "role": 22,
+    "timezone": 22,
+    "default_text_search_config": 22,
+}
+"""Settings whose value a server refuses, and the class of its error."""
 
 
 def seen_of(error: BaseException) -> str:
@@ -133,11 +230,15 @@ async def test_no_value_is_in_an_error_or_what_hangs_on_it(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.INFO, "sqlalchemy")
+    if way not in OURS:  # a host's engine logs parameters where its logger is told to
+        caplog.set_level(logging.WARNING, "sqlalchemy.engine")
     kinds = set()
-    async with Database.connect(dsn) as db:
+    async with _reached(dsn, way) as db:
         async with db.engine.begin() as connection:
             for statement in SETUP:
                 await connection.exec_driver_sql(statement)
+            await connection.run_sync(Base.metadata.create_all)
+            await connection.exec_driver_sql(PLANTED)
         if way == "watched":
             event.listen(db.engine.sync_engine, "before_cursor_execute", lambda *_: None)
         caplog.clear()
@@ -153,23 +254,113 @@ async def test_no_value_is_in_an_error_or_what_hangs_on_it(
             assert SECRET not in seen, f"{place}: {seen}"
             assert "\n" not in str(raised), place
             kinds.add(raised.sqlstate)
+        await _ask_as_tenants(db, way)
     assert {*STATES, "23505", "22P02", None} <= kinds
     assert SECRET not in caplog.text
 
 
-async def _called(db: Database, way: str, call: Callable[[Repositories], Awaitable[Any]]) -> None:
+async def _ask_as_tenants(db: Database, way: str) -> None:
+    async with db.engine.begin() as connection:
+        for statement in POLICY:
+            await connection.exec_driver_sql(statement)
+    user = {"role": "pg_read_all_data"}
+    for name, kind in TENANTS.items():
+        view = db.with_settings(user | {name: SECRET})
+        with pytest.raises(QortexDbError) as caught:
+            await _called(view, way, lambda r: r.vectors.count())
+        assert SECRET not in seen_of(caught.value), name
+        assert (caught.value.sqlstate or "").startswith(str(kind)), (name, caught.value.sqlstate)
+
+
+@asynccontextmanager
+async def _reached(dsn: str, way: str, keys: Any = KEYS) -> AsyncIterator[Database]:
+    """On a host's engine, whose own errors would show parameters, for half of the ways."""
+    if way in OURS:
+        async with Database.connect(dsn, encryption_keys=keys) as db:
+            yield db
+        return
+    engine = create_async_engine(dsn.replace("postgresql:", "postgresql+asyncpg:"))
+    yield Database.from_engine(engine, encryption_keys=keys)
+    await engine.dispose()
+
+
+async def _called(db: Lanes, way: str, call: Callable[[Repositories], Awaitable[Any]]) -> None:
     if way == "together":
         async with db.unit_of_work() as uow:
             await call(uow)
     elif way == "in a host's session":
-        async with db.unit_of_work() as host, unit_of_work(host.session) as uow:
+        async with (
+            db.unit_of_work() as host,
+            unit_of_work(host.session, encryption_keys=db._encryption_keys) as uow,
+        ):
             await call(uow)
     else:
         await call(db)
 
 
+class Away:
+    """An array on a disk that is away."""
+
+    def __array__(self, *_: object, **__: object) -> Any:
+        raise OSError("no disk")
+
+
+MANY = [{"id": f"{i:04}", "embedding": [1.0] * 384} for i in range(400)]  # some parts
+OWN: dict[str, Callable[[Repositories], Awaitable[Any]]] = {
+    "a value": lambda r: _hosts(r).upsert(row(payload={"pii": SECRET}, attributes={"sealed": "a"})),
+    "an update": lambda r: _hosts(r).update("a", attributes={"sealed": SECRET, "number": 7}),
+    "many": lambda r: _wide(r).upsert(
+        [
+            {**one, "payload": {"a": SECRET}, "attributes": {"sealed": SECRET if i > 390 else None}}
+            for i, one in enumerate(MANY)
+        ]
+    ),
+    "keys": lambda r: _wide(r).upsert([*MANY, {**MANY[0], "id": "z", "payload": {"pii": SECRET}}]),
+    "an array": lambda r: _wide(r).upsert([*MANY, {"id": "z", "embedding": Away()}]),
+}
+
+
+class Wide(VectorMixin, Base):
+    __tablename__ = "wide"
+    __collection__ = Collection(VectorSpec(384, index=None), encrypted=("pii",))
+
+    sealed: Mapped[str | None] = mapped_column(Sealed)
+
+
+def _wide(repositories: Repositories) -> VectorRepository:
+    return repositories.collection(Wide)
+
+
+@pytest.mark.parametrize("way", ["alone", "watched", "together", "in a host's session"])
+async def test_an_error_of_what_a_caller_gives_is_none_of_the_connection(
+    dsn: str, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is raised as it is, without the other values; nothing is written, and nothing in doubt."""
+    caplog.set_level(logging.DEBUG)
+
+    def keys() -> Any:
+        raise ConnectionError("no keys")
+
+    async with _reached(dsn, way, keys) as db:
+        async with db.engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        if way == "watched":
+            event.listen(db.engine.sync_engine, "before_cursor_execute", lambda *_: None)
+        gone: list[object] = []
+        event.listen(db.engine.sync_engine, "invalidate", lambda *given: gone.append(given))
+        caplog.clear()
+        for place, call in OWN.items():
+            kind = InvalidInputError if place == "an array" else ConnectionError
+            with pytest.raises(kind, match=r"no keys|no disk") as caught:
+                await _called(db, way, call)
+            assert SECRET not in seen_of(caught.value), place
+            assert await _wide(db).count() == 0, place
+        assert gone == []
+    assert SECRET not in caplog.text
+
+
 LONG = "k\n" + "x" * 900
-KEYS: dict[str, Callable[[Repositories], Awaitable[Any]]] = {
+NAMES: dict[str, Callable[[Repositories], Awaitable[Any]]] = {
     "a payload's key": lambda r: r.vectors.upsert(row(payload={LONG * 1_000: float("nan")})),
     "an id": lambda r: r.vectors.upsert([{"id": LONG, "embedding": [1.0]}]),
     "an unknown column": lambda r: r.vectors.upsert(row(attributes={LONG * 1_000: 1})),
@@ -191,13 +382,41 @@ class _State:
 
 
 async def test_keys_and_ids_are_cut_and_escaped(db: Database) -> None:
-    for place, call in KEYS.items():
+    for place, call in NAMES.items():
         with pytest.raises(QortexDbError) as caught:
             await call(db)
         said = str(caught.value)
         assert said.isprintable(), place
         assert len(said) < 600, place
         assert "x" * 300 not in said, place
+
+
+async def test_no_name_begins_another_line_of_a_log(
+    dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = "a\nERROR all is lost\x1b[2J\u2028\r"
+    caplog.set_level(logging.DEBUG, "qortex_db")
+    odd = QortexVector.__table__.to_metadata(MetaData(), name=name)
+    async with Database.connect(dsn) as db:
+        async with db.engine.begin() as connection:
+            quote = connection.dialect.identifier_preparer.quote
+            await connection.exec_driver_sql(f"CREATE TABLE {quote(name)} (LIKE qortex_vectors)")
+            await connection.exec_driver_sql(f"CREATE SCHEMA {quote(name)}")
+            await connection.exec_driver_sql(f"GRANT CREATE ON SCHEMA {quote(name)} TO public")
+            await connection.exec_driver_sql(
+                f'ALTER DATABASE "{db.engine.url.database}" SET search_path = public, {quote(name)}'
+            )
+        vectors = VectorRepository(db.executor, odd)
+        await vectors.count(where={name: {"$gt": datetime(2026, 1, 1, tzinfo=UTC)}})
+        rows = [{"id": name, "embedding": []}]
+        assert await vectors.ingest(rows, on_error="skip", rejects=lambda _: None) == 0
+    async with Database.connect(dsn):  # which finds the schema, in its path and open to all
+        pass
+    told = [one.getMessage() for one in caplog.records if one.name == "qortex_db"]
+    assert all(one.isprintable() for one in told), told
+    said = [one for one in told if "all is lost" in one]
+    for event_name in ("ingest_rejected", "filter_instant", "search_path_open_to_others"):
+        assert any(event_name in one for one in said), (event_name, told)
 
 
 async def test_a_password_is_in_no_error(server: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import itertools
+import random
 import re
 import sys
+from collections import Counter
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
@@ -17,6 +22,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from qortex_db import ALL_NAMESPACES, Database, Settings
 from qortex_db.errors import InvalidInputError, PermissionDeniedError, QortexDbError
+from qortex_db.names import qualified
+from support.poolers import PGBOUNCER, pooled
 from support.servers import execute, new_name
 
 if TYPE_CHECKING:
@@ -59,15 +66,10 @@ def databases(server: EmbeddedServer, template: str, calls: Any) -> Iterator[tup
     execute(server, f"CREATE ROLE {ROLE} LOGIN")
     names = [new_name("tenants") for _ in range(2)]
 
-    async def prepare(dsn: str, tenants: tuple[str, ...]) -> None:
-        async with Database.connect(dsn) as db:
-            async with db.engine.begin() as connection:
-                await connection.run_sync(calls.Base.metadata.create_all)
-                await connection.run_sync(operate, protect)
-            for tenant in tenants:
-                for model in (calls.Message, calls.Mail):
-                    rows = [record(f"{i:02}", tenant, i) for i in range(8 if tenant == "a" else 40)]
-                    await db.collection(model, namespace=tenant).upsert(rows)
+    async def prepare(dsn: str) -> None:
+        async with Database.connect(dsn) as db, db.engine.begin() as connection:
+            await connection.run_sync(calls.Base.metadata.create_all)
+            await connection.run_sync(operate, protect)
 
     def protect(operations: Any) -> None:
         for table in ("messages", "mails"):
@@ -75,16 +77,22 @@ def databases(server: EmbeddedServer, template: str, calls: Any) -> Iterator[tup
         operations.grant_roles(writer=ROLE, tables=["messages", "mails"])
         operations.grant_roles(writer=ROLE)
 
-    for name, tenants in zip(names, (("a", "b"), ("a",)), strict=True):
+    for name in names:
         execute(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
-        asyncio.run(prepare(server.dsn(name), tenants))
-    yield server.dsn(names[0]), server.dsn(names[1])
+        asyncio.run(prepare(server.dsn(name)))
+    made = server.dsn(names[0]), server.dsn(names[1])
+    asyncio.run(_refill(made, calls))
+    yield made
     execute(server, *(f'DROP DATABASE "{name}" WITH (FORCE)' for name in names))
     execute(server, f"DROP ROLE {ROLE}")
 
 
+def as_role(dsn: str) -> str:
+    return re.sub(r"//[^@/]*@", f"//{ROLE}@", dsn)
+
+
 def as_service(dsn: str) -> Settings:
-    return Settings(dsn=re.sub(r"//[^@/]*@", f"//{ROLE}@", dsn), pool_max_size=1, pool_min_size=1)
+    return Settings(dsn=as_role(dsn), pool_max_size=1, pool_min_size=1)
 
 
 async def rows_of(dsn: str, tenant: str) -> list[Any]:
@@ -223,13 +231,76 @@ async def test_a_tenant_sees_and_changes_what_it_would_if_it_were_alone(
 
 
 async def _refill(databases: tuple[str, str], calls: Any) -> None:
-    for dsn in databases:
+    for dsn, tenants in zip(databases, (("a", "b"), ("a",)), strict=True):
         async with Database.connect(dsn) as db:
-            for model in (calls.Message, calls.Mail):
-                rows = [record(f"{i:02}", "a", i) for i in range(8)]
-                vectors = db.collection(model, namespace="a")
+            for tenant, model in itertools.product(tenants, (calls.Message, calls.Mail)):
+                rows = [record(f"{i:02}", tenant, i) for i in range(8 if tenant == "a" else 40)]
+                vectors = db.collection(model, namespace=tenant)
                 await vectors.delete_all()
                 await vectors.upsert(rows)
+
+
+@asynccontextmanager
+async def direct(dsn: str) -> AsyncIterator[str]:
+    yield as_role(dsn)
+
+
+@asynccontextmanager
+async def through_a_pooler(dsn: str) -> AsyncIterator[str]:
+    if PGBOUNCER is None:
+        pytest.skip("pgbouncer is not installed")
+    async with pooled(dsn, ROLE, 2) as there:
+        yield there
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("way", [direct, through_a_pooler], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("watched", [False, True], ids=["", "watched"])
+async def test_many_tenants_at_once_stay_apart_whatever_is_cancelled(
+    databases: tuple[str, str], calls: Any, way: Any, *, watched: bool
+) -> None:
+    """On few connections, with generic plans; what comes after a cancellation has no tenant."""
+    every = every_call(calls)
+    done = Counter[str]()
+
+    async def act(db: Database, number: int) -> None:
+        chance = random.Random(number)  # noqa: S311 - a seed
+        me, other = ("a", "b") if number % 2 else ("b", "a")
+        view = db.with_settings({"app.tenant": me, **SETTINGS[number % 3]})
+        for _ in range(25):
+            model = chance.choice([calls.Message, calls.Mail])
+            spaces = [me, other, *([ALL_NAMESPACES] if model is calls.Message else [])]
+            space = chance.choice(spaces)
+            _, form, call = chance.choice(every)
+            try:
+                async with asyncio.timeout(chance.choice([None, None, 0.002, 0.01, 0.03])):
+                    if chance.random() < 0.3:
+                        async with view.unit_of_work() as uow:
+                            said = await outcome(uow, model, space, call)
+                    else:
+                        said = await outcome(view, model, space, call)
+            except (TimeoutError, QortexDbError) as error:
+                said = type(error).__name__
+            done[said if said.isidentifier() else "answer"] += 1
+            assert f"of {other}" not in said, form
+            if chance.random() < 0.3:
+                whole = db.collection(calls.Message, namespace=ALL_NAMESPACES)
+                assert await whole.count() == 0
+
+    await _refill(databases, calls)
+    try:
+        async with way(databases[0]) as dsn:
+            settings = Settings(dsn=dsn, pool_max_size=6, pool_min_size=1)
+            async with Database.connect(settings) as db:
+                if watched:
+                    event.listen(db.engine.sync_engine, "before_cursor_execute", lambda *_: None)
+                await asyncio.gather(*(act(db, number) for number in range(20)))
+        assert done["answer"] > 100, done
+        assert done["TimeoutError"] > 10, done
+        for tenant, other in ("ab", "ba"):
+            assert f"of {other}" not in "".join(await rows_of(databases[0], tenant))
+    finally:
+        await _refill(databases, calls)
 
 
 async def test_without_a_tenant_there_are_no_rows_and_none_can_be_written(
@@ -262,3 +333,61 @@ def test_policies_are_of_names_and_types(options: dict[str, str]) -> None:
     operations: Any = Operations(offline)
     with pytest.raises(InvalidInputError):
         operations.enable_tenant_policies("t", "c", **options)
+
+
+ODD = 'a :b %s %% "q" \\:c \\'
+
+
+async def rows_as(dsn: str, role: str | None, tenant: str) -> list[str]:
+    connection = await asyncpg.connect(dsn)
+    async with connection.transaction():
+        if role is not None:
+            await connection.execute(f"SET LOCAL ROLE {qualified(role)}")
+        await connection.execute("SELECT set_config('app.tenant', $1, true)", tenant)
+        found = await connection.fetch(f"SELECT id FROM {qualified(ODD)} ORDER BY id")
+    await connection.close()
+    return [row[0] for row in found]
+
+
+@pytest.mark.parametrize("offline", [False, True], ids=["", "offline"])
+async def test_policies_of_any_names_are_enabled_and_disabled_again(
+    dsn: str, *, offline: bool
+) -> None:
+    table, role = qualified(ODD), qualified(ODD)
+    admin = await asyncpg.connect(dsn)
+    await admin.execute(f"CREATE TABLE {table} (id text, {qualified(ODD)} varchar)")
+    await admin.execute(f"INSERT INTO {table} VALUES ('1', 'a'), ('2', 'b'), ('3', NULL)")
+    await admin.execute(f"CREATE ROLE {role}")
+
+    async def apply(work: Any) -> None:
+        if offline:
+            said = io.StringIO()
+            context = MigrationContext.configure(
+                dialect_name="postgresql",
+                dialect_opts={"paramstyle": "named"},  # as in the env.py that Alembic makes
+                opts={"as_sql": True, "output_buffer": said},
+            )
+            work(Operations(context))
+            await admin.execute(said.getvalue())
+            return
+        async with Database.connect(dsn) as db, db.engine.begin() as connection:
+            await connection.run_sync(operate, work)
+
+    try:
+        await apply(lambda op: op.enable_tenant_policies(ODD, ODD))
+        await apply(lambda op: op.grant_roles(reader=ODD, tables=[ODD]))
+        assert await rows_as(dsn, ODD, "a") == ["1"]
+        assert await rows_as(dsn, ODD, "") == []
+        await apply(lambda op: op.disable_tenant_policies(ODD))
+        assert await rows_as(dsn, ODD, "a") == ["1", "2", "3"]
+        left = "SELECT relrowsecurity OR relforcerowsecurity FROM pg_class WHERE relname = $1"
+        assert await admin.fetchval(left, ODD) is False
+        assert await admin.fetchval("SELECT count(*) FROM pg_policy") == 0
+        # As is the other way round, without FORCE: the owner sees all.
+        await apply(lambda op: op.enable_tenant_policies(ODD, ODD, force=False))
+        assert await rows_as(dsn, ODD, "b") == ["2"]
+        await admin.execute(f"ALTER TABLE {table} OWNER TO {role}")
+        assert await rows_as(dsn, ODD, "b") == ["1", "2", "3"]
+    finally:
+        await admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+        await admin.close()

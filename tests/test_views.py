@@ -144,6 +144,7 @@ async def test_the_text_of_settings_is_none_of_sql(dsn: str) -> None:
         ({"app.tenant": "\ud800secret"}, "surrogate"),
         ("app.tenant", "pass a dict"),
         ({f"a.b{i}": "" for i in range(33)}, "at most 32"),
+        ({"app.tenant": "secret" * 2_000}, "at most 8,192"),
     ],
 )
 def test_what_is_no_setting_is_refused(settings: Any, said: str) -> None:
@@ -235,6 +236,37 @@ async def test_a_namespace_has_its_own_of_everything(dsn: str, lane: Any) -> Non
         assert await held(db.namespace("acme")) == only("acme")
         await db.namespace("acme").vectors.delete_all()
         assert await db.namespace("globex").vectors.count() == 1
+
+
+@pytest.mark.parametrize("lane", [ours, hosted], ids=lambda lane: lane.__name__)
+async def test_tenants_by_search_path_have_tables_of_their_own_dimensions(
+    dsn: str, lane: Any
+) -> None:
+    async with ours(dsn) as db, db.engine.begin() as connection:
+        for statement in (
+            "CREATE SCHEMA acme",
+            "CREATE TABLE acme.qortex_vectors (LIKE qortex_vectors INCLUDING ALL)",
+            "ALTER TABLE acme.qortex_vectors DROP COLUMN vec, ADD COLUMN vec vector(4)",
+        ):
+            await connection.exec_driver_sql(statement)
+    async with lane(dsn) as db:
+        for path, size in (("public", 8), ("acme, public", 4), ("public", 8)):
+            view = db.with_settings({"search_path": path})
+            assert await view.vectors.dimensions() == size
+            assert await view.vectors.upsert([{"id": path, "embedding": [1.0] * size}]) in (0, 1)
+            async with view.unit_of_work() as uow:
+                assert await uow.vectors.dimensions() == size
+                assert [hit.id for hit in await uow.vectors.search([1.0] * size)] == [path]
+
+
+async def test_a_unit_of_work_in_a_namespace_asks_no_more_than_another(dsn: str) -> None:
+    await migrations.upgrade(Settings(dsn=dsn, dimensions=8, db_schema="acme"))
+    async with counted(dsn) as trips, Database.connect(trips.dsn) as db:
+        for on in (db, db.namespace("acme")):
+            await on.vectors.dimensions()
+            for _ in range(2):
+                async with trips.expect(3), on.unit_of_work() as uow:
+                    await uow.vectors.search([1.0] * 8)
 
 
 async def test_thousands_of_namespaces_share_what_is_compiled(dsn: str) -> None:

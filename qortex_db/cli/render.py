@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from qortex_db.migrations import Drift, RebuiltIndex, SchemaState
 
 _KIB = 1024
-# A name may hold what a terminal obeys; a line's end stays, as messages have more than one.
-_SHOWN = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != ord("\n")}
+# A name may hold what a terminal obeys, or another line, as of a message that is none of ours.
+_SHOWN = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 
 def escape(text: str) -> str:

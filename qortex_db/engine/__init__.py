@@ -8,7 +8,7 @@ from qortex_db.engine.autocommit import AutocommitExecutor, ViewExecutor
 from qortex_db.engine.cleanup import Cleanup, finished, task_of
 from qortex_db.engine.connecting import Connector
 from qortex_db.engine.connections import RETRY_SECONDS, adopt, create_engine, notice_silence
-from qortex_db.engine.executor import COMPILED, Executor, Fetched, translate_map
+from qortex_db.engine.executor import COMPILED, SEARCH_PATH, Executor, Fetched, translate_map
 from qortex_db.engine.operations import Operations, dispose
 from qortex_db.engine.options import NO_OPTIONS, CallOptions, SettingValue
 from qortex_db.engine.outcomes import OwnSession
@@ -22,6 +22,7 @@ __all__ = [
     "NO_OPTIONS",
     "RETRY",
     "RETRY_SECONDS",
+    "SEARCH_PATH",
     "AutocommitExecutor",
     "CallOptions",
     "Cleanup",

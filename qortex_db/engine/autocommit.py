@@ -17,11 +17,13 @@ from qortex_db.engine.connecting import RETRY_PAUSE_SECONDS, connection_options,
 from qortex_db.engine.connections import RETRY_SECONDS
 from qortex_db.engine.driver import (
     Lease,
+    RefusedError,
     UnsentError,
     cancelled_once,
     execute,
     patient,
     pipeline,
+    taken,
     transaction_modes,
 )
 from qortex_db.engine.executor import (
@@ -77,7 +79,7 @@ class ViewExecutor:
         return nullcontext()  # as there
 
     async def catalog(self) -> dict[object, Any]:
-        return await self._lane().catalog()
+        return await self._lane().catalog(self._options)
 
     def schema_of(self, declared: str | None) -> str | None:
         own = self._options.schema
@@ -177,6 +179,8 @@ class AutocommitExecutor:
                 cleanup = self.operations.cleanup
                 spawned = greenlet_spawn(work, statement, params, options)
                 return await cancelled_once(spawned, cleanup)
+            except RefusedError as refused:
+                failure = refused.error
             except Exception as error:  # noqa: BLE001 - translated, and raised again
                 unsent = isinstance(error, UnsentError)
                 cause: Any = error.__cause__ if unsent else error
@@ -205,7 +209,10 @@ class AutocommitExecutor:
         self, statement: Executable, params: Mapping[str, Any], options: CallOptions
     ) -> Fetched:
         compiled = self._compile(statement, options)
-        arguments = compiled.arguments(params)
+        try:
+            arguments = compiled.arguments(params)
+        except Exception as error:  # noqa: BLE001 - the caller's own
+            raise RefusedError(error) from None
         with Lease(self._engine, self.operations.cleanup) as lease:
             lease.begin(options.begin)
             given: Fetched = await_only(
@@ -220,7 +227,7 @@ class AutocommitExecutor:
         compiled = self._compile(statement, options)
         # The parameters are made while the server works on those before. All are one transaction,
         # which a refusal among them rolls back, and one round trip.
-        arguments = (compiled.arguments(each) for each in params)
+        arguments = taken(compiled.arguments(each) for each in params)
         with Lease(self._engine, self.operations.cleanup) as lease:
             lease.begin(options.begin)
             count: int = await_only(
@@ -253,7 +260,8 @@ class AutocommitExecutor:
             options.set_on(connection)
             kept = kept_compiled(statement)
             results = (
-                connection.execute(statement, dict(each), execution_options=kept) for each in params
+                connection.execute(statement, dict(each), execution_options=kept)
+                for each in taken(params)
             )
             held: Any = connection.connection
             with patient(held.driver_connection, options.timeout_seconds):
@@ -308,8 +316,8 @@ class AutocommitExecutor:
         found: str | None = self._schemas.get(declared, declared)
         return found
 
-    async def catalog(self) -> dict[object, Any]:
-        return catalog_of(self._engine)
+    async def catalog(self, options: CallOptions | None = None) -> dict[object, Any]:
+        return catalog_of(self._engine, (options or self._options).search_path)
 
 
 def _has_transactions(connection: Connection) -> bool:

@@ -7,7 +7,7 @@ import itertools
 import math
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import asyncpg
 from sqlalchemy.util import await_only, greenlet_spawn
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from qortex_db.engine.cleanup import Cleanup
     from qortex_db.engine.compiled import Compiled
+
+T = TypeVar("T")
 
 _FOREVER: Final = 10.0**9
 """Seconds; asyncpg takes None for the connection's own limit."""
@@ -41,6 +43,30 @@ SELECT 1{rows} WHERE (SELECT pg_catalog.set_config('statement_timeout',
 
 class UnsentError(Exception):
     """No connection could be had: nothing reached the server, so anything may be repeated."""
+
+
+class RefusedError(Exception):
+    """What a caller gave can't be made a parameter, whatever its error is: no connection broke.
+
+    Attributes:
+        error: A caller's own code may have raised it.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def taken(given: Iterable[T]) -> Iterator[T]:
+    """What is made while it is sent, so that its own errors are none of the connection's."""
+    made = iter(given)
+    while True:
+        try:
+            each = next(made)
+        except StopIteration:
+            return
+        except Exception as error:  # noqa: BLE001 - the caller's own
+            raise RefusedError(error) from None
+        yield each
 
 
 class _StoppedError(Exception):
@@ -97,13 +123,14 @@ class Lease:
             self._held.dbapi_connection.commit()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        # The pool would log why it is invalidated, with what an error quotes.
         if error is not None and not isinstance(error, Exception):
             # Cancelled, it may still be busy: closing it has the server stop.
-            closing = greenlet_spawn(self._held.invalidate, error)
+            closing = greenlet_spawn(self._held.invalidate)
             with suppress(asyncio.CancelledError):  # what is on its way goes on
                 await_only(self._cleanup.wait_for(closing, at_once=True))
         elif error is not None and (is_connection_lost(error) or not self._undone()):
-            self._held.invalidate(error)
+            self._held.invalidate()
         else:
             self._held.close()
 

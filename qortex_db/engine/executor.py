@@ -61,6 +61,8 @@ ONE_TASK: Final = (
 )
 _CONCURRENT: Final = "isce"
 """SQLAlchemy's code for it."""
+SEARCH_PATH: Final = "search_path"
+"""The setting by which PostgreSQL looks for tables, and the key of a session's info where it is."""
 COMPILED: Final = "qortex_db_compiled"
 """The option of a statement that says where SQLAlchemy keeps it compiled; None for nowhere."""
 
@@ -68,9 +70,14 @@ COMPILED: Final = "qortex_db_compiled"
 _catalogs: WeakKeyDictionary[Dialect, dict[object, Any]] = WeakKeyDictionary()
 
 
-def catalog_of(engine: Engine | Connection) -> dict[object, Any]:
-    """What is known of an engine's database, looked up once for all that is derived from it."""
-    return _catalogs.setdefault(engine.dialect, {})
+def catalog_of(engine: Engine | Connection, search_path: str | None = None) -> dict[object, Any]:
+    """What is known of an engine's database, looked up once for all that is derived from it.
+
+    Args:
+        search_path: Where calls look for tables, if not where the engine's others do.
+    """
+    known = _catalogs.setdefault(engine.dialect, {})
+    return known if search_path is None else known.setdefault((SEARCH_PATH, search_path), {})
 
 
 def fetched(result: CursorResult[Any]) -> Fetched:

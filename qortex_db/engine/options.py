@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
@@ -20,6 +20,7 @@ SettingValue: TypeAlias = str | int | UUID
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*")
 _MAX_NAME: Final = 63
 _MAX_SETTINGS: Final = 32
+_MAX_VALUE: Final = 8_192
 _MAX_SECONDS: Final = 86_400.0
 
 
@@ -34,7 +35,7 @@ class CallOptions:
         lock_timeout_seconds: How long it waits for a lock; None as the server says.
     """
 
-    settings: tuple[tuple[str, str], ...] = ()
+    settings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     schema: str | None = None
     timeout_seconds: float | None = None
     lock_timeout_seconds: float | None = None
@@ -53,6 +54,11 @@ class CallOptions:
             for name, value in settings
         )
         return f"SELECT {', '.join(values)}"
+
+    @property
+    def search_path(self) -> str | None:
+        """Where tables are looked for, if that is one of the settings."""
+        return dict(self.settings).get("search_path")
 
     @property
     def local(self) -> tuple[tuple[str, str], ...]:
@@ -110,7 +116,12 @@ def read(settings: object) -> dict[str, str]:
             raise InvalidInputError(
                 f"settings[{name!r}] is a {type(value).__name__}; pass a str, an int or a UUID."
             )
-        found[name.lower()] = check_text(str(value), name=f"settings[{name!r}]")
+        text = check_text(str(value), name=f"settings[{name!r}]")
+        if len(text) > _MAX_VALUE:
+            raise InvalidInputError(
+                f"settings[{name!r}] has {len(text):,} characters; at most {_MAX_VALUE:,}."
+            )
+        found[name.lower()] = text
     return found
 
 

@@ -14,6 +14,7 @@ from qortex_db.engine import outcomes
 from qortex_db.engine.connecting import RETRY_PAUSE_SECONDS, connection_options, not_connected
 from qortex_db.engine.connections import check_driver, ensure_codec
 from qortex_db.engine.executor import (
+    SEARCH_PATH,
     catalog_of,
     fetched,
     kept_compiled,
@@ -121,7 +122,7 @@ class SessionExecutor:
             # A host's engine may say so, or this one connection.
             schemas = connection.get_execution_options().get("schema_translate_map") or {}
             self._schemas = schemas if self._schema is None else {None: self._schema}
-            return catalog_of(connection)
+            return catalog_of(connection, self._session.info.get(SEARCH_PATH))
         raise failure
 
     def _connection(self, arguments: Mapping[str, Any]) -> Connection:

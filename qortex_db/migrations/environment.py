@@ -21,7 +21,12 @@ from qortex_db.errors import (
     translate,
 )
 from qortex_db.migrations.busy_tables import WAIT_MS, migrate_patiently
-from qortex_db.migrations.connection import isolated, migration_engine, migration_lock
+from qortex_db.migrations.connection import (
+    isolated,
+    migration_engine,
+    migration_lock,
+    refuse_open_schemas,
+)
 from qortex_db.migrations.dimensions import check_dimensions, check_indexable
 from qortex_db.migrations.drift import drift_of
 from qortex_db.migrations.history import current_revision
@@ -131,8 +136,12 @@ async def _connect_and_run(settings: Settings) -> None:
 
 def _run_online(connection: Connection, settings: Settings) -> None:
     writing = _is_writing()
-    if writing:
+    compares = bool(_revision_arguments())
+    if compares:  # what reflects needs the schema of the tables on the path
+        refuse_open_schemas(connection.engine)
+    else:
         settings, extension = isolated(connection, settings)
+    if writing:
         options = context.config.attributes["qortex_db"]
         options["schema"] = settings.db_schema
         if not context.get_x_argument(as_dictionary=True).get("extension_schema"):
@@ -144,7 +153,7 @@ def _run_online(connection: Connection, settings: Settings) -> None:
     if schema is not None and writing:
         # Before the version table, which Alembic creates in it.
         connection.execute(text(_create_schema(schema)))
-    elif schema is not None:
+    elif schema is not None and compares:
         # The models name no schema: compare them with what the search path finds first.
         search_path = text(
             "SELECT set_config('search_path', quote_ident(:schema) || ', ' "

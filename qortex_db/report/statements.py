@@ -29,7 +29,7 @@ from qortex_db.models import (
     LearningEvent,
 )
 from qortex_db.repositories.interoception.edge_statements import avg_score, is_ready
-from qortex_db.sql import Text, func
+from qortex_db.sql import Text, double, func
 
 BINS: Final = 40
 """Of the time between the first and the last pull."""
@@ -190,7 +190,7 @@ def _pulls(table: Any, time: Any, amount: Any, *conditions: Any) -> Any:
             rows.c.context_hash,
             start.label("start"),
             # At least a second a bin: a bucket has a width.
-            func.greatest(func.max(rows.c.at), start + BINS).label("end"),
+            func.greatest(func.max(rows.c.at), start + double(BINS)).label("end"),
         )
         .group_by(rows.c.learner_name, rows.c.context_hash)
         .cte("spans")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, Final, cast
 from uuid import UUID
 
-from qortex_db.checks import as_key, as_whole, check_number, check_text, check_whole
+from qortex_db.checks import as_dict, as_key, as_whole, check_number, check_text, check_whole
 from qortex_db.errors import InvalidInputError
 from qortex_db.jsonable import to_json
 from qortex_db.limits import DEFAULT_LIMITS, Limits
@@ -46,30 +47,43 @@ def check_key(value: object, *, name: str = "id") -> str:
     return check_id(key, name=name)
 
 
-def check_ids(values: object, *, name: str = "ids") -> list[str]:
+def check_ids(values: object, *, name: str = "ids", limits: Limits = DEFAULT_LIMITS) -> list[str]:
     """Distinct keys in code point order, the order in which every writer locks rows."""
-    keys = _listed_ids(values, name)
+    keys = _listed_ids(values, name, limits)
     check_each_id(keys, name=name)
     return sorted(set(keys))
 
 
-def check_keys(values: object, *, name: str = "ids") -> list[str]:
+def check_keys(values: object, *, name: str = "ids", limits: Limits = DEFAULT_LIMITS) -> list[str]:
     """The same of vectors, whose ids may be ints and UUIDs."""
-    return sorted(set(check_each_key(_listed_ids(values, name), name=name)))
+    return sorted(set(check_each_key(_listed_ids(values, name, limits), name=name)))
 
 
-def _listed_ids(values: object, name: str) -> list[Any]:
+def _listed_ids(values: object, name: str, limits: Limits) -> list[Any]:
     if isinstance(values, Mapping):
-        return list(values)
-    return check_list(values, name=name, of="list of ids")
+        values = values.keys()
+    return check_list(values, name=name, of="list of ids", limits=limits)
 
 
 _NO_LISTS: Final = (str, bytes, bytearray, memoryview, Mapping)
 
 
-def check_list(values: object, *, name: str, of: str = "list") -> list[Any]:
-    """Several of something, as a list."""
-    return list(check_iterable(values, name=name, of=of))
+def check_list(
+    values: object, *, name: str, of: str = "list", limits: Limits = DEFAULT_LIMITS
+) -> list[Any]:
+    """Several of something, as a list; of what has no end no more is read than is allowed."""
+    listed = list(islice(check_iterable(values, name=name, of=of), limits.max_items + 1))
+    limits.check("max_items", len(listed), name, "items")
+    return listed
+
+
+def check_dict(
+    values: object, *, name: str, of: str, limits: Limits = DEFAULT_LIMITS
+) -> dict[Any, Any]:
+    """Several of something, by their keys."""
+    given = as_dict(values, name=name, of=of)
+    limits.check("max_items", len(given), name, "items")
+    return given
 
 
 def check_iterable(values: object, *, name: str, of: str = "list") -> Iterator[Any]:

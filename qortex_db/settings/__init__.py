@@ -137,6 +137,12 @@ class Settings(BaseSettings):
         default=DEFAULT_LIMITS.max_search_many_hits,
         validation_alias="QORTEX_DB_MAX_SEARCH_MANY_HITS",
     )
+    max_items: _Most = Field(
+        default=DEFAULT_LIMITS.max_items, validation_alias="QORTEX_DB_MAX_ITEMS"
+    )
+    max_context_bytes: _Most = Field(
+        default=DEFAULT_LIMITS.max_context_bytes, validation_alias="QORTEX_DB_MAX_CONTEXT_BYTES"
+    )
     embedded_path: Path = Field(
         default=Path("~/.qortex/postgres"), validation_alias="QORTEX_DB_EMBEDDED_PATH"
     )

@@ -8,11 +8,13 @@ import os
 import pty
 import subprocess
 import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import update
 
-from qortex_db import ALL_CONTEXTS, Database, Settings
+from qortex_db import ALL_CONTEXTS, Database, IdempotencyKey, Settings, migrations
 from support.commands import program
 
 if TYPE_CHECKING:
@@ -109,14 +111,42 @@ async def test_a_narrow_terminal_loses_the_bar_and_no_name(shell: Shell, db: Dat
 
 
 async def test_what_a_terminal_obeys_is_shown_and_not_sent(shell: Shell, db: Database) -> None:
-    await db.arms.observe("l", "red\x1b[31m\x9b2J[bold]", reward=1.0)
+    await db.arms.observe("l", "red\x1b[31m\x9b2J[bold]\nerror: gone", reward=1.0)
     await db.edges.record("\x1b]0;title\x07", "b", score=0.5)
     arms = await shell("arms", "top", "l")
     pairs = await shell("edges", "list")
     for printed in (arms.out, pairs.out):
         assert not {"\x1b", "\x9b", "\x07"} & set(printed)
+        assert not any(line.strip().startswith("error") for line in printed.splitlines())
     assert r"\x1b[31m" in "".join(line.split()[0] for line in arms.out.splitlines() if line.strip())
     assert r"\x1b]0;title\x07 and b" in pairs.out
+
+
+async def test_old_idempotency_keys_are_pruned_of_the_schema_that_is_named(
+    shell: Shell, db: Database
+) -> None:
+    await migrations.upgrade(
+        Settings(dsn=shell.environment["PGVECTOR_DSN"], dimensions=8, db_schema="acme")
+    )
+    for on in (db, db.namespace("acme")):
+        for key in ("old", "older", "new"):
+            await on.arms.observe("k", "a", reward=1.0, idempotency_key=key)
+        async with on.unit_of_work() as uow:
+            old = update(IdempotencyKey).where(IdempotencyKey.key != "new")
+            past = IdempotencyKey.made_at - timedelta(days=31)
+            await uow.session.execute(old.values(made_at=past))
+    assert (await shell("prune-keys", "--older-than-days", "40")).out == "0 keys are forgotten.\n"
+    assert (await shell("prune-keys")).out == "2 keys are forgotten.\n"
+    await db.arms.observe("k", "a", reward=1.0, idempotency_key="old")
+    await db.arms.observe("k", "a", reward=1.0, idempotency_key="new")
+    assert (await db.arms.get("k", "a")).pulls == 4
+    there = await shell("prune-keys", QORTEX_DB_SCHEMA="acme")
+    assert there.out == "2 keys are forgotten.\n"
+    for wrong in ("0", "-1", "nan", "soon"):
+        refused = await shell("prune-keys", "--older-than-days", wrong)
+        assert refused.code in (1, 2)
+        assert "Traceback" not in refused.err
+    assert (await db.arms.get("k", "a")).pulls == 4
 
 
 async def test_show_tells_one_arm_or_the_prior(shell: Shell, db: Database) -> None:

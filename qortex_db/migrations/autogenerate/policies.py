@@ -139,4 +139,4 @@ class DisableTenantPoliciesOp(MigrateOperation):
 @Operations.implementation_for(DisableTenantPoliciesOp)
 def _run(operations: Operations, operation: Any) -> None:
     for statement in operation.statements:
-        operations.execute(statement)
+        operations.execute(statement.replace(":", r"\:"))  # a name's is no parameter

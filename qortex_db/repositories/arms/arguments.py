@@ -14,6 +14,8 @@ from qortex_db import checks, learning, messages
 from qortex_db.errors import InvalidContextError, InvalidInputError
 from qortex_db.jsonable import to_canonical_json, to_json
 from qortex_db.learning import Arm
+from qortex_db.limits import DEFAULT_LIMITS, Limits
+from qortex_db.plain_json import is_larger
 from qortex_db.repositories import validation
 
 SMALLEST: Final = 1e-300
@@ -66,17 +68,22 @@ def qortex_context(context: Mapping[str, Any] | None) -> QortexContext | None:
     return None if context is None else QortexContext(_mapping(context))
 
 
-def hash_of(context: Mapping[str, Any] | None) -> str:
+def hash_of(context: Mapping[str, Any] | None, limits: Limits = DEFAULT_LIMITS) -> str:
     """The key of a context.
 
     Raises:
         InvalidContextError: JSON can't say it.
+        LimitExceededError: It is too large.
     """
     if context is None or not _mapping(context):
         return learning.context_hash(None)
+    if isinstance(context, dict) and is_larger(dict(context), limits.max_context_bytes):
+        limits.check("max_context_bytes", limits.max_context_bytes + 1, "context")
     if isinstance(context, QortexContext):
         return learning.context_hash(context)
-    return learning.hash_of_json(_canonical(context))
+    said = _canonical(context)
+    limits.check("max_context_bytes", len(said), "context")  # it is ASCII
+    return learning.hash_of_json(said)
 
 
 def _mapping(context: object) -> Mapping[str, Any]:
@@ -113,12 +120,15 @@ class WhichArms:
 
 
 def which_arms(
-    learner: str, ids: list[str] | None, context: Mapping[str, Any] | AllContexts | None
+    learner: str,
+    ids: list[str] | None,
+    context: Mapping[str, Any] | AllContexts | None,
+    limits: Limits,
 ) -> WhichArms:
     """A learner's arms, by their context and ids as far as given."""
     params: dict[str, Any] = {"learner": check_learner(learner)}
     if not isinstance(context, AllContexts):
-        params["context"] = hash_of(context)
+        params["context"] = hash_of(context, limits)
     if ids is not None:
         params["ids"] = ids
     return WhichArms(params, "context" in params, ids is not None)
@@ -170,10 +180,12 @@ class Rewards(NamedTuple):
 _NO_REWARDS: Final = Rewards()
 
 
-def sum_rewards(observations: Iterable[tuple[str, float]]) -> dict[str, Rewards]:
+def sum_rewards(
+    observations: Iterable[tuple[str, float]], limits: Limits = DEFAULT_LIMITS
+) -> dict[str, Rewards]:
     """The rewards of each arm."""
     sums: dict[str, Rewards] = {}
-    for item in validation.check_list(observations, name="observations"):
+    for item in validation.check_list(observations, name="observations", limits=limits):
         pair = validation.check_tuple(
             item, 2, name="An observation", of="is a pair (arm_id, reward)"
         )
@@ -184,9 +196,10 @@ def sum_rewards(observations: Iterable[tuple[str, float]]) -> dict[str, Rewards]
     return sums
 
 
-def check_deltas(deltas: object) -> dict[str, list[float]]:
+def check_deltas(deltas: object, limits: Limits) -> dict[str, list[float]]:
     pairs = {}
-    for key, pair in checks.as_dict(deltas, name="deltas", of="mapping of arms to pairs").items():
+    of = "mapping of arms to pairs"
+    for key, pair in validation.check_dict(deltas, name="deltas", of=of, limits=limits).items():
         validation.check_tuple(pair, 2, name="A delta", of="is a pair (alpha_delta, beta_delta)")
         pairs[validation.check_id(key, name="arm_id")] = [
             validation.check_measure(pair[0], name="alpha_delta"),
@@ -195,9 +208,12 @@ def check_deltas(deltas: object) -> dict[str, list[float]]:
     return pairs
 
 
-def check_candidates(candidates: Iterable[Arm | str]) -> tuple[list[Arm | str], list[str]]:
+def check_candidates(
+    candidates: Iterable[Arm | str], limits: Limits
+) -> tuple[list[Arm | str], list[str]]:
     """The candidates, and their ids."""
-    arms = validation.check_list(candidates, name="candidates", of="list of arms or ids")
+    of = "list of arms or ids"
+    arms = validation.check_list(candidates, name="candidates", of=of, limits=limits)
     ids = [arm.id if isinstance(arm, Arm) else arm for arm in arms]
     validation.check_each_id(ids, name="candidates")
     if len(set(ids)) != len(ids):

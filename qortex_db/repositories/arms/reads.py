@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qortex_db import checks, learning
 from qortex_db.learning import ArmState, Posterior
+from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.repositories import validation
 from qortex_db.repositories.arms import history_statements, read_statements
 from qortex_db.repositories.arms.arguments import check_learner, hash_of
@@ -44,9 +45,12 @@ class LearnerMetrics:
 class ArmReads:
     """The arms of all learners, to be read."""
 
-    def __init__(self, executor: Executor, *, history: bool = False) -> None:
+    def __init__(
+        self, executor: Executor, *, history: bool = False, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
         self._executor = executor
         self._history = history
+        self._limits = limits
 
     async def get(
         self, learner: str, arm_id: str, *, context: Mapping[str, Any] | None = None
@@ -66,7 +70,7 @@ class ArmReads:
         """Every stored arm of one context, or these of them."""
         if arm_ids is None:
             return await self._states(read_statements.get_all(), learner, context)
-        if not (ids := validation.check_ids(arm_ids, name="arm_ids")):
+        if not (ids := validation.check_ids(arm_ids, name="arm_ids", limits=self._limits)):
             return {}
         return await self._states(read_statements.get(), learner, context, ids=ids)
 
@@ -147,7 +151,7 @@ class ArmReads:
     async def _states(
         self, statement: Any, learner: str, context: Mapping[str, Any] | None, **params: Any
     ) -> dict[str, ArmState]:
-        params |= {"learner": check_learner(learner), "context": hash_of(context)}
+        params |= {"learner": check_learner(learner), "context": hash_of(context, self._limits)}
         return by_arm((await self._executor.run(statement, params)).rows)
 
 

@@ -117,7 +117,7 @@ class ArmRepository(ArmReads):
             InvalidInputError: An id or a reward was refused; nothing was counted.
             CounterOverflowError: An arm has no room for so many pulls; nothing was counted.
         """
-        sums = sum_rewards(observations)
+        sums = sum_rewards(observations, self._limits)
         keys = sorted(sums)
         params = {
             "ids": keys,
@@ -127,7 +127,12 @@ class ArmRepository(ArmReads):
         added = {key: sums[key].pulls for key in keys}
         claim = None
         if idempotency_key is not None:
-            call = ["arms.observe", check_learner(learner), hash_of(context), *sorted(sums.items())]
+            call = [
+                "arms.observe",
+                check_learner(learner),
+                hash_of(context, self._limits),
+                *sorted(sums.items()),
+            ]
             claim = check_claim(idempotency_key, call)
         states, counted = await self._count(
             change_statements.observe, learner, context, params, added=added, claim=claim
@@ -161,12 +166,12 @@ class ArmRepository(ArmReads):
             InvalidInputError: An id or a number was refused; nothing was changed.
             CounterOverflowError: An arm has no room for another pull; nothing was changed.
         """
-        pairs = check_deltas(deltas)
+        pairs = check_deltas(deltas, self._limits)
         params = {"ids": sorted(pairs), "deltas": json.dumps(pairs)}
         added = dict.fromkeys(params["ids"], 1)
         claim = None
         if idempotency_key is not None:
-            of = check_learner(learner), hash_of(context)
+            of = check_learner(learner), hash_of(context, self._limits)
             claim = check_claim(idempotency_key, ["arms.apply_deltas", *of, *sorted(pairs.items())])
         statement = change_statements.apply_deltas
         return (await self._count(statement, learner, context, params, added=added, claim=claim))[0]
@@ -216,7 +221,7 @@ class ArmRepository(ArmReads):
         """
         by = checks.check_number(factor, name="factor", low=0, high=1)
         ids = None if arm_id is None else [validation.check_id(arm_id, name="arm_id")]
-        which = which_arms(learner, ids, context)
+        which = which_arms(learner, ids, context, self._limits)
         seconds = (
             None if half_life is None else validation.check_seconds(half_life, name="half_life")
         )
@@ -249,7 +254,7 @@ class ArmRepository(ArmReads):
         Returns:
             The states of all of these arms, in key order.
         """
-        ids = validation.check_ids(arm_ids, name="arm_ids")
+        ids = validation.check_ids(arm_ids, name="arm_ids", limits=self._limits)
         params = {"boost": check_evidence(boost, name="boost")}
         checks.check_flag(unpulled, name="unpulled")
         statement = change_statements.seed(unpulled=unpulled, history=self._history)
@@ -313,10 +318,14 @@ class ArmRepository(ArmReads):
             policy: `ThompsonSampling()` by default, `UCB1()`, `EpsilonGreedy()`, or your own.
             rng: A seeded generator gives the same choice again.
         """
-        arms, ids = check_candidates(candidates)
+        arms, ids = check_candidates(candidates, self._limits)
         rules = check_rules(k, token_budget, baseline_rate, min_pulls) | {"policy": policy}
         check_chance(policy, rng)
-        params = {"learner": check_learner(learner), "context": hash_of(context), "ids": ids}
+        params = {
+            "learner": check_learner(learner),
+            "context": hash_of(context, self._limits),
+            "ids": ids,
+        }
         rows = (await self._executor.run(read_statements.posteriors(), params)).rows if ids else ()
         states = {arm_id: ArmState(alpha, beta, pulls) for arm_id, alpha, beta, pulls in rows}
         selection = learning.select(arms, states, rng=rng, **rules)
@@ -340,7 +349,7 @@ class ArmRepository(ArmReads):
         values: Mapping[str, Any],
     ) -> dict[str, ArmState]:
         """Run what may insert arms of one context; nothing without any."""
-        where = {"learner": check_learner(learner), "context": hash_of(context)}
+        where = {"learner": check_learner(learner), "context": hash_of(context, self._limits)}
         if not values["ids"]:
             return {}
         kept = {"readable": readable(context)} if self._history else {}
@@ -386,8 +395,12 @@ class ArmRepository(ArmReads):
         arm_ids: Iterable[str] | None,
         context: Mapping[str, Any] | AllContexts | None,
     ) -> int:
-        ids = None if arm_ids is None else validation.check_ids(arm_ids, name="arm_ids")
-        which = which_arms(learner, ids, context)
+        ids = (
+            None
+            if arm_ids is None
+            else validation.check_ids(arm_ids, name="arm_ids", limits=self._limits)
+        )
+        which = which_arms(learner, ids, context, self._limits)
         if ids is not None and not ids:
             return 0
         removal = statement(**which.named, history=self._history)

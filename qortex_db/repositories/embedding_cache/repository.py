@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from qortex_db import checks, observability, types
 from qortex_db.errors import DimensionMismatchError, InvalidInputError
+from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.repositories import validation
 from qortex_db.repositories.embedding_cache import statements
 from qortex_db.repositories.validation import MAX_LIMIT
@@ -55,8 +56,9 @@ class CacheStats:
 class EmbeddingRepository:
     """The cache of embeddings."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, *, limits: Limits = DEFAULT_LIMITS) -> None:
         self._executor = executor
+        self._limits = limits
 
     async def embed(
         self,
@@ -94,7 +96,7 @@ class EmbeddingRepository:
             InvalidInputError: An argument was refused, or what the model returned.
             DimensionMismatchError: The model returned, or the cache holds, other lengths.
         """
-        order, text_of = _by_hash(texts)
+        order, text_of = _by_hash(texts, self._limits)
         if not callable(model):
             raise InvalidInputError("model has to be a callable that takes a list of texts.")
         name = _name_of(model) if name is None else validation.check_id(name, name="name")
@@ -165,13 +167,14 @@ class EmbeddingRepository:
         return vectors
 
 
-def _by_hash(texts: object) -> tuple[list[bytes], dict[bytes, str]]:
+def _by_hash(texts: object, limits: Limits) -> tuple[list[bytes], dict[bytes, str]]:
     """The hash of each text, and the distinct texts by theirs."""
     order, text_of = [], {}
-    listed = validation.check_list(texts, name="texts", of="list of texts")
+    listed = validation.check_list(texts, name="texts", of="list of texts", limits=limits)
     for number, text in enumerate(listed):
         if not isinstance(text, str):
             raise InvalidInputError(f"texts[{number}] is a {type(text).__name__}; pass a str.")
+        limits.check_text("max_document_bytes", text, f"texts[{number}]")
         text_hash = hashlib.sha256(checks.encoded(text, name=f"texts[{number}]")).digest()
         order.append(text_hash)
         text_of[text_hash] = text

@@ -13,6 +13,7 @@ import numpy as np
 
 from qortex_db import checks, messages, observability
 from qortex_db.errors import InvalidInputError, counter_is_full
+from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.repositories import validation
 from qortex_db.repositories.idempotency import check_claim, was_done
 from qortex_db.repositories.interoception import edge_statements
@@ -110,8 +111,9 @@ def edge_key(src: object, tgt: object) -> tuple[str, str]:
     return (first, second) if first <= second else (second, first)
 
 
-def _edge_keys(keys: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    listed = validation.check_list(keys, name="keys", of="list of (src_id, tgt_id) pairs")
+def _edge_keys(keys: Iterable[tuple[str, str]], limits: Limits) -> list[tuple[str, str]]:
+    of = "list of (src_id, tgt_id) pairs"
+    listed = validation.check_list(keys, name="keys", of=of, limits=limits)
     return sorted({_edge_key(key) for key in listed})
 
 
@@ -154,8 +156,9 @@ def _score(value: object) -> float:
 class EdgeRepository:
     """The buffer of observed edges."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, *, limits: Limits = DEFAULT_LIMITS) -> None:
         self._executor = executor
+        self._limits = limits
 
     async def load(self) -> dict[tuple[str, str], EdgeStats]:
         """Every buffered edge by its sorted pair."""
@@ -180,7 +183,8 @@ class EdgeRepository:
         Raises:
             InvalidInputError: A key, count, score or time was refused; nothing was stored.
         """
-        given = checks.as_dict(edges, name="edges", of="mapping of pairs to EdgeStats")
+        of = "mapping of pairs to EdgeStats"
+        given = validation.check_dict(edges, name="edges", of=of, limits=self._limits)
         most = _max_scores(max_scores)
         rows: dict[tuple[str, str], _Row] = {}
         for key, stats in given.items():
@@ -248,7 +252,8 @@ class EdgeRepository:
         most = _max_scores(max_scores)
         scores: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
         triple = "is a triple (src_id, tgt_id, score)"
-        for item in validation.check_list(observations, name="observations"):
+        given = validation.check_list(observations, name="observations", limits=self._limits)
+        for item in given:
             src, tgt, score = validation.check_tuple(item, 3, name="An observation", of=triple)
             scores[edge_key(src, tgt)].append(_score(score))
         rows = {key: _Row(len(values), values[-most:]) for key, values in scores.items()}
@@ -261,7 +266,7 @@ class EdgeRepository:
         Returns:
             How many were there; unknown ones are ignored.
         """
-        pairs = _edge_keys(keys)
+        pairs = _edge_keys(keys, self._limits)
         if not pairs:
             return 0
         params = {"srcs": [pair[0] for pair in pairs], "tgts": [pair[1] for pair in pairs]}

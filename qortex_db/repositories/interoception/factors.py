@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from qortex_db import checks, messages, observability
 from qortex_db.errors import InvalidInputError
+from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.repositories import validation
 from qortex_db.repositories.idempotency import check_claim, was_done
 from qortex_db.repositories.interoception import factor_statements
@@ -61,8 +62,9 @@ class FactorSummary:
 class FactorRepository:
     """The factors of all nodes."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, *, limits: Limits = DEFAULT_LIMITS) -> None:
         self._executor = executor
+        self._limits = limits
 
     async def load(self) -> dict[str, float]:
         """Every stored weight by node."""
@@ -71,8 +73,10 @@ class FactorRepository:
 
     async def get(self, node_ids: Iterable[str]) -> dict[str, float]:
         """The weights of these nodes, in the order given; 1.0 where none is stored."""
-        given = validation.check_list(node_ids, name="node_ids", of="list of ids")
-        keys = validation.check_ids(given, name="node_ids")
+        given = validation.check_list(
+            node_ids, name="node_ids", of="list of ids", limits=self._limits
+        )
+        keys = validation.check_ids(given, name="node_ids", limits=self._limits)
         if not keys:
             return {}
         rows = (await self._executor.run(factor_statements.get(), {"ids": keys})).rows
@@ -85,8 +89,9 @@ class FactorRepository:
         Raises:
             InvalidInputError: An id or a weight was refused; nothing was stored.
         """
-        weights = checks.as_dict(weights, name="weights", of="mapping of node ids to numbers")
-        keys = validation.check_ids(weights, name="node ids")
+        of = "mapping of node ids to numbers"
+        weights = validation.check_dict(weights, name="weights", of=of, limits=self._limits)
+        keys = validation.check_ids(weights, name="node ids", limits=self._limits)
         if not keys:
             return
         values = [weights[key] for key in keys]
@@ -123,7 +128,8 @@ class FactorRepository:
             InvalidInputError: An id or an outcome is unknown; nothing was changed.
             IdempotencyKeyReusedError: The key was used for another call; nothing was changed.
         """
-        outcomes = checks.as_dict(outcomes, name="outcomes", of="mapping of node ids to outcomes")
+        of = "mapping of node ids to outcomes"
+        outcomes = validation.check_dict(outcomes, name="outcomes", of=of, limits=self._limits)
         rows: dict[str, float] = {}
         for key, outcome in outcomes.items():
             validation.check_id(key, name="node id")
@@ -179,7 +185,9 @@ class FactorRepository:
         seconds = validation.check_seconds(half_life, name="half_life")
         params: dict[str, object] = {"half_lives_per_second": 1.0 / seconds}
         if node_ids is not None:
-            params["ids"] = keys = validation.check_ids(node_ids, name="node_ids")
+            params["ids"] = keys = validation.check_ids(
+                node_ids, name="node_ids", limits=self._limits
+            )
             if not keys:
                 return 0
         statement = factor_statements.decay(listed=node_ids is not None)
@@ -229,7 +237,7 @@ class FactorRepository:
         Returns:
             How many were stored.
         """
-        keys = validation.check_ids(node_ids)
+        keys = validation.check_ids(node_ids, limits=self._limits)
         if not keys:
             return 0
         return (await self._executor.run(factor_statements.remove(), {"ids": keys})).rowcount

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db.encryption import cipher_of, named
 from qortex_db.errors import EncryptionError, InvalidInputError
 from qortex_db.filters.fields import ENCRYPTED
 from qortex_db.messages import shown
-from qortex_db.repositories.vectors.row_shape import RowShape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import Table
 
     from qortex_db.encryption import Cipher, EncryptionKeys
-    from qortex_db.repositories.vectors.records import SearchHit, VectorRecord
     from qortex_db.repositories.vectors.written_columns import WrittenColumn
+
+_TOKEN: Final = 800
+"""The bytes whose decryption takes as long as a token does besides its own: 5 µs."""
+_LONG: Final = 2**18
+"""The bytes whose decryption takes one or two milliseconds."""
 
 
 class EncryptedColumns:
@@ -72,17 +76,38 @@ class EncryptedColumns:
                 "whole: name it by its key alone."
             )
 
-    def opened(self, row: Sequence[Any], key: str) -> list[Any]:
-        """A row whose third and fourth values are its payload and document, decrypted."""
+    async def opened(self, rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+        """Rows of an id, then another value, a payload and a document, with these decrypted.
+
+        Raises:
+            EncryptionError: One can't be: its row and its key are named.
+        """
+        if sum(map(self._work, rows)) > _LONG:  # an event loop would be held up
+            return await asyncio.to_thread(self._opened, rows)
+        return self._opened(rows)
+
+    def _work(self, row: Sequence[Any]) -> int:
+        """How long decrypting a row takes, in what a byte does."""
+        payload, document = row[2:4]
+        stored = [payload[name] for name in self.names if name in payload] if payload else []
+        if self.has_document:
+            stored.append(document)
+        return sum(_TOKEN + len(token) for token in stored if isinstance(token, str))
+
+    def _opened(self, rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+        cipher = functools.cache(lambda: self.cipher)
+        return [self._opened_row(row, cipher) for row in rows]
+
+    def _opened_row(self, row: Sequence[Any], cipher: Callable[[], Cipher]) -> Sequence[Any]:
         values = [*row]
-        payload, document = values[2:4]
+        key, _, payload, document = row[:4]
         if payload:
             found = [name for name in self.names if name in payload]
             if found:
-                clear = {name: self._open(name, payload[name], key) for name in found}
+                clear = {name: _open(name, payload[name], key, cipher) for name in found}
                 values[2] = {**payload, **clear}
         if self.has_document and document is not None:
-            values[3] = self._open(None, document, key)
+            values[3] = _open(None, document, key, cipher)
         return values
 
     def _seal(self, name: str | None, value: Any) -> str:
@@ -97,25 +122,9 @@ class EncryptedColumns:
         sealed = {name: cipher.encrypt(value, name) for name, value in found.items()}
         return json.dumps(payload | sealed, ensure_ascii=False)
 
-    def _open(self, name: str | None, stored: object, key: str) -> Any:
-        try:
-            return self.cipher.decrypt(stored, name)
-        except EncryptionError as error:
-            raise named(error, key, name) from None
 
-
-class DecryptedShape(RowShape):
-    """Rows as they are read, with what is encrypted in clear."""
-
-    def __init__(self, table: Table, encrypted: EncryptedColumns) -> None:
-        super().__init__(table)
-        self._encrypted = encrypted
-
-    def record(self, row: Sequence[Any], *, with_embedding: bool = True) -> VectorRecord:
-        """A row of `of_record`; what comes after is left alone."""
-        opened = self._encrypted.opened(row, row[0])
-        return super().record(opened, with_embedding=with_embedding)
-
-    def hit(self, row: Sequence[Any], score: float) -> SearchHit:
-        """A row of id, distance and `of_hit`, with its score."""
-        return super().hit(self._encrypted.opened(row, row[0]), score)
+def _open(name: str | None, stored: object, key: str, cipher: Callable[[], Cipher]) -> Any:
+    try:
+        return cipher().decrypt(stored, name)
+    except EncryptionError as error:
+        raise named(error, key, name) from None

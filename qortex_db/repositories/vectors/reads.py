@@ -34,12 +34,12 @@ class VectorReads(TableBound):
         Args:
             ids: An int or a UUID is `str(id)`, and comes back as that.
         """
-        keys = validation.check_keys(ids)
+        keys = validation.check_keys(ids, limits=self._vectors.limits)
         if not keys:
             return {}
         fetched = await self._vectors.run(self._vectors.by_key.get, {IDS: keys})
         record = self._vectors.shape.record
-        return {row[0]: record(row) for row in fetched.rows}
+        return {row[0]: record(row) for row in await self._vectors.opened(fetched.rows)}
 
     async def facet(
         self,
@@ -114,6 +114,7 @@ class VectorReads(TableBound):
         rows = await vectors.rows(vectors.by_filter.page(narrowed, page), params)
         record = vectors.shape.record
         last = json.dumps([rows[-1][0], rows[-1][-1]]) if len(rows) == count else None
+        rows = await vectors.opened(rows)
         return ScrollPage([record(row[:-1], with_embedding=with_embedding) for row in rows], last)
 
     async def stream(
@@ -140,7 +141,7 @@ class VectorReads(TableBound):
         while True:
             statement = self._vectors.by_filter.page(narrowed, page)
             rows = (await self._vectors.run(statement, params)).rows
-            for row in rows:
+            for row in await self._vectors.opened(rows):
                 yield record(row[:-1], with_embedding=with_embedding)
             if len(rows) < size:
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 from inspect import isawaitable
@@ -64,14 +65,11 @@ class VectorRotation(TableBound):
         after = ""
         while True:
             rows = (await vectors.run(read, {"after": after, "hits": size})).rows
-            cipher = encrypted.cipher
-            found = (_change(row, encrypted, cipher) for row in rows)
-            changes = [change for change in found if change is not None]
-            if changes:
-                params = {"row_changes": json.dumps(changes, ensure_ascii=False)}
-                written = (await vectors.run(write, params)).rowcount
+            count, changes = await asyncio.to_thread(_changes, rows, encrypted)
+            if count:
+                written = (await vectors.run(write, {"row_changes": changes})).rowcount
                 changed += written
-                if written < len(changes):  # somebody else was there first: read those anew
+                if written < count:  # somebody else was there first: read those anew
                     tries += 1
                     if tries == _MAX_TRIES:
                         raise ConflictError(
@@ -88,6 +86,14 @@ class VectorRotation(TableBound):
             if len(rows) < size:
                 return changed
             after = rows[-1][0]
+
+
+def _changes(rows: Sequence[Sequence[Any]], encrypted: EncryptedColumns) -> tuple[int, str]:
+    """How many of some rows change, and how; it takes too long for an event loop."""
+    cipher = encrypted.cipher
+    found = (_change(row, encrypted, cipher) for row in rows)
+    changes = [change for change in found if change is not None]
+    return len(changes), json.dumps(changes, ensure_ascii=False)
 
 
 def _change(row: Sequence[Any], encrypted: EncryptedColumns, cipher: Cipher) -> Any:

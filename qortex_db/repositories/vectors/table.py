@@ -29,7 +29,7 @@ from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.names import own_tables, qualified
 from qortex_db.plain_json import is_large
-from qortex_db.repositories.vectors.encrypted_columns import DecryptedShape, EncryptedColumns
+from qortex_db.repositories.vectors.encrypted_columns import EncryptedColumns
 from qortex_db.repositories.vectors.filter_statements import by_filter
 from qortex_db.repositories.vectors.key_statements import by_key
 from qortex_db.repositories.vectors.namespaces import scope_of
@@ -133,7 +133,6 @@ class VectorTable:
         if ENCRYPTED in table.info:
             self.encrypted = EncryptedColumns(table, encryption_keys)
             self.written = self.encrypted.written(self.written)
-            self.shape = DecryptedShape(table, self.encrypted)
         self.by_key = by_key(table, self.scope)
         self.by_filter = by_filter(table, self.scope)
 
@@ -171,6 +170,21 @@ class VectorTable:
     def zero_distance_score(self) -> float:
         """The score at no distance; from there each unit of distance takes one."""
         return 1.0 if self.vector.metric == "cosine" else 0.0
+
+    async def opened(
+        self, rows: Sequence[Sequence[Any]], floor: float = -math.inf
+    ) -> Sequence[Sequence[Any]]:
+        """Rows of hits or of records, with what is encrypted in clear.
+
+        Args:
+            floor: Of hits, the least score; the others are left out.
+        """
+        if self.encrypted is None:
+            return rows
+        start = self.zero_distance_score
+        if floor > -math.inf:
+            rows = [row for row in rows if start - row[1] >= floor]
+        return await self.encrypted.opened(rows)
 
     def hits(self, rows: Iterable[Sequence[Any]], floor: float = -math.inf) -> list[SearchHit]:
         """Rows as hits: a score is 1 - distance by cosine, -distance by every other metric."""

@@ -60,7 +60,7 @@ class VectorWrites(TableBound):
 
     async def _upsert(self, records: Iterable[RecordInput], *, allow_zero: bool = False) -> int:
         self._vectors.check_takes_rows()
-        listed = validation.check_list(records, name="records")
+        listed = validation.check_list(records, name="records", limits=self._vectors.limits)
         facts = await self._vectors.facts()
         try:
             return await self._write(self._batch(listed, facts, allow_zero=allow_zero))
@@ -221,7 +221,7 @@ class VectorWrites(TableBound):
             params |= values_of(narrowed)
             statement = self._vectors.by_filter.merge(narrowed, change.form)
         else:
-            params[IDS] = validation.check_keys(ids)
+            params[IDS] = validation.check_keys(ids, limits=self._vectors.limits)
             statement = by_key.merge(change.form)
         return (await self._vectors.run(statement, params)).rowcount
 
@@ -231,7 +231,7 @@ class VectorWrites(TableBound):
         Returns:
             How many were there.
         """
-        keys = validation.check_keys(ids)
+        keys = validation.check_keys(ids, limits=self._vectors.limits)
         if not keys:
             return 0
         return (await self._vectors.run(self._vectors.by_key.delete, {IDS: keys})).rowcount

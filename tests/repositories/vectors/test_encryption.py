@@ -7,14 +7,16 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from cryptography.fernet import Fernet
+from numpy.typing import NDArray  # noqa: TC002 - SQLAlchemy resolves Mapped[...]
 from sqlalchemy import event, select
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, Mapped
 
 from qortex_db import (
     Collection,
@@ -26,6 +28,7 @@ from qortex_db import (
     VectorMixin,
     VectorSpec,
     unit_of_work,
+    vector_column,
 )
 from qortex_db.filters import payload_index
 from support.catalogue import execute, rows
@@ -53,10 +56,14 @@ class Plain(VectorMixin, Base):
     __tablename__ = "plain"
     __collection__ = Collection(VectorSpec(SIZE), language=None)
 
+    title: Mapped[NDArray[np.float32] | None] = vector_column(VectorSpec(4))
+
 
 class Sealed(VectorMixin, Base):
     __tablename__ = "sealed"
     __collection__ = Collection(VectorSpec(SIZE), encrypted=("pii", "a.b"), encrypted_document=True)
+
+    title: Mapped[NDArray[np.float32] | None] = vector_column(VectorSpec(4))
 
 
 class Tenants(VectorMixin, Base):
@@ -68,7 +75,7 @@ class Tenants(VectorMixin, Base):
     )
 
 
-def records(count: int = COUNT) -> list[dict[str, Any]]:
+def records(count: int = COUNT, *, titled: bool = True) -> list[dict[str, Any]]:
     return [
         {
             "id": f"r{i:03}",
@@ -77,6 +84,7 @@ def records(count: int = COUNT) -> list[dict[str, Any]]:
             if i % 7
             else {"n": i % 5},
             "document": f"{SECRET} {i}" if i % 3 else None,
+            **({"vectors": {"title": [1.0, float(i), 0.0, 0.0]}} if titled else {}),
         }
         for i in range(count)
     ]
@@ -95,6 +103,8 @@ READS: dict[str, Callable[[VectorRepository], Awaitable[Any]]] = {
     "search": lambda v: v.search(Q, limit=60),
     "without payload": lambda v: v.search(Q, with_payload=False, with_embedding=True),
     "exact": lambda v: v.search(Q, exact=True, where={"n": 2}, with_embedding=True),
+    "by another vector": lambda v: v.search([1.0, 5.0, 0.0, 0.0], using="title", limit=50),
+    "like others by it": lambda v: v.recommend(["r003"], using="title", strategy="best_score"),
     "range_search": lambda v: v.range_search(Q, min_score=0.0),
     "mmr_search": lambda v: v.mmr_search(Q),
     "multi_search": lambda v: v.multi_search([Q, VECTORS[9]]),
@@ -182,7 +192,7 @@ async def test_what_does_not_change_stays_unchanged(db: Database, empty_dsn: str
 async def test_namespaces_and_words_of_documents_in_clear(db: Database) -> None:
     mine, theirs = (db.collection(Tenants, namespace=name) for name in ("a", "b"))
     for vectors in (mine, theirs):
-        await vectors.upsert(records(20))
+        await vectors.upsert(records(20, titled=False))
     await theirs.merge_payload({"pii": "theirs"}, where={"n": {"$gte": 0}})
     hits = await mine.hybrid_search(Q, "4711", limit=20, where={"$text": "4711"})
     assert {hit.id for hit in hits} == {f"r{i:03}" for i in range(20) if i % 3}
@@ -357,6 +367,75 @@ async def test_rotation_writes_all_anew_and_keeps_what_others_write(
     assert await db.collection(Plain).rotate_keys() == 0
 
 
+async def test_a_rotation_that_is_stopped_anywhere_goes_on_where_it_was(
+    db: Database, empty_dsn: str
+) -> None:
+    def using(*keys: str) -> VectorRepository:
+        return Database.from_engine(db.engine, encryption_keys=list(keys)).collection(Sealed)
+
+    await using(OLD).upsert(records())
+    clear = plain(await using(OLD).get([f"r{i:03}" for i in range(COUNT)]))
+    delay, stopped, done = 0.0, 0, False
+    while not done:
+        rotating = asyncio.create_task(using(NEW, OLD).rotate_keys(batch_size=10))
+        await asyncio.wait({rotating}, timeout=delay)
+        done = rotating.done()
+        rotating.cancel()
+        await asyncio.wait({rotating})
+        stopped += rotating.cancelled()
+        delay += 0.003
+    assert stopped > 5
+    assert plain(await using(NEW).get([f"r{i:03}" for i in range(COUNT)])) == clear
+    assert await using(NEW).rotate_keys() == 0
+    in_transaction = "SELECT count(*)::text FROM pg_stat_activity WHERE state LIKE 'idle in%'"
+    assert await rows(empty_dsn, in_transaction) == ["0"]
+
+
+async def test_what_takes_long_to_decrypt_is_decrypted_beside_the_event_loop(db: Database) -> None:
+    asked: set[int] = set()
+
+    def keys() -> list[str]:
+        asked.add(threading.get_ident())
+        return [NEW, OLD]
+
+    here = threading.get_ident()
+    vectors = Database.from_engine(db.engine, encryption_keys=keys).collection(Sealed)
+    for document, elsewhere in ((SECRET, False), (SECRET * 30_000, True)):
+        given = [{**each, "document": document, "payload": {"n": 1}} for each in records(12)]
+        await vectors.upsert(given)
+        for name, read in READS.items():
+            asked.clear()
+            await read(vectors)
+            assert (asked - {here} != set()) is (elsewhere and bool(asked)), name
+            assert not (elsewhere and here in asked), name
+        asked.clear()
+        assert [each.document async for each in vectors.stream()] == [document] * 12
+        assert asked == (asked - {here} if elsewhere else {here})
+        # A key for each call, not one for each value.
+    asked.clear()
+    await vectors.rotate_keys()
+    assert asked
+    assert here not in asked
+
+
+async def test_a_hosts_orm_reads_and_writes_what_is_stored(db: Database) -> None:
+    await db.collection(Sealed).upsert(records(3))
+    async with db.unit_of_work() as uow:
+        loaded = await uow.session.get_one(Sealed, "r001")
+        token = loaded.payload["pii"]
+        await uow.collection(Sealed).merge_payload({"pii": "anew"}, ids=["r001"])
+        assert loaded.payload["pii"] not in (token, "anew")  # the new token
+        uow.session.add(Sealed(id="orm", payload=dict(loaded.payload), title=[1.0] * 4))
+        uow.session.add(Sealed(id="clear", payload={"pii": SECRET}, title=[1.0] * 4))
+    read = await db.collection(Sealed).get(["orm", "r001"])
+    assert read["orm"].payload["pii"] == read["r001"].payload["pii"] == "anew"
+    with pytest.raises(EncryptionError, match="is not encrypted") as error:
+        await db.collection(Sealed).get(["clear"])
+    assert SECRET not in str(error.value)
+    assert await db.collection(Sealed).rotate_keys() == 1
+    assert (await db.collection(Sealed).get(["clear"]))["clear"].payload["pii"] == SECRET
+
+
 async def _write_meanwhile(vectors: VectorRepository) -> None:
     for turn in range(10):
         for start in range(100, 140, 10):
@@ -365,9 +444,20 @@ async def _write_meanwhile(vectors: VectorRepository) -> None:
 
 
 async def test_the_command_rotates(db: Database, empty_dsn: str) -> None:
+    """Of the tables of the schema that the environment names, as any other."""
+    async with db.engine.connect() as connection:
+        await connection.exec_driver_sql("CREATE SCHEMA acme")
+        inside = await connection.execution_options(schema_translate_map={None: "acme"})
+        await inside.run_sync(Base.metadata.create_all)
+        await connection.commit()
     old = Database.from_engine(db.engine, encryption_keys=[OLD])
-    await old.collection(Tenants, namespace="a").upsert(records(20))
-    for said in ("17 rows", "0 rows"):
+    for on in (old, old.namespace("acme")):
+        await on.collection(Tenants, namespace="a").upsert(records(20, titled=False))
+    for said, schema in (
+        ("17 rows", {}),
+        ("0 rows", {}),
+        ("17 rows", {"QORTEX_DB_SCHEMA": "acme"}),
+    ):
         done = await asyncio.to_thread(
             subprocess.run,
             [
@@ -377,6 +467,7 @@ async def test_the_command_rotates(db: Database, empty_dsn: str) -> None:
             ],
             env={
                 **os.environ,
+                **schema,
                 "PYTHONPATH": str(Path(__file__).parents[2]),
                 "PGVECTOR_DSN": empty_dsn,
                 "QORTEX_DB_ENCRYPTION_KEYS": NEW + "," + OLD,
@@ -388,4 +479,5 @@ async def test_the_command_rotates(db: Database, empty_dsn: str) -> None:
         )
         assert (done.returncode, done.stdout[:7].strip()) == (0, said), done.stderr
     new = Database.from_engine(db.engine, encryption_keys=[NEW])
-    assert len(await new.collection(Tenants, namespace="a").get(["r001"])) == 1
+    for on in (new, new.namespace("acme")):
+        assert len(await on.collection(Tenants, namespace="a").get(["r001"])) == 1

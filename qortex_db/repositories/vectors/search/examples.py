@@ -102,7 +102,7 @@ class ExampleSearches(TableBound):
             raise NotFoundError(
                 f"{missing} of the examples' ids are not there, or have no {vectors.name}."
             )
-        found = [row[:-1] for row in rows if row[0] is not None]
+        found = await vectors.opened([row[:-1] for row in rows if row[0] is not None])
         shape = vectors.shape
         hits = [shape.hit(row, row[1]) for row in found] if by_each else vectors.hits(found)
         return SearchHits(hits, requested=count, complete=True)

@@ -142,7 +142,9 @@ class FusedSearches(TableBound):
         # A branch that brings in fewer than the limit may have left out what matches.
         complete = len(rows) == count or min(limits.values()) >= count
         return SearchHits(
-            (vectors.shape.hit(row, row[1]) for row in rows), requested=count, complete=complete
+            (vectors.shape.hit(row, row[1]) for row in await vectors.opened(rows)),
+            requested=count,
+            complete=complete,
         )
 
     async def multi_search(
@@ -178,7 +180,8 @@ class FusedSearches(TableBound):
         )
         statement = multi(search_statements(vectors).rows, how.filter, how.form, len(queries))
         rows = await vectors.rows(statement, {"hits": count, **queries, **how.params})
-        return SearchHits(vectors.hits(rows), requested=count, complete=True)
+        hits = vectors.hits(await vectors.opened(rows))
+        return SearchHits(hits, requested=count, complete=True)
 
     async def search_many(
         self,
@@ -220,7 +223,7 @@ class FusedSearches(TableBound):
         statement = many(search_statements(vectors).rows, how.filter, how.form, len(queries))
         rows = await vectors.rows(statement, {**queries, **how.params})
         answers: list[list[Any]] = [[] for _ in queries]
-        for *row, answer in rows:
+        for *row, answer in await vectors.opened(rows, floor):
             answers[answer].append(row)
         return [
             SearchHits(vectors.hits(answer, floor), requested=count, complete=True)

@@ -98,8 +98,9 @@ class VectorSearches(FusedSearches, ExampleSearches):
             knobs=Knobs(ef_search, probes, iterative_scan, oversampling),
         )
         params = {"query": await vectors.encode_query(embedding), **how.params}
-        rows = await _answered(vectors, await vectors.facts(), how, params)
+        facts = await vectors.facts()
         floor = -math.inf if min_score is None else min_score
+        rows = await vectors.opened(await _answered(vectors, facts, how, params), floor)
         return SearchHits(vectors.hits(rows, floor), requested=count, complete=True)
 
     async def explain(
@@ -162,7 +163,8 @@ class VectorSearches(FusedSearches, ExampleSearches):
         }
         form = SearchForm(with_payload=with_payload, with_embedding=with_embedding)
         rows = await vectors.rows(search_statements(vectors).within(narrowed, form), params)
-        return SearchHits(vectors.hits(rows[:count]), requested=count, complete=len(rows) <= count)
+        hits = vectors.hits(await vectors.opened(rows[:count]))
+        return SearchHits(hits, requested=count, complete=len(rows) <= count)
 
     async def mmr_search(
         self,
@@ -272,7 +274,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         statement = search_statements(vectors).groups(how.filter, how.form, steps)
         rows = await vectors.rows(statement, params)
         groups: dict[int, SearchGroup] = {}
-        for *hit, value, number, _ in rows:
+        for *hit, value, number, _ in await vectors.opened(rows):
             if hit[0] is not None:
                 group = groups.setdefault(number, SearchGroup(value, []))
                 group.hits.extend(vectors.hits([hit]))
