@@ -250,6 +250,8 @@ POOL_TIMEOUT: Final = (
 )
 UPGRADE_HINT = "run `qortex-db upgrade` (or `alembic upgrade head`) on this database"
 
+_NO_TYPE: Final = "cache lookup failed for type"
+"""What PostgreSQL says, in every language, of a type that was dropped under a statement."""
 IN_FAILED_TRANSACTION: Final = "25P02"
 """The SQLSTATE of a statement in a transaction that an error before has aborted."""
 NOT_NULL_VIOLATION: Final = "23502"
@@ -293,7 +295,7 @@ def translate(error: BaseException) -> QortexDbError | None:
         return PoolTimeoutError(POOL_TIMEOUT)
     if isinstance(error, sa_exc.PendingRollbackError):
         return _by_sqlstate(IN_FAILED_TRANSACTION, type(error).__name__)
-    refusal = _refusal_by_driver(error)
+    refusal = _outdated(error) or _refusal_by_driver(error)
     if refusal is not None:
         return refusal
     state = sqlstate_of(error)
@@ -331,15 +333,43 @@ def translated(error: Exception) -> Exception:
     return error.orig
 
 
-def _refusal_by_driver(error: BaseException) -> QortexDbError | None:
-    """What asyncpg refused to send; its class for it has the SQLSTATE of a server's."""
+def is_outdated(error: BaseException) -> bool:
+    """Whether a server refused a prepared statement, of whose tables or types some are no more."""
+    return any(
+        isinstance(cause, asyncpg.InvalidCachedStatementError)
+        or (isinstance(cause, asyncpg.InternalServerError) and _NO_TYPE in str(cause))
+        for cause in causes(error)
+    )
+
+
+def _outdated(error: BaseException) -> QortexDbError | None:
+    if not is_outdated(error):
+        return None
+    return SerializationConflictError(
+        "A table, a type or an extension was made anew while a statement over it was prepared. Run "
+        "it again.",
+        sqlstate=sqlstate_of(error),
+    )
+
+
+def is_refused_by_driver(error: BaseException) -> bool:
+    """Whether asyncpg refused to send a value; its class for it has the SQLSTATE of a server's."""
+    return _by_driver(error) is not None
+
+
+def _by_driver(error: BaseException) -> asyncpg.DataError | None:
     for cause in causes(error):
         if isinstance(cause, asyncpg.DataError) and cause.severity is None:
-            return InvalidInputError(
-                f"A value can't be sent ({said_by_driver(cause)}): pass one of the type that "
-                "PostgreSQL expects there, or cast it in your SQL expression."
-            )
+            return cause
     return None
+
+
+def _refusal_by_driver(error: BaseException) -> QortexDbError | None:
+    cause = _by_driver(error)
+    return cause and InvalidInputError(
+        f"A value can't be sent ({said_by_driver(cause)}): pass one of the type that PostgreSQL "
+        "expects there, or cast it in your SQL expression."
+    )
 
 
 def _driver_failed(said: str) -> QortexDbError:

@@ -14,7 +14,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from qortex_db.engine.compiled import Compiled, places
 from qortex_db.engine.connecting import RETRY_PAUSE_SECONDS, connection_options, not_connected
-from qortex_db.engine.connections import RETRY_SECONDS
+from qortex_db.engine.connections import RETRY_SECONDS, forget_types
 from qortex_db.engine.driver import (
     Lease,
     RefusedError,
@@ -40,6 +40,7 @@ from qortex_db.errors import (
     DatabaseClosedError,
     OutcomeUnknownError,
     is_connection_lost,
+    is_outdated,
     translated,
 )
 
@@ -184,7 +185,8 @@ class AutocommitExecutor:
             except Exception as error:  # noqa: BLE001 - translated, and raised again
                 unsent = isinstance(error, UnsentError)
                 cause: Any = error.__cause__ if unsent else error
-                if work == self._run_watched and not replanned and self._is_outdated(cause):
+                outdated = forget_types(cause, catalog_of(self._engine)) or is_outdated(cause)
+                if outdated and not replanned and work in (self._run, self._run_watched):
                     replanned = True  # as asyncpg does by itself: the server refused the old plan
                     continue
                 lost = is_connection_lost(cause)
@@ -268,11 +270,6 @@ class AutocommitExecutor:
                 count = sum(len(fetched(result).rows) for result in results)
             connection.commit()
             return count
-
-    def _is_outdated(self, error: object) -> bool:
-        """Whether a migration changed what a prepared statement returns; SQLAlchemy forgot it."""
-        dialect: Any = self._engine.dialect
-        return isinstance(getattr(error, "orig", None), dialect.dbapi.InvalidCachedStatementError)
 
     def _connect(self, options: CallOptions) -> Connection:
         engine = self._translated

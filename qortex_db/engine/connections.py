@@ -17,7 +17,7 @@ from qortex_db.engine.connecting import Connector
 from qortex_db.engine.executor import catalog_of
 from qortex_db.engine.pool import FairPool
 from qortex_db.engine.search_path import pin_search_path
-from qortex_db.errors import InvalidInputError
+from qortex_db.errors import InvalidInputError, is_outdated, is_refused_by_driver
 from qortex_db.types import decode, encode_any
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _PING_SHARE: Final = 0.25
 
 # The extension may live in any schema, and other types may be named "vector".
 _FIND_VECTOR: Final = """
-SELECT n.nspname FROM pg_catalog.pg_extension e
+SELECT n.nspname, t.oid FROM pg_catalog.pg_extension e
 JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::regclass
  AND d.refobjid = e.oid AND d.deptype = 'e'::"char" AND d.classid = 'pg_catalog.pg_type'::regclass
 JOIN pg_catalog.pg_type t ON t.oid = d.objid AND t.typname = 'vector'
@@ -52,7 +52,7 @@ WHERE e.extname = 'vector'
 @functools.cache
 def _exact(query: str) -> str:
     """The driver's query with the types and functions that PostgreSQL would have to look for."""
-    for loose, exact in (("!= 0", "<> 0::oid"), ("array_agg(", "pg_catalog.array_agg(")):
+    for loose, exact in (("!= 0", "<> 0::oid"), (" array_agg(", " pg_catalog.array_agg(")):
         query = query.replace(loose, exact)
     return query
 
@@ -101,7 +101,14 @@ def adopt(engine: AsyncEngine) -> None:
     known = catalog_of(engine.sync_engine)
     if _ADOPTED not in known:
         known[_ADOPTED] = True
-        event.listen(engine.sync_engine, "checkout", _on_checkout)
+
+        @event.listens_for(engine.sync_engine, "checkout")
+        def _on_checkout(
+            connection: Any, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
+        ) -> None:
+            if connection.driver_connection.is_closed():  # costs no round trip: a restart closed it
+                raise sa_exc.DisconnectionError("The server closed this connection.")
+            ensure_codec(connection, record.info, known)
 
 
 def check_driver(dialect: Dialect) -> None:
@@ -112,34 +119,52 @@ def check_driver(dialect: Dialect) -> None:
         )
 
 
-def _on_checkout(
-    connection: Any, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
-) -> None:
-    if connection.driver_connection.is_closed():  # costs no round trip: a restart closed it
-        raise sa_exc.DisconnectionError("The server closed this connection.")
-    ensure_codec(connection, record.info)
+def ensure_codec(connection: Any, info: dict[Any, Any], known: dict[object, Any]) -> None:
+    """Have a connection take vectors in binary.
 
-
-def ensure_codec(connection: Any, info: dict[Any, Any]) -> None:
-    if info.get(_CODEC):
+    Args:
+        info: What is kept with the connection.
+        known: What is known of its engine's database.
+    """
+    current = known.get(_CODEC)
+    if current is not None and info.get(_CODEC) == current:
         return
-    if connection.run_async(_register):
-        info[_CODEC] = True
-        # Statements prepared before hold the old codec.
-        if connection._prepared_statement_cache is not None:  # noqa: SLF001 - it has no public name
-            connection._prepared_statement_cache.clear()  # noqa: SLF001
+    before = info.get(_CODEC)
+    found = connection.run_async(lambda driver: _register(driver, before))
+    if found is None:  # not migrated yet: asked again at the next checkout
+        return
+    known[_CODEC] = info[_CODEC] = found
+    # Statements prepared before hold the old codec.
+    if found != before and connection._prepared_statement_cache is not None:  # noqa: SLF001 - it has no public name
+        connection._prepared_statement_cache.clear()  # noqa: SLF001
 
 
-async def _register(driver: Any) -> bool:
-    schema = await driver.fetchval(_FIND_VECTOR)
-    if schema is None:  # not migrated yet: asked again at the next checkout
-        return False
+async def _register(driver: Any, before: int | None) -> int | None:
+    found = await driver.fetchrow(_FIND_VECTOR)
+    if found is None:
+        return None
+    schema, oid = found
+    if oid == before:
+        return int(oid)
+    if before is not None:  # the extension was made anew, and with it all that names its types
+        await driver.reload_schema_state()
     # asyncpg looks types up by a query that leaves much to the search_path.
     driver._intro_query = _exact(driver._intro_query)  # noqa: SLF001 - it has no public name
     await driver.set_type_codec(
         "vector", schema=schema, encoder=encode_any, decoder=decode, format="binary"
     )
-    return True
+    return int(oid)
+
+
+def forget_types(error: BaseException, known: dict[object, Any]) -> bool:
+    """Have types looked up anew at the next checkout, if an error may come of old ones.
+
+    An extension that was dropped and created, or restored, has types of other numbers.
+    """
+    may_be_old = is_refused_by_driver(error) or is_outdated(error)
+    if may_be_old:
+        known.pop(_CODEC, None)
+    return may_be_old
 
 
 def _watch_idle(engine: Engine, idle_ping_seconds: float, network_timeout_seconds: float) -> None:

@@ -7,12 +7,12 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import inspect
-from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy.exc import DBAPIError, UnboundExecutionError
 from sqlalchemy.util import await_only
 
 from qortex_db.engine import outcomes
 from qortex_db.engine.connecting import RETRY_PAUSE_SECONDS, connection_options, not_connected
-from qortex_db.engine.connections import check_driver, ensure_codec
+from qortex_db.engine.connections import check_driver, ensure_codec, forget_types
 from qortex_db.engine.executor import (
     SEARCH_PATH,
     catalog_of,
@@ -24,7 +24,7 @@ from qortex_db.engine.executor import (
 )
 from qortex_db.engine.loaded import WRITTEN, refresh_loaded
 from qortex_db.engine.transactions import connections_of, remember_error, savepoint
-from qortex_db.errors import InvalidInputError, is_connection_lost
+from qortex_db.errors import InvalidInputError, is_connection_lost, is_refused_by_driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -78,7 +78,12 @@ class SessionExecutor:
             # Core statements don't autoflush: what the host has pending comes first.
             if session.new or session.dirty or session.deleted:
                 await session.flush()
-            given = await session.run_sync(self._run, statement, params)
+            try:
+                given = await session.run_sync(self._run, statement, params)
+            except DBAPIError as error:
+                if not self._forget_types(error):
+                    raise
+                given = await session.run_sync(self._run, statement, params)
             written = written_tables(statement)
             if written:
                 session.info.setdefault(WRITTEN, set()).update(written)
@@ -102,6 +107,12 @@ class SessionExecutor:
         if written_tables(statement) is not None:
             outcomes.note_write(session)
         return given
+
+    def _forget_types(self, error: DBAPIError) -> bool:
+        """Whether it may be sent by new types; where a server refused, the transaction is over."""
+        for connection in connections_of(self._session):
+            forget_types(error, catalog_of(connection))
+        return is_refused_by_driver(error)
 
     async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
         # What is refused must not leave a part of it in the host's transaction: hence the list.
@@ -155,5 +166,5 @@ class SessionExecutor:
                 "The engine is in AUTOCOMMIT, so this would be no unit of work: nothing could be "
                 'rolled back. Use engine.execution_options(isolation_level="READ COMMITTED").'
             )
-        ensure_codec(held.dbapi_connection, connection.info)
+        ensure_codec(held.dbapi_connection, connection.info, catalog_of(connection))
         return connection
