@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 
-from factories import embedding
 from qortex_db import Database, QortexDbError, Settings, unit_of_work
 from qortex_db.errors import translate
 from qortex_db.messages import scrubbed
+from qortex_db.testing.factories import embedding
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

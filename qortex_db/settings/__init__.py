@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from qortex_db.limits import DEEPEST, DEFAULT_LIMITS, Limits
 from qortex_db.names import is_identifier
-from qortex_db.settings.dsn import Target, parse_dsn, parts_target
+from qortex_db.settings.dsn import DRIVER, Target, parse_dsn, parts_target
 
 DEFAULT_DIMENSIONS: Final = 384
 """What a first upgrade makes the embedding column hold, unless told otherwise."""
@@ -127,6 +127,9 @@ class Settings(BaseSettings):
     embedded_path: Path = Field(
         default=Path("~/.qortex/postgres"), validation_alias="QORTEX_DB_EMBEDDED_PATH"
     )
+    test_dsn: SecretStr | None = Field(  # for tests alone; never the server of a Database
+        default=None, validation_alias="QORTEX_DB_TEST_DSN"
+    )
 
     @field_validator("store", "vec")
     @classmethod
@@ -218,4 +221,4 @@ class Settings(BaseSettings):
         )
 
 
-__all__ = ["DEFAULT_DIMENSIONS", "Settings", "Target", "parse_dsn"]
+__all__ = ["DEFAULT_DIMENSIONS", "DRIVER", "Settings", "Target", "parse_dsn"]
