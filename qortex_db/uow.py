@@ -21,7 +21,14 @@ from qortex_db.engine import (
 )
 from qortex_db.errors import DatabaseClosedError, QueryTimeoutError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
-from qortex_db.models import QortexVector
+from qortex_db.models import (
+    CachedEmbedding,
+    IdempotencyKey,
+    InteroceptionEdge,
+    InteroceptionFactor,
+    LearningArmState,
+    QortexVector,
+)
 from qortex_db.models.collection import collection_table
 from qortex_db.repositories import (
     ArmRepository,
@@ -33,7 +40,7 @@ from qortex_db.repositories import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Connection
@@ -85,27 +92,27 @@ class Repositories:
     @functools.cached_property
     def factors(self) -> FactorRepository:
         """The nodes' weights."""
-        return FactorRepository(self.executor)
+        return FactorRepository(self.executor.of(InteroceptionFactor))
 
     @functools.cached_property
     def edges(self) -> EdgeRepository:
         """The buffer of observed pairs."""
-        return EdgeRepository(self.executor)
+        return EdgeRepository(self.executor.of(InteroceptionEdge))
 
     @functools.cached_property
     def arms(self) -> ArmRepository:
         """The bandits' posteriors."""
-        return ArmRepository(self.executor, history=self._learning_history)
+        return ArmRepository(self.executor.of(LearningArmState), history=self._learning_history)
 
     @functools.cached_property
     def embeddings(self) -> EmbeddingRepository:
         """The cache of embeddings."""
-        return EmbeddingRepository(self.executor)
+        return EmbeddingRepository(self.executor.of(CachedEmbedding))
 
     @functools.cached_property
     def idempotency(self) -> IdempotencyRepository:
         """The keys by which a call that is repeated counts once."""
-        return IdempotencyRepository(self.executor)
+        return IdempotencyRepository(self.executor.of(IdempotencyKey))
 
     def collection(
         self, model: type[DeclarativeBase], *, namespace: Any = None
@@ -123,7 +130,7 @@ class Repositories:
         """
         table = collection_table(model)
         return VectorRepository(
-            self.executor,
+            self.executor.of(model),
             table,
             namespace=namespace,
             limits=self._limits,
@@ -143,6 +150,8 @@ class UnitOfWork(Repositories):
         learning_history: Write an event of each change of an arm, in its own statement.
         limits: The most of what one call may bring.
         encryption_keys: Of what collections have encrypted.
+        bind_arguments: What the session's `get_bind` is given beside model and statement, such as
+            a sharded session's `shard_id`.
     """
 
     def __init__(
@@ -153,8 +162,9 @@ class UnitOfWork(Repositories):
         learning_history: bool = False,
         limits: Limits = DEFAULT_LIMITS,
         encryption_keys: EncryptionKeys | None = None,
+        bind_arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        executor = SessionExecutor(session, schema)
+        executor = SessionExecutor(session, schema, bind_arguments)
         super().__init__(
             executor,
             learning_history=learning_history,
@@ -179,7 +189,7 @@ class UnitOfWork(Repositories):
             InvalidInputError: A number is out of its range.
         """
         limits = NO_OPTIONS.with_limits(timeout_seconds, lock_timeout_seconds)
-        return set_meanwhile(self.session, limits)
+        return set_meanwhile(self.executor.of(QortexVector), limits)
 
 
 @asynccontextmanager
@@ -190,6 +200,7 @@ async def unit_of_work(
     learning_history: bool = False,
     limits: Limits = DEFAULT_LIMITS,
     encryption_keys: EncryptionKeys | None = None,
+    bind_arguments: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[UnitOfWork]:
     """A unit of work inside a host's session: a savepoint, released at the end of the block.
 
@@ -197,13 +208,14 @@ async def unit_of_work(
     are those of `UnitOfWork`.
     """
     plain = session() if isinstance(session, async_scoped_session) else session
-    async with savepoint(plain, schema):
+    async with savepoint(plain, schema, bind_arguments or {}):
         yield UnitOfWork(
             plain,
             schema=schema,
             learning_history=learning_history,
             limits=limits,
             encryption_keys=encryption_keys,
+            bind_arguments=bind_arguments,
         )
 
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import text
+from sqlalchemy import event, func, select, text, true
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from qortex_db import ALL_NAMESPACES, Database, Settings
 from qortex_db.errors import InvalidInputError, PermissionDeniedError, QortexDbError
 from support.servers import execute, new_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from qortex_db.testing import Server
 
@@ -120,11 +122,66 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
+@asynccontextmanager
+async def by_settings(dsn: str, settings: dict[str, Any]) -> AsyncIterator[tuple[Any, Any]]:
+    """What is b's, and what is a's, over the same connection."""
+    async with Database.connect(as_service(dsn)) as db:
+        b, a = (db.with_settings({"app.tenant": who, **settings}) for who in "ba")
+        yield b, a
+
+
+@asynccontextmanager
+async def by_listeners(dsn: str, settings: dict[str, Any]) -> AsyncIterator[tuple[Any, Any]]:
+    """The host sets its tenant, and its role, at the beginning of each transaction."""
+    engine = host_engine(dsn)
+    tenants = [engine.execution_options(tenant=who) for who in "ba"]
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Any) -> None:
+        tenant = connection.engine.get_execution_options().get("tenant", "")
+        local = {"role": ROLE, "app.tenant": tenant, **settings}
+        for name, value in local.items():
+            connection.execute(select(func.set_config(name, value, true())))
+
+    yield tuple(Database.from_engine(each) for each in tenants)
+    await engine.dispose()
+
+
+@asynccontextmanager
+async def by_settings_beside_listeners(
+    dsn: str, settings: dict[str, Any]
+) -> AsyncIterator[tuple[Any, Any]]:
+    """The listener of a host says another tenant, before."""
+    engine = host_engine(dsn)
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.execute(text("SET LOCAL app.tenant = 'b'"))
+
+    views = [{"role": ROLE, "app.tenant": who, **settings} for who in "ba"]
+    b, a = (Database.from_engine(engine, settings=each) for each in views)
+    yield b, a
+    await engine.dispose()
+
+
+def host_engine(dsn: str) -> Any:
+    """A superuser's, for whom there are no policies until it takes another role."""
+    url = Settings(dsn=dsn).target().url  # type: ignore[union-attr]
+    return create_async_engine(url, pool_size=1, max_overflow=0)
+
+
+WAYS = [by_settings, by_listeners, by_settings_beside_listeners]
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("lane", ["alone", "together"])
-@pytest.mark.parametrize("settings", SETTINGS, ids=["", "generic", "parallel"])
+@pytest.mark.parametrize(
+    ("way", "settings"),
+    [*((by_settings, each) for each in SETTINGS), *((each, SETTINGS[1]) for each in WAYS[1:])],
+    ids=["", "generic", "parallel", "listeners", "beside listeners"],
+)
 async def test_a_tenant_sees_and_changes_what_it_would_if_it_were_alone(
-    databases: tuple[str, str], calls: Any, lane: str, settings: dict[str, Any]
+    databases: tuple[str, str], calls: Any, lane: str, way: Any, settings: dict[str, Any]
 ) -> None:
     """The other's setting was there before, on the same connection and the same plans."""
     shared, _ = databases
@@ -133,8 +190,7 @@ async def test_a_tenant_sees_and_changes_what_it_would_if_it_were_alone(
     told = []
     for dsn in databases:
         found = []
-        async with Database.connect(as_service(dsn)) as db:
-            views = [db.with_settings({"app.tenant": who, **settings}) for who in ("b", "a")]
+        async with way(dsn, settings) as views:
             for model, namespace in (
                 (calls.Message, ALL_NAMESPACES),
                 (calls.Message, "a"),

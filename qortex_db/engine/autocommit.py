@@ -14,10 +14,18 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from qortex_db.engine.compiled import PLACE, Compiled
 from qortex_db.engine.connections import RETRY_PAUSE_SECONDS, RETRY_SECONDS
-from qortex_db.engine.driver import Lease, UnsentError, cancelled_once, execute, patient, pipeline
+from qortex_db.engine.driver import (
+    Lease,
+    UnsentError,
+    cancelled_once,
+    execute,
+    patient,
+    pipeline,
+    transaction_modes,
+)
 from qortex_db.engine.executor import (
     Fetched,
-    catalogs,
+    catalog_of,
     fetched,
     kept_compiled,
     translate_map,
@@ -50,6 +58,9 @@ class ViewExecutor:
     def __init__(self, lane: Callable[[], AutocommitExecutor], options: CallOptions) -> None:
         self._lane = lane
         self._options = options
+
+    def of(self, model: Any) -> ViewExecutor:  # noqa: ARG002 - one engine has all
+        return self
 
     async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
         return await self._lane().run(statement, params, self._options)
@@ -95,6 +106,9 @@ class AutocommitExecutor:
         self._retry_seconds = retry_seconds
         self._options = options
         self.operations = Operations(engine)
+
+    def of(self, model: Any) -> AutocommitExecutor:  # noqa: ARG002 - one engine has all
+        return self
 
     async def run(
         self,
@@ -213,7 +227,7 @@ class AutocommitExecutor:
     ) -> Fetched:
         with self._connect(options) as connection:
             held: Any = connection.connection
-            if options.local:
+            if options.local or _has_transactions(connection):
                 _leave_autocommit(connection)
                 options.set_on(connection)
             elif not held.driver_connection.is_in_transaction():  # a host's hook may have begun one
@@ -280,7 +294,14 @@ class AutocommitExecutor:
         return found
 
     async def catalog(self) -> dict[object, Any]:
-        return catalogs.setdefault(self._engine, {})
+        return catalog_of(self._engine)
+
+
+def _has_transactions(connection: Connection) -> bool:
+    """Whether a host says what its transactions are, so that a statement needs one."""
+    held: Any = connection.connection
+    listened: Any = connection
+    return bool(listened.dispatch.begin or transaction_modes(held.dbapi_connection))
 
 
 def _leave_autocommit(connection: Connection) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from qortex_db.engine.cleanup import Cleanup, task_of
-from qortex_db.engine.executor import catalogs
+from qortex_db.engine.executor import catalog_of
 from qortex_db.engine.pool import FairPool
 from qortex_db.engine.search_path import pin_search_path
 from qortex_db.errors import InvalidInputError, is_connection_lost
@@ -82,7 +82,7 @@ def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> 
         pool_use_lifo=True,  # the warm connections keep their prepared statements in use
         hide_parameters=True,  # values, vectors and payloads stay out of messages
     )
-    catalogs[engine.sync_engine] = {Cleanup: cleanup}
+    catalog_of(engine.sync_engine)[Cleanup] = cleanup
     pin_search_path(engine, tuple(tables), settings.db_schema)
     adopt(engine)
     notice_silence(engine, settings.network_timeout_seconds)

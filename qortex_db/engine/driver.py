@@ -28,6 +28,8 @@ _FOREVER: Final = 10.0**9
 _ON_ITS_WAY: Final = 64
 """How many statements of a batch the buffers between here and a server hold."""
 _LATER_SECONDS: Final = 1.0
+_AS_IT_IS: Final = (None, "autocommit", "read_committed")
+"""The driver's words for isolation levels of which a statement by itself needs no BEGIN."""
 _LIMITED: Final = """\
 WITH written AS ({sql})
 SELECT 1{rows} WHERE (SELECT pg_catalog.set_config('statement_timeout',
@@ -69,16 +71,18 @@ class Lease:
         return self
 
     def begin(self, statement: str) -> None:
-        """Begin a transaction with what has to be set for it; nothing where there is none.
+        """Begin a transaction where something has to be set for it, or the engine wants one.
 
         Args:
-            statement: In one round trip with BEGIN, so without parameters.
+            statement: In one round trip with BEGIN, so without parameters; "" for nothing.
         """
-        if not statement:
+        modes = transaction_modes(self._held.dbapi_connection)
+        if not statement and not modes:
             return
         self._begun = not self.driver.is_in_transaction()
+        parts = (f"BEGIN {modes}" if self._begun else "", statement)
         try:
-            await_only(self.driver.execute(f"BEGIN; {statement}" if self._begun else statement))
+            await_only(self.driver.execute("; ".join(filter(None, parts))))
         except Exception as error:
             if is_connection_lost(error):
                 raise UnsentError from error
@@ -111,6 +115,22 @@ class Lease:
             except Exception:  # noqa: BLE001 - there is another error to tell
                 return False
         return True
+
+
+def transaction_modes(connection: Any) -> str:
+    """What transactions of SQLAlchemy's connection begin with that is not as a server has it.
+
+    "" where a statement that is its own transaction means the same as one between BEGIN and COMMIT.
+    """
+    level = connection.isolation_level
+    modes = []
+    if level not in _AS_IT_IS:
+        modes.append(f"ISOLATION LEVEL {level.replace('_', ' ').upper()}")
+    if connection.readonly:
+        modes.append("READ ONLY")
+    if connection.deferrable:
+        modes.append("DEFERRABLE")
+    return ", ".join(modes)
 
 
 async def execute(

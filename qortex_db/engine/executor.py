@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
 import asyncpg
-from sqlalchemy import CursorResult
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.sql.dml import UpdateBase
 
-from qortex_db.errors import QortexDbError, translate
+from qortex_db.errors import InvalidInputError, QortexDbError, translate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from sqlalchemy import Executable
+    from sqlalchemy import Connection, CursorResult, Dialect, Engine, Executable
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,10 @@ class Fetched:
 
 class Executor(Protocol):
     """Runs statements; what it raises is of our error tree."""
+
+    def of(self, model: Any) -> Executor:
+        """The same for the statements of a model, which a session may have on another engine."""
+        ...
 
     async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
         """Execute and fetch everything."""
@@ -51,17 +55,25 @@ class Executor(Protocol):
         ...
 
 
+ONE_TASK: Final = (
+    "The session is in use by another task, and belongs to one: open a session for each task, or "
+    "await one call after the other."
+)
+_CONCURRENT: Final = "isce"
+"""SQLAlchemy's code for it."""
 COMPILED: Final = "qortex_db_compiled"
 """The option of a statement that says where SQLAlchemy keeps it compiled; None for nowhere."""
 
-# Kept with the engine: what is looked up once for each is known to all its sessions.
-catalogs: WeakKeyDictionary[Any, dict[object, Any]] = WeakKeyDictionary()
+# Kept with what all have in common that are derived from one engine, by options or a session.
+_catalogs: WeakKeyDictionary[Dialect, dict[object, Any]] = WeakKeyDictionary()
 
 
-def fetched(result: Any) -> Fetched:
-    if not isinstance(result, CursorResult):
-        # A filter over a model's attributes makes a session take the whole select for the ORM's.
-        return Fetched(result.fetchall(), -1)
+def catalog_of(engine: Engine | Connection) -> dict[object, Any]:
+    """What is known of an engine's database, looked up once for all that is derived from it."""
+    return _catalogs.setdefault(engine.dialect, {})
+
+
+def fetched(result: CursorResult[Any]) -> Fetched:
     return Fetched(result.fetchall() if result.returns_rows else (), result.rowcount)
 
 
@@ -83,6 +95,8 @@ def kept_compiled(statement: Executable) -> dict[str, Any]:
 
 def translated(error: Exception) -> Exception:
     found = translate(error)
+    if isinstance(error, InvalidRequestError) and error.code == _CONCURRENT:
+        found = InvalidInputError(ONE_TASK)
     if found is None and isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)):
         # What SQLAlchemy would have wrapped, such as a value that the driver can't encode.
         return QortexDbError(

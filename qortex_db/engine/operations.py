@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import NullPool, QueuePool
 
 from qortex_db.engine.cleanup import CLEANUP_SECONDS, Cleanup, task_of
-from qortex_db.engine.executor import catalogs
+from qortex_db.engine.executor import catalog_of
 from qortex_db.engine.pool import FairPool
 from qortex_db.errors import POOL_TIMEOUT, DatabaseClosedError, PoolTimeoutError, WrongLoopError
 
@@ -38,7 +38,7 @@ class Operations:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine.sync_engine
-        self.cleanup: Cleanup = catalogs.setdefault(self._engine, {}).setdefault(Cleanup, Cleanup())
+        self.cleanup: Cleanup = catalog_of(self._engine).setdefault(Cleanup, Cleanup())
         self._running: dict[asyncio.Task[Any] | None, int] = {}
         self._cancelled: set[asyncio.Task[Any] | None] = set()
         self._closed = False

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import itertools
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 from sqlalchemy import select, true
 from sqlalchemy.exc import SQLAlchemyError
 
-from qortex_db.engine.executor import translate_map, translated
-from qortex_db.engine.loaded import WRITTEN, refresh_loaded
+from qortex_db.engine.cleanup import CLEANUP_SECONDS, finished, task_of
+from qortex_db.engine.executor import ONE_TASK, translate_map, translated
+from qortex_db.engine.loaded import WRITTEN, expire_loaded, refresh_loaded
 from qortex_db.engine.outcomes import know_outcome
 from qortex_db.errors import (
     IN_FAILED_TRANSACTION,
+    InvalidInputError,
     OutcomeUnknownError,
     QortexDbError,
     UnavailableError,
@@ -24,18 +29,21 @@ from qortex_db.errors import (
 from qortex_db.sql import func
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from qortex_db.engine.cleanup import Cleanup
+    from qortex_db.engine.executor import Executor
     from qortex_db.engine.options import CallOptions
 
 _LAST_ERROR: Final = "qortex_db_last_error"
 """The key of a session's info where the last error is that a server answered to a call of ours."""
 _COMMITTING: Final = "qortex_db_committing"
 """The key of its info where its transaction's id is, once our COMMIT was on its way."""
+_BLOCKS: Final = "qortex_db_open_blocks"
+"""The key of its info where the savepoints' blocks are that are not over, the innermost last."""
 _LOST: Final = (SQLAlchemyError, OSError, TimeoutError)
 """What ending a transaction raises whose connection is gone."""
 
@@ -152,42 +160,97 @@ def _telling(kind: type[asyncpg.Connection]) -> type[asyncpg.Connection]:
     return type(kind.__name__, (kind,), {"__slots__": (), "execute": execute})
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Block:
+    """A savepoint's block that is not over.
+
+    Attributes:
+        task: Which began it.
+    """
+
+    task: asyncio.Task[Any] | None
+
+
+_inside: ContextVar[tuple[_Block, ...]] = ContextVar("qortex_db_blocks", default=())
+"""The blocks that a task is in, or was begun in."""
+
+
+@contextmanager
+def _block(session: AsyncSession) -> Iterator[None]:
+    """Refuse a block of another task's inside of one that is still at work: one would end both."""
+    blocks: list[_Block] = session.info.setdefault(_BLOCKS, [])
+    task = asyncio.current_task()
+    if blocks:
+        outer = blocks[-1]
+        others = outer.task is not None and outer.task is not task and not outer.task.done()
+        if others and outer not in _inside.get():
+            raise InvalidInputError(ONE_TASK)
+    block = _Block(task)
+    blocks.append(block)
+    _inside.set((*_inside.get(), block))
+    try:
+        yield
+    finally:
+        blocks.remove(block)
+        _inside.set(tuple(each for each in _inside.get() if each is not block))
+
+
 @asynccontextmanager
-async def savepoint(session: AsyncSession, schema: str | None) -> AsyncIterator[None]:
+async def savepoint(
+    session: AsyncSession, schema: str | None, bind_arguments: Mapping[str, Any]
+) -> AsyncIterator[None]:
     """A block whose failure undoes what it wrote, and nothing besides.
 
     What it takes back, loaded objects may still show: those of the tables that statements of ours
-    wrote get what is stored.
+    wrote get what is stored, or are expired where nobody can be asked.
 
     Raises:
+        InvalidInputError: Another task is in a block of the same session.
         QortexDbError: The block caught an error that had aborted the transaction: its cause, if a
             call of ours met it.
     """
-    nested = session.begin_nested()
-    try:
-        await nested.__aenter__()
-    except Exception as error:  # noqa: BLE001 - translated, and raised again
-        failure = translated(error)
-    else:
+    with _block(session):
+        nested = session.begin_nested()
         try:
-            yield
-        except BaseException as error:
-            # The block's own error is the one to tell, whatever becomes of the transaction.
-            with suppress(*_LOST):
-                await nested.__aexit__(type(error), error, error.__traceback__)
-                await _refresh(session, schema)
-            raise
-        marks = _savepoints(session)
-        try:
-            await nested.__aexit__(None, None, None)
+            await nested.__aenter__()
         except Exception as error:  # noqa: BLE001 - translated, and raised again
-            failure = _caused(session, translated(error))
+            failure = translated(error)
         else:
-            return
-        with suppress(*_LOST):
-            await session.run_sync(lambda _: _roll_back_to(marks))
-            await _refresh(session, schema)
-    raise failure
+            try:
+                yield
+            except BaseException as error:
+                # The block's own error is the one to tell, whatever becomes of the transaction. Who
+                # is cancelled again and again leaves no object behind that shows what is gone.
+                ending = nested.__aexit__(type(error), error, error.__traceback__)
+                undoing = task_of(_undo(session, ending, schema, bind_arguments))
+                with suppress(asyncio.CancelledError):
+                    await finished(undoing, CLEANUP_SECONDS)
+                raise
+            marks = _savepoints(session)
+            try:
+                await nested.__aexit__(None, None, None)
+            except Exception as error:  # noqa: BLE001 - translated, and raised again
+                failure = _caused(session, translated(error))
+            else:
+                return
+            ending = session.run_sync(lambda _: _roll_back_to(marks))
+            await _undo(session, ending, schema, bind_arguments)
+        raise failure
+
+
+async def _undo(
+    session: AsyncSession,
+    ending: Coroutine[Any, Any, object],
+    schema: str | None,
+    bind_arguments: Mapping[str, Any],
+) -> None:
+    """Roll back to a savepoint, and give loaded objects what is stored."""
+    written = session.info.get(WRITTEN, ())
+    with suppress(*_LOST):
+        await ending
+        await refresh_loaded(session, written, translate_map(schema), bind_arguments)
+        return
+    expire_loaded(session, written)
 
 
 def _savepoints(session: AsyncSession) -> list[tuple[Connection, str]]:
@@ -204,32 +267,22 @@ def _roll_back_to(marks: list[tuple[Connection, str]]) -> None:
         connection.dialect.do_rollback_to_savepoint(connection, name)
 
 
-async def _refresh(session: AsyncSession, schema: str | None) -> None:
-    await refresh_loaded(session, session.info.get(WRITTEN, ()), translate_map(schema))
-
-
 @asynccontextmanager
-async def set_meanwhile(session: AsyncSession, options: CallOptions) -> AsyncIterator[None]:
+async def set_meanwhile(executor: Executor, options: CallOptions) -> AsyncIterator[None]:
     """Settings for the statements of a block, after which those before hold again."""
     wanted = options.local
     before: Any = ()
+    if wanted:
+        pairs = [(func.current_setting(n), func.set_config(n, v, true())) for n, v in wanted]
+        before = (await executor.run(select(*itertools.chain(*pairs)), {})).rows[0][::2]
     try:
-        if wanted:
-            pairs = [(func.current_setting(n), func.set_config(n, v, true())) for n, v in wanted]
-            before = (await session.execute(select(*itertools.chain(*pairs)))).one()[::2]
-    except Exception as error:  # noqa: BLE001 - translated, and raised again
-        failure = translated(error)
-    else:
-        try:
-            yield
-        finally:
-            with suppress(*_LOST):  # with its transaction
-                names = [name for name, _ in wanted]
-                again = zip(names, before, strict=True)
-                if wanted:
-                    await session.execute(select(*(func.set_config(*e, true()) for e in again)))
-        return
-    raise failure
+        yield
+    finally:
+        with suppress(QortexDbError):  # with its transaction
+            names = [name for name, _ in wanted]
+            again = zip(names, before, strict=True)
+            if wanted:
+                await executor.run(select(*(func.set_config(*e, true()) for e in again)), {})
 
 
 async def close(session: AsyncSession, cleanup: Cleanup, *, at_once: bool) -> None:
