@@ -1,4 +1,4 @@
-"""Hosts of every kind: sessions of SQLModel, bases of each library, types that strict hosts check."""
+"""Hosts of every kind: sessions of SQLModel, bases of each library, types for strict hosts."""
 
 from __future__ import annotations
 
