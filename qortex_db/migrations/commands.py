@@ -6,7 +6,7 @@ import io
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from alembic import command
 from alembic.config import Config
@@ -14,15 +14,28 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from qortex_db.errors import InvalidInputError, QortexDbError, SchemaVersionError
+from qortex_db.migrations.catalogue import find
 from qortex_db.migrations.connection import isolated, migration_engine, migration_lock
 from qortex_db.migrations.dimensions import held_dimensions
 from qortex_db.migrations.history import current_revision, is_shared
+from qortex_db.models import (
+    InteroceptionEdge,
+    InteroceptionFactor,
+    LearningArmState,
+    QortexVector,
+)
 from qortex_db.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection
+
+
+_QORTEXS: Final = [
+    model.__tablename__
+    for model in (QortexVector, InteroceptionFactor, InteroceptionEdge, LearningArmState)
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +46,13 @@ class SchemaState:
         current: Its revision, None before the first upgrade.
         head: The revision that this version of the package needs.
         dimensions: What its embedding column holds.
+        is_filled: Whether tables of qortex's are there that no revision made: `adopt` takes them.
     """
 
     current: str | None
     head: str
     dimensions: int | None
+    is_filled: bool = False
 
     @property
     def is_current(self) -> bool:
@@ -208,4 +223,7 @@ def schema_state(connection: Connection, settings: Settings) -> SchemaState:
     scripts = ScriptDirectory.from_config(_config(settings))
     current = current_revision(connection, settings, scripts)
     dimensions = held_dimensions(connection, settings.db_schema)
-    return SchemaState(current, scripts.get_current_head() or "", dimensions)
+    filled = current is None and any(
+        oid is not None for oid in find(connection, settings.db_schema, _QORTEXS)
+    )
+    return SchemaState(current, scripts.get_current_head() or "", dimensions, filled)

@@ -127,6 +127,7 @@ class Settings(BaseSettings):
     embedded_path: Path = Field(
         default=Path("~/.qortex/postgres"), validation_alias="QORTEX_DB_EMBEDDED_PATH"
     )
+    metadata: str | None = Field(default=None, validation_alias="QORTEX_DB_METADATA")
     test_dsn: SecretStr | None = Field(  # for tests alone; never the server of a Database
         default=None, validation_alias="QORTEX_DB_TEST_DSN"
     )
