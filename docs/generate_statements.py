@@ -90,6 +90,10 @@ class Recorder:
         self._facts = {}
         self.statements = []
 
+    def of(self, model: Any) -> Recorder:  # noqa: ARG002 - one engine has all
+        """As the protocol's."""
+        return self
+
     async def run(self, statement: Executable, params: Mapping[str, Any]) -> Any:
         """As the protocol's."""
         self.statements.append(statement)

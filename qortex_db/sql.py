@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy
+from sqlalchemy.dialects.postgresql import JSONB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,15 @@ class Text(sqlalchemy.Text):
 def double(value: float) -> ColumnElement[float]:
     """A constant of `double precision`; `1.0` is one of `numeric`."""
     return sqlalchemy.literal_column(f"{value}::float8", sqlalchemy.Double)
+
+
+def json_parameter(name: str) -> ColumnElement[Any]:
+    """A parameter that is JSON as text: a connection's codec of jsonb may be a host's own.
+
+    It is read once, however many rows look into it.
+    """
+    given = sqlalchemy.cast(sqlalchemy.bindparam(name, type_=Text), JSONB)
+    return sqlalchemy.type_coerce(sqlalchemy.select(given).scalar_subquery(), JSONB)
 
 
 def as_text(value: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -67,4 +77,4 @@ class _PgCatalog:
 if not TYPE_CHECKING:
     func = _PgCatalog()
 
-__all__ = ["Text", "as_text", "double", "func", "of_pgvector"]
+__all__ = ["Text", "as_text", "double", "func", "json_parameter", "of_pgvector"]

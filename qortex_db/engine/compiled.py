@@ -31,7 +31,7 @@ class Compiled:
     """SQL, what makes its arguments from parameters, and what reads its rows.
 
     Attributes:
-        expands: It has an IN over a list, whose SQL SQLAlchemy writes anew at each execution.
+        expands: It has an IN over a list, or a literal, which SQLAlchemy writes at each execution.
     """
 
     __slots__ = ("_arguments", "_readers", "expands", "returns_rows", "sql")
@@ -45,7 +45,7 @@ class Compiled:
         )
         compiled = compilable.compile(dialect=dialect, **options)
         self.sql: str = compiled.string
-        self.expands = bool(compiled.post_compile_params)
+        self.expands = bool(compiled.post_compile_params or compiled.literal_execute_params)
         self._arguments = []
         for name in compiled.positiontup or ():
             bind = compiled.binds[name]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 from sqlalchemy import ColumnElement, and_, bindparam, or_, true
 from sqlalchemy.sql.elements import AsBoolean, BindParameter, False_, Grouping, True_
+from sqlalchemy.sql.visitors import iterate, replacement_traverse
 
 from qortex_db import messages
 from qortex_db.checks import as_dict
@@ -164,6 +165,7 @@ class _Reader:
             )
         self._count(at)
         self.is_plain = False
+        element = _with_own_parameters(element, at)
         # In parentheses: an OR in a host's own SQL would reach beyond it, to other namespaces.
         return "sql", Grouping(element)
 
@@ -296,6 +298,36 @@ def _truth(shape: Shape) -> bool | None:
 _CONSTANTS: Final[dict[type, bool]] = {True_: True, False_: False}
 # Conditions that are the same where their paths are.
 _WITHOUT_VALUES: Final = (conditions.exists, conditions.is_null)
+
+
+def _with_own_parameters(element: ColumnElement[Any], at: str) -> ColumnElement[Any]:
+    """An expression whose parameters have no names: a host's, or a column's, may be one of ours."""
+    own: dict[str, BindParameter[Any]] = {}
+    for bind in iterate(element):
+        if not isinstance(bind, BindParameter):
+            continue
+        if bind.required:
+            raise InvalidInputError(
+                f"{at} has a parameter {messages.shown(bind.key, 100)} without a value; give it "
+                "one: bindparam(name, value)."
+            )
+        own[bind.key] = bindparam(
+            None,
+            bind.effective_value,
+            bind.type,
+            unique=True,
+            expanding=bind.expanding,
+            literal_execute=bind.literal_execute,
+        )
+    if not own:
+        return element
+
+    def nameless(part: Any, **_: Any) -> Any:
+        return own.get(part.key) if isinstance(part, BindParameter) else None
+
+    replace: Any = replacement_traverse  # typed for callables of SQLAlchemy's own
+    found: ColumnElement[Any] = replace(element, {}, nameless)
+    return found
 
 
 def _has(shape: Shape, wanted: tuple[object, ...]) -> bool:

@@ -1,7 +1,7 @@
 """The column types of embeddings, and the conversions between Python's vectors and pgvector's."""
 
 from qortex_db.types.checked import checked
-from qortex_db.types.documents import JsonText, SentJson
+from qortex_db.types.documents import JsonText
 from qortex_db.types.half import MAX_HALF, HalfEmbedding, check_half
 from qortex_db.types.sparse import (
     MAX_INDEXED_NONZEROS,
@@ -50,7 +50,6 @@ __all__ = [
     "HalfEmbedding",
     "JsonText",
     "SentEmbedding",
-    "SentJson",
     "SparseEmbedding",
     "SparseVector",
     "as_float32",

@@ -26,17 +26,5 @@ class JsonText(UserDefinedType[Any]):
         return _from_json
 
 
-class SentJson(UserDefinedType[Any]):
-    """A `jsonb` parameter that is text already: a host's engine may have a serializer of its own.
-
-    A cast from text would say the same, but be read anew for each row that looks into it.
-    """
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: object) -> str:
-        return "jsonb"
-
-
 def _from_json(text: str | None) -> Any:
     return {} if text == "{}" else None if text is None else json.loads(text)

@@ -95,8 +95,8 @@ def test_the_page_is_current(page: Any) -> None:
     assert (DOCS / "statements.md").read_text() == page.render()
 
 
-def test_every_method_of_a_repository_has_an_entry(page: Any) -> None:
-    repositories = Repositories(object())  # type: ignore[arg-type]
+def test_every_method_of_a_repository_has_an_entry(page: Any, generator: Any) -> None:
+    repositories = Repositories(generator.Recorder(None))
     names = [n for n, v in vars(Repositories).items() if isinstance(v, functools.cached_property)]
     assert len(names) == 6
     methods = {

@@ -37,8 +37,7 @@ from qortex_db.repositories.arms.read_statements import (
 )
 from qortex_db.repositories.idempotency import claimed
 from qortex_db.repositories.locking import locked_in_key_order
-from qortex_db.sql import Text, double, func
-from qortex_db.types import SentJson
+from qortex_db.sql import Text, double, func, json_parameter
 
 
 def _number(name: str) -> Any:
@@ -148,7 +147,7 @@ def apply_deltas(*, one: bool, once: bool, history: bool) -> Any:
 
     def delta(which: int, arm_id: Any) -> Any:
         pair = func.jsonb_extract_path(
-            cast(bindparam("deltas"), SentJson()), arm_id, literal_column(f"'{which}'", Text)
+            json_parameter("deltas"), arm_id, literal_column(f"'{which}'", Text)
         )
         return cast(pair, Double)
 

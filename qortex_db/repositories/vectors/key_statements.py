@@ -19,10 +19,9 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
-    type_coerce,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.dialects.postgresql import insert
 
 from qortex_db.filters.full_text import kept_words
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
@@ -31,8 +30,8 @@ from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.payload_changes import changed_payload
 from qortex_db.repositories.vectors.row_shape import row_shape
 from qortex_db.repositories.vectors.written_columns import touched_columns, written_columns
-from qortex_db.sql import Text, as_text, func
-from qortex_db.types import Embedding, EncodedEmbeddings, SentJson
+from qortex_db.sql import Text, as_text, func, json_parameter
+from qortex_db.types import Embedding, EncodedEmbeddings
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Delete, Select, Table, Update
@@ -98,11 +97,7 @@ class KeyStatements:
         rows = select(*(func.unnest(array).label(f"of_{i}") for i, array in enumerate(arrays)))
         row = list(rows.subquery("rows").c)
         values: dict[str, Any] = {"id": row[0], "vec": row[1]}
-        given = {
-            name: type_coerce(cast(bindparam(GIVEN + name), SentJson()), JSONB)
-            for name, mode in columns
-            if mode == "some"
-        }
+        given = {name: json_parameter(GIVEN + name) for name, mode in columns if mode == "some"}
         for (name, written), sent in zip(used.items(), row[2:], strict=True):
             values[name] = written.value(sent)
             if name in given and written.default is not None:

@@ -54,8 +54,8 @@ class SearchPlan:
 
 
 def read_plan(found: Any) -> SearchPlan:
-    """What EXPLAIN gave, as JSON or its text."""
-    plan = (json.loads(found) if isinstance(found, str) else found)[0]
+    """What EXPLAIN gave: JSON, as text, bytes or read, by the codec of the connection."""
+    plan = (json.loads(found) if isinstance(found, (str, bytes)) else found)[0]
     nodes = list(_nodes(plan["Plan"], 0))
     ran = [node for _, node in nodes if node.get("Actual Loops", 0)]
     scans = [node for node in ran if "Relation Name" in node]
