@@ -26,6 +26,8 @@ from support.commands import ROOT, program
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).with_name("hosts_of_each_kind.py")
 VECTOR = np.ones(8, np.float32)
 OTHER = np.arange(1, 9, dtype=np.float32)
@@ -84,7 +86,6 @@ async def test_a_session_of_sqlmodel_is_never_warned(session: AsyncSession) -> N
     await session.commit()
 
 
-@pytest.mark.slow
 async def test_a_strict_host_of_every_kind_type_checks(tmp_path: Path) -> None:
     command = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(PROGRAM))
     done = await program(*command, "--config-file", "", cwd=ROOT)
