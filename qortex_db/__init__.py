@@ -1,5 +1,6 @@
 """The PostgreSQL memory of an AI system: embeddings, factors, edges and bandit arms."""
 
+from qortex_db import alembic_plugin as _alembic_plugin
 from qortex_db import interrupts as _interrupts  # noqa: F401 - before what takes long to import
 from qortex_db.__about__ import __version__
 from qortex_db.database import Database
@@ -198,3 +199,5 @@ __all__ = [
     "vector_column",
     "vector_index",
 ]
+
+_alembic_plugin.register_with_older()

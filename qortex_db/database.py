@@ -6,7 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final, Self, get_args
 
-from pydantic import SecretStr
+from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from qortex_db import embedded, observability, types
@@ -14,7 +14,7 @@ from qortex_db import engine as engines
 from qortex_db.checks import check_choice, check_number
 from qortex_db.errors import DatabaseClosedError, InvalidInputError, SchemaVersionError, translate
 from qortex_db.limits import DEFAULT_LIMITS, Limits
-from qortex_db.settings import Settings
+from qortex_db.settings import Settings, read_settings
 from qortex_db.status import EXTENSION, TABLES, Status, read_status
 from qortex_db.uow import UnitOfWork, own_unit_of_work
 from qortex_db.view import DatabaseView, IsolationLevel, Lanes
@@ -75,22 +75,25 @@ class Database(Lanes):
     @classmethod
     def connect(
         cls,
-        target: Settings | str | None = None,
+        target: Settings | str | URL | None = None,
         *,
         encryption_keys: EncryptionKeys | None = None,
     ) -> Database:
-        """A database by settings, by a DSN, or by the environment. Nothing is opened yet.
+        """A database by settings, by a DSN or URL, or by the environment. Nothing is opened yet.
 
         Use it with `async with`, or `await open()` and `await close()`.
 
         Args:
             target: By default the environment.
             encryption_keys: Of what collections have encrypted; by default the settings'.
+
+        Raises:
+            InvalidInputError: The DSN, or a variable, can't be used.
         """
         if target is None:
-            target = Settings()
-        elif isinstance(target, str):
-            target = Settings(dsn=SecretStr(target))
+            target = read_settings()
+        elif isinstance(target, (str, URL)):
+            target = read_settings(dsn=target)
         elif not isinstance(target, Settings):
             raise InvalidInputError(f"target is a {type(target).__name__}; pass Settings or a DSN.")
         return cls(
@@ -221,6 +224,8 @@ class Database(Lanes):
             await self._close(0)
             raise
         observability.log.info("database_opened", server=target.display)
+        for name, reason in target.ignored.items():
+            observability.log.warning("dsn_parameter_ignored", name=name, reason=reason)
         looked_up = engines.path_of(engine.sync_engine)
         for schema in looked_up.open:
             left_out = not (schema.is_needed or looked_up.is_pooled)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import copyreg
+import re
 import time
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
+import asyncpg
 from sqlalchemy import exc as sa_exc
 from sqlalchemy import text
 
-from qortex_db.messages import causes, escaped, said_by_server
+from qortex_db.messages import causes, escaped, said_by_driver, said_by_server, scrubbed
+from qortex_db.names import own_columns, own_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from collections.abc import Set as AbstractSet
 
 NOT_OPEN: Final = (
     "The Database is not open: use `async with Database.connect(…) as db`, or `await db.open()` "
     "first."
 )
-ErrorT = TypeVar("ErrorT", bound="QortexDbError")
 
 
 class QortexDbError(Exception):
@@ -34,17 +39,18 @@ class QortexDbError(Exception):
 
     def retold(self, message: str) -> Self:
         """A new error like this one, with another message: for whoever knows where it happened."""
-        return _remade(type(self), escaped(message), vars(self))
+        again = copy.copy(self)
+        again.args = (escaped(message),)
+        return again
 
-    def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
-        # To be sent to another process. Python's own way calls the class with the message alone.
-        return _remade, (type(self), str(self), vars(self))
-
-
-def _remade(kind: type[ErrorT], message: str, attributes: Mapping[str, Any]) -> ErrorT:
-    error = kind.__new__(kind, message)
-    vars(error).update(attributes)
-    return error
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...], dict[str, Any]]:
+        # To be sent to another process. Python's own way calls the class with its `args`, which
+        # lack what is given by keyword, and forgets the cause; a driver's can't be sent.
+        kept = dict(vars(self))
+        if isinstance(self.__cause__, QortexDbError):
+            kept["__cause__"] = self.__cause__
+        made: Callable[..., Self] = copyreg.__newobj__  # type: ignore[attr-defined]
+        return made, (type(self), *self.args), kept
 
 
 class InvalidInputError(QortexDbError, ValueError):
@@ -285,6 +291,9 @@ def translate(error: BaseException) -> QortexDbError | None:
         return PoolTimeoutError(POOL_TIMEOUT)
     if isinstance(error, sa_exc.PendingRollbackError):
         return _by_sqlstate(IN_FAILED_TRANSACTION, type(error).__name__)
+    refusal = _refusal_by_driver(error)
+    if refusal is not None:
+        return refusal
     state = sqlstate_of(error)
     if state is not None:
         return _by_sqlstate(state, said_by_server(error, state))
@@ -299,10 +308,40 @@ def translate(error: BaseException) -> QortexDbError | None:
             "Check that the server runs and that host, port and network are right."
         )
     if isinstance(error, sa_exc.DBAPIError):
-        return QortexDbError(
-            f"The database driver failed ({type(error.orig).__name__}) before a server answered."
-        )
+        return _driver_failed(type(error.orig).__name__)
+    if isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)):
+        return _driver_failed(said_by_driver(error))
     return None
+
+
+def translated(error: Exception) -> Exception:
+    """The error to raise for one that a statement met.
+
+    What a host's own type raises comes out as it is: SQLAlchemy wraps it, depending on the lane.
+    """
+    found = translate(error)
+    if found is not None or not isinstance(error, sa_exc.StatementError):
+        return found or error
+    if isinstance(error.orig, sa_exc.SQLAlchemyError):  # such as of a parameter without a value
+        return InvalidInputError(
+            f"SQLAlchemy can't send the statement: {scrubbed(str(error.orig.args[0]))}"
+        )
+    return translate(error.orig) or error.orig if isinstance(error.orig, Exception) else error
+
+
+def _refusal_by_driver(error: BaseException) -> QortexDbError | None:
+    """What asyncpg refused to send; its class for it has the SQLSTATE of a server's."""
+    for cause in causes(error):
+        if isinstance(cause, asyncpg.DataError) and cause.severity is None:
+            return InvalidInputError(
+                f"A value can't be sent ({said_by_driver(cause)}): pass one of the type that "
+                "PostgreSQL expects there, or cast it in your SQL expression."
+            )
+    return None
+
+
+def _driver_failed(said: str) -> QortexDbError:
+    return QortexDbError(f"The database driver failed ({said}) before a server answered.")
 
 
 _REFUSED_CONNECTION: Final = (
@@ -311,11 +350,49 @@ _REFUSED_CONNECTION: Final = (
 )
 _NO_SCHEMA: Final = (
     SchemaVersionError,
-    f"The schema is not there or not current ({{}}): {UPGRADE_HINT}.",
+    (
+        f"The schema is not there or not current ({{}}): {UPGRADE_HINT}; for a table of your own, "
+        "your migrations."
+    ),
 )
+_NOT_NAMED: Final = (
+    SchemaVersionError,
+    (
+        f"What the statement names is not there ({{}}): {UPGRADE_HINT}, or name what is there, "
+        "as a text search configuration."
+    ),
+)
+_NOT_OURS: Final[Mapping[str, tuple[AbstractSet[str], tuple[type[QortexDbError], str]]]] = {
+    "42703": (
+        own_columns,
+        (
+            QortexDbError,
+            (
+                "An SQL expression or a model of yours names a column that is not there ({}): mend "
+                "the name, or run your migrations."
+            ),
+        ),
+    ),
+    "42P01": (
+        own_tables,
+        (
+            SchemaVersionError,
+            "A table is not there ({}): run the migrations of the application that declares it.",
+        ),
+    ),
+}
+"""What is missing where the server names none of the package's own."""
 _MET_ANOTHER: Final = (
     SerializationConflictError,
     "The transaction met another and was rolled back ({}): run it again.",
+)
+_POOLED: Final = (
+    QortexDbError,
+    (
+        "A prepared statement is another session's ({}), as behind PgBouncer in transaction mode: "
+        "connect with statement_cache_size=0 and prepared_statement_cache_size=0, in the DSN or in "
+        "connect_args of your engine."
+    ),
 )
 _UNAVAILABLE: Final = (UnavailableError, "The server is not available ({}).")
 _KINDS: Final[Mapping[str, tuple[type[QortexDbError], str]]] = {
@@ -337,7 +414,8 @@ _KINDS: Final[Mapping[str, tuple[type[QortexDbError], str]]] = {
     ),
     "28": _REFUSED_CONNECTION,
     "3D000": _REFUSED_CONNECTION,
-    "3F000": _NO_SCHEMA,
+    "26000": _POOLED,
+    "3F000": _NOT_NAMED,
     "40001": _MET_ANOTHER,
     "40P01": _MET_ANOTHER,
     "42501": (
@@ -348,14 +426,17 @@ _KINDS: Final[Mapping[str, tuple[type[QortexDbError], str]]] = {
         ),
     ),
     "42703": _NO_SCHEMA,
-    "42704": (
-        SchemaVersionError,
+    "42704": _NOT_NAMED,
+    "42883": (
+        QortexDbError,
         (
-            f"What the statement names is not there ({{}}): {UPGRADE_HINT}, or name what is there, "
-            "as a text search configuration."
+            "A function or an operator is not there ({}): mend its name and the types of its "
+            "arguments in your SQL expression; one of pgvector's needs ALTER EXTENSION vector "
+            "UPDATE, or its schema on the search_path."
         ),
     ),
     "42P01": _NO_SCHEMA,
+    "42P05": _POOLED,
     "53": (
         InsufficientResourcesError,
         (
@@ -379,4 +460,8 @@ _OTHER: Final = (QortexDbError, "PostgreSQL refused the statement ({}).")
 
 def _by_sqlstate(state: str, message: str) -> QortexDbError:
     kind, says = _KINDS.get(state) or _KINDS.get(state[:2]) or _OTHER
+    if state in _NOT_OURS:
+        ours, theirs = _NOT_OURS[state]
+        if ours.isdisjoint(re.findall(r"\w+", message)):
+            kind, says = theirs
     return kind(says.format(message), sqlstate=state)

@@ -15,6 +15,8 @@ _MAX_MESSAGE: Final = 2_000
 # Of whatever language; an apostrophe inside of a word quotes nothing.
 _MARK: Final = r"""["«»\u2018-\u201f\u2039\u203a\u300c-\u300f]"""
 _QUOTED: Final = re.compile(rf"{_MARK}.*{_MARK}|(?<!\w)'.*'(?!\w)|\b0x[0-9a-fA-F ]+", re.DOTALL)
+_UNSENDABLE: Final = re.compile(r"invalid input for query argument (\$\d+)")
+_EXPECTED: Final = re.compile(r"\((expected \w+, got \w+)\)\Z")
 # Their primary messages are of fixed words; PL handlers' source files are none of these.
 _FIXED_WORDS: Final = {"40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03"}
 _CORE_FILES: Final = {"deadlock.c", "lock.c", "lmgr.c", "postgres.c", "predicate.c", "proc.c"}
@@ -60,6 +62,15 @@ def said_by_server(error: BaseException, state: str) -> str:
             return f"{type(cause).__name__}, in a function or trigger"
         return scrubbed(message) if state.startswith("22") or state == "42601" else escaped(message)
     return type(list(causes(error))[-1]).__name__
+
+
+def said_by_driver(error: BaseException) -> str:
+    """The driver's own message without values; of one that it can't send, which it is, and why."""
+    said = str(error.args[0]) if error.args else ""
+    if found := _UNSENDABLE.match(said):
+        expected = _EXPECTED.search(said)
+        return f"argument {found[1]}" + (f", {expected[1]}" if expected else "")
+    return f"{type(error).__name__}: {scrubbed(said)}"
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

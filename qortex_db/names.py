@@ -9,6 +9,11 @@ from typing import Final
 MAX_NAME_BYTES: Final = 63
 """What PostgreSQL keeps of an identifier."""
 
+own_tables: Final[set[str]] = set()
+"""The package's own, as its models name them; what is missing elsewhere is for a host to make."""
+own_columns: Final[set[str]] = set()
+"""The columns of these."""
+
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}")
 
 

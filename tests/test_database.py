@@ -153,7 +153,7 @@ async def test_an_exhausted_pool_and_a_slow_statement_have_their_own_errors(dsn:
 
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
-    with pytest.raises(UnavailableError, match="Check that the server runs"):
+    with pytest.raises(UnavailableError, match="check that the server runs"):
         await Database.connect("postgresql://u:p@127.0.0.1:1/db").open()
 
 

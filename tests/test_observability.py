@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import io
+import json
 import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -121,6 +124,75 @@ async def test_events_go_to_the_logger_that_the_host_configures(
     assert "event='database_opened'" in caplog.text
     handlers = logging.getLogger("qortex_db").handlers
     assert [type(handler) for handler in handlers] == [logging.NullHandler]
+
+
+PRINTING = {"processors": [structlog.processors.add_log_level, structlog.processors.JSONRenderer()]}
+THROUGH_LOGGING = {
+    "processors": [
+        structlog.stdlib.filter_by_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.JSONRenderer(),
+    ],
+    "wrapper_class": structlog.stdlib.BoundLogger,
+    "logger_factory": structlog.stdlib.LoggerFactory(),
+    "cache_logger_on_first_use": True,
+}
+
+
+@pytest.fixture
+def _structlog_begins_anew() -> Iterator[None]:
+    structlog.reset_defaults()
+    yield
+    structlog.reset_defaults()
+
+
+async def _open(dsn: str) -> None:
+    async with Database.connect(dsn):
+        pass
+
+
+@pytest.mark.usefixtures("_structlog_begins_anew")
+@pytest.mark.parametrize("way", ["printing", "through logging"])
+async def test_events_are_structured_where_a_host_configured_structlog(
+    dsn: str, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    printed = io.StringIO()
+    options: dict[str, Any] = {**(PRINTING if way == "printing" else THROUGH_LOGGING)}
+    if way == "printing":
+        options["logger_factory"] = structlog.PrintLoggerFactory(printed)
+    structlog.configure(**options)
+    with caplog.at_level(logging.INFO, "qortex_db"):
+        await _open(dsn)
+    logged = [record.getMessage() for record in caplog.records if record.name == "qortex_db"]
+    (line,) = printed.getvalue().splitlines() if way == "printing" else logged
+    told = json.loads(line)
+    logger = {} if way == "printing" else {"logger": "qortex_db"}
+    database = dsn.partition("?")[0].rpartition("/")[2]
+    assert told == {
+        "event": "database_opened",
+        "level": "info",
+        "server": f"{dsn.partition('host=')[2]}/{database}",
+        **logger,
+    }
+    with structlog.testing.capture_logs() as captured:
+        await _open(dsn)
+    assert [each["event"] for each in captured] == ["database_opened"]
+    assert captured[0]["log_level"] == "info"
+
+
+@pytest.mark.usefixtures("_structlog_begins_anew")
+async def test_capture_logs_sees_events_and_leaves_standard_logging_as_it_was(
+    dsn: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.INFO, "qortex_db"):
+        with structlog.testing.capture_logs() as captured:
+            await _open(dsn)
+        assert [each["event"] for each in captured] == ["database_opened"]
+        assert "database_opened" not in caplog.text
+        await _open(dsn)
+    assert "event='database_opened'" in caplog.text
+    assert capsys.readouterr().out == ""
 
 
 async def test_spans_say_of_an_error_what_it_is_and_no_value(

@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 from rich.console import Console
 
-from qortex_db import Database, QortexDbError, Settings, interrupts
+from qortex_db import Database, InvalidInputError, QortexDbError, Settings, interrupts, settings
 from qortex_db import embedded as embedded_server
 from qortex_db.cli import render
 from qortex_db.migrations.connection import NOTHING_GIVEN
@@ -83,15 +83,11 @@ def fail(message: str, *, status: int = 1) -> NoReturn:
 
 def read_settings(schema: str | None = None) -> Settings:
     """The settings that the environment gives, and a schema that goes before its own."""
+    given = {} if schema is None else {"db_schema": schema}
     try:
-        return Settings() if schema is None else Settings(db_schema=schema)
-    except ValidationError as error:
-        # Its own text has an address of pydantic's in it, and may be long.
-        problems = [
-            f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg']}"
-            for problem in error.errors(include_input=False, include_url=False)
-        ]
-    fail("; ".join(problems), status=2)
+        return settings.read_settings(**given)
+    except InvalidInputError as error:
+        fail(str(error), status=2)
 
 
 @asynccontextmanager
@@ -105,7 +101,7 @@ async def reached(given: Settings, *, embedded: bool) -> AsyncIterator[Settings]
     # It goes before what is given, as in the other commands.
     server = await asyncio.to_thread(embedded_server.start, given.embedded_path)
     try:
-        yield given.model_copy(update={"dsn": SecretStr(server.dsn())})
+        yield given.model_copy(update={"dsn": SecretStr(server.dsn()), "password_provider": None})
     finally:
         await asyncio.to_thread(server.stop)
 

@@ -5,7 +5,8 @@ that session's transaction. Repositories see an `Executor` and don't know which.
 """
 
 from qortex_db.engine.autocommit import AutocommitExecutor, ViewExecutor
-from qortex_db.engine.cleanup import finished, task_of
+from qortex_db.engine.cleanup import Cleanup, finished, task_of
+from qortex_db.engine.connecting import Connector
 from qortex_db.engine.connections import RETRY_SECONDS, adopt, create_engine, notice_silence
 from qortex_db.engine.executor import COMPILED, Executor, Fetched, translate_map
 from qortex_db.engine.operations import Operations, dispose
@@ -23,6 +24,8 @@ __all__ = [
     "RETRY_SECONDS",
     "AutocommitExecutor",
     "CallOptions",
+    "Cleanup",
+    "Connector",
     "Executor",
     "FairPool",
     "Fetched",

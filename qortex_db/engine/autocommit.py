@@ -12,8 +12,9 @@ from sqlalchemy import TextClause
 from sqlalchemy.sql.selectable import SelectBase
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from qortex_db.engine.compiled import PLACE, Compiled
-from qortex_db.engine.connections import RETRY_PAUSE_SECONDS, RETRY_SECONDS
+from qortex_db.engine.compiled import Compiled, places
+from qortex_db.engine.connecting import RETRY_PAUSE_SECONDS, connection_options, not_connected
+from qortex_db.engine.connections import RETRY_SECONDS
 from qortex_db.engine.driver import (
     Lease,
     UnsentError,
@@ -29,12 +30,16 @@ from qortex_db.engine.executor import (
     fetched,
     kept_compiled,
     translate_map,
-    translated,
     written_tables,
 )
 from qortex_db.engine.operations import Operations
 from qortex_db.engine.options import NO_OPTIONS, CallOptions
-from qortex_db.errors import DatabaseClosedError, OutcomeUnknownError, is_connection_lost
+from qortex_db.errors import (
+    DatabaseClosedError,
+    OutcomeUnknownError,
+    is_connection_lost,
+    translated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -102,7 +107,6 @@ class AutocommitExecutor:
         self._translated = self._engine.execution_options(**translate_map(schema))
         self._schemas = self._translated.get_execution_options().get("schema_translate_map") or {}
         self._compiled: WeakKeyDictionary[Any, Compiled] = WeakKeyDictionary()
-        self._placeable: WeakKeyDictionary[Any, Compiled] = WeakKeyDictionary()
         self._retry_seconds = retry_seconds
         self._options = options
         self.operations = Operations(engine)
@@ -190,7 +194,10 @@ class AutocommitExecutor:
                         await asyncio.sleep(RETRY_PAUSE_SECONDS)  # a restart takes its time
                         continue
                 in_doubt = lost and not unsent and writes
-                failure = _in_doubt() if in_doubt else translated(cause)
+                if unsent:
+                    failure = not_connected(cause, connection_options(self._engine))
+                else:
+                    failure = _in_doubt() if in_doubt else translated(cause)
             # Out here it has no context: the driver's error quotes values.
             raise failure
 
@@ -269,15 +276,23 @@ class AutocommitExecutor:
             raise UnsentError from error
 
     def _compile(self, statement: Executable, options: CallOptions) -> Compiled:
-        """Compiled once, and once more for all schemas of views."""
-        placed = options.schema is not None
-        kept = self._placeable if placed else self._compiled
+        """Compiled once for all that is derived from one engine, whatever its schemas are."""
+        if options.schema is not None:
+            return self._placed(statement, {**self._schemas, None: options.schema})
+        compiled = self._compiled.get(statement)
+        if compiled is None:
+            compiled = self._compiled[statement] = self._placed(statement, self._schemas)
+        return compiled
+
+    def _placed(self, statement: Executable, schemas: Mapping[str | None, str | None]) -> Compiled:
+        key = (Compiled, frozenset(schemas))
+        kept: WeakKeyDictionary[Any, Compiled]
+        kept = catalog_of(self._engine).setdefault(key, WeakKeyDictionary())
         compiled = kept.get(statement)
         if compiled is None:
-            schemas = {**self._schemas, None: PLACE} if placed else self._schemas
-            compiled = Compiled(statement, self._engine.dialect, schemas)
+            compiled = Compiled(statement, self._engine.dialect, places(schemas))
             kept[statement] = compiled
-        return compiled if options.schema is None else compiled.placed(options.schema)
+        return compiled.placed(schemas) if schemas else compiled
 
     def _watched(self) -> bool:
         """Whether someone listens to statements (tracing, echo): those go SQLAlchemy's whole way.

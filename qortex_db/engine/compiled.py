@@ -7,6 +7,7 @@ key. Its compiler and its types' processors are kept, so that both lanes mean th
 from __future__ import annotations
 
 import copy
+import functools
 import secrets
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,15 +17,24 @@ from sqlalchemy.sql import quoted_name
 from qortex_db.names import qualified
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy import Dialect, Executable
 
-PLACE: Final = quoted_name(f"place_{secrets.token_hex(16)}", quote=True)
-"""The schema that `Compiled.placed` puts another in the place of; nobody can have it in a text."""
-_PLACE_SQL: Final = qualified(PLACE)
+_PLACE: Final = f"place_{secrets.token_hex(16)}"
+"""How the schemas begin that others are put in the place of; nobody can have it in a text."""
 _FLOAT8: Final = 701
 _NUMERIC: Final = 1700
+
+
+@functools.cache
+def _place(declared: str | None) -> quoted_name:
+    return quoted_name(f"{_PLACE}_{declared or ''}", quote=True)
+
+
+def places(declared: Iterable[str | None]) -> dict[str | None, str | None]:
+    """A translation of schemas into those that `Compiled.placed` replaces."""
+    return {each: _place(each) for each in declared}
 
 
 class Compiled:
@@ -61,10 +71,12 @@ class Compiled:
             if read is not None:
                 self._readers.append((i, read))
 
-    def placed(self, schema: str) -> Compiled:
-        """The same over the tables of a schema, of what was compiled for `PLACE`."""
+    def placed(self, schemas: Mapping[str | None, str | None]) -> Compiled:
+        """The same over the tables of some schemas, of what was compiled for `places`."""
         made = copy.copy(self)
-        made.sql = self.sql.replace(_PLACE_SQL, qualified(schema))
+        for declared, schema in schemas.items():
+            place = f"{qualified(_place(declared))}."
+            made.sql = made.sql.replace(place, "" if schema is None else f"{qualified(schema)}.")
         return made
 
     @property

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import math
 import socket
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-import asyncpg
 from sqlalchemy import Engine, event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from qortex_db.engine.cleanup import Cleanup, task_of
+from qortex_db.engine.cleanup import Cleanup
+from qortex_db.engine.connecting import Connector
 from qortex_db.engine.executor import catalog_of
 from qortex_db.engine.pool import FairPool
 from qortex_db.engine.search_path import pin_search_path
-from qortex_db.errors import InvalidInputError, is_connection_lost
+from qortex_db.errors import InvalidInputError
 from qortex_db.types import decode, encode_any
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 RETRY_SECONDS: Final = 5.0
 """How long what is safe to repeat is tried again while the server is away."""
-RETRY_PAUSE_SECONDS: Final = 0.1
+_ADOPTED: Final = "qortex_db_adopted"
 _CODEC: Final = "qortex_db_codec"
 _PING_AFTER: Final = "qortex_db_ping_after"
 _NOTICES: Final = "qortex_db_notices_silence"
@@ -69,7 +68,7 @@ def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> 
     engine = create_async_engine(
         target.url,
         connect_args={
-            "async_creator_fn": functools.partial(_connect, cleanup, settings.retry_seconds),
+            "async_creator_fn": Connector(cleanup, settings.retry_seconds),
             "timeout": settings.connect_timeout_seconds,
             "command_timeout": timeout,
             **target.connect_args,
@@ -90,32 +89,6 @@ def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> 
     return engine
 
 
-async def _connect(cleanup: Cleanup, retry_seconds: float, **options: Any) -> asyncpg.Connection:
-    """Connect, and try it again while the server is away: nothing is sent yet, whoever asks.
-
-    Whoever is cancelled meanwhile does not wait, and nothing is left of it: cancelled itself,
-    asyncpg may leave a future behind, whose error asyncio logs as never heard.
-    """
-    deadline = time.monotonic() + retry_seconds
-    while True:
-        task = task_of(asyncpg.connect(**options))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(_end_unwanted)
-            cleanup.own(task)
-            raise
-        except Exception as error:
-            if not is_connection_lost(error) or time.monotonic() >= deadline:
-                raise
-        await asyncio.sleep(RETRY_PAUSE_SECONDS)  # a restart takes its time
-
-
-def _end_unwanted(task: asyncio.Future[Any]) -> None:
-    if not task.cancelled() and task.exception() is None:
-        task.result().terminate()
-
-
 def adopt(engine: AsyncEngine) -> None:
     """Have an engine's connections, a host's too, take vectors in binary from checkout on."""
     if isinstance(engine, (AsyncEngine, Engine)):
@@ -124,7 +97,10 @@ def adopt(engine: AsyncEngine) -> None:
         raise InvalidInputError(
             f"engine is a {type(engine).__name__}; pass what create_async_engine() gives."
         )
-    if not event.contains(engine.sync_engine, "checkout", _on_checkout):
+    # Once for all that is derived from it: each would add its own to the one pool.
+    known = catalog_of(engine.sync_engine)
+    if _ADOPTED not in known:
+        known[_ADOPTED] = True
         event.listen(engine.sync_engine, "checkout", _on_checkout)
 
 
@@ -208,14 +184,20 @@ def notice_silence(engine: AsyncEngine, network_timeout_seconds: float) -> None:
         "TCP_KEEPCNT": 2,
         "TCP_USER_TIMEOUT": int(network_timeout_seconds * 1_000),  # of what was sent
     }
+    known = catalog_of(engine.sync_engine)
+    listening = _NOTICES in known
+    known[_NOTICES] = options
+    if listening:
+        return
 
     @event.listens_for(engine.sync_engine, "checkout")
     def _on_checkout(
         connection: Any, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
     ) -> None:
-        if record.info.get(_NOTICES):
+        options = known[_NOTICES]
+        if record.info.get(_NOTICES) == options:
             return
-        record.info[_NOTICES] = True
+        record.info[_NOTICES] = options
         transport = connection.driver_connection._transport  # noqa: SLF001 - it has no public name
         held = transport.get_extra_info("socket")
         if held is None or held.family not in (socket.AF_INET, socket.AF_INET6):

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
-import asyncpg
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.sql.dml import UpdateBase
 
-from qortex_db.errors import InvalidInputError, QortexDbError, translate
+from qortex_db import errors
+from qortex_db.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -94,15 +94,9 @@ def kept_compiled(statement: Executable) -> dict[str, Any]:
 
 
 def translated(error: Exception) -> Exception:
-    found = translate(error)
     if isinstance(error, InvalidRequestError) and error.code == _CONCURRENT:
-        found = InvalidInputError(ONE_TASK)
-    if found is None and isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)):
-        # What SQLAlchemy would have wrapped, such as a value that the driver can't encode.
-        return QortexDbError(
-            f"The database driver failed ({type(error).__name__}) before a server answered."
-        )
-    return found or error
+        return InvalidInputError(ONE_TASK)
+    return errors.translated(error)
 
 
 def translate_map(schema: str | None) -> dict[str, Any]:

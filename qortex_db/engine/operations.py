@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import NullPool, QueuePool
@@ -29,6 +30,23 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_count_fork)
 
 
+@dataclass(slots=True)
+class _Home:
+    """Where an engine's connections are, for all Databases over it.
+
+    Attributes:
+        loop: Whose event loop's they are; None before the first.
+        forks: How many forks lie before this process.
+        pool: Which has them.
+        gate: How many calls may ask that pool at once.
+    """
+
+    loop: asyncio.AbstractEventLoop | None = None
+    forks: int = field(default_factory=lambda: _forks)
+    pool: Any = None
+    gate: asyncio.Semaphore | None = None
+
+
 class Operations:
     """The calls and units of work that are in flight on an engine, and their clean-ups.
 
@@ -44,8 +62,12 @@ class Operations:
         self._closed = False
         self._closer: asyncio.Task[Any] | None = None
         self._ended = asyncio.Event()
-        self.gate: asyncio.Semaphore | None = None
-        self._home: tuple[Any, int, Any] = (None, _forks, None)
+        self._home: _Home = catalog_of(self._engine).setdefault(_Home, _Home())
+
+    @property
+    def gate(self) -> asyncio.Semaphore | None:
+        """Where calls wait for their turn on a host's pool; None where the pool is fair itself."""
+        return self._home.gate
 
     def begin(self) -> asyncio.Task[Any] | None:
         """Count one in; return its task, for `end`.
@@ -56,8 +78,8 @@ class Operations:
         """
         if self._closed:
             raise DatabaseClosedError
-        loop, forks, _ = self._home
-        if loop is not asyncio.get_running_loop() or forks != _forks:
+        home = self._home
+        if home.loop is not asyncio.get_running_loop() or home.forks != _forks:
             self._move()
         task = asyncio.current_task()
         self._running[task] = self._running.get(task, 0) + 1
@@ -83,24 +105,24 @@ class Operations:
 
     def _move(self) -> None:
         """Take the running loop for home, unless connections of another one lie in the pool."""
-        loop, forks, pool = self._home
+        home = self._home
         here = self._engine.pool
         used: Any = here  # a host's may count nothing
         empty = hasattr(here, "checkedin") and not used.checkedin() and not used.checkedout()
-        if loop is not None and here is pool and not empty and not isinstance(here, NullPool):
-            where = "process" if forks != _forks else "event loop"
+        if home.loop and here is home.pool and not empty and not isinstance(here, NullPool):
+            where = "process" if home.forks != _forks else "event loop"
             raise WrongLoopError(
                 f"This Database holds connections of another {where}. Open one in each {where} "
                 "that uses it (after a fork, in the child), and close it there: `async with "
                 "Database.connect(…)`. On an engine of yours, `await engine.dispose(close=False)` "
                 "first, or use poolclass=NullPool."
             )
-        self._home = (asyncio.get_running_loop(), _forks, here)
+        home.loop, home.forks, home.pool = asyncio.get_running_loop(), _forks, here
         # SQLAlchemy's own pool gives a connection to whoever asks first, not to who waits longest:
         # so no more calls than it has connections for ask at once.
         most = used._max_overflow if isinstance(here, QueuePool) else -1  # noqa: SLF001 - it has no public name
         unfair = most >= 0 and not isinstance(here, FairPool)
-        self.gate = asyncio.Semaphore(used.size() + most) if unfair else None
+        home.gate = asyncio.Semaphore(used.size() + most) if unfair else None
 
     async def pass_gate(self) -> asyncio.Semaphore | None:
         """Wait for one's turn on a host's pool; return what has to be released."""

@@ -11,7 +11,8 @@ from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.util import await_only
 
 from qortex_db.engine import outcomes
-from qortex_db.engine.connections import RETRY_PAUSE_SECONDS, check_driver, ensure_codec
+from qortex_db.engine.connecting import RETRY_PAUSE_SECONDS, connection_options, not_connected
+from qortex_db.engine.connections import check_driver, ensure_codec
 from qortex_db.engine.executor import (
     catalog_of,
     fetched,
@@ -138,10 +139,13 @@ class SessionExecutor:
                     f"The session has no engine for {model}. Name one in its binds, as "
                     "binds={Base: engine, qortex_db.models.Base: engine}, or in get_bind()."
                 ) from None
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - told, and raised below
                 lost = is_connection_lost(error) and not connections_of(self._session)
-                if not lost or time.monotonic() >= deadline:
-                    raise
+                again = lost and time.monotonic() < deadline
+                bind = session.get_bind(**bind_arguments)
+                failure = not_connected(error, connection_options(bind.engine))
+            if not again:
+                raise failure
             await_only(asyncio.sleep(RETRY_PAUSE_SECONDS))
         check_driver(connection.dialect)
         held: Any = connection.connection

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+_FIRST: Final = "versions/0001_baseline.py"
+
 
 _QORTEXS: Final = [
     model.__tablename__
@@ -61,11 +63,22 @@ class SchemaState:
 
 
 def locate() -> Path:
-    """The folder of revisions: inside an installed package, beside it in a checkout."""
+    """The folder of revisions: inside an installed package, beside it in a checkout.
+
+    Raises:
+        SchemaVersionError: It is not there, as in an application that was frozen without it.
+    """
     package = Path(__file__).resolve().parents[1]
     inside = package / "_alembic"
-    # In site-packages, "../alembic" would be Alembic itself.
-    return inside if (inside / "env.py").is_file() else package.parent / "alembic"
+    # In site-packages, the folder beside it is Alembic itself.
+    for folder in (inside, package.parent / "alembic"):
+        if (folder / _FIRST).is_file():
+            return folder
+    raise SchemaVersionError(
+        f"The revisions are missing: {inside} is not there. A frozen application has to collect "
+        "them and what they import (PyInstaller: --collect-all qortex_db "
+        "--hidden-import logging.config); a zipped one has to be unpacked, as shiv does by itself."
+    )
 
 
 def _config(settings: Settings, options: dict[str, Any] | None = None, **buffers: Any) -> Config:

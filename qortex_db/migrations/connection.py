@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from qortex_db import embedded as embedded_server
-from qortex_db.engine import path_of, pin_search_path
+from qortex_db.engine import Cleanup, Connector, path_of, pin_search_path
 from qortex_db.errors import (
     LockTimeoutError,
     QortexDbError,
@@ -95,7 +95,11 @@ async def migration_engine(
                 raise UnavailableError(NOTHING_GIVEN)
             server = await asyncio.to_thread(embedded_server.start, settings.embedded_path)
             target = server.target()
-        arguments = {"timeout": settings.connect_timeout_seconds, **target.connect_args}
+        arguments = {
+            "async_creator_fn": Connector(Cleanup()),
+            "timeout": settings.connect_timeout_seconds,
+            **target.connect_args,
+        }
         engine = create_async_engine(target.url, connect_args=arguments, poolclass=NullPool)
     _trust_nobody(engine, settings)
     try:

@@ -16,7 +16,7 @@ from sqlalchemy import MetaData, text
 from sqlalchemy.exc import DBAPIError, NoReferencedTableError
 from sqlalchemy.schema import CreateTable
 
-from qortex_db.errors import InvalidInputError, QortexDbError, sqlstate_of, translate
+from qortex_db.errors import InvalidInputError, QortexDbError, translate
 from qortex_db.migrations.catalogue import Object, find, read
 from qortex_db.migrations.connection import migration_engine, refuse_open_schemas
 from qortex_db.migrations.dimensions import MAX_HNSW_DIMENSIONS
@@ -98,7 +98,8 @@ async def drift(
         SchemaVersionError: pgvector, or what else the models name, is not there.
         LockTimeoutError: A table was locked exclusively for too long.
         InvalidInputError: A model refers to a table that its metadata does not declare.
-        QortexDbError: The server is a standby, or the role may not create temporary tables.
+        ReadOnlyError: The server is a standby.
+        PermissionDeniedError: The role may not create temporary tables.
     """
     settings = settings or Settings()
     async with (
@@ -181,14 +182,13 @@ def _build(
     try:
         models.create_all(connection)
     except DBAPIError as error:
-        state = sqlstate_of(error) or ""
-        if state not in _REMEDIES:
-            raise translate(error) or error from None
-        raise QortexDbError(
-            f"The models could not be built beside the database, as temporary tables. "
-            f"{translate(error)} {_REMEDIES[state]}",
-            sqlstate=state,
-        ) from None
+        failure = translate(error) or QortexDbError(type(error).__name__)
+        if failure.sqlstate in _REMEDIES:
+            failure = failure.retold(
+                "The models could not be built beside the database, as temporary tables. "
+                f"{failure} {_REMEDIES[failure.sqlstate]}"
+            )
+        raise failure from None
     finally:
         connection.execution_options(schema_translate_map=before)
     built = read(connection, find(connection, _TEMPORARY, [table.name for table in tables]))

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pgvector.sqlalchemy
 from alembic import context
 from alembic.util import CommandError
-from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from qortex_db.errors import (
+    InvalidInputError,
     LockTimeoutError,
     QortexDbError,
     SchemaVersionError,
@@ -27,7 +27,7 @@ from qortex_db.migrations.drift import drift_of
 from qortex_db.migrations.history import current_revision
 from qortex_db.migrations.revision_ids import number_new_revisions
 from qortex_db.models import Base
-from qortex_db.settings import Settings
+from qortex_db.settings import Settings, read_settings
 from qortex_db.types import Embedding
 
 if TYPE_CHECKING:
@@ -72,10 +72,9 @@ def _settings() -> Settings:
     names = {"schema": "db_schema", "dimensions": "dimensions"}
     given: dict[str, Any] = {names[name]: said[name] for name in names if said.get(name)}
     try:
-        return Settings(**given)
-    except ValidationError as error:
-        lines = (": ".join([*map(str, one["loc"]), one["msg"]]) for one in error.errors())
-        raise CommandError("; ".join(lines)) from None
+        return read_settings(**given)
+    except InvalidInputError as error:
+        raise CommandError(str(error)) from None
 
 
 def _command() -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 # Registers pgvector's types with SQLAlchemy's reflection.
 import pgvector.sqlalchemy  # noqa: F401
 
-from qortex_db import models
+import qortex_db.models  # noqa: F401 - names our tables
+from qortex_db.names import own_tables
 from qortex_db.settings import Settings
 
 if TYPE_CHECKING:
@@ -15,15 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.sql.schema import SchemaItem
 
-# By model, since a host may have put models of its own on our Base.
-_OURS = {
-    Settings.model_fields["version_table"].default,
-    *(
-        mapper.class_.__tablename__
-        for mapper in models.Base.registry.mappers
-        if mapper.class_.__module__.startswith(f"{models.__name__}.")
-    ),
-}
+_OURS = {Settings.model_fields["version_table"].default, *own_tables}
 
 
 def include_name(

@@ -16,6 +16,7 @@ from qortex_db.models.idempotency import IdempotencyKey
 from qortex_db.models.mixin import VectorMixin
 from qortex_db.models.vector import QortexVector
 from qortex_db.models.vector_spec import HNSW, IVFFlat, VectorSpec
+from qortex_db.names import own_columns, own_tables
 
 __all__ = [
     "HNSW",
@@ -37,3 +38,7 @@ __all__ = [
     "vector_column",
     "vector_index",
 ]
+
+# Before a host puts models of its own on our Base.
+own_tables.update(table.name for table in Base.metadata.tables.values())
+own_columns.update(column.name for table in Base.metadata.tables.values() for column in table.c)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Awaitable, Callable
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self, TypeAlias
 
 from pydantic import (
     Field,
+    ImportString,
     ModelWrapValidatorHandler,
     SecretStr,
     ValidationError,
@@ -16,7 +18,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL
 
+from qortex_db.errors import InvalidInputError
 from qortex_db.limits import DEEPEST, DEFAULT_LIMITS, Limits
 from qortex_db.names import is_identifier
 from qortex_db.settings.dsn import DRIVER, Target, parse_dsn, parts_target
@@ -27,6 +31,9 @@ DEFAULT_DIMENSIONS: Final = 384
 _PARTS = ("host", "port", "user", "password", "db")
 _LOCAL = "sqlite"
 _SERVER = ("postgres", "pgvector")
+
+PasswordProvider: TypeAlias = Callable[[], str | Awaitable[str]]
+"""Gives the password of a new connection, now or when it is awaited."""
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Most = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -57,6 +64,12 @@ class Settings(BaseSettings):
     port: int = Field(default=5432, ge=1, le=65_535, validation_alias="PGVECTOR_PORT")
     user: str = Field(default="qortex", validation_alias="PGVECTOR_USER")
     password: SecretStr = Field(default=SecretStr("qortex"), validation_alias="PGVECTOR_PASSWORD")
+    password_provider: ImportString[PasswordProvider] | None = Field(  # before every password
+        default=None,
+        validation_alias="QORTEX_DB_PASSWORD_PROVIDER",
+        exclude=True,
+        repr=False,
+    )
     db: str = Field(default="qortex", validation_alias="PGVECTOR_DB")
     database_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_URL")
     otel_enabled: bool = Field(default=False, validation_alias="QORTEX_OTEL_ENABLED")
@@ -143,6 +156,16 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator("dsn", "database_url", mode="before")
+    @classmethod
+    def _take_url(cls, value: object) -> object:
+        if not isinstance(value, URL):
+            return value
+        if value.host and "/" in value.host:  # a socket's folder, which SQLAlchemy does not escape
+            place = {"host": value.host, "port": str(value.port or 5432)}
+            value = value._replace(host=None, port=None).update_query_dict(place)
+        return SecretStr(value.render_as_string(hide_password=False))
+
     @field_validator("db_schema", "version_table")
     @classmethod
     def _check_identifier(cls, value: str | None) -> str | None:
@@ -202,6 +225,14 @@ class Settings(BaseSettings):
 
     def target(self) -> Target | None:
         """The server to use; None means the embedded one."""
+        named = self._named()
+        if named is None or self.password_provider is None:
+            return named
+        return replace(
+            named, connect_args={**named.connect_args, "password": self.password_provider}
+        )
+
+    def _named(self) -> Target | None:
         if self.dsn is not None:
             return parse_dsn(self.dsn.get_secret_value())
         if not self.model_fields_set.isdisjoint(_PARTS):
@@ -222,4 +253,29 @@ class Settings(BaseSettings):
         )
 
 
-__all__ = ["DEFAULT_DIMENSIONS", "DRIVER", "Settings", "Target", "parse_dsn"]
+def read_settings(**given: Any) -> Settings:
+    """Settings of some arguments, else of the environment.
+
+    Raises:
+        InvalidInputError: What is wrong with them; no value is in it.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        # Its own text has an address of pydantic's in it, and may be long.
+        problems = [
+            f"{'.'.join(map(str, each['loc'])) or 'settings'}: {each['msg']}"
+            for each in error.errors(include_input=False, include_url=False)
+        ]
+    raise InvalidInputError("; ".join(problems))
+
+
+__all__ = [
+    "DEFAULT_DIMENSIONS",
+    "DRIVER",
+    "PasswordProvider",
+    "Settings",
+    "Target",
+    "parse_dsn",
+    "read_settings",
+]

@@ -34,11 +34,31 @@ _CHOICES: Final = {
     "gsslib": ("gssapi", "sspi"),
 }  # fmt: skip
 _INSTEAD: Final = {
-    "channel_binding": "asyncpg can't bind channels; sslmode=verify-full keeps others out",
     "schema": "set QORTEX_DB_SCHEMA",
-    "pgbouncer": "use statement_cache_size=0&prepared_statement_cache_size=0",
     "servicefile": "set PGSERVICEFILE",
 }
+_NO_CHANNELS: Final = (
+    "asyncpg can't bind channels: TLS is asked for, and sslmode=verify-full keeps others out"
+)
+# What may be left out: by these values it asks for what is so.
+_LEFT_OUT: Final = {
+    "channel_binding": ("disable", "prefer", "require"),  # see _NO_CHANNELS
+    "client_encoding": ("utf8", "utf-8", "auto"),
+    "gssencmode": ("disable", "prefer"),
+    "gssdelegation": ("0",),
+    "keepalives": ("0", "1"),
+    "load_balance_hosts": ("disable",),
+    "pgbouncer": ("true", "false"),  # in URLs for Prisma; true takes away the statement caches
+    "sslcompression": ("0",),
+    "sslsni": ("1",),
+}
+# Or for what settings of ours do: QORTEX_DB_NETWORK_TIMEOUT_SECONDS, QORTEX_DB_POOL_MAX_SIZE and
+# QORTEX_DB_POOL_TIMEOUT_SECONDS.
+_LEFT_TO_SETTINGS: Final = frozenset({
+    "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
+    "connection_limit", "pool_timeout",
+})  # fmt: skip
+_MARKS: Final = frozenset({"supa"})  # Vercel's, in Supabase's URLs
 # asyncpg itself gives these their meaning.
 _PASSED_ON: Final = frozenset({
     "sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation",
@@ -48,10 +68,17 @@ _PASSED_ON: Final = frozenset({
 _CACHES: Final = frozenset({"statement_cache_size", "prepared_statement_cache_size"})
 _PLACES: Final = frozenset({"host", "port", "user", "password", "dbname"})
 _KNOWN: Final = (
-    _PASSED_ON | _CACHES | _PLACES | {"ssl", "connect_timeout", "application_name", "options"}
+    _PASSED_ON
+    | _CACHES
+    | _PLACES
+    | _LEFT_OUT.keys()
+    | _LEFT_TO_SETTINGS
+    | _MARKS
+    | {"ssl", "connect_timeout", "application_name", "fallback_application_name", "options"}
 )
 _QUERY = re.compile(r"\?(?=([A-Za-z_]+)=)[^?]*$")
 _OPTION = re.compile(r"(?:-c\s*|--)([A-Za-z_][\w.]*)=((?:\\.|[^\s\\])*)\s*")
+_ENDPOINT = re.compile(r"(?:endpoint|project|reference)=[\w.-]{1,63}")  # of Neon's and Supabase's
 _KEYWORD = re.compile(
     r"\s*([A-Za-z_]+)\s*=\s*(?:'((?:\\.|[^'\\])*)'|((?!')(?:\\.|[^\s\\])*))(?=\s|$)"
 )
@@ -59,10 +86,15 @@ _KEYWORD = re.compile(
 
 @dataclass(frozen=True)
 class Target:
-    """A server: what `create_async_engine(target.url, connect_args=target.connect_args)` takes."""
+    """A server: what `create_async_engine(target.url, connect_args=target.connect_args)` takes.
+
+    Attributes:
+        ignored: The parameters of its DSN that make it safer, and can't be honoured: why.
+    """
 
     url: URL
     connect_args: Mapping[str, object] = field(default_factory=dict, repr=False)
+    ignored: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def display(self) -> str:
@@ -174,6 +206,11 @@ def _target(parts: dict[str, str], params: dict[str, str]) -> Target:
             f"The DSN has parameters that asyncpg can't honour: {names}. Remove them, or put "
             f"server settings into options=-c%20name=value.{instead}"
         )
+    for key, choices in _LEFT_OUT.items():
+        if key in params and params[key].lower() not in choices:
+            raise ValueError(f"The DSN's {key} can't be honoured but as {' or '.join(choices)}.")
+    for key in _LEFT_TO_SETTINGS & params.keys():
+        _whole(params, key)
     places = parts | {key: params[key] for key in _PLACES & params.keys()}
     hosts = _hosts(places.get("host", ""), places.get("port", ""))
     arguments = _connect_args(params)
@@ -191,7 +228,12 @@ def _target(parts: dict[str, str], params: dict[str, str]) -> Target:
         port=hosts[0][1] if single else None,
         database=database,
     )
-    return Target(url, arguments)
+    ignored = {"channel_binding": _NO_CHANNELS} if _binds_channels(params) else {}
+    return Target(url, arguments, ignored)
+
+
+def _binds_channels(params: Mapping[str, str]) -> bool:
+    return params.get("channel_binding") == "require"
 
 
 def _hosts(hosts: str, ports: str) -> list[tuple[str | None, int | None]]:
@@ -240,25 +282,34 @@ def _port(text: str, default: int | None) -> int | None:
     return int(text)
 
 
-def _connect_args(params: Mapping[str, str]) -> dict[str, object]:
-    arguments: dict[str, object] = {}
+def _passed_on(params: Mapping[str, str]) -> dict[str, str]:
     passed = {key: params[key] for key in sorted(_PASSED_ON & params.keys())}
     if "ssl" in params:
         value = params["ssl"]
         mode = {"true": "require", "false": "disable"}.get(value.lower(), value)
         if passed.setdefault("sslmode", mode) != mode:
             raise ValueError("The DSN's ssl and sslmode differ; keep sslmode.")
+    if _binds_channels(params) and passed.setdefault("sslmode", "require") in _SSL_MODES[:3]:
+        raise ValueError("The DSN's channel_binding=require wants sslmode=require, or verify-full.")
     for key, choices in _CHOICES.items():
         if key in passed and passed[key] not in choices:
             raise ValueError(f"The DSN's {key} is not one of {', '.join(choices)}.")
     if passed.get("sslrootcert") == "system":
         raise ValueError("asyncpg doesn't know sslrootcert=system; name a file of certificates.")
+    return passed
+
+
+def _connect_args(params: Mapping[str, str]) -> dict[str, object]:
+    arguments: dict[str, object] = {}
+    passed = _passed_on(params)
     if passed:
         query = "&".join(f"{key}={quote(value, safe='')}" for key, value in passed.items())
         arguments["dsn"] = f"postgresql://?{query}"
     if "connect_timeout" in params:
         seconds = _whole(params, "connect_timeout")
         arguments["timeout"] = float(seconds) if seconds else None
+    if params.get("pgbouncer") == "true":
+        arguments |= dict.fromkeys(_CACHES, 0)
     for key in _CACHES & params.keys():
         arguments[key] = _whole(params, key)
     if settings := _server_settings(params):
@@ -275,12 +326,15 @@ def _whole(params: Mapping[str, str], key: str) -> int:
 def _server_settings(params: Mapping[str, str]) -> dict[str, str]:
     settings: dict[str, str] = {}
     options, position = params.get("options", "").strip(), 0
+    if _ENDPOINT.fullmatch(options):  # for those in front of the server, as they take it
+        settings["options"], options = options, ""
     while position < len(options):
         found = _OPTION.match(options, position)
         if found is None:
             raise ValueError("The DSN's options are not of the form -c name=value.")
         settings[found.group(1)] = re.sub(r"\\(.)", r"\1", found.group(2))
         position = found.end()
-    if "application_name" in params:
-        settings["application_name"] = params["application_name"]
+    for key in ("fallback_application_name", "application_name"):
+        if key in params:
+            settings["application_name"] = params[key]
     return settings

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import SecretStr
-
 from qortex_db.database import Database
 from qortex_db.errors import InvalidInputError
-from qortex_db.settings import Settings
+from qortex_db.settings import read_settings
 from qortex_db.view import DatabaseView
 
 
@@ -23,7 +21,7 @@ class DatabaseHandle:
                 f"Pass a qortex_db.Database or a DSN in the pool's place, not a "
                 f"{type(target).__name__}."
             )
-        settings = Settings(dsn=SecretStr(target)) if target else Settings()
+        settings = read_settings(dsn=target) if target else read_settings()
         if pool_size is not None:
             smallest = min(settings.pool_min_size, pool_size)
             update = {"pool_max_size": pool_size, "pool_min_size": smallest}

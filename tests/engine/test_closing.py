@@ -89,7 +89,8 @@ async def test_what_is_in_flight_may_finish(dsn: str, other: asyncpg.Connection,
         asyncio.create_task(each)
         for each in (factors.save({"lone": 1.0}), vectors.upsert(rows), unit())
     ]
-    await asyncio.sleep(0.1)
+    while await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < len(flying):  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
     closing = [asyncio.create_task(db.close()) for _ in range(2)]  # twice is fine
     await asyncio.sleep(0.05)
     for call in (factors.load, vectors.count, lambda: db.factors.load()):  # noqa: PLW0108 - made anew

@@ -736,7 +736,7 @@ FAILURES: dict[str, tuple[Callable[[Database, str], Any], type[Exception], str |
     "a lock timeout": (_locked, LockTimeoutError, "55P03"),
     "a client's timeout": (_slow, QueryTimeoutError, None),
     "a deadlock": (_deadlock, SerializationConflictError, "40P01"),
-    "a value the driver refuses": (_beyond_the_driver, QortexDbError, "22000"),
+    "a value the driver refuses": (_beyond_the_driver, InvalidInputError, None),
 }
 
 

@@ -16,7 +16,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex
 
-from qortex_db.errors import QortexDbError, sqlstate_of, translate
+from qortex_db import alembic_plugin
+from qortex_db.errors import QortexDbError, translate
 from qortex_db.filters.payload_indexes import DECLARATION
 from qortex_db.migrations.autogenerate.index_shapes import VECTOR_METHODS, IndexShape
 from qortex_db.migrations.autogenerate.operations import (
@@ -43,6 +44,7 @@ except ImportError:  # before Alembic 1.18 what is registered last comes last
 
 _DEFAULTS: Final = {"hnsw": {"m": "16", "ef_construction": "64"}, "ivfflat": {"lists": "100"}}
 _PAYLOAD: Final = re.compile(r"\b(payload|document)\b")
+_OURS: Final = (CreateVectorIndexOp, DropVectorIndexOp, CreatePayloadIndexOp, DropPayloadIndexOp)
 _OWN_TYPES: Final = ("qortex_db.types", "pgvector.sqlalchemy")
 _INDEXES: Final = text("""
 SELECT c.relname, a.amname, pg_get_indexdef(c.oid, 1, true), o.opcname, o.opcdefault,
@@ -57,11 +59,13 @@ WHERE i.indrelid = to_regclass(:name)
 
 
 def _register(target: str) -> Callable[[Any], Any]:
+    if alembic_plugin.is_set_up():
+        return lambda function: function
     return comparators.dispatch_for(target, **_LAST)
 
 
 @_register("table")
-def _compare_indexes(  # noqa: PLR0917 - Alembic's signature
+def compare_indexes(  # noqa: PLR0917 - Alembic's signature
     context: AutogenContext,
     changes: ops.ModifyTableOps,
     schema: str | None,
@@ -126,8 +130,8 @@ def _drop(
 
 
 @_register("schema")
-def _arrange(_context: AutogenContext, upgrade: ops.UpgradeOps, _schemas: set[str | None]) -> None:
-    """Let what commits by itself come first, and import the types that a revision names.
+def arrange(_context: AutogenContext, upgrade: ops.UpgradeOps, _schemas: set[str | None]) -> None:
+    """Let what commits by itself come first, and import what a revision names.
 
     Then a revision whose build failed can be run again: the operations know what is done already.
     """
@@ -147,6 +151,8 @@ def _arrange(_context: AutogenContext, upgrade: ops.UpgradeOps, _schemas: set[st
             op.info = {key: value for key, value in op.info.items() if "qortex_db" not in key}
     modules = {type(kind).__module__ for kind in _types(upgrade)}
     imports = [name for name in _OWN_TYPES if any(module.startswith(name) for module in modules)]
+    if any(isinstance(op, _OURS) for op in _leaves(upgrade)):
+        imports.append("qortex_db.migrations")  # which registers them, whatever env.py imports
     if imports:
         upgrade.ops.append(_Imports(imports))
 
@@ -169,8 +175,13 @@ def _render_imports(context: AutogenContext, op: _Imports) -> list[str]:
 
 
 def _commits(op: Any) -> bool:
-    ours = CreateVectorIndexOp | DropVectorIndexOp | CreatePayloadIndexOp | DropPayloadIndexOp
-    return isinstance(op, ours) and op.concurrently
+    return isinstance(op, _OURS) and op.concurrently
+
+
+def _leaves(op: Any) -> Iterator[Any]:
+    for inner in getattr(op, "ops", ()):
+        yield inner
+        yield from _leaves(inner)
 
 
 def _types(op: Any) -> Iterator[Any]:
@@ -247,11 +258,11 @@ def _build(
             connection.execute(CreateIndex(shape))
         return dict(_read(connection, copy))
     except DBAPIError as error:
-        raise QortexDbError(
+        failure = translate(error) or QortexDbError(type(error).__name__)
+        raise failure.retold(
             f"The indexes that {found.name} declares could not be built on an empty temporary "
-            f"copy, to be compared with what is there: {translate(error)} The role needs "
-            "TEMPORARY on the database.",
-            sqlstate=sqlstate_of(error),
+            f"copy, to be compared with what is there: {failure} The role needs TEMPORARY on the "
+            "database."
         ) from None
     finally:
         savepoint.rollback()

@@ -132,7 +132,7 @@ async def rebuild_index(
         NotFoundError: There is no such table, or no vector index on it.
         InvalidInputError: An option can't be honoured; nothing was done.
         LockTimeoutError: Another rebuild or migration goes on, or a transaction keeps the table.
-        QortexDbError: The role is not the table's owner, nor a member of it.
+        PermissionDeniedError: The role is not the table's owner, nor a member of it.
     """
     settings = settings or Settings()
     options = _options(maintenance_work_mem, parallel_workers)

@@ -11,7 +11,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from qortex_db.engine import finished, task_of
-from qortex_db.errors import NotFoundError, QortexDbError, sqlstate_of, translate
+from qortex_db.errors import NotFoundError, sqlstate_of, translate
 from qortex_db.migrations.connection import NO_TIMEOUTS
 from qortex_db.observability import log
 
@@ -71,10 +71,9 @@ class OwnedTable:
             if ours is None:
                 raise
             if sqlstate_of(error) == _DENIED:
-                ours = QortexDbError(
+                ours = ours.retold(
                     f"{ours} Connect as {self.owner}, who owns {self.name}, or as a member of that "
-                    f"role; and let it create in the schema {self.schema}.",
-                    sqlstate=_DENIED,
+                    f"role; and let it create in the schema {self.schema}."
                 )
             raise ours from None
 

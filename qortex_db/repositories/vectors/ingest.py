@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 from sqlalchemy import text
 
 from qortex_db import checks, observability
-from qortex_db.errors import InvalidInputError, QortexDbError
+from qortex_db.errors import DimensionMismatchError, InvalidInputError, QortexDbError
 from qortex_db.filters.full_text import is_whole, stored_words
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.distinct_ids import DistinctIds
@@ -26,7 +26,7 @@ from qortex_db.repositories.vectors.records import (
 from qortex_db.repositories.vectors.writes import VectorWrites
 
 if TYPE_CHECKING:
-    from qortex_db.repositories.vectors.table import VectorTable
+    from qortex_db.repositories.vectors.table import TableFacts, VectorTable
 
 MAX_BATCH_SIZE: Final = 100_000
 """The most rows of one batch of `ingest`."""
@@ -93,15 +93,17 @@ class VectorIngest(VectorWrites):
         await aside.begin()
         pace = _Pace(self._vectors)
         done = 0
+        facts = None
         with DistinctIds() as ids:
             async for batch in _batches(records, size):
                 start = time.perf_counter()
+                facts = facts or await self._facts_for(batch[0])
                 if aside.skips:
-                    rows = await self._screened(list(enumerate(batch, done)), aside)
-                    ids.add(await self._store(rows, aside))
+                    rows = await self._screened(list(enumerate(batch, done)), facts, aside)
+                    ids.add(await self._store(rows, facts, aside))
                     await aside.tell()
                 else:
-                    ids.add(await self._store_whole(batch, done, size))
+                    ids.add(await self._store_whole(batch, facts, done, size))
                 await pace.note(len(batch), time.perf_counter() - start)
                 done += len(batch)
                 if on_progress is not None:
@@ -146,9 +148,22 @@ class VectorIngest(VectorWrites):
                 await _tell(on_progress, read)
         return filled
 
-    async def _store_whole(self, records: list[RecordInput], done: int, size: int) -> list[str]:
+    async def _facts_for(self, record: RecordInput) -> TableFacts:
+        """What is true of the table for all of an ingest, as far as its first record tells."""
+        facts = await self._vectors.facts()
         try:
-            batch = await self._batch(records, first_row=done)
+            list(self._batch([record], facts).parts())
+        except DimensionMismatchError:
+            return await self._vectors.facts(anew=True)
+        except Exception:  # noqa: BLE001 - told with its batch
+            return facts
+        return facts
+
+    async def _store_whole(
+        self, records: list[RecordInput], facts: TableFacts, done: int, size: int
+    ) -> list[str]:
+        try:
+            batch = self._batch(records, facts, first_row=done)
             await self._write(batch)
         except Exception as error:
             rows = f"batch {done // size + 1} (rows {done:,} to {done + len(records) - 1:,})"
@@ -159,10 +174,12 @@ class VectorIngest(VectorWrites):
             raise
         return batch.ids
 
-    async def _screened(self, rows: list[_Numbered], aside: _Aside) -> list[_Numbered]:
+    async def _screened(
+        self, rows: list[_Numbered], facts: TableFacts, aside: _Aside
+    ) -> list[_Numbered]:
         """What this package takes of some rows, found by halves without a statement."""
         try:
-            batch = await self._batch([record for _, record in rows], first_row=rows[0][0])
+            batch = self._batch([record for _, record in rows], facts, first_row=rows[0][0])
             if batch.is_large:
                 await asyncio.to_thread(list, batch.parts())
             for _ in batch.parts() if not batch.is_large else ():
@@ -172,16 +189,16 @@ class VectorIngest(VectorWrites):
                 aside.put(*rows[0], error)
                 return []
             middle = len(rows) // 2
-            first = await self._screened(rows[:middle], aside)
-            return first + await self._screened(rows[middle:], aside)
+            first = await self._screened(rows[:middle], facts, aside)
+            return first + await self._screened(rows[middle:], facts, aside)
         return rows
 
-    async def _store(self, rows: list[_Numbered], aside: _Aside) -> list[str]:
+    async def _store(self, rows: list[_Numbered], facts: TableFacts, aside: _Aside) -> list[str]:
         """Write rows, and find by halves those that the server refuses."""
         if not rows:
             return []
         try:
-            batch = await self._batch([record for _, record in rows])
+            batch = self._batch([record for _, record in rows], facts)
             async with self._vectors.executor.savepoint():
                 await self._write(batch)
         except QortexDbError as error:
@@ -193,8 +210,8 @@ class VectorIngest(VectorWrites):
         else:
             return batch.ids
         middle = len(rows) // 2
-        first = await self._store(rows[:middle], aside)
-        return first + await self._store(rows[middle:], aside)
+        first = await self._store(rows[:middle], facts, aside)
+        return first + await self._store(rows[middle:], facts, aside)
 
 
 def _tells_of_a_row(error: QortexDbError) -> bool:

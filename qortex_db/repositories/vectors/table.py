@@ -8,21 +8,26 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import bindparam, cast, select
 from sqlalchemy.dialects.postgresql import OID
 from sqlalchemy.sql.expression import ColumnClause, TableClause
 
 from qortex_db import checks, observability, types
-from qortex_db.errors import UPGRADE_HINT, InvalidInputError, SchemaVersionError
+from qortex_db.errors import (
+    UPGRADE_HINT,
+    DimensionMismatchError,
+    InvalidInputError,
+    SchemaVersionError,
+)
 from qortex_db.filters import Filter, Where, check_readable, read_filter, read_path, with_document
 from qortex_db.filters.fields import ENCRYPTED
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.markers import ALL_NAMESPACES
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
-from qortex_db.names import qualified
+from qortex_db.names import own_tables, qualified
 from qortex_db.plain_json import is_large
 from qortex_db.repositories.vectors.encrypted_columns import DecryptedShape, EncryptedColumns
 from qortex_db.repositories.vectors.filter_statements import by_filter
@@ -33,7 +38,7 @@ from qortex_db.repositories.vectors.written_columns import written_columns
 from qortex_db.sql import Text, func
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -42,6 +47,8 @@ if TYPE_CHECKING:
     from qortex_db.encryption import EncryptionKeys
     from qortex_db.engine import Executor, Fetched
     from qortex_db.repositories.vectors.records import SearchHit
+
+T = TypeVar("T")
 
 _OVERSAMPLING: Final = {None: 1.0, "half": 2.0, "binary": 20.0}
 
@@ -222,8 +229,11 @@ class VectorTable:
         observability.vec_search_duration.record(time.perf_counter() - start)
         return rows
 
-    async def facts(self) -> TableFacts:
+    async def facts(self, *, anew: bool = False) -> TableFacts:
         """What is known of the table, looked up once for each engine.
+
+        Args:
+            anew: Look again.
 
         Raises:
             SchemaVersionError: There is no such table.
@@ -231,20 +241,51 @@ class VectorTable:
         known = await self.executor.catalog()
         name, column = self.qualified_name, self.vector.column
         key = (TableFacts, name, column)
-        facts: TableFacts | None = known.get(key)
+        facts: TableFacts | None = None if anew else known.get(key)
         if facts is None:
             params = {"table_name": name, "column_name": column}
             rows = (await self.executor.run(_declared_size(), params)).rows
             if not rows:
+                remedy = (
+                    UPGRADE_HINT
+                    if self.table.name in own_tables
+                    else f"write a migration that creates it: CREATE TABLE {name} (id text PRIMARY "
+                    f"KEY, {column} vector(384))"
+                )
                 raise SchemaVersionError(
-                    f"There is no table {name} with a column {column} here: {UPGRADE_HINT}, or "
-                    f"write a migration that creates it: CREATE TABLE {name} (id text PRIMARY KEY, "
-                    f"{column} vector(384)).",
+                    f"There is no table {name} with a column {column} here: {remedy}.",
                     sqlstate="42P01",
                 )
             size, not_null = rows[0]
             known[key] = facts = TableFacts(None if size < 0 else int(size), not not_null)
         return facts
+
+    async def renewed(self, facts: TableFacts, refusal: DimensionMismatchError) -> TableFacts:
+        """What is true by now of a table by whose facts something was refused.
+
+        A migration may have changed it since, and a search_path may lead each tenant of a host to
+        a table of its own.
+
+        Raises:
+            DimensionMismatchError: The refusal, if it is the same.
+        """
+        anew = await self.facts(anew=True)
+        if anew.dimensions == facts.dimensions:
+            raise refusal
+        return anew
+
+    async def by_facts(self, check: Callable[[TableFacts], T]) -> T:
+        """What a check by the facts gives; before it refuses dimensions, it looks them up anew."""
+        facts = await self.facts()
+        try:
+            return check(facts)
+        except DimensionMismatchError as refusal:
+            facts = await self.renewed(facts, refusal)
+        return check(facts)
+
+    async def encode_query(self, embedding: object) -> Any:
+        """One query's embedding, checked."""
+        return await self.by_facts(lambda facts: self._encode_query(embedding, facts))
 
     @functools.cached_property
     def qualified_name(self) -> str:
@@ -270,8 +311,7 @@ class VectorTable:
             return self.vector.type.read(embedding)
         return types.as_float32(embedding)
 
-    def encode_query(self, embedding: object, facts: TableFacts) -> Any:
-        """One query's embedding, checked."""
+    def _encode_query(self, embedding: object, facts: TableFacts) -> Any:
         try:
             return self.encode(embedding, facts)
         except InvalidInputError as error:

@@ -8,7 +8,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from qortex_db import observability
-from qortex_db.errors import NOT_NULL_VIOLATION, ConflictError, InvalidInputError
+from qortex_db.errors import (
+    NOT_NULL_VIOLATION,
+    ConflictError,
+    DimensionMismatchError,
+    InvalidInputError,
+)
 from qortex_db.filters import values_of
 from qortex_db.markers import CLEAR
 from qortex_db.plain_json import is_large
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from qortex_db.filters import Filter, Where
     from qortex_db.markers import Clear
     from qortex_db.repositories.vectors.records import IdInput, RecordInput
+    from qortex_db.repositories.vectors.table import TableFacts
     from qortex_db.repositories.vectors.written_columns import RecordPart
     from qortex_db.types import EmbeddingInput
 
@@ -54,13 +60,22 @@ class VectorWrites(TableBound):
 
     async def _upsert(self, records: Iterable[RecordInput], *, allow_zero: bool = False) -> int:
         self._vectors.check_takes_rows()
-        return await self._write(await self._batch(records, allow_zero=allow_zero))
-
-    async def _batch(
-        self, records: Iterable[RecordInput], *, allow_zero: bool = False, first_row: int = 0
-    ) -> Batch:
         listed = validation.check_list(records, name="records")
         facts = await self._vectors.facts()
+        try:
+            return await self._write(self._batch(listed, facts, allow_zero=allow_zero))
+        except DimensionMismatchError as refusal:
+            anew = await self._vectors.renewed(facts, refusal)
+        return await self._write(self._batch(listed, anew, allow_zero=allow_zero))
+
+    def _batch(
+        self,
+        records: list[RecordInput],
+        facts: TableFacts,
+        *,
+        allow_zero: bool = False,
+        first_row: int = 0,
+    ) -> Batch:
         vector = self._vectors.vector
         column = EmbeddingColumn(
             facts.dimensions,
@@ -68,7 +83,7 @@ class VectorWrites(TableBound):
             allow_zero=allow_zero or vector.metric != "cosine",
             is_half=vector.is_half,
         )
-        return Batch(listed, column, self._vectors.written, first_row=first_row)
+        return Batch(records, column, self._vectors.written, first_row=first_row)
 
     async def _write(self, batch: Batch) -> int:
         """Write a batch, all of it or nothing; return how many rows changed."""
@@ -151,10 +166,11 @@ class VectorWrites(TableBound):
         return (await self._vectors.run(statement, params)).rowcount > 0
 
     async def _encoded(self, embedding: EmbeddingInput | Clear) -> Any:
-        facts = await self._vectors.facts()
         if embedding is not CLEAR:
-            return self._vectors.encode(embedding, facts)
-        if not facts.is_nullable:
+            return await self._vectors.by_facts(
+                lambda facts: self._vectors.encode(embedding, facts)
+            )
+        if not (await self._vectors.facts()).is_nullable:
             raise InvalidInputError("embedding is CLEAR, and the column takes no NULL.")
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from qortex_db import checks
@@ -73,11 +74,10 @@ class ExampleSearches(TableBound):
         checks.check_choice(strategy, get_args(Strategy), name="strategy")
         by_each = strategy == "best_score"
         count = validation.check_limit(limit, MAX_LIMIT)
-        facts = await vectors.facts()
-        liked = _examples(vectors, facts, "positive", positive)
+        liked = await vectors.by_facts(partial(_examples, vectors, "positive", positive))
         if not liked.count:
             raise InvalidInputError("positive is empty; pass at least one example.")
-        disliked = _examples(vectors, facts, "negative", negative)
+        disliked = await vectors.by_facts(partial(_examples, vectors, "negative", negative))
         wanted = liked.count + disliked.count
         most = MAX_QUERIES if by_each else MAX_EXAMPLES
         validation.check_limit(wanted, most, name="the number of examples")
@@ -116,7 +116,7 @@ class _Examples:
     params: Mapping[str, Any]
 
 
-def _examples(vectors: VectorTable, facts: TableFacts, side: str, given: object) -> _Examples:
+def _examples(vectors: VectorTable, side: str, given: object, facts: TableFacts) -> _Examples:
     listed = validation.check_list(given, name=side)
     examples = [checks.as_key(one) for one in listed]
     ids = [one for one in examples if isinstance(one, str)]

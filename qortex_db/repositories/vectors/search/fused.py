@@ -119,9 +119,11 @@ class FusedSearches(TableBound):
             check_readable(vectors.table, None, "text")
             params |= asked.params
         if embedding is not None:
-            params["query"] = vectors.encode_query(embedding, await vectors.facts())
+            params["query"] = await vectors.encode_query(embedding)
         if beside is not None:
-            params["sparse_query"] = beside.encode(sparse, await beside.facts(), "sparse")
+            params["sparse_query"] = await beside.by_facts(
+                lambda facts: beside.encode(sparse, facts, "sparse")
+            )
         how = approach(
             vectors,
             limits.get("dense", 1),
@@ -230,11 +232,12 @@ async def _queries(vectors: VectorTable, embeddings: object) -> dict[str, Any]:
     """Several queries as the parameters of a statement, one each."""
     given = validation.check_list(embeddings, name="embeddings")
     validation.check_limit(len(given), MAX_QUERIES, name="the number of embeddings")
-    facts = await vectors.facts()
-    return {
-        f"query_{i}": vectors.encode(query, facts, f"embeddings[{i}]")
-        for i, query in enumerate(given)
-    }
+    return await vectors.by_facts(
+        lambda facts: {
+            f"query_{i}": vectors.encode(query, facts, f"embeddings[{i}]")
+            for i, query in enumerate(given)
+        }
+    )
 
 
 def _sparse_vector(vectors: VectorTable, name: str | None) -> VectorTable:

@@ -97,9 +97,8 @@ class VectorSearches(FusedSearches, ExampleSearches):
             with_embedding=with_embedding,
             knobs=Knobs(ef_search, probes, iterative_scan, oversampling),
         )
-        facts = await vectors.facts()
-        params = {"query": vectors.encode_query(embedding, facts), **how.params}
-        rows = await _answered(vectors, facts, how, params)
+        params = {"query": await vectors.encode_query(embedding), **how.params}
+        rows = await _answered(vectors, await vectors.facts(), how, params)
         floor = -math.inf if min_score is None else min_score
         return SearchHits(vectors.hits(rows, floor), requested=count, complete=True)
 
@@ -126,9 +125,8 @@ class VectorSearches(FusedSearches, ExampleSearches):
         narrowed = await vectors.narrow(where, where_document)
         knobs = Knobs(ef_search, probes, iterative_scan, oversampling)
         how = approach(vectors, count, narrowed, exact=exact, knobs=knobs)
-        facts = await vectors.facts()
         statement = Explain(search_statements(vectors).search(how.filter, how.form))
-        params = {"query": vectors.encode_query(embedding, facts), **how.params}
+        params = {"query": await vectors.encode_query(embedding), **how.params}
         rows = (await vectors.run(statement, params)).rows
         return read_plan(rows[0][0])
 
@@ -157,7 +155,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         least = vectors.check_score(min_score)
         narrowed = await vectors.narrow(where, where_document)
         params = {
-            "query": vectors.encode_query(embedding, await vectors.facts()),
+            "query": await vectors.encode_query(embedding),
             "candidates": count + 1,
             "max_distance": vectors.zero_distance_score - least,
             **values_of(narrowed),
@@ -265,7 +263,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
             with_embedding=with_embedding,
         )
         params = {
-            "query": vectors.encode_query(embedding, await vectors.facts()),
+            "query": await vectors.encode_query(embedding),
             "hits": count,
             "group_size": size,
             **how.params,
