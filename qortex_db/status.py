@@ -50,7 +50,7 @@ def _sizes(tables: Iterable[Table], schema: str | None) -> Any:
     return union_all(
         *(
             select(
-                bindparam(None, table.fullname).label("name"),
+                bindparam(None, str(table.fullname)).label("name"),
                 select(func.count()).select_from(table).scalar_subquery().label("rows"),
                 func.pg_total_relation_size(func.to_regclass(_place(table, schema))).label("bytes"),
             )
