@@ -13,6 +13,9 @@ from qortex_db.names import qualified
 from qortex_db.sql import func
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Table
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from qortex_db.engine import Executor
@@ -30,27 +33,62 @@ JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
 JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
 WHERE NOT i.indisvalid
   AND t.oid IN (
-    SELECT pg_catalog.to_regclass(pg_catalog.concat(
-        pg_catalog.quote_ident(:schema) || '.'::text, pg_catalog.quote_ident(name)))
+    SELECT pg_catalog.to_regclass(name)
     FROM pg_catalog.unnest(CAST(:tables AS text[])) AS ours (name))
 ORDER BY c.relname
+""")
+_THERE = text("""
+SELECT pg_catalog.to_regclass(name) IS NOT NULL
+FROM pg_catalog.unnest(CAST(:tables AS text[])) WITH ORDINALITY AS wanted (name, place)
+ORDER BY place
 """)
 TABLES: dict[str, Any] = dict(Base.metadata.tables)
 
 
-def _sizes(schema: str | None) -> Any:
+def _sizes(tables: Iterable[Table], schema: str | None) -> Any:
     """Rows and bytes of each table, as one statement."""
     return union_all(
         *(
             select(
-                bindparam(None, name).label("name"),
+                bindparam(None, str(table.fullname)).label("name"),
                 select(func.count()).select_from(table).scalar_subquery().label("rows"),
-                func.pg_total_relation_size(func.to_regclass(qualified(schema, name))).label(
-                    "bytes"
-                ),
+                func.pg_total_relation_size(func.to_regclass(_place(table, schema))).label("bytes"),
             )
-            for name, table in sorted(TABLES.items())
+            for table in sorted(tables, key=lambda table: table.fullname)
         )
+    )
+
+
+def _place(table: Table, schema: str | None) -> str:
+    return qualified(table.schema or schema, table.name)
+
+
+async def missing_tables(
+    executor: Executor, tables: Iterable[Table], schema: str | None
+) -> list[str]:
+    """The names of the tables that are not there."""
+    wanted = list(tables)
+    rows = (await executor.run(_THERE, {"tables": [_place(t, schema) for t in wanted]})).rows
+    return [table.fullname for table, (there,) in zip(wanted, rows, strict=True) if not there]
+
+
+async def read_tables(
+    executor: Executor, tables: Iterable[Table], schema: str | None
+) -> tuple[dict[str, dict[str, int]], list[str]]:
+    """Rows and bytes of tables that are there, and their invalid indexes.
+
+    Args:
+        executor: The lane of calls by themselves.
+        tables: At least one.
+        schema: Of those that name none, if not where the connections look.
+    """
+    wanted = list(tables)
+    sizes = (await executor.run(_sizes(wanted, schema), {})).rows
+    params = {"tables": [_place(table, schema) for table in wanted]}
+    invalid = (await executor.run(_INVALID_INDEXES, params)).rows
+    return (
+        {name: {"rows": rows, "bytes": count} for name, rows, count in sizes},
+        [row[0] for row in invalid],
     )
 
 
@@ -98,10 +136,8 @@ async def read_status(
         embedded: Whether the server is one.
     """
     run = executor.run
-    sizes = (await run(_sizes(schema), {})).rows
-    tables = {name: {"rows": rows, "bytes": count} for name, rows, count in sizes}
+    tables, invalid = await read_tables(executor, TABLES.values(), schema)
     learners = select(func.count(LearningArmState.learner_name.distinct()))
-    params = {"tables": list(TABLES), "schema": schema}
     version = (await run(select(func.current_setting("server_version")), {})).rows[0][0]
     path = await read_path(engine, TABLES, schema)
     pool: Any = engine.pool
@@ -123,7 +159,7 @@ async def read_status(
         embedded=embedded,
         dimensions=dimensions,
         tables=tables,
-        invalid_indexes=[row[0] for row in (await run(_INVALID_INDEXES, params)).rows],
+        invalid_indexes=invalid,
         open_schemas=[each.name for each in path.open],
         pool={
             "checked_out": pool.checkedout() if hasattr(pool, "checkedout") else 0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from contextlib import asynccontextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import async_scoped_session
@@ -45,10 +45,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
-    from sqlalchemy.orm import DeclarativeBase, SessionTransaction
+    from sqlalchemy.orm import SessionTransaction
 
     from qortex_db.encryption import EncryptionKeys
     from qortex_db.engine import Executor, Operations
+
+AnySession = TypeVar("AnySession", bound="AsyncSession")
 
 
 class Repositories:
@@ -118,13 +120,11 @@ class Repositories:
         """The keys by which a call that is repeated counts once."""
         return IdempotencyRepository(self.executor.of(IdempotencyKey))
 
-    def collection(
-        self, model: type[DeclarativeBase], *, namespace: Any = None
-    ) -> VectorRepository:
+    def collection(self, model: type[object], *, namespace: Any = None) -> VectorRepository:
         """The vectors of any declared collection: a model with the columns `id` and `vec`.
 
         Args:
-            model: The class.
+            model: The class, mapped in whatever way.
             namespace: Of a collection that declares one, and then it has to be given: every method
                 is about its rows alone, and writes into it. `ALL_NAMESPACES` means everybody's
                 rows, to which none can be added; not where the namespace is in the key.
@@ -198,7 +198,7 @@ class UnitOfWork(Repositories):
 
 @asynccontextmanager
 async def unit_of_work(
-    session: AsyncSession | async_scoped_session[AsyncSession],
+    session: AsyncSession | async_scoped_session[AnySession],
     *,
     schema: str | None = None,
     learning_history: bool = False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import gc
 import os
@@ -14,18 +13,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import factories
 from qortex_db import Database, Settings, migrations
-from support.servers import copied, execute, start
+from qortex_db.testing import factories, throwaway
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from qortex_db.embedded import EmbeddedServer
+    from qortex_db.testing import Server
 
 DIMENSIONS = 8
-MEMORY = Path("/dev/shm")  # noqa: S108 - a database's 300 files take 50 ms and more on a disk
-ENOUGH_MEMORY = 4 * 2**30
 
 
 def pytest_configure() -> None:
@@ -52,9 +48,8 @@ def _sequences_begin_anew() -> None:
 
 @pytest.fixture(scope="session")
 def folder() -> Path:
-    """A folder that the server's own user can enter, under root too; in memory if there is room."""
-    roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH_MEMORY
-    path = Path(tempfile.mkdtemp(prefix="qortex-db-", dir=MEMORY if roomy else None))
+    """A folder that the embedded server's own user can enter, under root too."""
+    path = Path(tempfile.mkdtemp(prefix="qortex-db-"))
     path.chmod(0o755)
     # Not here: the wheel's own end, registered later, makes its lock files once more.
     atexit.register(shutil.rmtree, path, ignore_errors=True)
@@ -62,63 +57,61 @@ def folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(folder: Path) -> Iterator[EmbeddedServer]:
+def server(qortex_db_server: Server) -> Server:
     """PostgreSQL 18."""
-    started = start(folder / "18", 18)
-    yield started
-    started.stop()
+    return qortex_db_server
 
 
 @pytest.fixture(scope="session")
-def server16(folder: Path) -> Iterator[EmbeddedServer]:
+def server16() -> Iterator[Server]:
     """PostgreSQL 16."""
-    started = start(folder / "16", 16)
-    yield started
-    started.stop()
+    with throwaway(version=16) as server:
+        yield server
 
 
-def _template(server: EmbeddedServer, name: str, dimensions: int) -> str:
-    execute(server, f'CREATE DATABASE "{name}"')
-    settings = Settings(dsn=server.dsn(name), dimensions=dimensions)
-    asyncio.run(migrations.upgrade(settings))
-    return name
+def _template(server: Server, dimensions: int) -> str:
+    return server.template(lambda dsn: _migrate(Settings(dsn=dsn, dimensions=dimensions)))
 
 
-@pytest.fixture(scope="session")
-def template(server: EmbeddedServer) -> str:
-    return _template(server, "template_small", DIMENSIONS)
+async def _migrate(settings: Settings) -> None:
+    await migrations.upgrade(settings)
 
 
 @pytest.fixture(scope="session")
-def template384(server: EmbeddedServer) -> str:
-    return _template(server, "template_384", 384)
+def template(server: Server) -> str:
+    return _template(server, DIMENSIONS)
+
+
+@pytest.fixture(scope="session")
+def template384(server: Server) -> str:
+    return _template(server, 384)
 
 
 @pytest.fixture
-def dsn(server: EmbeddedServer, template: str) -> Iterator[str]:
+def dsn(server: Server, template: str) -> Iterator[str]:
     """A migrated database whose vectors have 8 dimensions."""
-    with copied(server, template) as dsn:
+    with server.database(template) as dsn:
         yield dsn
 
 
 @pytest.fixture
-def dsn384(server: EmbeddedServer, template384: str) -> Iterator[str]:
+def dsn384(server: Server, template384: str) -> Iterator[str]:
     """A migrated database whose vectors have 384 dimensions."""
-    with copied(server, template384) as dsn:
+    with server.database(template384) as dsn:
         yield dsn
 
 
 @pytest.fixture
-def empty_dsn(server: EmbeddedServer) -> Iterator[str]:
+def empty_dsn(server: Server) -> Iterator[str]:
     """A database without anything."""
-    with copied(server, "template0") as dsn:
+    with server.database() as dsn:
         yield dsn
 
 
 @pytest.fixture(params=["server16", "server"], ids=["16", "18"])
 def each_empty_dsn(request: pytest.FixtureRequest) -> Iterator[str]:
     """A database without anything, on each version of PostgreSQL."""
-    with copied(request.getfixturevalue(request.param), "template0") as dsn:
+    with request.getfixturevalue(request.param).database() as dsn:
         yield dsn
 
 

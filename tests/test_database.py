@@ -12,7 +12,6 @@ import pytest
 import sqlalchemy
 from sqlalchemy import text
 
-from factories import VectorRecordFactory
 from qortex_db import (
     Database,
     DimensionMismatchError,
@@ -26,6 +25,7 @@ from qortex_db import (
     UnavailableError,
     migrations,
 )
+from qortex_db.testing.factories import VectorRecordFactory
 
 if TYPE_CHECKING:
     from pathlib import Path

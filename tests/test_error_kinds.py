@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import PendingRollbackError
 
-from factories import VectorRecordFactory
 from qortex_db import (
     Database,
     InFailedTransactionError,
@@ -25,11 +24,12 @@ from qortex_db import (
     migrations,
 )
 from qortex_db.errors import translate
+from qortex_db.testing.factories import VectorRecordFactory
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from qortex_db.embedded import EmbeddedServer
+    from qortex_db.testing import Server
     from qortex_db.uow import Repositories
 
 PAGE = Path(__file__).parent.parent / "docs" / "errors.md"
@@ -95,7 +95,7 @@ async def test_a_server_out_of_a_resource_says_so(dsn: str) -> None:
     assert {error.sqlstate for error in raised} == {"53400"}
 
 
-async def test_a_role_without_privileges_is_told(server: EmbeddedServer, dsn: str) -> None:
+async def test_a_role_without_privileges_is_told(server: Server, dsn: str) -> None:
     role = "errors_reader"
     async with Database.connect(dsn) as db:
         await db.executor.run(text(f"DROP ROLE IF EXISTS {role}"), {})

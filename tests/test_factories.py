@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from sqlalchemy import inspect
 
-from factories import (
+from qortex_db import Database, EdgeStats, Learner, VectorRecord
+from qortex_db.models import Base
+from qortex_db.testing.factories import (
     FACTORIES,
     ArmFactory,
     ArmOutcomeFactory,
@@ -22,8 +24,6 @@ from factories import (
     embedding,
     pair,
 )
-from qortex_db import Database, EdgeStats, Learner, VectorRecord
-from qortex_db.models import Base
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

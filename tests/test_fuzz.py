@@ -27,7 +27,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import qortex_db
-from factories import SearchHitFactory
 from qortex_db import (
     Collection,
     Database,
@@ -45,6 +44,7 @@ from qortex_db import (
     repositories,
     vector_column,
 )
+from qortex_db.testing.factories import SearchHitFactory
 from support import arbitrary
 from support.arbitrary import BY_NAME, GOOD, Colour, anything
 from support.servers import copied
@@ -52,7 +52,7 @@ from support.servers import copied
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from qortex_db.embedded import EmbeddedServer
+    from qortex_db.testing import Server
 
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "15"))
@@ -177,9 +177,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @pytest.fixture(scope="module")
-def lanes(
-    server: EmbeddedServer, template: str, runner: asyncio.Runner
-) -> Iterator[dict[str, Database]]:
+def lanes(server: Server, template: str, runner: asyncio.Runner) -> Iterator[dict[str, Database]]:
     """A database, and one whose statements someone listens to."""
 
     async def opened(dsn: str) -> dict[str, Database]:

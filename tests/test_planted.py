@@ -23,7 +23,7 @@ from support.servers import execute, new_name
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    from qortex_db.embedded import EmbeddedServer
+    from qortex_db.testing import Server
 
 DOCS = Path(__file__).parents[1] / "docs"
 ROLES = ("planted_owner", "planted_service", "planted_stranger")
@@ -63,13 +63,13 @@ def calls() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def roles(server: EmbeddedServer) -> Iterator[None]:
+def roles(server: Server) -> Iterator[None]:
     execute(server, *(f"CREATE ROLE {role} LOGIN" for role in ROLES))
     yield
     execute(server, *(f"DROP ROLE {role}" for role in ROLES))
 
 
-def made(server: EmbeddedServer) -> Iterator[str]:
+def made(server: Server) -> Iterator[str]:
     name = new_name("planted")
     execute(server, f"CREATE DATABASE {name} OWNER {ROLES[0]}")
     yield server.dsn(name)
@@ -77,7 +77,7 @@ def made(server: EmbeddedServer) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def open_to_all(server: EmbeddedServer, roles: None, calls: Any) -> Iterator[str]:
+def open_to_all(server: Server, roles: None, calls: Any) -> Iterator[str]:
     """The worst: tables, pgvector and what is planted share a schema that nobody can leave out."""
 
     async def prepare(dsn: str) -> None:
@@ -100,7 +100,7 @@ def open_to_all(server: EmbeddedServer, roles: None, calls: Any) -> Iterator[str
 
 
 @pytest.fixture
-def own_dsn(server: EmbeddedServer, roles: None) -> Iterator[str]:
+def own_dsn(server: Server, roles: None) -> Iterator[str]:
     yield from made(server)
 
 

@@ -17,7 +17,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from factories import embedding
 from qortex_db import (
     Collection,
     Database,
@@ -32,6 +31,7 @@ from qortex_db import (
 from qortex_db.errors import translate
 from qortex_db.messages import scrubbed
 from qortex_db.repositories import VectorRepository
+from qortex_db.testing.factories import embedding
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

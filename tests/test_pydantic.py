@@ -14,16 +14,6 @@ from httpx import ASGITransport, AsyncClient
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import qortex_db
-from factories import (
-    ArmFactory,
-    ArmOutcomeFactory,
-    ArmStateFactory,
-    EdgeStatsFactory,
-    LearnerConfigFactory,
-    PromotionFactory,
-    VectorRecordFactory,
-    embedding,
-)
 from qortex_db import (
     CacheStats,
     Database,
@@ -46,6 +36,16 @@ from qortex_db import (
 )
 from qortex_db.database import Status  # noqa: TC001 - FastAPI resolves annotations
 from qortex_db.repositories import IndexAdvice, RecallProbe, SearchPlan, Tuning
+from qortex_db.testing.factories import (
+    ArmFactory,
+    ArmOutcomeFactory,
+    ArmStateFactory,
+    EdgeStatsFactory,
+    LearnerConfigFactory,
+    PromotionFactory,
+    VectorRecordFactory,
+    embedding,
+)
 from qortex_db.types import SparseVector
 
 if TYPE_CHECKING:

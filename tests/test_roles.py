@@ -20,7 +20,7 @@ from support.servers import execute, new_name
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qortex_db.embedded import EmbeddedServer
+    from qortex_db.testing import Server
 
 DOCS = Path(__file__).parents[1] / "docs"
 DENIED = "42501"
@@ -66,7 +66,7 @@ def calls() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def roles(server: EmbeddedServer) -> Iterator[None]:
+def roles(server: Server) -> Iterator[None]:
     names = [*map(role_of, SETS), *LEVELS, "roles_nobody"]
     execute(server, *(f"CREATE ROLE {name} LOGIN" for name in names))
     yield
@@ -74,7 +74,7 @@ def roles(server: EmbeddedServer) -> Iterator[None]:
 
 
 @pytest.fixture
-def role_dsn(server: EmbeddedServer, template: str, roles: None) -> Iterator[str]:
+def role_dsn(server: Server, template: str, roles: None) -> Iterator[str]:
     name = new_name("roles")
     execute(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
     yield server.dsn(name)

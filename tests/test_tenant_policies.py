@@ -29,7 +29,7 @@ from support.servers import execute, new_name
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from qortex_db.embedded import EmbeddedServer
+    from qortex_db.testing import Server
 
 DOCS = Path(__file__).parents[1] / "docs"
 ROLE = "tenants_service"
@@ -61,7 +61,7 @@ def record(key: str, tenant: str, place: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def databases(server: EmbeddedServer, template: str, calls: Any) -> Iterator[tuple[str, str]]:
+def databases(server: Server, template: str, calls: Any) -> Iterator[tuple[str, str]]:
     """One that two tenants share, and one that the first has alone."""
     execute(server, f"CREATE ROLE {ROLE} LOGIN")
     names = [new_name("tenants") for _ in range(2)]

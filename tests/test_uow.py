@@ -17,7 +17,6 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from factories import InteroceptionFactorFactory, VectorRecordFactory
 from qortex_db import (
     Database,
     InteroceptionFactor,
@@ -28,6 +27,7 @@ from qortex_db import (
     UnitOfWork,
     unit_of_work,
 )
+from qortex_db.testing.factories import InteroceptionFactorFactory, VectorRecordFactory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -12,17 +12,6 @@ import numpy as np
 import pytest
 
 import qortex_db
-from factories import (
-    ArmFactory,
-    ArmStateFactory,
-    EdgeStatsFactory,
-    LearnerConfigFactory,
-    SearchHitFactory,
-    VectorRecordFactory,
-    edges,
-    embedding,
-    pair,
-)
 from qortex_db import (
     HNSW,
     Database,
@@ -41,6 +30,17 @@ from qortex_db import (
     report,
     repositories,
 )
+from qortex_db.testing.factories import (
+    ArmFactory,
+    ArmStateFactory,
+    EdgeStatsFactory,
+    LearnerConfigFactory,
+    SearchHitFactory,
+    VectorRecordFactory,
+    edges,
+    embedding,
+    pair,
+)
 from support.roundtrips import counted
 from support.servers import execute
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from qortex_db import UnitOfWork
-    from qortex_db.embedded import EmbeddedServer
+    from qortex_db.testing import Server
     from support.roundtrips import RoundTrips
 
 Q = embedding(3, 8)
@@ -294,7 +294,7 @@ def test_every_whole_number_of_the_public_interface_is_tried() -> None:
 
 
 @pytest.fixture(scope="module")
-def dsn(server: EmbeddedServer, template: str) -> Iterator[str]:
+def dsn(server: Server, template: str) -> Iterator[str]:
     """One database for all: what is refused changes nothing, and the rest is done over and over."""
     execute(server, f'CREATE DATABASE numbers TEMPLATE "{template}" STRATEGY FILE_COPY')
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from qortex_db import Database, QortexDbError, Settings, __version__, migrations
+from qortex_db import QortexDbError, Settings, __version__, migrations
 from qortex_db.cli import adopt as adoption
+from qortex_db.cli import checking, encryption, host_models, render
 from qortex_db.cli import demo as demonstration
-from qortex_db.cli import encryption, render
 from qortex_db.cli import index as indexes
 from qortex_db.cli import report as reports
 from qortex_db.cli import roles as granting
 from qortex_db.cli.arms import arms
 from qortex_db.cli.edges import edges
 from qortex_db.cli.factors import factors
+from qortex_db.cli.host_models import Models  # noqa: TC001 - typer reads it
 from qortex_db.cli.shell import (
     AsJson,
     Embedded,
@@ -27,7 +28,6 @@ from qortex_db.cli.shell import (
     opened,
     out,
     print_json,
-    reached,
     read_settings,
     run,
 )
@@ -132,16 +132,19 @@ def check(
     ] = False,
     embedded: Embedded = False,
     schema: Schema = None,
+    metadata: Models = None,
 ) -> None:
-    """Exit with 0 if the schema is current, else with 1: for a readiness probe."""
+    """Exit with 0 if the schema is current, else with 1: for a readiness probe.
+
+    With models of your own, their tables have to be there too; ours need not.
+    """
     settings = read_settings(schema)
-    state = run(migrations.check(settings, embedded=embedded))
-    if not state.is_current:
-        fail(render.not_current(state))
+    models = host_models.load(metadata, settings)
+    state = run(checking.state_of(settings, models, embedded=embedded))
     if not drift:
-        out.print(render.schema_line(state), soft_wrap=True)
+        out.print(checking.line(state, models), soft_wrap=True, highlight=False)
         return
-    found = run(migrations.drift(settings, embedded=embedded))
+    found = run(checking.drift(settings, state, models, embedded=embedded))
     for one in found:
         out.print(render.drift(one), soft_wrap=True, highlight=False)
     if found:
@@ -167,24 +170,15 @@ def adopt(
 
 
 @app.command()
-def status(*, as_json: AsJson = False, embedded: Embedded = False) -> None:
+def status(*, as_json: AsJson = False, embedded: Embedded = False, metadata: Models = None) -> None:
     """Versions, schema, rows and bytes, invalid indexes and the pool."""
-    report = run(_report(read_settings(), embedded=embedded))
+    settings = read_settings()
+    models = host_models.load(metadata, settings)
+    report = run(checking.status(settings, models, embedded=embedded))
     if as_json:
         print_json(report)
     else:
         out.print(render.status(report))
-
-
-async def _report(settings: Settings, *, embedded: bool) -> dict[str, Any]:
-    async with reached(settings, embedded=embedded) as given:
-        state = await migrations.check(given)
-        if state.current is None:
-            fail(render.not_current(state))
-        async with Database.connect(given) as database:
-            report = (await database.status()).to_dict()
-        report["pending_indexes"] = await migrations.pending_indexes(given)
-    return report | {"embedded": embedded, "schema": render.schema(state)}
 
 
 @index.command()
@@ -273,12 +267,15 @@ def report(
         "report.html"
     ),
     embedded: Embedded = False,
+    metadata: Models = None,
 ) -> None:
     """Write a page to look at: best arms, pulls over time, factors and edges.
 
     It is one HTML file, without scripts or anything from elsewhere.
     """
-    page = run(reports.page(learner or None, embedded=embedded))
+    settings = read_settings()
+    models = host_models.load(metadata, settings)
+    page = run(reports.page(settings, models, learner or None, embedded=embedded))
     if str(output) == "-":
         typer.echo(page, nl=False)
         return

@@ -19,7 +19,7 @@ from rich.rule import Rule
 
 from qortex_db import Database, Settings, embedded, migrations
 from qortex_db.cli import render
-from qortex_db.cli.sample import Sample, load_sample
+from qortex_db.sample import Sample, load_sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

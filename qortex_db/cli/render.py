@@ -65,6 +65,11 @@ def schema(state: SchemaState) -> dict[str, Any]:
 
 def not_current(state: SchemaState) -> str:
     """What is wrong with a schema, and what to do."""
+    if state.is_filled:
+        return (
+            "The tables are qortex's, and no revision made them: run `qortex-db adopt`. (Where a "
+            "host's Alembic did, name its version table by QORTEX_DB_VERSION_TABLE.)"
+        )
     where = "not there" if state.current is None else f"at revision {state.current}"
     return f"The schema is {where}, this version needs {state.head}: {UPGRADE_HINT}."
 
@@ -96,8 +101,23 @@ def _counts(part: dict[str, Any], *nouns: str) -> str:
     )
 
 
+def missing(name: str, tables: list[str]) -> str:
+    """What a host's models declare and the database lacks."""
+    return (
+        f"{', '.join(tables)} of {name} {'is' if len(tables) == 1 else 'are'} not there: run your "
+        "own migrations."
+    )
+
+
 def status(report: dict[str, Any]) -> RenderableType:
     """A status as tables."""
+    if report["schema"] is None:  # a host's tables alone
+        facts = Table(box=None, show_header=False, padding=(0, 2))
+        facts.add_row("[bold]schema[/]", "none of qortex-db's own")
+        facts.add_row(
+            "[bold]invalid indexes[/]", escape(", ".join(report["invalid_indexes"]) or "none")
+        )
+        return Group(facts, _tables(report))
     facts = Table(box=None, show_header=False, padding=(0, 2))
     stands, pool = report["schema"], report["pool"]
     mark = "current" if stands["is_current"] else f"needs {stands['head']}"
@@ -116,16 +136,21 @@ def status(report: dict[str, Any]) -> RenderableType:
     }
     for name, value in rows.items():
         facts.add_row(f"[bold]{name}[/]", escape(value))
+    return Group(facts, _tables(report))
+
+
+def _tables(report: dict[str, Any]) -> Table:
     tables = table("table", ">rows", ">size")
     for name, numbers in report["tables"].items():
-        tables.add_row(name, f"{numbers['rows']:,}", size(numbers["bytes"]))
-    return Group(facts, tables)
+        tables.add_row(escape(name), f"{numbers['rows']:,}", size(numbers["bytes"]))
+    return tables
 
 
 __all__ = [
     "drift",
     "drifted",
     "escape",
+    "missing",
     "not_current",
     "rebuilt",
     "schema",

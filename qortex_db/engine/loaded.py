@@ -48,12 +48,16 @@ async def _refresh(
     key = inspect(model).primary_key
     left = {inspect(instance).identity: instance for instance in instances}
     there = tuple_(*key).in_(list(left))
-    query = session.scalars(
-        select(model).where(there),
-        execution_options={"populate_existing": True, **options},
-        bind_arguments=bind_arguments,
-    )
-    for instance in await query:
+
+    def query(sync: Session) -> list[object]:
+        found = sync.scalars(
+            select(model).where(there),
+            execution_options={"populate_existing": True, **options},
+            bind_arguments=bind_arguments,
+        )
+        return list(found)
+
+    for instance in await session.run_sync(query):  # SQLModel warns of AsyncSession's own methods
         left.pop(inspect(instance).identity, None)
     if not left:
         return

@@ -14,9 +14,16 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from qortex_db.errors import InvalidInputError, QortexDbError, SchemaVersionError
+from qortex_db.migrations.catalogue import find
 from qortex_db.migrations.connection import isolated, migration_engine, migration_lock
 from qortex_db.migrations.dimensions import held_dimensions
 from qortex_db.migrations.history import current_revision, is_shared
+from qortex_db.models import (
+    InteroceptionEdge,
+    InteroceptionFactor,
+    LearningArmState,
+    QortexVector,
+)
 from qortex_db.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,6 +34,12 @@ if TYPE_CHECKING:
 _FIRST: Final = "versions/0001_baseline.py"
 
 
+_QORTEXS: Final = [
+    model.__tablename__
+    for model in (QortexVector, InteroceptionFactor, InteroceptionEdge, LearningArmState)
+]
+
+
 @dataclass(frozen=True, slots=True)
 class SchemaState:
     """Where a database stands.
@@ -35,11 +48,13 @@ class SchemaState:
         current: Its revision, None before the first upgrade.
         head: The revision that this version of the package needs.
         dimensions: What its embedding column holds.
+        is_filled: Whether tables of qortex's are there that no revision made: `adopt` takes them.
     """
 
     current: str | None
     head: str
     dimensions: int | None
+    is_filled: bool = False
 
     @property
     def is_current(self) -> bool:
@@ -221,4 +236,7 @@ def schema_state(connection: Connection, settings: Settings) -> SchemaState:
     scripts = ScriptDirectory.from_config(_config(settings))
     current = current_revision(connection, settings, scripts)
     dimensions = held_dimensions(connection, settings.db_schema)
-    return SchemaState(current, scripts.get_current_head() or "", dimensions)
+    filled = current is None and any(
+        oid is not None for oid in find(connection, settings.db_schema, _QORTEXS)
+    )
+    return SchemaState(current, scripts.get_current_head() or "", dimensions, filled)

@@ -33,6 +33,7 @@ _TEMPORARY: Final = "pg_temp"
 _NOTHING: Final = Object(None)
 _UNLOGGED: Final = Object("UNLOGGED")
 _HELD: Final = re.compile(r"(?:\S+\.)?vector\((\d+)\)")
+_PAYLOAD_INDEX: Final = re.compile(r"USING (btree|gin) \(.*\b(payload|document)\b.*\)", re.DOTALL)
 _REMEDIES: Final = {
     "25006": "Connect to a primary, and without default_transaction_read_only.",
     "42501": "The role needs TEMPORARY on the database, and USAGE of what the models name.",
@@ -144,10 +145,19 @@ def _compare(
             continue
         for key in sorted(expected.keys() | found.keys()):
             wanted, there = expected.get(key, _NOTHING), found.get(key, _NOTHING)
+            if wanted is _NOTHING and _is_payload_index(table, key, there):
+                continue
             if wanted.definition != there.definition:
                 yield Drift(table.fullname, key, wanted.definition, there.definition)
             if wanted.comment != there.comment and _NOTHING not in (wanted, there):
                 yield Drift(table.fullname, f"comment on {key}", wanted.comment, there.comment)
+
+
+def _is_payload_index(table: Table, key: str, there: Object) -> bool:
+    """Whether it is what `payload_index` makes: whoever filters adds those as they need them."""
+    definition = there.definition or ""
+    made = _PAYLOAD_INDEX.fullmatch(definition) is not None and "INVALID" not in definition
+    return made and key.startswith(f"index ix_{table.name}_payload_")
 
 
 def _build(

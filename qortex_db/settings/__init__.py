@@ -23,7 +23,7 @@ from sqlalchemy import URL
 from qortex_db.errors import InvalidInputError
 from qortex_db.limits import DEEPEST, DEFAULT_LIMITS, Limits
 from qortex_db.names import is_identifier
-from qortex_db.settings.dsn import Target, parse_dsn, parts_target
+from qortex_db.settings.dsn import DRIVER, Target, parse_dsn, parts_target
 
 DEFAULT_DIMENSIONS: Final = 384
 """What a first upgrade makes the embedding column hold, unless told otherwise."""
@@ -145,6 +145,10 @@ class Settings(BaseSettings):
     )
     embedded_path: Path = Field(
         default=Path("~/.qortex/postgres"), validation_alias="QORTEX_DB_EMBEDDED_PATH"
+    )
+    metadata: str | None = Field(default=None, validation_alias="QORTEX_DB_METADATA")
+    test_dsn: SecretStr | None = Field(  # for tests alone; never the server of a Database
+        default=None, validation_alias="QORTEX_DB_TEST_DSN"
     )
 
     @field_validator("store", "vec")
@@ -274,6 +278,7 @@ def read_settings(**given: Any) -> Settings:
 
 __all__ = [
     "DEFAULT_DIMENSIONS",
+    "DRIVER",
     "PasswordProvider",
     "Settings",
     "Target",

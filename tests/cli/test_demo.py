@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from qortex_db.cli.demo import VERDICTS
-from qortex_db.cli.sample import load_sample
+from qortex_db.sample import load_sample
 from support.commands import run
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def test_the_sample_is_whole_small_and_licensed() -> None:
         assert embeddings.shape == (count, 384)
         assert embeddings.dtype == np.float32
         assert np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3)
-    files = [file for file in resources.files("qortex_db.cli.sample").iterdir() if file.is_file()]
+    files = [file for file in resources.files("qortex_db.sample").iterdir() if file.is_file()]
     assert sum(len(file.read_bytes()) for file in files) < 1_500_000
     (licence,) = [file.read_text("utf-8") for file in files if file.name == "LICENSE.txt"]
     assert "PYTHON SOFTWARE FOUNDATION LICENSE VERSION 2" in licence

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import ModuleType
 
-    from qortex_db.embedded import EmbeddedServer
+    from qortex_db.testing import Server
 
 DOCS = Path(__file__).parents[2] / "docs"
 LITERAL = re.compile(r"('(?:[^']|'')*'|\"[^\"]*\")")
@@ -67,7 +67,7 @@ def of_forms() -> tuple[set[Any], set[Any]]:
 
 @pytest.fixture(scope="module")
 def page(
-    server: EmbeddedServer, generator: Any, builders: list[Any], of_forms: tuple[set[Any], set[Any]]
+    server: Server, generator: Any, builders: list[Any], of_forms: tuple[set[Any], set[Any]]
 ) -> Iterator[Any]:
     name = "statements"
 
@@ -149,7 +149,7 @@ def test_every_operator_of_filters_is_shown(generator: Any) -> None:
 
 
 @contextmanager
-def _database(server: EmbeddedServer, generator: Any) -> Iterator[str]:
+def _database(server: Server, generator: Any) -> Iterator[str]:
     """Migrated, with the host's tables."""
     name = new_name("lanes")
     execute(server, f'CREATE DATABASE "{name}"')
@@ -261,7 +261,7 @@ async def _sent(lane: Any, dsn: str, generator: Any) -> set[str]:
     "lane", [together, watched, watched_together, hosted_together], ids=lambda lane: lane.__name__
 )
 def test_every_statement_runs_in_every_lane(
-    server: EmbeddedServer, generator: Any, page: Any, lane: Any
+    server: Server, generator: Any, page: Any, lane: Any
 ) -> None:
     """The page is made by calls by themselves."""
     with _database(server, generator) as dsn:

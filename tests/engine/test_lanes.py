@@ -50,13 +50,13 @@ from qortex_db import (
     Settings,
     UnavailableError,
     VectorRecord,
+    embedded,
     migrations,
 )
 from qortex_db.engine.compiled import Compiled
 from qortex_db.repositories.vectors.batches import PART_ROWS
 from qortex_db.types import Embedding
 from support.compilations import compilations
-from support.servers import start
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -161,7 +161,7 @@ def chain(error: BaseException) -> str:
 @pytest.fixture(scope="module")
 def own_server(folder: Path) -> Iterator[EmbeddedServer]:
     """A server that only this module uses, and may stop."""
-    server = start(folder / "lanes", 18)
+    server = embedded.start(folder / "lanes")
     yield server
     server.stop()
 

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import bindparam, delete, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from factories import VectorRecordFactory, edges
 from qortex_db import Database, InteroceptionFactor, QueryTimeoutError, Settings, migrations
+from qortex_db.testing.factories import VectorRecordFactory, edges
 from support.roundtrips import counted
 
 if TYPE_CHECKING:

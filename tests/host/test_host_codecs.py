@@ -20,7 +20,7 @@ from support.servers import copied
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qortex_db.embedded import EmbeddedServer
+    from qortex_db.testing import Server
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -135,7 +135,7 @@ async def run_everything(dsn: str, calls: Any, name: str, lane: str) -> list[tup
 @pytest.mark.slow
 @pytest.mark.parametrize("lane", ["alone", "together"])
 def test_no_call_needs_a_hosts_codecs_or_minds_them(
-    server: EmbeddedServer, template: str, calls: Any, lane: str
+    server: Server, template: str, calls: Any, lane: str
 ) -> None:
     found = {}
     for name in CODECS:

@@ -10,7 +10,6 @@ from sqlalchemy import Integer, Text, TypeDecorator, column, event, func, litera
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from factories import VectorRecordFactory
 from qortex_db import (
     Collection,
     Database,
@@ -26,6 +25,7 @@ from qortex_db import (
     unit_of_work,
 )
 from qortex_db.errors import UPGRADE_HINT
+from qortex_db.testing.factories import VectorRecordFactory
 from support.catalogue import execute
 
 if TYPE_CHECKING:

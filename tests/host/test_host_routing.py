@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from qortex_db import UnitOfWork
-    from qortex_db.embedded import EmbeddedServer
+    from qortex_db.testing import Server
 
 VECTOR = [1.0] + [0.0] * 7
 TABLES = (
@@ -53,7 +53,7 @@ class Paper(VectorMixin, Base):
 
 
 @pytest.fixture
-def two(server: EmbeddedServer, template: str) -> Iterator[list[str]]:
+def two(server: Server, template: str) -> Iterator[list[str]]:
     """The host's own database, and one for memory."""
     with copied(server, template) as first, copied(server, template) as second:
         yield [first, second]

@@ -21,7 +21,6 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from factories import QortexVectorFactory, VectorRecordFactory
 from qortex_db import (
     ConflictError,
     Database,
@@ -31,6 +30,7 @@ from qortex_db import (
     migrations,
     unit_of_work,
 )
+from qortex_db.testing.factories import QortexVectorFactory, VectorRecordFactory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from factories import VectorRecordFactory
 from qortex_db import (
     Database,
     EdgeStats,
@@ -19,6 +18,7 @@ from qortex_db import (
     Settings,
     unit_of_work,
 )
+from qortex_db.testing.factories import VectorRecordFactory
 from support.catalogue import execute
 from support.roundtrips import counted
 

@@ -86,6 +86,12 @@ async def test_calls_go_on(empty_dsn: str, first: str, *, watched: bool) -> None
     await engine.dispose()
 
 
+async def read(db: Database) -> None:
+    async with db.unit_of_work() as uow:
+        await uow.vectors.get(["0"])
+        await uow.arms.get_all("l")
+
+
 async def test_a_unit_of_work_that_meets_ddl_is_run_again(dsn: str) -> None:
     async with Database.connect(Settings(dsn=dsn, pool_min_size=1, pool_max_size=1)) as db:
         await db.vectors.upsert(rows(1))
@@ -94,8 +100,6 @@ async def test_a_unit_of_work_that_meets_ddl_is_run_again(dsn: str) -> None:
                 before = await uow.vectors.get(["0"]), await uow.arms.get_all("l")
             await execute(dsn, f"ALTER TABLE {table} {CHANGE[table]}")
             with pytest.raises(SerializationConflictError, match="Run it again"):
-                async with db.unit_of_work() as uow:
-                    await uow.vectors.get(["0"])
-                    await uow.arms.get_all("l")
+                await read(db)
             async with db.unit_of_work() as uow:
                 assert await uow.arms.get_all("l") == before[1]

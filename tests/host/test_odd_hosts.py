@@ -41,7 +41,6 @@ from sqlalchemy.dialects.postgresql import INT4RANGE, JSONB, Range
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from factories import VectorRecordFactory
 from qortex_db import (
     Collection,
     Database,
@@ -52,6 +51,7 @@ from qortex_db import (
     VectorSpec,
     unit_of_work,
 )
+from qortex_db.testing.factories import VectorRecordFactory
 from support.catalogue import execute, rows
 
 if TYPE_CHECKING:

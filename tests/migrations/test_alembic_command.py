@@ -31,7 +31,7 @@ from support.hosting import HOST_ENV, HOST_REVISION
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from qortex_db.embedded import EmbeddedServer
+    from qortex_db.testing import Server
 
 pytestmark = pytest.mark.slow
 
@@ -181,7 +181,7 @@ async def test_check_sees_what_alembic_alone_would_miss(empty_dsn: str) -> None:
 
 @pytest.mark.parametrize("schema", [None, "vectors"])
 async def test_a_host_with_its_own_env_has_both_histories(
-    server: EmbeddedServer, empty_dsn: str, tmp_path: Path, schema: str | None
+    server: Server, empty_dsn: str, tmp_path: Path, schema: str | None
 ) -> None:
     scripts = tmp_path / "host"
     (scripts / "versions").mkdir(parents=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
-    from qortex_db.embedded import EmbeddedServer
+    from qortex_db.testing import Server
 
 pytestmark = pytest.mark.slow
 
@@ -103,7 +103,7 @@ async def traffic(dsn: str) -> AsyncIterator[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def filled(server: EmbeddedServer) -> str:
+def filled(server: Server) -> str:
     """The baseline's tables with rows in them, to be copied."""
     name = new_name("filled")
 
@@ -117,7 +117,7 @@ def filled(server: EmbeddedServer) -> str:
 
 
 @pytest.fixture
-def filled_dsn(server: EmbeddedServer, filled: str) -> Iterator[str]:
+def filled_dsn(server: Server, filled: str) -> Iterator[str]:
     with copied(server, filled) as dsn:
         yield dsn
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from factories import ArmStateFactory, EdgeStatsFactory, VectorRecordFactory
 from qortex_db import (
     Database,
     DimensionMismatchError,
@@ -19,6 +18,7 @@ from qortex_db import (
     Settings,
     UnavailableError,
 )
+from qortex_db.testing.factories import ArmStateFactory, EdgeStatsFactory, VectorRecordFactory
 from support.roundtrips import counted
 
 if TYPE_CHECKING:

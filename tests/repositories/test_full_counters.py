@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import event
 
-from factories import ArmStateFactory, EdgeStatsFactory
 from qortex_db import (
     ArmState,
     CounterOverflowError,
@@ -19,6 +18,7 @@ from qortex_db import (
     PostgresLearningStore,
 )
 from qortex_db.checks import MAX_INT4
+from qortex_db.testing.factories import ArmStateFactory, EdgeStatsFactory
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

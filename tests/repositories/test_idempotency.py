@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import event, text, update
 
-from factories import ArmStateFactory, EdgeStatsFactory
 from qortex_db import (
     ArmState,
     CounterOverflowError,
@@ -22,6 +21,7 @@ from qortex_db import (
     unit_of_work,
 )
 from qortex_db.checks import MAX_INT4
+from qortex_db.testing.factories import ArmStateFactory, EdgeStatsFactory
 from support.roundtrips import counted
 
 if TYPE_CHECKING:

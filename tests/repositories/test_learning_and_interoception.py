@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from factories import ArmStateFactory, EdgeStatsFactory, VectorRecordFactory
 from qortex_db import ALL_CONTEXTS, Arm, ArmState, Database, EdgeStats, context_hash
 from qortex_db.learning import select
+from qortex_db.testing.factories import ArmStateFactory, EdgeStatsFactory, VectorRecordFactory
 
 
 async def test_outcomes_move_weights_by_qortex_numbers_within_bounds(db: Database) -> None:

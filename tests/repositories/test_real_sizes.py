@@ -20,16 +20,6 @@ from numpy.typing import NDArray  # noqa: TC002 - SQLAlchemy resolves Mapped[...
 from sqlalchemy import CheckConstraint, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from factories import (
-    ArmFactory,
-    ArmStateFactory,
-    EdgeStatsFactory,
-    VectorRecordFactory,
-    embedding,
-    pair,
-    payload,
-    sample,
-)
 from qortex_db import (
     ALL_CONTEXTS,
     ArmState,
@@ -67,6 +57,16 @@ from qortex_db.repositories import (
 from qortex_db.repositories.embedding_cache import repository as embedding_cache
 from qortex_db.repositories.interoception import edges as edges_module
 from qortex_db.repositories.vectors import batches
+from qortex_db.testing.factories import (
+    ArmFactory,
+    ArmStateFactory,
+    EdgeStatsFactory,
+    VectorRecordFactory,
+    embedding,
+    pair,
+    payload,
+    sample,
+)
 from support import fusion
 from support.catalogue import execute as execute_at
 from support.full_text import WORDS
@@ -84,7 +84,7 @@ if TYPE_CHECKING:
     )
 
     from qortex_db import SearchHit
-    from qortex_db.embedded import EmbeddedServer
+    from qortex_db.testing import Server
     from qortex_db.uow import Repositories
 
 pytestmark = pytest.mark.slow
@@ -216,7 +216,7 @@ async def fill(db: Database) -> None:
 
 
 @pytest.fixture(scope="module")
-def filled(server: EmbeddedServer, template384: str) -> Iterator[str]:
+def filled(server: Server, template384: str) -> Iterator[str]:
     """The name of a database that nobody changes."""
     execute(server, f'CREATE DATABASE real_sizes TEMPLATE "{template384}" STRATEGY FILE_COPY')
 
@@ -236,7 +236,7 @@ def filled(server: EmbeddedServer, template384: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def copied(server: EmbeddedServer, filled: str) -> Iterator[str]:
+def copied(server: Server, filled: str) -> Iterator[str]:
     """A copy of it."""
     execute(server, f"CREATE DATABASE real_sizes_copy TEMPLATE {filled} STRATEGY FILE_COPY")
     yield "real_sizes_copy"
@@ -260,7 +260,7 @@ async def lane(dsn: str, name: str) -> AsyncIterator[Repositories]:
 
 
 @pytest.fixture(params=LANES)
-def changed(request: pytest.FixtureRequest, server: EmbeddedServer) -> tuple[str, str]:
+def changed(request: pytest.FixtureRequest, server: Server) -> tuple[str, str]:
     """A lane, and a database for it, which is a copy where what is done stays."""
     name = request.getfixturevalue("copied" if request.param == "alone" else "filled")
     return server.dsn(name), request.param
@@ -275,7 +275,7 @@ async def memory(changed: tuple[str, str]) -> AsyncIterator[Repositories]:
 
 @pytest.fixture(params=LANES)
 async def stored(
-    request: pytest.FixtureRequest, server: EmbeddedServer, filled: str
+    request: pytest.FixtureRequest, server: Server, filled: str
 ) -> AsyncIterator[Repositories]:
     """What is stored, to be read in either lane."""
     async with lane(server.dsn(filled), request.param) as given:
@@ -1311,7 +1311,7 @@ LOADED: dict[str, tuple[Any, Callable[[Repositories], Awaitable[object]], dict[A
 
 @pytest.mark.parametrize("name", LOADED)
 async def test_more_objects_than_a_query_has_parameters_show_what_was_written(
-    server: EmbeddedServer, filled: str, name: str
+    server: Server, filled: str, name: str
 ) -> None:
     statement, change, right = LOADED[name]
     column = {"factors": "weight", "edges": "hit_count", "arms": "pulls"}[name]
@@ -1322,7 +1322,7 @@ async def test_more_objects_than_a_query_has_parameters_show_what_was_written(
 
 
 async def test_more_objects_than_a_query_has_parameters_leave_the_session_with_their_rows(
-    server: EmbeddedServer, filled: str
+    server: Server, filled: str
 ) -> None:
     async with lane(server.dsn(filled), "together") as uow:
         loaded = (await uow.session.scalars(select(InteroceptionFactor))).all()

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from factories import VectorRecordFactory, embedding
 from qortex_db import Database, Settings, migrations
+from qortex_db.testing.factories import VectorRecordFactory, embedding
 from support.roundtrips import counted
 
 if TYPE_CHECKING:

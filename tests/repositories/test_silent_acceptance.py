@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from factories import ArmStateFactory, EdgeStatsFactory
 from qortex_db import Database, InvalidInputError, SearchHits
+from qortex_db.testing.factories import ArmStateFactory, EdgeStatsFactory
 from support.roundtrips import counted
 
 if TYPE_CHECKING:

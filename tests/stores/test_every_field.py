@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from factories import ArmStateFactory, EdgeStatsFactory, pair
 from qortex_db import (
     ArmState,
     Database,
@@ -17,6 +16,7 @@ from qortex_db import (
     PostgresLearningStore,
 )
 from qortex_db.stores import interoception
+from qortex_db.testing.factories import ArmStateFactory, EdgeStatsFactory, pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from factories import ArmFactory, ArmOutcomeFactory, LearnerConfigFactory
 from qortex_db import (
     UCB1,
     Arm,
@@ -31,6 +30,7 @@ from qortex_db import (
     Settings,
     context_hash,
 )
+from qortex_db.testing.factories import ArmFactory, ArmOutcomeFactory, LearnerConfigFactory
 from support.commands import program
 from support.roundtrips import counted
 

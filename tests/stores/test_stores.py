@@ -9,7 +9,6 @@ import asyncpg
 import numpy as np
 import pytest
 
-from factories import ArmStateFactory, VectorRecordFactory, embedding
 from qortex_db import (
     ArmState,
     Database,
@@ -19,6 +18,7 @@ from qortex_db import (
     PostgresLearningStore,
     SchemaVersionError,
 )
+from qortex_db.testing.factories import ArmStateFactory, VectorRecordFactory, embedding
 
 
 @dataclass

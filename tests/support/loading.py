@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Table
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-    from qortex_db.embedded import EmbeddedServer
+    from qortex_db.testing import Server
 
 
 @asynccontextmanager
@@ -52,7 +52,7 @@ async def rename_backwards(session: AsyncSession, table: str) -> None:
 
 @contextmanager
 def loaded_collections(
-    server: EmbeddedServer,
+    server: Server,
     tables: Iterable[Table],
     models: Iterable[type[Any]],
     passages: NDArray[np.float32],

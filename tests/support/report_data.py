@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sqlalchemy import text
 
-from qortex_db.cli.sample import load_sample
+from qortex_db.sample import load_sample
 
 if TYPE_CHECKING:
     from qortex_db import Database

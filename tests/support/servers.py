@@ -1,48 +1,20 @@
-"""Servers for tests, and databases on them."""
+"""Databases on a server of tests'."""
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import warnings
-from collections import defaultdict
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import asyncpg
-
-from qortex_db import embedded
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from contextlib import AbstractContextManager
 
-    from qortex_db.embedded import EmbeddedServer
-
-FAST = ("fsync = off", "synchronous_commit = off", "full_page_writes = off")
-
-
-def execute(server: EmbeddedServer, *statements: str, database: str = "postgres") -> None:
-    async def run() -> None:
-        connection = await asyncpg.connect(server.dsn(database))
-        for statement in statements:
-            await connection.execute(statement)
-        await connection.close()
-
-    asyncio.run(run())
-
-
-def start(path: Path, version: int) -> EmbeddedServer:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        server = embedded.start(path, version=version)
-    settings = [f"ALTER SYSTEM SET {setting}" for setting in FAST]
-    execute(server, *settings, "SELECT pg_reload_conf()")
-    return server
-
+    from qortex_db.testing import Server
 
 _numbers = itertools.count()
-_used: defaultdict[EmbeddedServer, list[str]] = defaultdict(list)
+
+
+def execute(server: Server, *statements: str, database: str | None = None) -> None:
+    server.execute(*statements, database=database)
 
 
 def new_name(beginning: str) -> str:
@@ -50,17 +22,6 @@ def new_name(beginning: str) -> str:
     return f"{beginning}_{next(_numbers)}"
 
 
-@contextmanager
-def copied(server: EmbeddedServer, template: str) -> Iterator[str]:
+def copied(server: Server, template: str) -> AbstractContextManager[str]:
     """A database of one test's own."""
-    name = f"test_{next(_numbers)}"
-    # Test fixtures may run inside an event loop's thread only between tests: asyncio.run is fine.
-    execute(
-        server,
-        *_used.pop(server, ()),
-        # The other strategy writes all to the log as well, and leaves no relation cache behind.
-        f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY',
-    )
-    yield server.dsn(name)
-    # With the next one's connection; the last one ends with the server.
-    _used[server].append(f'DROP DATABASE "{name}" WITH (FORCE)')
+    return server.database(template)

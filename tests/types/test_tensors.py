@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from sqlalchemy.orm import DeclarativeBase, Mapped
 
-from factories import SearchHitFactory, embedding
 from qortex_db import (
     Collection,
     Database,
@@ -23,6 +22,7 @@ from qortex_db import (
     VectorSpec,
     vector_column,
 )
+from qortex_db.testing.factories import SearchHitFactory, embedding
 from qortex_db.types import SparseVector, as_float32
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from factories import ArmStateFactory, EdgeStatsFactory
 from qortex_db import (
     Database,
     DimensionMismatchError,
@@ -34,6 +33,7 @@ from qortex_db.migrations import AdoptionRefusedError, adopt
 from qortex_db.migrations.adoption import adopt as adopting
 from qortex_db.migrations.rebuild import owned_table
 from qortex_db.migrations.rebuild.indexes import restore_pending
+from qortex_db.testing.factories import ArmStateFactory, EdgeStatsFactory
 from support.catalogue import (
     BASELINE,
     LATER,

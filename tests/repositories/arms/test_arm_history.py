@@ -13,7 +13,6 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from factories import ArmStateFactory
 from qortex_db import (
     ALL_CONTEXTS,
     UCB1,
@@ -27,6 +26,7 @@ from qortex_db import (
     context_hash,
     unit_of_work,
 )
+from qortex_db.testing.factories import ArmStateFactory
 from support.arm_model import replay
 from support.catalogue import execute, rows
 

@@ -10,7 +10,6 @@ import asyncpg
 import numpy as np
 import pytest
 
-from factories import ArmStateFactory
 from qortex_db import (
     ALL_CONTEXTS,
     ArmState,
@@ -24,6 +23,7 @@ from qortex_db import (
 )
 from qortex_db.engine.compiled import Compiled
 from qortex_db.repositories.arms.change_statements import decay, remove, reset
+from qortex_db.testing.factories import ArmStateFactory
 from support.catalogue import execute
 from support.roundtrips import counted
 

@@ -12,7 +12,6 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from factories import ArmFactory, ArmOutcomeFactory, ArmStateFactory, LearnerConfigFactory
 from qortex_db import (
     Database,
     InvalidContextError,
@@ -23,6 +22,12 @@ from qortex_db import (
     context_hash,
 )
 from qortex_db.jsonable import to_canonical_json
+from qortex_db.testing.factories import (
+    ArmFactory,
+    ArmOutcomeFactory,
+    ArmStateFactory,
+    LearnerConfigFactory,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

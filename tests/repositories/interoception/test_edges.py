@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from factories import EdgeStatsFactory
 from qortex_db import Database, EdgeStats, EdgeSummary, Promotion
+from qortex_db.testing.factories import EdgeStatsFactory
 from support.commands import program
 
 

@@ -13,7 +13,6 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from factories import embedding
 from qortex_db import (
     Collection,
     Database,
@@ -26,6 +25,7 @@ from qortex_db import (
     unit_of_work,
     vector_column,
 )
+from qortex_db.testing.factories import embedding
 from support.tables import create
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from factories import QortexVectorFactory, edges
 from qortex_db import Database, InvalidInputError, Settings, VectorRecord
+from qortex_db.testing.factories import QortexVectorFactory, edges
 from support.roundtrips import counted
 
 if TYPE_CHECKING:

@@ -33,7 +33,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import Text, TypeDecorator
 
-from factories import VectorRecordFactory
 from qortex_db import (
     Collection,
     ConflictError,
@@ -47,6 +46,7 @@ from qortex_db import (
     unit_of_work,
     vector_column,
 )
+from qortex_db.testing.factories import VectorRecordFactory
 from qortex_db.types import SparseVector
 from support.catalogue import execute
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from sqlalchemy import event
 
-from factories import embedding
 from qortex_db import Database, InvalidInputError, PgVectorIndex, VectorRecord
+from qortex_db.testing.factories import embedding
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,6 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from factories import VectorRecordFactory, embedding
 from qortex_db import (
     ConflictError,
     Database,
@@ -27,6 +26,7 @@ from qortex_db import (
     unit_of_work,
 )
 from qortex_db.repositories.vectors import ingest as module
+from qortex_db.testing.factories import VectorRecordFactory, embedding
 from support.roundtrips import counted
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from factories import embedding
 from qortex_db import (
     CLEAR,
     Collection,
@@ -21,6 +20,7 @@ from qortex_db import (
     VectorSpec,
     vector_column,
 )
+from qortex_db.testing.factories import embedding
 from support.tables import create
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy import Computed, event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from factories import embedding
 from qortex_db import (
     CLEAR,
     HNSW,
@@ -26,6 +25,7 @@ from qortex_db import (
     fold_sparse,
     vector_column,
 )
+from qortex_db.testing.factories import embedding
 from support.tables import create
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from factories import VectorRecordFactory, embedding
 from qortex_db import Database, InvalidInputError, VectorRecord
-from qortex_db.cli.sample import load_sample
+from qortex_db.sample import load_sample
+from qortex_db.testing.factories import VectorRecordFactory, embedding
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -251,7 +251,7 @@ async def test_real_questions_find_their_exact_neighbours(dsn384: str) -> None:
 
 
 def test_the_sample_carries_its_licence_and_is_small() -> None:
-    import qortex_db.cli.sample as package  # noqa: PLC0415
+    import qortex_db.sample as package  # noqa: PLC0415
 
     folder = Path(package.__file__).parent
     assert "PYTHON SOFTWARE FOUNDATION LICENSE" in (folder / "LICENSE.txt").read_text()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from qortex_db import SearchHits
-    from qortex_db.embedded import EmbeddedServer
+    from qortex_db.testing import Server
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +89,7 @@ SCORES: dict[type[Any], Any] = {
 
 
 @pytest.fixture(scope="module")
-def loaded(server: EmbeddedServer) -> Iterator[str]:
+def loaded(server: Server) -> Iterator[str]:
     tables = Host.metadata.sorted_tables
     with loaded_collections(server, tables, SCORES, PASSAGES, "half") as dsn:
         yield dsn

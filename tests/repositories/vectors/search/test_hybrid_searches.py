@@ -22,7 +22,7 @@ from qortex_db import (
     VectorSpec,
     vector_column,
 )
-from qortex_db.cli.sample import load_sample
+from qortex_db.sample import load_sample
 from qortex_db.types import SparseVector
 from support import fusion
 from support.catalogue import execute
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
     from qortex_db import SearchHits
-    from qortex_db.embedded import EmbeddedServer
+    from qortex_db.testing import Server
 
 SAMPLE = load_sample()
 TEXTS = [passage["text"] for passage in SAMPLE.passages]
@@ -94,7 +94,7 @@ SPARSE = [tf_idf(words) for words in TEXTS]
 
 
 @pytest.fixture(scope="module")
-def loaded(server: EmbeddedServer) -> Iterator[str]:
+def loaded(server: Server) -> Iterator[str]:
     async def load(dsn: str) -> None:
         await execute(dsn, "CREATE EXTENSION vector")
         async with (

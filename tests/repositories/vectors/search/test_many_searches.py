@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from factories import VectorRecordFactory, sample
 from qortex_db import Database, InvalidInputError, QortexVector
+from qortex_db.testing.factories import VectorRecordFactory, sample
 from support.roundtrips import counted
 from support.servers import copied, execute, new_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from qortex_db.embedded import EmbeddedServer
+    from qortex_db.testing import Server
 
 SAMPLE = sample()
 TEXTS = [passage["text"] for passage in SAMPLE.passages]
@@ -30,7 +30,7 @@ FILE = {"$contains": "file"}
 
 
 @pytest.fixture(scope="module")
-def filled(server: EmbeddedServer, template384: str) -> str:
+def filled(server: Server, template384: str) -> str:
     """The sample, to be copied."""
     name = new_name("sample")
     execute(server, f"CREATE DATABASE {name} TEMPLATE {template384}")
@@ -47,7 +47,7 @@ def filled(server: EmbeddedServer, template384: str) -> str:
 
 
 @pytest.fixture
-def dsn384(server: EmbeddedServer, filled: str) -> Iterator[str]:
+def dsn384(server: Server, filled: str) -> Iterator[str]:
     with copied(server, filled) as dsn:
         yield dsn
 

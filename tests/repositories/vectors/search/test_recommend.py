@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from qortex_db import SearchHits
-    from qortex_db.embedded import EmbeddedServer
+    from qortex_db.testing import Server
 
 PASSAGES = np.load(ROOT / "benchmarks" / "pydocs" / "passages.npy").astype(np.float32)[:2000]
 QUERIES = np.load(ROOT / "benchmarks" / "pydocs" / "queries.npy").astype(np.float32)
@@ -76,7 +76,7 @@ SIMILARITIES: dict[type[Any], Any] = {
 
 
 @pytest.fixture(scope="module")
-def loaded(server: EmbeddedServer) -> Iterator[str]:
+def loaded(server: Server) -> Iterator[str]:
     tables = Host.metadata.sorted_tables
     with loaded_collections(server, tables, SIMILARITIES, PASSAGES, "even") as dsn:
         yield dsn

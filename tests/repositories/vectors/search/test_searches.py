@@ -17,7 +17,7 @@ from qortex_db import (
     Settings,
     migrations,
 )
-from qortex_db.cli.sample import load_sample
+from qortex_db.sample import load_sample
 from support import fusion
 from support.catalogue import execute
 from support.commands import ROOT
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from qortex_db import SearchHit, SearchHits
-    from qortex_db.embedded import EmbeddedServer
+    from qortex_db.testing import Server
     from support.roundtrips import RoundTrips
 
 SAMPLE = load_sample()
@@ -53,7 +53,7 @@ TEXTS = [passage["text"] for passage in SAMPLE.passages]
 
 
 @pytest.fixture(scope="module")
-def loaded(server: EmbeddedServer, template384: str) -> Iterator[str]:
+def loaded(server: Server, template384: str) -> Iterator[str]:
     """The passages of pydocs, each with a payload, and documents where the sample has them."""
 
     async def load(dsn: str) -> None:

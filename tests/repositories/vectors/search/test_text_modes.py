@@ -23,7 +23,7 @@ from qortex_db import (
     VectorSpec,
     vector_column,
 )
-from qortex_db.cli.sample import load_sample
+from qortex_db.sample import load_sample
 from support import fusion
 from support.catalogue import execute
 from support.full_text import WORDS
@@ -34,7 +34,7 @@ from support.servers import copied
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from qortex_db.embedded import EmbeddedServer
+    from qortex_db.testing import Server
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +84,7 @@ class ManyStored(VectorMixin, Host):
 
 
 @pytest.fixture(scope="module")
-def loaded(server: EmbeddedServer, template384: str) -> Iterator[str]:
+def loaded(server: Server, template384: str) -> Iterator[str]:
     async def load(dsn: str) -> None:
         async with Database.connect(dsn) as db:
             async with db.engine.begin() as connection:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from qortex_db.embedded import EmbeddedServer
     from qortex_db.models.vector_spec import Metric
     from qortex_db.repositories import VectorRepository
+    from qortex_db.testing import Server
 
 
 class Host(DeclarativeBase):
@@ -50,7 +50,7 @@ class Product(VectorMixin, Host):
 
 
 @pytest.fixture(scope="module")
-def created(server: EmbeddedServer) -> Iterator[str]:
+def created(server: Server) -> Iterator[str]:
     async def create(dsn: str) -> None:
         await execute(dsn, "CREATE EXTENSION vector")
         async with (

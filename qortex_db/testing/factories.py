@@ -1,7 +1,6 @@
 """A factory for each model, and for each record that goes in or comes out.
 
-Factories build, tests save. Values come from sequences and constants, never from chance; a test's
-sequences begin at 0.
+Factories build, tests save. Values come from sequences and constants, never from chance.
 """
 
 from __future__ import annotations
@@ -9,10 +8,19 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-import factory
 import numpy as np
+from factory.base import Factory, FactoryMetaClass
+from factory.declarations import (
+    Dict,
+    LazyAttribute,
+    LazyAttributeSequence,
+    List,
+    Maybe,
+    Sequence,
+    Trait,
+)
 
 from qortex_db import (
     Arm,
@@ -33,12 +41,12 @@ from qortex_db import (
     VectorRecord,
     context_hash,
 )
-from qortex_db.cli.sample import load_sample
+from qortex_db.sample import load_sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from qortex_db.cli.sample import Sample
+    from qortex_db.sample import Sample
 
 T = TypeVar("T")
 
@@ -66,9 +74,11 @@ def embedding(number: int, dimensions: int = REAL) -> NDArray[np.float32]:
     """A passage's own; of other dimensions a unit vector, another one for each number."""
     if dimensions == REAL:
         embeddings = sample().passage_embeddings
-        return embeddings[number % len(embeddings)]
+        found: NDArray[np.float32] = embeddings[number % len(embeddings)]
+        return found
     vector = np.cos((number + 1.0) * np.arange(1, dimensions + 1))
-    return (vector / np.linalg.norm(vector)).astype(np.float32)
+    made: NDArray[np.float32] = (vector / np.linalg.norm(vector)).astype(np.float32)
+    return made
 
 
 def pair(number: int) -> tuple[str, str]:
@@ -81,7 +91,15 @@ def edges(size: int, **given: Any) -> dict[tuple[str, str], EdgeStats]:
     return {pair(n): stats for n, stats in enumerate(EdgeStatsFactory.build_batch(size, **given))}
 
 
-class _VectorFactory(factory.Factory[T]):
+class VectorFactory(Factory[T]):
+    """Of vectors: the base of factories for models with `VectorMixin`, which name their `model`.
+
+    Params:
+        dimensions: Of the embedding, 384 unless said; those of 384 are real texts'.
+        with_payload: Give it one.
+        with_document: Likewise.
+    """
+
     class Meta:
         abstract = True
 
@@ -90,106 +108,106 @@ class _VectorFactory(factory.Factory[T]):
         with_payload = False  # a trait that is not asked for would have every value rendered
         with_document = False
 
-    id = factory.Sequence("v{:05}".format)
-    embedding = factory.LazyAttributeSequence(lambda made, n: embedding(n, made.dimensions))
-    payload = factory.Maybe("with_payload", factory.Sequence(payload))
-    document = factory.Maybe("with_document", factory.Sequence(lambda n: passage(n)["text"]))
+    id = Sequence("v{:05}".format)
+    embedding = LazyAttributeSequence(lambda made, n: embedding(n, made.dimensions))
+    payload = Maybe("with_payload", Sequence(payload))
+    document = Maybe("with_document", Sequence(lambda n: passage(n)["text"]))
 
 
-class QortexVectorFactory(_VectorFactory[QortexVector]):
+class QortexVectorFactory(VectorFactory[QortexVector]):
     class Meta:
         model = QortexVector
 
 
-class VectorRecordFactory(_VectorFactory[VectorRecord]):
+class VectorRecordFactory(VectorFactory[VectorRecord]):
     class Meta:
         model = VectorRecord
 
 
-class SearchHitFactory(factory.Factory[SearchHit]):
+class SearchHitFactory(Factory[SearchHit]):
     """Without an embedding, as searches give them unless asked."""
 
     class Meta:
         model = SearchHit
 
-    id = factory.Sequence("v{:05}".format)
+    id = Sequence("v{:05}".format)
     score = 1.0
-    payload = factory.Dict({})
+    payload = Dict({})
 
 
-class CachedEmbeddingFactory(factory.Factory[CachedEmbedding]):
+class CachedEmbeddingFactory(Factory[CachedEmbedding]):
     class Meta:
         model = CachedEmbedding
 
     class Params:
-        text = factory.Sequence("text {}".format)
+        text = Sequence("text {}".format)
 
-    text_hash = factory.LazyAttribute(lambda made: hashlib.sha256(made.text.encode()).digest())
+    text_hash = LazyAttribute(lambda made: hashlib.sha256(made.text.encode()).digest())
     model = "model"
     revision = ""
     dimensions = 0
-    embedding = factory.Sequence(embedding)
+    embedding = Sequence(embedding)
 
 
-class InteroceptionFactorFactory(factory.Factory[InteroceptionFactor]):
+class InteroceptionFactorFactory(Factory[InteroceptionFactor]):
     class Meta:
         model = InteroceptionFactor
 
     class Params:
-        old = factory.Trait(updated_at=OLD)
+        old = Trait(updated_at=OLD)
 
-    node_id = factory.Sequence("n{:05}".format)
+    node_id = Sequence("n{:05}".format)
     weight = 2.0
 
 
-class InteroceptionEdgeFactory(factory.Factory[InteroceptionEdge]):
+class InteroceptionEdgeFactory(Factory[InteroceptionEdge]):
     class Meta:
         model = InteroceptionEdge
 
     class Params:
-        old = factory.Trait(last_seen=OLD)
-        ready = factory.Trait(hit_count=3, scores=factory.List([0.9]))
+        old = Trait(last_seen=OLD)
+        ready = Trait(hit_count=3, scores=List([0.9]))
 
-    src_id = factory.Sequence(lambda n: pair(n)[0])
-    tgt_id = factory.Sequence(lambda n: pair(n)[1])
+    src_id = Sequence(lambda n: pair(n)[0])
+    tgt_id = Sequence(lambda n: pair(n)[1])
     hit_count = 1
-    scores = factory.List([0.5])
+    scores = List([0.5])
 
 
-class EdgeStatsFactory(factory.Factory[EdgeStats]):
+class EdgeStatsFactory(Factory[EdgeStats]):
     """Of an edge that was seen once; `ready` to be promoted it was seen thrice."""
 
     class Meta:
         model = EdgeStats
 
     class Params:
-        old = factory.Trait(last_seen=OLD.isoformat())
-        ready = factory.Trait(hit_count=3, scores=factory.List([0.9]))
+        old = Trait(last_seen=OLD.isoformat())
+        ready = Trait(hit_count=3, scores=List([0.9]))
 
     hit_count = 1
-    scores = factory.List([0.5])
+    scores = List([0.5])
 
 
-class PromotionFactory(factory.Factory[Promotion]):
+class PromotionFactory(Factory[Promotion]):
     """Of an edge that was `ready`."""
 
     class Meta:
         model = Promotion
 
-    src_id = factory.Sequence(lambda n: pair(n)[0])
-    tgt_id = factory.Sequence(lambda n: pair(n)[1])
+    src_id = Sequence(lambda n: pair(n)[0])
+    tgt_id = Sequence(lambda n: pair(n)[1])
     hit_count = 3
     avg_score = 0.9
 
 
-class _PosteriorFactory(factory.Factory[T]):
+class _PosteriorFactory(Factory[T]):
     """The prior; `pulled`, four rewards that sum up to three."""
 
     class Meta:
         abstract = True
 
     class Params:
-        pulled = factory.Trait(alpha=4.0, beta=2.0, pulls=4, total_reward=3.0)
+        pulled = Trait(alpha=4.0, beta=2.0, pulls=4, total_reward=3.0)
 
     alpha = 1.0
     beta = 1.0
@@ -202,11 +220,11 @@ class LearningArmStateFactory(_PosteriorFactory[LearningArmState]):
         model = LearningArmState
 
     class Params:
-        old = factory.Trait(last_updated=OLD)
+        old = Trait(last_updated=OLD)
 
     learner_name = "l"
     context_hash = context_hash(None)
-    arm_id = factory.Sequence("arm{:05}".format)
+    arm_id = Sequence("arm{:05}".format)
 
 
 class ArmStateFactory(_PosteriorFactory[ArmState]):
@@ -214,10 +232,10 @@ class ArmStateFactory(_PosteriorFactory[ArmState]):
         model = ArmState
 
     class Params:
-        old = factory.Trait(last_updated=OLD.isoformat())
+        old = Trait(last_updated=OLD.isoformat())
 
 
-class LearningEventFactory(factory.Factory[LearningEvent]):
+class LearningEventFactory(Factory[LearningEvent]):
     """That of an arm's first reward; the server numbers it."""
 
     class Meta:
@@ -225,7 +243,7 @@ class LearningEventFactory(factory.Factory[LearningEvent]):
 
     learner_name = "l"
     context_hash = context_hash(None)
-    arm_id = factory.Sequence("arm{:05}".format)
+    arm_id = Sequence("arm{:05}".format)
     kind = "observe"
     alpha_added = 1.0
     beta_added = 0.0
@@ -237,56 +255,57 @@ class LearningEventFactory(factory.Factory[LearningEvent]):
     last_updated = OLD
 
 
-class LearningContextFactory(factory.Factory[LearningContext]):
+class LearningContextFactory(Factory[LearningContext]):
     class Meta:
         model = LearningContext
 
-    context = factory.Sequence(lambda n: {"task": f"task{n}"})
-    context_hash = factory.LazyAttribute(lambda made: context_hash(made.context))
+    context = Sequence(lambda n: {"task": f"task{n}"})
+    context_hash = LazyAttribute(lambda made: context_hash(made.context))
 
 
-class IdempotencyKeyFactory(factory.Factory[IdempotencyKey]):
+class IdempotencyKeyFactory(Factory[IdempotencyKey]):
     class Meta:
         model = IdempotencyKey
 
-    key = factory.Sequence("request{:05}".format)
-    digest = factory.LazyAttribute(lambda made: hashlib.sha256(made.key.encode()).digest())
+    key = Sequence("request{:05}".format)
+    digest = LazyAttribute(lambda made: hashlib.sha256(made.key.encode()).digest())
 
 
-class ArmFactory(factory.Factory[Arm]):
+class ArmFactory(Factory[Arm]):
     class Meta:
         model = Arm
 
-    id = factory.Sequence("arm{:05}".format)
+    id = Sequence("arm{:05}".format)
 
 
-class ArmOutcomeFactory(factory.Factory[ArmOutcome]):
+class ArmOutcomeFactory(Factory[ArmOutcome]):
     """A whole reward."""
 
     class Meta:
         model = ArmOutcome
 
-    arm_id = factory.Sequence("arm{:05}".format)
+    arm_id = Sequence("arm{:05}".format)
     reward = 1.0
 
 
-class LearnerConfigFactory(factory.Factory[LearnerConfig]):
+class LearnerConfigFactory(Factory[LearnerConfig]):
     """Of a learner that leaves nothing to chance beside its policy."""
 
     class Meta:
         model = LearnerConfig
 
-    name = factory.Sequence("learner{}".format)
+    name = Sequence("learner{}".format)
     baseline_rate = 0.0
 
 
-FACTORIES: Final = [
+FACTORIES: Final[list[Any]] = [
     made
     for made in list(globals().values())
-    if isinstance(made, factory.base.FactoryMetaClass) and not made._meta.abstract
+    if isinstance(made, FactoryMetaClass) and not cast("Any", made)._meta.abstract  # noqa: SLF001 - it has no other name
 ]
 
 
 def begin_anew() -> None:
+    """Let all sequences begin at 0, before a test: it gets the same values whatever ran before."""
     for made in FACTORIES:
         made.reset_sequence()
