@@ -38,7 +38,7 @@ class Database(Lanes):
     round trip; `unit_of_work()` runs several as one transaction. `embeddings` is a cache.
 
     Make one with `connect` or `from_engine`, and share it: it is safe for any number of tasks of
-    one event loop.
+    one event loop, and with `Settings(pool="null")` for those of any loop, thread and process.
     """
 
     _executor: engines.AutocommitExecutor | None
@@ -67,7 +67,7 @@ class Database(Lanes):
         self._bound: dict[IsolationLevel | None, async_sessionmaker[AsyncSession]] = {}
         self._patience = 0.0
         self._server: embedded.EmbeddedServer | None = None
-        self._opening = asyncio.Lock()
+        self._opening = engines.OneAtATime(waits=settings is None or settings.pool == "null")
         self._ending: asyncio.Future[Any] | None = None
         self._host_engine = engine
         if engine is not None:
@@ -197,17 +197,21 @@ class Database(Lanes):
         Raises:
             UnavailableError: No server answers.
             DimensionMismatchError: `QORTEX_VEC_DIMENSIONS` is not what the column holds.
+            WrongLoopError: It is open, in another process or event loop.
             SchemaVersionError: The role does not see the schema that pgvector is in.
         """
-        async with self._opening:
+        async with self._opening.turn():
             if self._engine is None:
                 await self._open()
+            else:
+                self._lane().operations.settle()
             return self
 
     async def _open(self) -> None:
         if self._settings is None:
             if self._host_engine is not None:
                 self._bind(self._host_engine)
+                self._lane().operations.settle()
             return
         target = self._settings.target()
         if target is None:
@@ -218,8 +222,10 @@ class Database(Lanes):
         if self._settings.otel_enabled:
             observability.instrument(engine)
         self._bind(engine)
+        self._lane().operations.settle()
         try:
-            await self._warm_up(engine, self._settings.pool_min_size)
+            if self._settings.pool != "null":  # it keeps none
+                await self._warm_up(engine, self._settings.pool_min_size)
             await self._check(self._settings.dimensions)
         except BaseException:
             await self._close(0)
@@ -243,9 +249,14 @@ class Database(Lanes):
 
         Args:
             grace_seconds: How long calls and units of work that are in flight may take, 0 to 3600.
+
+        Raises:
+            WrongLoopError: Its connections are those of another process or event loop.
         """
         check_number(grace_seconds, name="grace_seconds", low=0, high=3_600)
-        async with self._opening:
+        async with self._opening.turn():
+            if self._executor is not None and self._host_engine is None:
+                self._executor.operations.settle()
             await self._close(grace_seconds)
 
     async def _close(self, grace_seconds: float) -> None:

@@ -129,7 +129,9 @@ def status(report: dict[str, Any]) -> RenderableType:
         "vector index": report["vector_index"],
         "interoception": _counts(report["interoception"], "factor", "edge"),
         "learning": _counts(report["learning"], "learner", "arm"),
-        "pool": f"{pool['checked_out']} in use, {pool['idle']} idle, at most {pool['max']}",
+        "pool": f"{pool['checked_out']} in use, {pool['idle']} idle, at most {pool['max']}"
+        if pool["max"]
+        else "none: each call connects",
         "invalid indexes": ", ".join(report["invalid_indexes"]) or "none",
         "schemas open to others": ", ".join(report["open_schemas"]) or "none",
         "pending indexes": ", ".join(report["pending_indexes"]) or "none",

@@ -9,6 +9,7 @@ from qortex_db.engine.cleanup import Cleanup, finished, task_of
 from qortex_db.engine.connecting import Connector
 from qortex_db.engine.connections import RETRY_SECONDS, adopt, create_engine, notice_silence
 from qortex_db.engine.executor import COMPILED, SEARCH_PATH, Executor, Fetched, translate_map
+from qortex_db.engine.loops import OneAtATime
 from qortex_db.engine.operations import Operations, dispose
 from qortex_db.engine.options import NO_OPTIONS, CallOptions, SettingValue
 from qortex_db.engine.outcomes import OwnSession
@@ -30,6 +31,7 @@ __all__ = [
     "Executor",
     "FairPool",
     "Fetched",
+    "OneAtATime",
     "Operations",
     "OwnSession",
     "SessionExecutor",

@@ -37,9 +37,11 @@ class Cleanup:
         await finished(task, _AT_ONCE_SECONDS if at_once else CLEANUP_SECONDS)
 
     async def finish(self) -> None:
-        """Wait for all of them."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLEANUP_SECONDS)
+        """Wait for all of them in the running loop; another one's end there."""
+        here = asyncio.get_running_loop()
+        tasks = [task for task in tuple(self._tasks) if task.get_loop() is here]
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLEANUP_SECONDS)
 
 
 def task_of(work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:

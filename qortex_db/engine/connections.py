@@ -8,7 +8,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, NullPool, event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -65,6 +65,16 @@ def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> 
     """
     timeout = settings.statement_timeout_seconds or None
     cleanup = Cleanup()
+    pool: dict[str, Any] = {"poolclass": NullPool}
+    if settings.pool == "fair":
+        pool = {
+            "poolclass": FairPool,
+            "max_waiting": settings.max_waiting,
+            "pool_size": settings.pool_max_size,
+            "max_overflow": 0,
+            "pool_timeout": settings.pool_timeout_seconds,
+            "pool_use_lifo": True,  # the warm connections keep their prepared statements in use
+        }
     engine = create_async_engine(
         target.url,
         connect_args={
@@ -73,13 +83,8 @@ def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> 
             "command_timeout": timeout,
             **target.connect_args,
         },
-        poolclass=FairPool,
-        max_waiting=settings.max_waiting,
-        pool_size=settings.pool_max_size,
-        max_overflow=0,
-        pool_timeout=settings.pool_timeout_seconds,
-        pool_use_lifo=True,  # the warm connections keep their prepared statements in use
         hide_parameters=True,  # values, vectors and payloads stay out of messages
+        **pool,
     )
     catalog_of(engine.sync_engine)[Cleanup] = cleanup
     pin_search_path(engine, tuple(tables), settings.db_schema)

@@ -3,48 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-from sqlalchemy import NullPool, QueuePool
 
 from qortex_db.engine.cleanup import CLEANUP_SECONDS, Cleanup, task_of
 from qortex_db.engine.executor import catalog_of
+from qortex_db.engine.loops import Home, call_in, forks
 from qortex_db.engine.pool import FairPool
-from qortex_db.errors import POOL_TIMEOUT, DatabaseClosedError, PoolTimeoutError, WrongLoopError
+from qortex_db.errors import POOL_TIMEOUT, DatabaseClosedError, PoolTimeoutError
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
-
-_forks = 0
-
-
-def _count_fork() -> None:
-    global _forks  # noqa: PLW0603 - a process has one count
-    _forks += 1
-
-
-if hasattr(os, "register_at_fork"):  # Windows has no fork
-    os.register_at_fork(after_in_child=_count_fork)
-
-
-@dataclass(slots=True)
-class _Home:
-    """Where an engine's connections are, for all Databases over it.
-
-    Attributes:
-        loop: Whose event loop's they are; None before the first.
-        forks: How many forks lie before this process.
-        pool: Which has them.
-        gate: How many calls may ask that pool at once.
-    """
-
-    loop: asyncio.AbstractEventLoop | None = None
-    forks: int = field(default_factory=lambda: _forks)
-    pool: Any = None
-    gate: asyncio.Semaphore | None = None
 
 
 class Operations:
@@ -62,7 +31,8 @@ class Operations:
         self._closed = False
         self._closer: asyncio.Task[Any] | None = None
         self._ended = asyncio.Event()
-        self._home: _Home = catalog_of(self._engine).setdefault(_Home, _Home())
+        self._forks = forks()
+        self._home: Home = catalog_of(self._engine).setdefault(Home, Home())
 
     @property
     def gate(self) -> asyncio.Semaphore | None:
@@ -78,9 +48,7 @@ class Operations:
         """
         if self._closed:
             raise DatabaseClosedError
-        home = self._home
-        if home.loop is not asyncio.get_running_loop() or home.forks != _forks:
-            self._move()
+        self.settle()
         task = asyncio.current_task()
         self._running[task] = self._running.get(task, 0) + 1
         return task
@@ -92,8 +60,8 @@ class Operations:
             self._running[task] = left
         else:
             del self._running[task]
-            if self._closed:
-                self._ended.set()
+            if self._closer is not None:  # it may wait in another thread
+                call_in(self._closer.get_loop(), self._ended.set)
 
     def was_closed(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether a cancellation was `close`'s: the task itself goes on, with an error."""
@@ -103,26 +71,20 @@ class Operations:
         task.uncancel()
         return True
 
-    def _move(self) -> None:
-        """Take the running loop for home, unless connections of another one lie in the pool."""
-        home = self._home
-        here = self._engine.pool
-        used: Any = here  # a host's may count nothing
-        empty = hasattr(here, "checkedin") and not used.checkedin() and not used.checkedout()
-        if home.loop and here is home.pool and not empty and not isinstance(here, NullPool):
-            where = "process" if home.forks != _forks else "event loop"
-            raise WrongLoopError(
-                f"This Database holds connections of another {where}. Open one in each {where} "
-                "that uses it (after a fork, in the child), and close it there: `async with "
-                "Database.connect(…)`. On an engine of yours, `await engine.dispose(close=False)` "
-                "first, or use poolclass=NullPool."
-            )
-        home.loop, home.forks, home.pool = asyncio.get_running_loop(), _forks, here
-        # SQLAlchemy's own pool gives a connection to whoever asks first, not to who waits longest:
-        # so no more calls than it has connections for ask at once.
-        most = used._max_overflow if isinstance(here, QueuePool) else -1  # noqa: SLF001 - it has no public name
-        unfair = most >= 0 and not isinstance(here, FairPool)
-        home.gate = asyncio.Semaphore(used.size() + most) if unfair else None
+    def settle(self) -> None:
+        """Have the connections be those of the running loop.
+
+        Raises:
+            WrongLoopError: The pool's connections are those of another event loop or process.
+        """
+        self._leave_parent()
+        self._home.enter(self._engine.pool)
+
+    def _leave_parent(self) -> None:
+        """Forget, in a child, what was in flight in the process that it was forked from."""
+        if self._forks != forks():
+            self._forks = forks()
+            self._running.clear()
 
     async def pass_gate(self) -> asyncio.Semaphore | None:
         """Wait for one's turn on a host's pool; return what has to be released."""
@@ -142,23 +104,35 @@ class Operations:
         Args:
             grace_seconds: How long it may take before it is cancelled.
         """
+        self._leave_parent()
         self._closed = True
         self._closer = asyncio.current_task()
         try:
             await self._wait(grace_seconds)
         finally:
             for task in self._others():
-                self._cancelled.add(task)
-                task.cancel()
+                if task.get_loop() is asyncio.get_running_loop():
+                    self._cancel(task)
+                else:
+                    call_in(task.get_loop(), self._cancel, task)
 
     async def finish(self) -> None:
         """Wait for what was cancelled, and for the clean-ups."""
         await self._wait(CLEANUP_SECONDS)
         await self.cleanup.finish()
 
+    def _cancel(self, task: asyncio.Task[Any]) -> None:
+        if task in self._running:  # else it has gone on to what is none of ours
+            self._cancelled.add(task)
+            task.cancel()
+
     def _others(self) -> list[asyncio.Task[Any]]:
-        """Whoever closes can't wait for itself."""
-        return [task for task in self._running if task is not None and task is not self._closer]
+        """Whoever closes can't wait for itself, nor for what will never run again."""
+        return [
+            task
+            for task in tuple(self._running)
+            if task is not None and task is not self._closer and not task.get_loop().is_closed()
+        ]
 
     async def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

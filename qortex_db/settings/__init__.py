@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Self, TypeAlias
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import (
     Field,
@@ -80,6 +80,9 @@ class Settings(BaseSettings):
     db_schema: str | None = Field(default=None, validation_alias="QORTEX_DB_SCHEMA")
     version_table: str = Field(
         default="qortex_db_alembic_version", validation_alias="QORTEX_DB_VERSION_TABLE"
+    )
+    pool: Literal["fair", "null"] = Field(  # null: each call has a connection of its own
+        default="fair", validation_alias="QORTEX_DB_POOL"
     )
     pool_min_size: int = Field(default=2, ge=0, validation_alias="QORTEX_DB_POOL_MIN_SIZE")
     pool_max_size: int = Field(default=10, ge=1, validation_alias="QORTEX_DB_POOL_MAX_SIZE")
