@@ -6,6 +6,7 @@ import asyncio
 import gc
 import multiprocessing
 import os
+import sys
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from qortex_db import (
     Settings,
     WrongLoopError,
 )
+from support.commands import program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -361,3 +363,12 @@ def _refused_in_child(db: Database) -> None:
 
     asyncio.run(own())
     os._exit(0)
+
+
+# The environment
+
+
+async def test_the_environment_says_so_to_the_commands(dsn384: str) -> None:
+    command = (sys.executable, "-m", "qortex_db", "status")
+    done = await program(*command, PGVECTOR_DSN=dsn384, QORTEX_DB_POOL="null")
+    assert "none: each call connects" in done.out, done.err
