@@ -152,8 +152,7 @@ class VectorIngest(VectorWrites):
         """What is true of the table for all of an ingest, as far as its first record tells."""
         facts = await self._vectors.facts()
         try:
-            is_mapping = isinstance(record, Mapping)
-            embedding = record["embedding"] if is_mapping else record.embedding
+            embedding = record["embedding"] if isinstance(record, Mapping) else record.embedding
             self._vectors.encode(embedding, facts)
         except DimensionMismatchError:
             return await self._vectors.facts(anew=True)
