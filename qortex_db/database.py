@@ -13,10 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from qortex_db import embedded, observability, types
 from qortex_db import engine as engines
 from qortex_db.checks import check_choice, check_number
-from qortex_db.errors import DatabaseClosedError, InvalidInputError, SchemaVersionError, translate
+from qortex_db.errors import DatabaseClosedError, InvalidInputError, SchemaVersionError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.settings import Settings, read_settings
 from qortex_db.status import EXTENSION, TABLES, Status, read_status
+from qortex_db.translation import translate
 from qortex_db.uow import UnitOfWork, own_unit_of_work
 from qortex_db.view import DatabaseView, IsolationLevel, Lanes
 

@@ -12,7 +12,8 @@ import structlog
 from opentelemetry import metrics, trace
 from sqlalchemy import event
 
-from qortex_db.errors import QortexDbError, translate
+from qortex_db.errors import QortexDbError
+from qortex_db.translation import translate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -36,13 +36,8 @@ from qortex_db.engine.executor import (
 )
 from qortex_db.engine.operations import Operations
 from qortex_db.engine.options import NO_OPTIONS, CallOptions
-from qortex_db.errors import (
-    DatabaseClosedError,
-    OutcomeUnknownError,
-    is_connection_lost,
-    is_outdated,
-    translated,
-)
+from qortex_db.errors import DatabaseClosedError, OutcomeUnknownError
+from qortex_db.translation import is_connection_lost, is_outdated, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

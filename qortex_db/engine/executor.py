@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.sql.dml import UpdateBase
 
-from qortex_db import errors
+from qortex_db import translation
 from qortex_db.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def kept_compiled(statement: Executable) -> dict[str, Any]:
 def translated(error: Exception) -> Exception:
     if isinstance(error, InvalidRequestError) and error.code == _CONCURRENT:
         return InvalidInputError(ONE_TASK)
-    return errors.translated(error)
+    return translation.translated(error)
 
 
 def translate_map(schema: str | None) -> dict[str, Any]:

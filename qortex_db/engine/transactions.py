@@ -18,15 +18,9 @@ from qortex_db.engine.cleanup import CLEANUP_SECONDS, finished, task_of
 from qortex_db.engine.executor import ONE_TASK, translate_map, translated
 from qortex_db.engine.loaded import WRITTEN, expire_loaded, refresh_loaded
 from qortex_db.engine.outcomes import know_outcome
-from qortex_db.errors import (
-    IN_FAILED_TRANSACTION,
-    InvalidInputError,
-    OutcomeUnknownError,
-    QortexDbError,
-    UnavailableError,
-    is_connection_lost,
-)
+from qortex_db.errors import InvalidInputError, OutcomeUnknownError, QortexDbError, UnavailableError
 from qortex_db.sql import func
+from qortex_db.translation import IN_FAILED_TRANSACTION, is_connection_lost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
