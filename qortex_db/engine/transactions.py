@@ -213,12 +213,11 @@ async def savepoint(
             try:
                 yield
             except BaseException as error:
-                # The block's own error is the one to tell, whatever becomes of the transaction. Who
-                # is cancelled again and again leaves no object behind that shows what is gone.
+                # The block's own error is the one to tell, whatever becomes of the transaction, but
+                # for a cancellation meanwhile. No object is left behind that shows what is gone.
                 ending = nested.__aexit__(type(error), error, error.__traceback__)
                 undoing = task_of(_undo(session, ending, schema, bind_arguments))
-                with suppress(asyncio.CancelledError):
-                    await finished(undoing, CLEANUP_SECONDS)
+                await finished(undoing, CLEANUP_SECONDS)
                 raise
             marks = _savepoints(session)
             try:
