@@ -196,6 +196,7 @@ async def test_openings_touch_no_other_engine_and_leave_nothing(
 
 HOST = """
 import asyncio, sys
+from opentelemetry import trace
 from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
@@ -206,8 +207,11 @@ class Begun(SpanProcessor):
 
 provider = TracerProvider()
 provider.add_span_processor(Begun())
+trace.set_tracer_provider(provider)
 instrumentor = SQLAlchemyInstrumentor()
-instrumentor.instrument(skip_dep_check=True, tracer_provider=provider)
+if sys.argv[3] == "late":
+    import qortex_db
+instrumentor.instrument(skip_dep_check=True)
 
 from sqlalchemy import create_engine, event, text
 from qortex_db import Database, QortexDbError, Settings
@@ -253,12 +257,17 @@ asyncio.run(main(sys.argv[1], sys.argv[2] == "enabled"))
 """
 
 
-@pytest.mark.parametrize("enabled", ["enabled", "not enabled"])
-def test_where_a_host_instruments_all_engines_its_spans_are_the_only_ones(
-    dsn: str, enabled: str
+@pytest.mark.parametrize(
+    ("enabled", "when"), [("enabled", "early"), ("not enabled", "early"), ("enabled", "late")]
+)
+def test_beside_a_host_that_instruments_all_engines_there_is_one_span_a_statement(
+    dsn: str, enabled: str, when: str
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", HOST, dsn, enabled], capture_output=True, text=True, check=False
+        [sys.executable, "-c", HOST, dsn, enabled, when],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "ended span" not in done.stderr
