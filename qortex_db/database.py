@@ -216,8 +216,7 @@ class Database(Lanes):
             self._server = await asyncio.to_thread(embedded.start, path)
             target = self._server.target()
         engine = engines.create_engine(target, self._settings, TABLES)
-        if self._settings.otel_enabled:
-            observability.instrument(engine)
+        observability.instrument(engine, enabled=self._settings.otel_enabled)
         self._bind(engine)
         try:
             await self._warm_up(engine, self._settings.pool_min_size)
@@ -272,6 +271,7 @@ class Database(Lanes):
         finally:
             if self._host_engine is None:
                 await engines.dispose(engine)
+                observability.uninstrument(engine)  # after it: closed connections are counted
             if server is not None:
                 await asyncio.to_thread(server.stop)
 

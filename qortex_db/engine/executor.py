@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from weakref import WeakKeyDictionary
 
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.sql.dml import UpdateBase
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from sqlalchemy import Connection, CursorResult, Dialect, Engine, Executable
+    from sqlalchemy import Connection, CursorResult, Engine, Executable
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +65,11 @@ SEARCH_PATH: Final = "search_path"
 COMPILED: Final = "qortex_db_compiled"
 """The option of a statement that says where SQLAlchemy keeps it compiled; None for nowhere."""
 
-# Kept with what all have in common that are derived from one engine, by options or a session.
-_catalogs: WeakKeyDictionary[Dialect, dict[object, Any]] = WeakKeyDictionary()
+_CATALOG: Final = "_qortex_db_catalog"
+"""An attribute of the dialect: all have it in common that are derived from one engine.
+
+A weak dictionary would keep engines for ever: what is known of one leads back to it.
+"""
 
 
 def catalog_of(engine: Engine | Connection, search_path: str | None = None) -> dict[object, Any]:
@@ -76,7 +78,7 @@ def catalog_of(engine: Engine | Connection, search_path: str | None = None) -> d
     Args:
         search_path: Where calls look for tables, if not where the engine's others do.
     """
-    known = _catalogs.setdefault(engine.dialect, {})
+    known: dict[object, Any] = vars(engine.dialect).setdefault(_CATALOG, {})
     return known if search_path is None else known.setdefault((SEARCH_PATH, search_path), {})
 
 
