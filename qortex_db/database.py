@@ -13,10 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from qortex_db import embedded, observability, types
 from qortex_db import engine as engines
 from qortex_db.checks import check_choice, check_number
-from qortex_db.errors import DatabaseClosedError, InvalidInputError, SchemaVersionError, translate
+from qortex_db.errors import DatabaseClosedError, InvalidInputError, SchemaVersionError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.settings import Settings, read_settings
 from qortex_db.status import EXTENSION, TABLES, Status, read_status
+from qortex_db.translation import translate
 from qortex_db.uow import UnitOfWork, own_unit_of_work
 from qortex_db.view import DatabaseView, IsolationLevel, Lanes
 
@@ -219,8 +220,7 @@ class Database(Lanes):
             self._server = await asyncio.to_thread(embedded.start, path)
             target = self._server.target()
         engine = engines.create_engine(target, self._settings, TABLES)
-        if self._settings.otel_enabled:
-            observability.instrument(engine)
+        observability.instrument(engine, enabled=self._settings.otel_enabled)
         self._bind(engine)
         self._lane().operations.settle()
         try:
@@ -282,6 +282,7 @@ class Database(Lanes):
         finally:
             if self._host_engine is None:
                 await engines.dispose(engine)
+                observability.uninstrument(engine)  # after it: closed connections are counted
             if server is not None:
                 await asyncio.to_thread(server.stop)
 

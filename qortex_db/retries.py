@@ -14,8 +14,8 @@ from qortex_db.errors import (
     QortexDbError,
     SerializationConflictError,
     UnavailableError,
-    translate,
 )
+from qortex_db.translation import translate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -12,6 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from qortex_db import Database, Settings, migrations
 from qortex_db.testing import factories, throwaway
@@ -44,6 +50,17 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def _sequences_begin_anew() -> None:
     """A test is given the same values whatever ran before it."""
     factories.begin_anew()
+
+
+@pytest.fixture(scope="session")
+def telemetry() -> tuple[InMemorySpanExporter, InMemoryMetricReader]:
+    """A process has one provider of each kind, so it is set once, when a test asks for it."""
+    spans, reader = InMemorySpanExporter(), InMemoryMetricReader()
+    tracing = TracerProvider()
+    tracing.add_span_processor(SimpleSpanProcessor(spans))
+    trace.set_tracer_provider(tracing)
+    metrics.set_meter_provider(MeterProvider(metric_readers=[reader]))
+    return spans, reader
 
 
 @pytest.fixture(scope="session")

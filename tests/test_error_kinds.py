@@ -23,8 +23,8 @@ from qortex_db import (
     errors,
     migrations,
 )
-from qortex_db.errors import translate
 from qortex_db.testing.factories import VectorRecordFactory
+from qortex_db.translation import translate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
-from opentelemetry import metrics, trace
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry import trace
 
 from qortex_db import (
     Database,
@@ -28,19 +23,10 @@ from qortex_db.testing.factories import ArmStateFactory, embedding
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
 VECTOR = embedding(0, 8)
-
-
-@pytest.fixture(scope="module")
-def telemetry() -> Iterator[tuple[InMemorySpanExporter, InMemoryMetricReader]]:
-    """A process has one provider of each kind, so this module sets them for itself."""
-    spans, reader = InMemorySpanExporter(), InMemoryMetricReader()
-    tracing = TracerProvider()
-    tracing.add_span_processor(SimpleSpanProcessor(spans))
-    trace.set_tracer_provider(tracing)
-    metrics.set_meter_provider(MeterProvider(metric_readers=[reader]))
-    yield spans, reader
-    tracing.shutdown()
 
 
 async def use(db: Database) -> None:

@@ -28,10 +28,10 @@ from qortex_db import (
     VectorSpec,
     unit_of_work,
 )
-from qortex_db.errors import translate
 from qortex_db.messages import scrubbed
 from qortex_db.repositories import VectorRepository
 from qortex_db.testing.factories import embedding
+from qortex_db.translation import translate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

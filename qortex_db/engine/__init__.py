@@ -4,7 +4,7 @@ A repository call by itself is its own transaction, in one round trip; in a unit
 that session's transaction. Repositories see an `Executor` and don't know which.
 """
 
-from qortex_db.engine.autocommit import AutocommitExecutor, ViewExecutor
+from qortex_db.engine.autocommit import AutocommitExecutor
 from qortex_db.engine.cleanup import Cleanup, finished, task_of
 from qortex_db.engine.connecting import Connector
 from qortex_db.engine.connections import RETRY_SECONDS, adopt, create_engine, notice_silence
@@ -17,6 +17,7 @@ from qortex_db.engine.pool import FairPool
 from qortex_db.engine.search_path import path_of, pin_search_path, read_path
 from qortex_db.engine.session import RETRY, SessionExecutor
 from qortex_db.engine.transactions import close, commit, in_doubt, savepoint, set_meanwhile
+from qortex_db.engine.view import ViewExecutor
 
 __all__ = [
     "COMPILED",

@@ -36,13 +36,8 @@ from qortex_db.engine.executor import (
 )
 from qortex_db.engine.operations import Operations
 from qortex_db.engine.options import NO_OPTIONS, CallOptions
-from qortex_db.errors import (
-    DatabaseClosedError,
-    OutcomeUnknownError,
-    is_connection_lost,
-    is_outdated,
-    translated,
-)
+from qortex_db.errors import DatabaseClosedError, OutcomeUnknownError
+from qortex_db.translation import is_connection_lost, is_outdated, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -53,38 +48,6 @@ if TYPE_CHECKING:
 
 
 _READS: Final = (SelectBase, TextClause)  # no text() of ours writes
-
-
-class ViewExecutor:
-    """The lane of calls by themselves of a view: that of its Database, under options of its own.
-
-    Args:
-        lane: What gives the Database's.
-        options: Of the calls.
-    """
-
-    def __init__(self, lane: Callable[[], AutocommitExecutor], options: CallOptions) -> None:
-        self._lane = lane
-        self._options = options
-
-    def of(self, model: Any) -> ViewExecutor:  # noqa: ARG002 - one engine has all
-        return self
-
-    async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
-        return await self._lane().run(statement, params, self._options)
-
-    async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
-        return await self._lane().run_all(statement, params, self._options)
-
-    def savepoint(self) -> AbstractAsyncContextManager[None]:
-        return nullcontext()  # as there
-
-    async def catalog(self) -> dict[object, Any]:
-        return await self._lane().catalog(self._options)
-
-    def schema_of(self, declared: str | None) -> str | None:
-        own = self._options.schema
-        return own if own and declared is None else self._lane().schema_of(declared)
 
 
 class AutocommitExecutor:

@@ -23,11 +23,9 @@ from qortex_db.errors import (
     PermissionDeniedError,
     QortexDbError,
     UnavailableError,
-    is_connection_lost,
-    sqlstate_of,
-    translated,
 )
 from qortex_db.messages import causes, escaped, said_by_driver, said_by_server, scrubbed, shown
+from qortex_db.translation import is_connection_lost, sqlstate_of, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

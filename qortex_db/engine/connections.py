@@ -17,7 +17,8 @@ from qortex_db.engine.connecting import Connector
 from qortex_db.engine.executor import catalog_of
 from qortex_db.engine.pool import FairPool
 from qortex_db.engine.search_path import pin_search_path
-from qortex_db.errors import InvalidInputError, is_outdated, is_refused_by_driver
+from qortex_db.errors import InvalidInputError
+from qortex_db.translation import is_outdated, is_refused_by_driver
 from qortex_db.types import decode, encode_any
 
 if TYPE_CHECKING:

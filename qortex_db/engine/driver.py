@@ -15,7 +15,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 from qortex_db.engine.cleanup import task_of
 from qortex_db.engine.executor import Fetched
 from qortex_db.engine.pool import act_for_caller
-from qortex_db.errors import is_connection_lost
+from qortex_db.translation import is_connection_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator

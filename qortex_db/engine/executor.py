@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from weakref import WeakKeyDictionary
 
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.sql.dml import UpdateBase
 
-from qortex_db import errors
+from qortex_db import translation
 from qortex_db.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from sqlalchemy import Connection, CursorResult, Dialect, Engine, Executable
+    from sqlalchemy import Connection, CursorResult, Engine, Executable
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +65,11 @@ SEARCH_PATH: Final = "search_path"
 COMPILED: Final = "qortex_db_compiled"
 """The option of a statement that says where SQLAlchemy keeps it compiled; None for nowhere."""
 
-# Kept with what all have in common that are derived from one engine, by options or a session.
-_catalogs: WeakKeyDictionary[Dialect, dict[object, Any]] = WeakKeyDictionary()
+_CATALOG: Final = "_qortex_db_catalog"
+"""An attribute of the dialect: all have it in common that are derived from one engine.
+
+A weak dictionary would keep engines for ever: what is known of one leads back to it.
+"""
 
 
 def catalog_of(engine: Engine | Connection, search_path: str | None = None) -> dict[object, Any]:
@@ -76,7 +78,7 @@ def catalog_of(engine: Engine | Connection, search_path: str | None = None) -> d
     Args:
         search_path: Where calls look for tables, if not where the engine's others do.
     """
-    known = _catalogs.setdefault(engine.dialect, {})
+    known: dict[object, Any] = vars(engine.dialect).setdefault(_CATALOG, {})
     return known if search_path is None else known.setdefault((SEARCH_PATH, search_path), {})
 
 
@@ -103,7 +105,7 @@ def kept_compiled(statement: Executable) -> dict[str, Any]:
 def translated(error: Exception) -> Exception:
     if isinstance(error, InvalidRequestError) and error.code == _CONCURRENT:
         return InvalidInputError(ONE_TASK)
-    return errors.translated(error)
+    return translation.translated(error)
 
 
 def translate_map(schema: str | None) -> dict[str, Any]:

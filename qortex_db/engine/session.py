@@ -24,7 +24,8 @@ from qortex_db.engine.executor import (
 )
 from qortex_db.engine.loaded import WRITTEN, refresh_loaded
 from qortex_db.engine.transactions import connections_of, remember_error, savepoint
-from qortex_db.errors import InvalidInputError, is_connection_lost, is_refused_by_driver
+from qortex_db.errors import InvalidInputError
+from qortex_db.translation import is_connection_lost, is_refused_by_driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

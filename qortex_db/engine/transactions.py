@@ -18,15 +18,9 @@ from qortex_db.engine.cleanup import CLEANUP_SECONDS, finished, task_of
 from qortex_db.engine.executor import ONE_TASK, translate_map, translated
 from qortex_db.engine.loaded import WRITTEN, expire_loaded, refresh_loaded
 from qortex_db.engine.outcomes import know_outcome
-from qortex_db.errors import (
-    IN_FAILED_TRANSACTION,
-    InvalidInputError,
-    OutcomeUnknownError,
-    QortexDbError,
-    UnavailableError,
-    is_connection_lost,
-)
+from qortex_db.errors import InvalidInputError, OutcomeUnknownError, QortexDbError, UnavailableError
 from qortex_db.sql import func
+from qortex_db.translation import IN_FAILED_TRANSACTION, is_connection_lost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
@@ -219,12 +213,11 @@ async def savepoint(
             try:
                 yield
             except BaseException as error:
-                # The block's own error is the one to tell, whatever becomes of the transaction. Who
-                # is cancelled again and again leaves no object behind that shows what is gone.
+                # The block's own error is the one to tell, whatever becomes of the transaction, but
+                # for a cancellation meanwhile. No object is left behind that shows what is gone.
                 ending = nested.__aexit__(type(error), error, error.__traceback__)
                 undoing = task_of(_undo(session, ending, schema, bind_arguments))
-                with suppress(asyncio.CancelledError):
-                    await finished(undoing, CLEANUP_SECONDS)
+                await finished(undoing, CLEANUP_SECONDS)
                 raise
             marks = _savepoints(session)
             try:

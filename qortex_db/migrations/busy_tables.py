@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
-from qortex_db.errors import LockTimeoutError, sqlstate_of
+from qortex_db.errors import LockTimeoutError
 from qortex_db.migrations.connection import NO_TIMEOUTS
 from qortex_db.migrations.waiting import BusyError, try_until
 from qortex_db.models import Base
 from qortex_db.observability import log
+from qortex_db.translation import sqlstate_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

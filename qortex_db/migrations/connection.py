@@ -12,19 +12,13 @@ from sqlalchemy.pool import NullPool
 
 from qortex_db import embedded as embedded_server
 from qortex_db.engine import Cleanup, Connector, path_of, pin_search_path
-from qortex_db.errors import (
-    LockTimeoutError,
-    QortexDbError,
-    SchemaVersionError,
-    UnavailableError,
-    sqlstate_of,
-    translate,
-)
+from qortex_db.errors import LockTimeoutError, QortexDbError, SchemaVersionError, UnavailableError
 from qortex_db.migrations.waiting import BusyError, try_until
 from qortex_db.models import Base
 from qortex_db.names import is_identifier
 from qortex_db.settings import Settings
 from qortex_db.sql import Text
+from qortex_db.translation import sqlstate_of, translate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -16,12 +16,13 @@ from sqlalchemy import MetaData, text
 from sqlalchemy.exc import DBAPIError, NoReferencedTableError
 from sqlalchemy.schema import CreateTable
 
-from qortex_db.errors import InvalidInputError, QortexDbError, translate
+from qortex_db.errors import InvalidInputError, QortexDbError
 from qortex_db.migrations.catalogue import Object, find, read
 from qortex_db.migrations.connection import migration_engine, refuse_open_schemas
 from qortex_db.migrations.dimensions import MAX_HNSW_DIMENSIONS
 from qortex_db.models import Base, QortexVector
 from qortex_db.settings import DEFAULT_DIMENSIONS, Settings
+from qortex_db.translation import translate
 from qortex_db.types import Embedding
 
 if TYPE_CHECKING:

@@ -12,14 +12,7 @@ from alembic.util import CommandError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from qortex_db.errors import (
-    InvalidInputError,
-    LockTimeoutError,
-    QortexDbError,
-    SchemaVersionError,
-    sqlstate_of,
-    translate,
-)
+from qortex_db.errors import InvalidInputError, LockTimeoutError, QortexDbError, SchemaVersionError
 from qortex_db.migrations.busy_tables import WAIT_MS, migrate_patiently
 from qortex_db.migrations.connection import (
     isolated,
@@ -33,6 +26,7 @@ from qortex_db.migrations.history import current_revision
 from qortex_db.migrations.revision_ids import number_new_revisions
 from qortex_db.models import Base
 from qortex_db.settings import Settings, read_settings
+from qortex_db.translation import sqlstate_of, translate
 from qortex_db.types import Embedding
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ from qortex_db import (
     migrations,
     unit_of_work,
 )
+from qortex_db import engine as engines
 from qortex_db.settings import parse_dsn
 from support.catalogue import execute
 from support.commands import program
@@ -125,7 +126,10 @@ def _certificate(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_what_can_not_be_connected_to_is_named_with_its_cause(dsn: str, way: str) -> None:
+async def test_what_can_not_be_connected_to_is_named_with_its_cause(
+    monkeypatch: pytest.MonkeyPatch, dsn: str, way: str
+) -> None:
+    monkeypatch.setattr(engines, "RETRY_SECONDS", 0.2)  # of a host's
     folder = dsn.partition("host=")[2]
     database = dsn.partition("?")[0].rpartition("/")[2]
     async with (

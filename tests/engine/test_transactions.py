@@ -23,6 +23,7 @@ from qortex_db import (
     UnitOfWork,
     unit_of_work,
 )
+from qortex_db import engine as engines
 from qortex_db.engine import create_engine
 
 if TYPE_CHECKING:
@@ -191,7 +192,10 @@ async def ways(uow: UnitOfWork) -> list[Callable[[], Any]]:
 
 
 @pytest.mark.parametrize("kind", ["ours", "hosts"])
-async def test_every_way_of_connecting_in_a_unit_of_work_is_typed(kind: str) -> None:
+async def test_every_way_of_connecting_in_a_unit_of_work_is_typed(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(engines, "RETRY_SECONDS", 0.2)  # of a host's
     server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
     closing = server.sockets[0].getsockname()[1]
     silent = socket.create_server(("127.0.0.1", 0))  # the system takes connections for it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import random
 import time
 from collections import Counter
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
     from qortex_db.view import Lanes
     from support.severing import Severing
 
-OPERATIONS = 100_000
+OPERATIONS = int(os.environ.get("HISTORY_OPERATIONS", "20000"))
+"""A hundred thousand take two minutes and more."""
 SECONDS = 240
 """After which no more are begun: what was done is checked."""
-LEAST = 20_000
+LEAST = 10_000
 TASKS = 40
 SPACES = ("public", "acme")
 LEARNERS = ("one", "two")

@@ -10,12 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from qortex_db.errors import (
-    LockTimeoutError,
-    QortexDbError,
-    SchemaVersionError,
-    sqlstate_of,
-)
+from qortex_db.errors import LockTimeoutError, QortexDbError, SchemaVersionError
 from qortex_db.migrations.adoption import baseline, stamping, transformation
 from qortex_db.migrations.adoption.checksums import compare, scan
 from qortex_db.migrations.adoption.inspection import Inspection, inspect
@@ -34,6 +29,7 @@ from qortex_db.migrations.rebuild.pending import VIEW, Index, read_pending, writ
 from qortex_db.migrations.waiting import BusyError, try_until
 from qortex_db.observability import log
 from qortex_db.settings import DEFAULT_DIMENSIONS, Settings
+from qortex_db.translation import sqlstate_of
 from qortex_db.types import check_setting
 
 if TYPE_CHECKING:

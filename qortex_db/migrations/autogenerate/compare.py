@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex
 
 from qortex_db import alembic_plugin
-from qortex_db.errors import QortexDbError, translate
+from qortex_db.errors import QortexDbError
 from qortex_db.filters.payload_indexes import DECLARATION
 from qortex_db.migrations.autogenerate.index_shapes import VECTOR_METHODS, IndexShape
 from qortex_db.migrations.autogenerate.operations import (
@@ -28,6 +28,7 @@ from qortex_db.migrations.autogenerate.operations import (
 )
 from qortex_db.migrations.host import include_name
 from qortex_db.names import qualified
+from qortex_db.translation import translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import TableClause, func, select, text
 
 from qortex_db.checks import check_whole
-from qortex_db.errors import InvalidInputError, NotFoundError, QortexDbError, sqlstate_of
+from qortex_db.errors import InvalidInputError, NotFoundError, QortexDbError
 from qortex_db.migrations.connection import (
     migration_engine,
     migration_lock,
@@ -21,6 +21,7 @@ from qortex_db.migrations.rebuild.owned_table import OwnedTable, find_table, fin
 from qortex_db.migrations.rebuild.pending import Index, read_pending, write_pending
 from qortex_db.observability import log
 from qortex_db.settings import Settings
+from qortex_db.translation import sqlstate_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

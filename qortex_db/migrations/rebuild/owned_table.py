@@ -11,9 +11,10 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from qortex_db.engine import finished, task_of
-from qortex_db.errors import NotFoundError, sqlstate_of, translate
+from qortex_db.errors import NotFoundError
 from qortex_db.migrations.connection import NO_TIMEOUTS
 from qortex_db.observability import log
+from qortex_db.translation import sqlstate_of, translate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence

@@ -152,7 +152,8 @@ class VectorIngest(VectorWrites):
         """What is true of the table for all of an ingest, as far as its first record tells."""
         facts = await self._vectors.facts()
         try:
-            list(self._batch([record], facts).parts())
+            embedding = record["embedding"] if isinstance(record, Mapping) else record.embedding
+            self._vectors.encode(embedding, facts)
         except DimensionMismatchError:
             return await self._vectors.facts(anew=True)
         except Exception:  # noqa: BLE001 - told with its batch

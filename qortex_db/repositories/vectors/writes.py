@@ -8,12 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from qortex_db import observability
-from qortex_db.errors import (
-    NOT_NULL_VIOLATION,
-    ConflictError,
-    DimensionMismatchError,
-    InvalidInputError,
-)
+from qortex_db.errors import ConflictError, DimensionMismatchError, InvalidInputError
 from qortex_db.filters import values_of
 from qortex_db.markers import CLEAR
 from qortex_db.plain_json import is_large
@@ -24,6 +19,7 @@ from qortex_db.repositories.vectors.key_statements import GIVEN, ID, IDS, VECS
 from qortex_db.repositories.vectors.payload_changes import PayloadChange
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.repositories.vectors.written_columns import named_values
+from qortex_db.translation import NOT_NULL_VIOLATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

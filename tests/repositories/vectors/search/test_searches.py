@@ -514,7 +514,8 @@ async def test_bad_searches_are_refused_before_they_are_sent(
     wired: tuple[Database, RoundTrips], call: Any, says: str
 ) -> None:
     db, trips = wired
-    async with trips.expect(0):
+    looks_again = "dimensions" in says  # at the column
+    async with trips.expect(int(looks_again)):
         with pytest.raises(InvalidInputError, match=says):
             await call(db.vectors)
 
