@@ -77,7 +77,8 @@ async def _stoppable(work: Coroutine[Any, Any, T], told: list[int]) -> T:
 
 def fail(message: str, *, status: int = 1) -> NoReturn:
     """End with an error."""
-    err.print(f"[bold red]error:[/] {render.escape(message)}", highlight=False, soft_wrap=True)
+    told = "\n".join(map(render.escape, message.split("\n")))  # names in it have no lines
+    err.print(f"[bold red]error:[/] {told}", highlight=False, soft_wrap=True)
     raise typer.Exit(status)
 
 

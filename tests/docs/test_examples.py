@@ -190,12 +190,11 @@ async def test_a_client_that_goes_away_leaves_no_query_running(dsn: str) -> None
 
 
 async def test_a_server_that_goes_away_is_503_and_not_ready(dsn: str) -> None:
-    gone = dsn.replace("/test_", "/gone_test_")
+    name = dsn.partition("?")[0].rpartition("/")[2]
+    renamed = f"gone_{name}"
     async with served(dsn, QORTEX_DB_RETRY_SECONDS="0") as client:
         assert (await client.get("/readyz")).status_code == 200
-        admin = await asyncpg.connect(re.sub(r"/test_\d+", "/postgres", dsn))
-        name = dsn.partition("?")[0].rpartition("/")[2]
-        renamed = gone.partition("?")[0].rpartition("/")[2]
+        admin = await asyncpg.connect(dsn.replace(f"/{name}?", "/postgres?"))
         await admin.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name
         )
