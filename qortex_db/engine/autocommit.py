@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 
+_MAX_REPLANS: Final = 100  # each connection of the pool may have an old plan
 _READS: Final = (SelectBase, TextClause)  # no text() of ours writes
 
 
@@ -134,7 +135,7 @@ class AutocommitExecutor:
     ) -> Any:
         begun = time.monotonic()
         deadline = None
-        replanned = False
+        replanned = 0
         while True:
             try:
                 # One greenlet for connect, execute, fetch and close.
@@ -148,9 +149,10 @@ class AutocommitExecutor:
             except Exception as error:  # noqa: BLE001 - translated, and raised again
                 unsent = isinstance(error, UnsentError)
                 cause: Any = error.__cause__ if unsent else error
-                outdated = forget_types(cause, catalog_of(self._engine)) or is_outdated(cause)
-                if outdated and not replanned and work in (self._run, self._run_watched):
-                    replanned = True  # as asyncpg does by itself: the server refused the old plan
+                may_be_old = forget_types(cause, catalog_of(self._engine))
+                most = _MAX_REPLANS if is_outdated(cause) else int(may_be_old)
+                if replanned < most and work in (self._run, self._run_watched):
+                    replanned += 1  # as asyncpg does by itself: the server refused the old plan
                     continue
                 lost = is_connection_lost(cause)
                 writes = written_tables(statement) is not None
