@@ -23,7 +23,7 @@ from support.catalogue import execute
 from support.roundtrips import counted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -104,7 +104,19 @@ async def in_a_session(db: Database) -> AsyncIterator[Repositories]:
         yield uow
 
 
-LANES = pytest.mark.parametrize("lane", [alone, together, in_a_session], ids=lambda f: f.__name__)
+LANES = (alone, together, in_a_session)
+
+
+def in_lanes(kinds: Iterable[str]) -> Any:
+    """Each kind in each lane; a unit of work refuses an engine in AUTOCOMMIT."""
+    pairs = [
+        pytest.param(kind, lane, id=f"{kind}-{lane.__name__}")
+        for kind in kinds
+        for lane in LANES
+        if lane is alone or "autocommit" not in kind
+    ]
+    return pytest.mark.parametrize(("kind", "lane"), pairs)
+
 
 LEVELS = {
     "of the engine": (same, {"isolation_level": "SERIALIZABLE"}),
@@ -119,15 +131,12 @@ LEVELS = {
 }
 
 
-@LANES
-@pytest.mark.parametrize("level", LEVELS)
+@in_lanes(LEVELS)
 async def test_the_isolation_of_a_host_is_that_of_every_call(
-    dsn384: str, level: str, lane: Any
+    dsn384: str, kind: str, lane: Any
 ) -> None:
-    if "autocommit" in level and lane is not alone:
-        pytest.skip("a unit of work refuses an engine in AUTOCOMMIT")
     await execute(dsn384, *SEEN)
-    prepare, options = LEVELS[level]
+    prepare, options = LEVELS[kind]
     async with hosted(dsn384, prepare, **options) as db:
         for records in (SMALL, LARGE):
             async with lane(db) as memory:
@@ -168,13 +177,10 @@ WRITES: dict[str, Callable[[Any], Awaitable[Any]]] = {
 }
 
 
-@LANES
-@pytest.mark.parametrize("kind", READ_ONLY)
+@in_lanes(READ_ONLY)
 async def test_nothing_is_written_where_a_host_only_reads(
     dsn384: str, kind: str, lane: Any
 ) -> None:
-    if "autocommit" in kind and lane is not alone:
-        pytest.skip("a unit of work refuses an engine in AUTOCOMMIT")
     prepare, options = READ_ONLY[kind]
     async with hosted(dsn384, prepare, **options) as db:
         for name, write in WRITES.items():
@@ -222,7 +228,7 @@ async def test_what_a_begin_listener_raises_is_raised(dsn384: str) -> None:
         return engine
 
     async with hosted(dsn384, refuse, pool_size=1, max_overflow=0, pool_timeout=2) as db:
-        for lane in (alone, together, in_a_session):
+        for lane in LANES:
             for call in (lambda on: on.vectors.count(), lambda on: on.vectors.upsert(LARGE)):
                 with pytest.raises(NoTenantError):
                     async with lane(db) as memory:
