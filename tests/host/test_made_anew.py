@@ -77,12 +77,14 @@ async def test_calls_go_on(empty_dsn: str, first: str, *, watched: bool) -> None
             await call(db.vectors)
         await asyncio.gather(*(call(db.vectors) for call in list(CALLS.values())[:4]))
         await reset(empty_dsn)
-        try:
-            await together(calls[0])
-        except SerializationConflictError:  # a plan that SQLAlchemy kept: the server refused it
-            await together(calls[0])
+        refused = 0
         for call in calls:
-            await together(call)
+            try:
+                await together(call)
+            except SerializationConflictError:  # a plan that a connection kept: the server said so
+                refused += 1
+                await together(call)
+        assert refused <= 1  # the first that is refused makes every connection forget its plans
     await engine.dispose()
 
 
