@@ -113,11 +113,12 @@ class Curve:
             if letter in self.log:
                 getattr(axis, f"set_{letter}scale")("log")
                 scaled.set_major_formatter(plain)
+                scaled.set_minor_formatter(plain)
         axis.set_xlabel(self.x, fontsize=8)
         axis.set_ylabel(self.y, fontsize=8)
         axis.set_title(self.title, loc="left", fontsize=10, fontweight="bold")
         axis.grid(alpha=0.3)
-        axis.tick_params(labelsize=8)
+        axis.tick_params(which="both", labelsize=7)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(fontsize=7)
         drawn.savefig(path, dpi=110)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 class Contender:
     async def open(self, dsn: str) -> None:
-        self.db = await Database.connect(Settings(dsn=dsn)).open()
+        self.settings = Settings(dsn=dsn)
+        self.db = await Database.connect(self.settings).open()
 
     async def close(self) -> None:
         await self.db.close()
@@ -82,10 +83,17 @@ class Contender:
         )
 
     async def fill(self, ids: list[str], rows: Any, payloads: list[Any]) -> None:
-        await self.db.vectors.ingest(
-            {"id": key, "embedding": row, "payload": payload}
-            for key, row, payload in zip(ids, rows, payloads, strict=True)
-        )
+        """As its documentation has a first load: the vector index is built after it."""
+
+        async def load() -> None:
+            await self.db.vectors.ingest(
+                {"id": key, "embedding": row, "payload": payload}
+                for key, row, payload in zip(ids, rows, payloads, strict=True)
+            )
+
+        from qortex_db import migrations  # noqa: PLC0415 - no part of a start
+
+        await migrations.rebuild_index(self.settings, load=load)
 
     async def stream(self, _: int) -> int:
         count = 0

@@ -83,7 +83,11 @@ async def _build(db: Database, name: str, spec: VectorSpec, vectors: NDArray[np.
 
 
 async def _measure(
-    db: Database, kind: Kind, queries: NDArray[np.float32], truth: list[set[str]]
+    db: Database,
+    kind: Kind,
+    queries: NDArray[np.float32],
+    truth: list[set[str]],
+    rounds: int,
 ) -> None:
     items = db.collection(kind.model)
     settings: list[dict[str, Any]] = [*KINDS[kind.name][1], {}]
@@ -91,7 +95,7 @@ async def _measure(
         settings.append({"exact": True})
     times: dict[str, list[float]] = {}
     found: dict[str, int] = {}
-    for number in range(ROUNDS):
+    for number in range(rounds):
         for setting in settings:
             key = ", ".join(f"{name}={value}" for name, value in setting.items()) or "default"
             for query, true in zip(queries, truth, strict=True):
@@ -124,6 +128,7 @@ async def choosing(house: House) -> Page:
         f"{len(real):,} passages of Python's documentation, 40 questions": (real, questions),
         f"{rows:,} clustered vectors, 100 queries": (clustered(rows), clustered(100, seed=5)),
     }
+    rounds = min(ROUNDS, house.most_rounds or ROUNDS)
     results: dict[str, list[Kind]] = {}
     async with Database.connect(house.server.dsn(name)) as db:
         for title, (vectors, queries) in sets.items():
@@ -131,7 +136,7 @@ async def choosing(house: House) -> Page:
             for kind_name, (spec, _) in KINDS.items():
                 print(f"  {title}: {kind_name}", flush=True)
                 kind = await _build(db, kind_name, spec, vectors)
-                await _measure(db, kind, queries, truth)
+                await _measure(db, kind, queries, truth, rounds)
                 results.setdefault(title, []).append(kind)
     parts = [_table(title, kinds) for title, kinds in results.items()]
     return Page(

@@ -70,7 +70,7 @@ async def start(house: House) -> Page:
     asked for, so `import qortex_db` alone shows little: `from qortex_db import Database, Settings`
     is what a service imports.
     """
-    rounds = ROUNDS if house.most_rounds is None else min(ROUNDS, house.most_rounds)
+    rounds = min(ROUNDS, house.most_rounds or ROUNDS)
     imports = await asyncio.to_thread(_programs, rounds)
     vectors, queries = passages()
     await house.data(vectors, queries)
