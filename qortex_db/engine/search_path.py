@@ -37,7 +37,7 @@ WHERE e.extname = 'vector'::name
 # pgvector and of our tables' schema; and of our tables, unless those are several, since a stranger
 # may own one of their names.
 # All of it runs while anything may be planted: hence the exact types.
-_ASK: Final = """
+_SCHEMAS: Final = """
 WITH vector AS MATERIALIZED (<vector>), schemas AS MATERIALIZED (
     SELECT n.oid, n.nspname, n.nspowner, p.place,
         coalesce(n.nspacl, pg_catalog.acldefault('n'::"char", n.nspowner)) AS acl
@@ -63,10 +63,7 @@ WITH vector AS MATERIALIZED (<vector>), schemas AS MATERIALIZED (
     SELECT pg_catalog.min(owner) FROM ours
     HAVING pg_catalog.min(owner) = pg_catalog.max(owner)
 )
-SELECT pg_catalog.pg_backend_pid(),
-    pg_catalog.current_setting('transaction_isolation'::text),
-    v.nspname, v.oid, v.is_visible,
-    s.nspname,
+SELECT pg_catalog.pg_backend_pid(), s.nspname,
     s.oid IN (SELECT schema FROM ours UNION ALL SELECT schema FROM pgvector)
         -- where a first upgrade puts them
         OR $2 IS NULL AND NOT EXISTS (SELECT FROM ours)
@@ -81,7 +78,8 @@ SELECT pg_catalog.pg_backend_pid(),
         ) may
         LEFT JOIN pg_catalog.pg_roles r ON r.oid = may.role
         WHERE may.role NOT IN (SELECT oid FROM trusted)
-    )
+    ),
+    pg_catalog.current_setting('transaction_isolation'::text), v.nspname, v.oid, v.is_visible
 FROM (SELECT) one LEFT JOIN vector v ON true LEFT JOIN schemas s ON true ORDER BY s.place
 """.replace("<vector>", FIND_VECTOR)
 JUST_ASKED: Final = "qortex_db_just_asked"
@@ -149,8 +147,8 @@ async def read(driver: Any, tables: Iterable[str], schema: str | None) -> Search
         schema: Where they are; None for wherever the path finds them.
     """
     names, safe, others = [], [], []
-    rows = await driver.fetch(_ASK, list(tables), schema)
-    for *_, name, is_needed, roles in rows:
+    rows = await driver.fetch(_SCHEMAS, list(tables), schema)
+    for _, name, is_needed, roles, *_ in rows:
         if name is None:  # there is no schema on the path
             continue
         names.append(name)
@@ -158,14 +156,14 @@ async def read(driver: Any, tables: Iterable[str], schema: str | None) -> Search
             others.append(OpenSchema(name, tuple(sorted(roles)), is_needed))
         else:
             safe.append(name)
-    pid, isolation_level, *vector = rows[0][:5]
+    pid, _, _, _, isolation_level, vector_schema, vector, is_visible = rows[0]
     return SearchPath(
         tuple(names),
         tuple(safe),
         tuple(others),
         is_pooled=pid != driver.get_server_pid(),
         isolation_level=isolation_level.upper(),
-        vector=None if vector[0] is None else VectorType(*vector),
+        vector=None if vector is None else VectorType(vector_schema, vector, is_visible),
     )
 
 
