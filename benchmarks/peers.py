@@ -72,7 +72,9 @@ PEERS = {
         _inside("lancedb", "LanceDB 0.40.0", "lancedb==0.40.0"),
         _inside("sqlite_vec", "sqlite-vec 0.1.9", "sqlite-vec==0.1.9", "apsw"),
         _inside(
-            "qdrant", "qdrant-client 1.20.0, local mode (not its server)", "qdrant-client==1.20.0"
+            "qdrant",
+            "qdrant-client 1.20.0, local mode in memory (not its server)",
+            "qdrant-client==1.20.0",
         ),
         _inside("faiss", "FAISS 1.15.1, an index in memory", "faiss-cpu==1.15.1"),
     )

@@ -21,6 +21,8 @@ from qortex_db import embedded
 
 WRITTEN = Path(__file__).parents[1] / "docs" / "performance"
 TRIED = Path(__file__).parent / "results"
+SECONDS = 15 * 60.0
+"""No topic takes longer."""
 
 
 async def main(arguments: argparse.Namespace) -> bool:
@@ -44,7 +46,8 @@ async def main(arguments: argparse.Namespace) -> bool:
                 print(f"{title} ...", flush=True)
                 start = time.monotonic()
                 try:
-                    page = await topic(house)
+                    async with asyncio.timeout(SECONDS):
+                        page = await topic(house)
                 except Exception as error:
                     failed.append(name)
                     print(f"{name} failed: {type(error).__name__}: {error}", flush=True)
