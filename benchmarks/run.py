@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -85,4 +86,6 @@ def _read() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    # As Ctrl-C does, SIGTERM too ends the server.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(not asyncio.run(main(_read())))

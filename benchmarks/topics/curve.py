@@ -21,7 +21,12 @@ PLAIN = ("qortex", "orm")
 
 
 async def points(
-    house: House, peers: Sequence[str], plain: Sequence[str], truth: list[set[str]]
+    house: House,
+    peers: Sequence[str],
+    plain: Sequence[str],
+    truth: list[set[str]],
+    *,
+    rounds: int = 5,
 ) -> dict[str, list[tuple[float, float, str]]]:
     """Recall and searches a second, of each contender at each breadth of the search."""
     count = len(truth)
@@ -29,7 +34,7 @@ async def points(
         Entry(peer, "search_tuned", {"count": count, "ef": ef}) for peer in peers for ef in BREADTHS
     ]
     entries += [Entry(peer, "search", {"count": count}) for peer in plain]
-    await house.run(entries, rounds=5, apart=True)
+    await house.run(entries, rounds=rounds, apart=True)
     lines: dict[str, list[tuple[float, float, str]]] = {}
     for entry in entries:
         given: list[Any] = [entry.arguments["ef"]] if "ef" in entry.arguments else []

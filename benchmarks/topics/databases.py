@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from house import House
     from numpy.typing import NDArray
 
-ROWS = 20_000
+ROWS = 10_000
 INSIDE = ("chroma", "milvus", "lancedb", "sqlite_vec", "qdrant", "faiss")
 TUNED = ("ours", "chroma", "milvus", "lancedb", "faiss")
 PLAIN = ("sqlite_vec",)
@@ -81,6 +81,7 @@ async def databases(house: House) -> Page:
             [peer for peer in TUNED if peer in everybody],
             [peer for peer in PLAIN if peer in everybody],
             truth,
+            rounds=3,
         ),
     )
     # Last, since it changes what the others find.
