@@ -48,6 +48,7 @@ PEERS = {
         Peer("ours", "**qortex-db**"),
         Peer("ours_unsynced", "**qortex-db**, synchronous_commit = off"),
         Peer("ours_otel", "**qortex-db**, OpenTelemetry"),
+        Peer("ours_otel_methods", "**qortex-db**, OpenTelemetry, no spans of statements"),
         Peer("ours_host", "**qortex-db** on a host's engine"),
         Peer("ours_host_lifo", "**qortex-db** on a host's engine, LIFO"),
         Peer("ours_host_otel", "**qortex-db** on a host's engine, OpenTelemetry"),

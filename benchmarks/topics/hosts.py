@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from house import House
 
 ROWS = 50_000
-ENGINES = ("raw", "ours", "ours_host", "ours_host_lifo", "ours_otel", "ours_host_otel")
+ENGINES = (
+    *("raw", "ours", "ours_host", "ours_host_lifo"),
+    *("ours_otel", "ours_otel_methods", "ours_host_otel"),
+)
 WORKS = (
     ("search", "A search", {"count": 200}),
     ("get", "One row by its key", {"count": 400}),
