@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,12 @@ async def growth(house: House) -> Page:
             left_out = f"{size:,} rows were left out: they would have taken some {foretold:,.0f} s."
             break
         start = time.monotonic()
-        await _measure(house, size, curves)
+        try:
+            async with asyncio.timeout(SECONDS - (start - began)):
+                await _measure(house, size, curves)
+        except TimeoutError:
+            left_out = f"{size:,} rows took longer than there was time for."
+            break
         spent = time.monotonic() - start
         loads.append((size, spent, "data, COPY, indexes and all of these works"))
         print(f"  {size:,} rows: {spent:.0f} s", flush=True)
