@@ -19,7 +19,7 @@ from qortex_db.filters.fields import (
     Path,
 )
 from qortex_db.filters.geo import geo
-from qortex_db.filters.payload_indexes import is_declared
+from qortex_db.filters.payload_indexes import has_kind, is_declared
 from qortex_db.filters.text_operators import ilike, like, text
 from qortex_db.filters.values import (
     BOOLEAN,
@@ -37,6 +37,8 @@ from qortex_db.filters.values import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Table
 
     from qortex_db.filters.conditions import Reader, Shape
@@ -313,3 +315,16 @@ OPERATORS: Final[dict[str, Reader]] = {
 }
 NEGATED: Final = {"$ne": equal, "$nin": one_of}
 """What is exactly the contrary of another operator."""
+
+
+def is_served(table: Table, condition: object, path: Path | None, constants: Sequence[Any]) -> bool:
+    """Whether an index that the table declares finds the rows of a condition."""
+    if condition is conditions.has_id:
+        return True
+    if condition in (conditions.contains, conditions.contains_any):
+        return has_kind(table, "containment")
+    if condition is conditions.document_matches:
+        return has_kind(table, "document")
+    if condition in (conditions.compare, conditions.is_one_of) and path is not None:
+        return is_declared(table, path, constants[0])
+    return False

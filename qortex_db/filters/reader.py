@@ -22,7 +22,7 @@ from qortex_db.checks import as_dict
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import conditions
 from qortex_db.filters.fields import Field, check_readable, read_path
-from qortex_db.filters.operators import NEGATED, OPERATORS, row_ids
+from qortex_db.filters.operators import NEGATED, OPERATORS, is_served, row_ids
 from qortex_db.filters.text_operators import document_contains, document_text
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 
@@ -65,6 +65,14 @@ class Filter:
     def clause(self) -> ColumnElement[bool]:
         """The condition. Its parameters have no values; give `params` on execution."""
         return _render(self._shape, self._table, count())
+
+    @functools.cached_property
+    def served(self) -> ColumnElement[bool] | None:
+        """What the indexes that the table declares find rows by; None where they don't.
+
+        It is true of every row that the filter is true of.
+        """
+        return None if self.key is None else _served(self._shape, self._table, count())
 
     @property
     def matches_all(self) -> bool:
@@ -335,6 +343,22 @@ def _has(shape: Shape, wanted: tuple[object, ...]) -> bool:
         part in wanted if callable(part) else isinstance(part, tuple) and _has(part, wanted)
         for part in shape
     )
+
+
+def _served(shape: Shape, table: Table, numbers: Iterator[int]) -> ColumnElement[bool] | None:
+    """The part of a shape's clause that declared indexes serve, with the same parameters."""
+    condition, *rest = shape
+    if condition in ("and", "or"):
+        parts = [_served(part, table, numbers) for part in rest]
+        by_index = [part for part in parts if part is not None]
+        if condition == "and":
+            return and_(*by_index) if by_index else None
+        return or_(*by_index) if len(by_index) == len(parts) else None
+    clause = _render(shape, table, numbers)
+    if condition == "not":
+        return None
+    path, *constants = rest
+    return clause if is_served(table, condition, path, constants) else None
 
 
 def _render(shape: Shape, table: Table, numbers: Iterator[int]) -> ColumnElement[bool]:
