@@ -52,7 +52,7 @@ class Limits:
     max_context_bytes: int = 64 * 2**10
     complete: Complete = "always"
     max_compared_rows: int = 100_000
-    max_probed_rows: int = 5_000
+    max_probed_rows: int = 2_500
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -13,7 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
-from sqlalchemy import ColumnElement, and_, bindparam, or_, true
+from sqlalchemy import ARRAY, Cast, ColumnElement, and_, bindparam, cast, or_, select, true
 from sqlalchemy.sql.elements import AsBoolean, BindParameter, False_, Grouping, True_
 from sqlalchemy.sql.visitors import iterate, replacement_traverse
 
@@ -67,12 +67,21 @@ class Filter:
         return _render(self._shape, self._table, count())
 
     @functools.cached_property
+    def planned_once(self) -> ColumnElement[bool]:
+        """The same condition, whose values the planner does not see: one plan is good for all.
+
+        Each value is read once, and not for each row.
+        """
+        return self.clause if self.key is None else _unseen(self.clause)
+
+    @functools.cached_property
     def served(self) -> ColumnElement[bool] | None:
         """What the indexes that the table declares find rows by; None where they don't.
 
-        It is true of every row that the filter is true of.
+        It is true of every row that the filter is true of, and planned once.
         """
-        return None if self.key is None else _served(self._shape, self._table, count())
+        served = None if self.key is None else _served(self._shape, self._table, count())
+        return None if served is None else _unseen(served)
 
     @property
     def matches_all(self) -> bool:
@@ -343,6 +352,22 @@ def _has(shape: Shape, wanted: tuple[object, ...]) -> bool:
         part in wanted if callable(part) else isinstance(part, tuple) and _has(part, wanted)
         for part in shape
     )
+
+
+def _unseen(clause: ColumnElement[bool]) -> ColumnElement[bool]:
+    """A condition whose parameters are read by subqueries of their own."""
+
+    def read(part: Any, **_: Any) -> Any:
+        value = part.clause if isinstance(part, Cast) else part
+        if not isinstance(value, BindParameter):
+            return None
+        once = select(part).scalar_subquery()
+        # Of a subquery ANY would take the rows.
+        return cast(once, part.type) if isinstance(part.type, ARRAY) else once
+
+    replace: Any = replacement_traverse  # typed for callables of SQLAlchemy's own
+    found: ColumnElement[bool] = replace(clause, {}, read)
+    return found
 
 
 def _served(shape: Shape, table: Table, numbers: Iterator[int]) -> ColumnElement[bool] | None:

@@ -9,7 +9,8 @@ from sqlalchemy import ARRAY, Integer, bindparam, case, cast, or_, select, true,
 
 from qortex_db.filters.expressions import Constant
 from qortex_db.repositories.statement_cache import built_once
-from qortex_db.repositories.vectors.search.nearest import Branch, found, sent_embeddings
+from qortex_db.repositories.vectors.search.found import found
+from qortex_db.repositories.vectors.search.nearest import Branch, sent_embeddings
 from qortex_db.sql import Text, func, of_pgvector
 from qortex_db.types import Embedding
 

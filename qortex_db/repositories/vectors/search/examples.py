@@ -88,7 +88,7 @@ class ExampleSearches(TableBound):
         wanted = liked.count + disliked.count
         most = MAX_QUERIES if by_each else MAX_EXAMPLES
         validation.check_limit(wanted, most, name="the number of examples")
-        how = approach(
+        how = await approach(
             vectors,
             max(BRANCH_LIMIT, count) if by_each else count,
             await vectors.narrow(where, where_document),

@@ -132,7 +132,7 @@ class FusedSearches(TableBound):
             params["sparse_query"] = await beside.by_facts(
                 lambda facts: beside.encode(sparse, facts, "sparse")
             )
-        how = approach(
+        how = await approach(
             vectors,
             limits.get("dense", 1),
             await vectors.narrow(where, where_document),
@@ -180,7 +180,7 @@ class FusedSearches(TableBound):
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
         queries = await _queries(vectors, embeddings)
-        how = approach(
+        how = await approach(
             vectors,
             count,
             await vectors.narrow(where, where_document),
@@ -225,7 +225,7 @@ class FusedSearches(TableBound):
         floor = -math.inf if min_score is None else vectors.check_score(min_score)
         queries = await _queries(vectors, embeddings)
         vectors.limits.check("max_search_many_hits", len(queries) * count, "search_many", "hits")
-        how = approach(
+        how = await approach(
             vectors,
             count,
             await vectors.narrow(where, where_document),

@@ -26,11 +26,11 @@ from qortex_db.filters.full_text import (
     web_tsquery,
 )
 from qortex_db.repositories.statement_cache import built_once
+from qortex_db.repositories.vectors.search.found import found
 from qortex_db.repositories.vectors.search.nearest import (
     Branch,
     Nearest,
     SearchForm,
-    found,
     sent_embeddings,
 )
 from qortex_db.repositories.vectors.search.text_statements import matching, without_phrases
@@ -80,14 +80,14 @@ def hybrid(rows: Nearest, where: Filter | None, form: SearchForm, fusion: Fusion
     near: ColumnElement[float] | None = None
     queries: dict[BranchName, Branch] = {}
     if "dense" in fusion.names:
-        near = rows.vector.distance(rows.column, rows.query)
+        near = rows.distance(rows.column)
         queries["dense"] = Branch(rows)
     sparse = fusion.sparse
     if sparse is not None:
         beside = Nearest(rows.table, sparse, rows.scope, "sparse_")
-        queries["sparse"] = Branch(beside, then_by=near)
+        queries["sparse"] = Branch(beside, then_by=None if near is None else rows)
         if near is None:
-            near = sparse.distance(beside.column, beside.query)
+            near = beside.distance(beside.column)
     besides = [_not_excluded(rows.table)] if fusion.excludes else []
     branches = found([*queries.values()], bare, where, besides)
     shares = []

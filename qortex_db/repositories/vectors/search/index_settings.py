@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 from qortex_db import checks
 from qortex_db.filters import values_of
 from qortex_db.limits import Complete
-from qortex_db.names import qualified
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.search.nearest import SearchForm
 
@@ -71,7 +70,7 @@ class Approach:
         return hits, len(hits) == len(rows)
 
 
-def approach(
+async def approach(
     vectors: VectorTable,
     candidates: int,
     narrowed: Filter | None,
@@ -83,7 +82,7 @@ def approach(
     beside: int = 0,
     knobs: Knobs = _UNTOUCHED,
 ) -> Approach:
-    """How to find so many candidates; what is known of the table was asked for before.
+    """How to find so many candidates.
 
     Args:
         excluding: Whether rows are left out even without a filter.
@@ -98,26 +97,22 @@ def approach(
     params: dict[str, Any] = {"candidates": candidates, "oversampled": reach, **values_of(narrowed)}
     settings = _settings(max(reach, beside), knobs, filtered=filtered)
     bounded = complete != "always" and not exact
-    probed = (
-        narrowed is not None
-        and narrowed.served is not None
-        and vectors.limits.max_probed_rows > 0
-        and not exact
-    )
+    facts = await vectors.facts()
+    is_served = narrowed is not None and narrowed.served is not None
+    is_probed = is_served and facts.has_pages and not exact
+    probed = vectors.limits.max_probed_rows if is_probed else 0
     if exact:
         settings = {}
+    if bounded or probed:
+        params["table_name"] = vectors.qualified_name
     if bounded:
         most = vectors.limits.max_compared_rows if complete == "auto" else -1
-        place = vectors.executor.schema_of(vectors.table.schema)
-        name = qualified(place, vectors.table.name)
-        params |= {"table_name": name, "max_compared_rows": float(most)}
-    if probed:
-        params["probed_rows"] = vectors.limits.max_probed_rows + 1
+        params["max_compared_rows"] = float(most)
     form = SearchForm(
         exact=exact,
         bounded=bounded,
         probed=probed,
-        walk=_walk(max(reach, beside)),
+        walk=walk_of(max(reach, beside)),
         settings=tuple(f"{_LIBRARIES[name]}.{name}" for name in settings),
         with_payload=with_payload,
         with_embedding=with_embedding,
@@ -125,7 +120,7 @@ def approach(
     return Approach(narrowed, form, params | settings)
 
 
-def _walk(count: int) -> int:
+def walk_of(count: int) -> int:
     """So many, or up to twice as many: few numbers, for the statements are as many."""
     walk = _DEFAULT_EF_SEARCH
     while walk < count:

@@ -23,6 +23,7 @@ from qortex_db.repositories.vectors.search.index_settings import (
     IterativeScan,
     Knobs,
     approach,
+    walk_of,
 )
 from qortex_db.repositories.vectors.search.nearest import SearchForm
 from qortex_db.repositories.vectors.search.statements import search_statements
@@ -93,8 +94,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         count = validation.check_limit(limit, MAX_LIMIT)
         if min_score is not None:
             min_score = vectors.check_score(min_score)
-        query = await vectors.encode_query(embedding)
-        how = approach(
+        how = await approach(
             vectors,
             count,
             await vectors.narrow(where, where_document),
@@ -103,7 +103,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
             with_embedding=with_embedding,
             knobs=Knobs(ef_search, probes, iterative_scan, oversampling, complete),
         )
-        params = {"query": query, **how.params}
+        params = {"query": await vectors.encode_query(embedding), **how.params}
         floor = -math.inf if min_score is None else min_score
         statement = search_statements(vectors).search(how.filter, how.form)
         rows, all_in = how.told(await vectors.rows(statement, params))
@@ -131,12 +131,11 @@ class VectorSearches(FusedSearches, ExampleSearches):
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
-        query = await vectors.encode_query(embedding)
         narrowed = await vectors.narrow(where, where_document)
         knobs = Knobs(ef_search, probes, iterative_scan, oversampling, complete)
-        how = approach(vectors, count, narrowed, exact=exact, knobs=knobs)
+        how = await approach(vectors, count, narrowed, exact=exact, knobs=knobs)
         statement = Explain(search_statements(vectors).search(how.filter, how.form))
-        params = {"query": query, **how.params}
+        params = {"query": await vectors.encode_query(embedding), **how.params}
         rows = (await vectors.run(statement, params)).rows
         return read_plan(rows[0][0])
 
@@ -170,7 +169,9 @@ class VectorSearches(FusedSearches, ExampleSearches):
             "max_distance": vectors.zero_distance_score - least,
             **values_of(narrowed),
         }
-        form = SearchForm(with_payload=with_payload, with_embedding=with_embedding)
+        form = SearchForm(
+            walk=walk_of(count + 1), with_payload=with_payload, with_embedding=with_embedding
+        )
         rows = await vectors.rows(search_statements(vectors).within(narrowed, form), params)
         hits = vectors.hits(await vectors.opened(rows[:count]))
         return SearchHits(hits, requested=count, complete=len(rows) <= count)
@@ -269,8 +270,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         fetch = min(MAX_LIMIT, 10 * count * size)
         if fetch_limit is not None:
             fetch = validation.check_limit(fetch_limit, MAX_LIMIT, name="fetch_limit")
-        query = await vectors.encode_query(embedding)
-        how = approach(
+        how = await approach(
             vectors,
             fetch,
             await vectors.narrow(where, where_document),
@@ -280,7 +280,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
             knobs=Knobs(complete=complete),
         )
         params = {
-            "query": query,
+            "query": await vectors.encode_query(embedding),
             "hits": count,
             "group_size": size,
             **how.params,

@@ -11,7 +11,8 @@ from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
-from qortex_db.repositories.vectors.search.nearest import Branch, Nearest, SearchForm, found
+from qortex_db.repositories.vectors.search.found import found
+from qortex_db.repositories.vectors.search.nearest import Branch, Nearest, SearchForm
 from qortex_db.sql import Text, func
 from qortex_db.types import JsonText
 
