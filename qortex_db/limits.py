@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Final, Literal, TypeAlias, get_args
 
-from qortex_db import checks
 from qortex_db.errors import InvalidInputError, LimitExceededError
 
 Complete: TypeAlias = Literal["always", "auto", "never"]
@@ -58,7 +57,8 @@ class Limits:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name == "complete":
-                checks.check_choice(value, get_args(Complete), name="complete")
+                if type(value) is not str or value not in get_args(Complete):
+                    raise InvalidInputError('complete has to be "always", "auto" or "never".')
                 continue
             low = 0 if field.name == "max_probed_rows" else 1
             high = _HIGHEST.get(field.name, 2**31 - 1)

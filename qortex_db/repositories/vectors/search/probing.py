@@ -39,22 +39,15 @@ if TYPE_CHECKING:
 
 _TOLD_FROM: Final = Constant(4)
 """How many rows of a sample have to match before it says anything."""
-# Two rows of each of some 48 pages, all over the table: TABLESAMPLE would go through the numbers of
-# all its pages. What has no pages of its own, as a partitioned table, has no sample.
-_PLACES: Final = """
-SELECT ('(' || page::text || ',' || item::text || ')')::tid AS place
-FROM pg_catalog.pg_class c,
-  pg_catalog.generate_series(0, c.relpages - 1, greatest(1, c.relpages / 48)) page,
-  (VALUES (1), (3)) items (item)
-WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))
-"""
-_TOTAL: Final = """
-SELECT c.reltuples::float8 FROM pg_catalog.pg_class c
-WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))
-"""
-# By the planner's count; a table that was never analyzed is taken to have rows of 500 bytes, more
-# than it has.
-_TOTAL_OF_ALL_PARTS: Final = """
+
+
+def has_few_rows() -> ColumnElement[bool]:
+    """Whether the table, with all its partitions, has few enough rows to be compared each.
+
+    By the planner's count; a table that was never analyzed is taken to have rows of 500 bytes, more
+    than it has.
+    """
+    total = _number("""
 SELECT coalesce(pg_catalog.sum(CASE WHEN c.reltuples >= 0 THEN c.reltuples::float8
   ELSE pg_catalog.pg_relation_size(c.oid)::float8 / 500.0::float8 END), 0.0::float8)
 FROM pg_catalog.pg_class c
@@ -62,12 +55,8 @@ WHERE c.relkind <> 'p'::"char" AND c.oid = ANY (ARRAY(
   SELECT pg_catalog.to_regclass(CAST(:table_name AS text))::oid UNION ALL
   SELECT part.relid::oid FROM pg_catalog.pg_partition_tree(
     pg_catalog.to_regclass(CAST(:table_name AS text))) part))
-"""
-
-
-def has_few_rows() -> ColumnElement[bool]:
-    """Whether the table, with all its partitions, has few enough rows to be compared each."""
-    return _number(_TOTAL_OF_ALL_PARTS) <= bindparam("max_compared_rows", type_=Float)
+""")
+    return total <= bindparam("max_compared_rows", type_=Float)
 
 
 def probed(
@@ -112,21 +101,40 @@ def _compared(branch: Branch) -> ColumnElement[Any]:
 def _rare(rows: Nearest, where: Filter, too_many: ColumnElement[int]) -> CTE:
     """One row unless a sample has more rows that the filter's index would find than are probed."""
     served: Any = where.served
-    places = text(_PLACES).columns(column("place", NullType())).scalar_subquery()
     seen = func.count().label("seen")
     matched = func.count().filter(and_(served, *rows.scope.clauses)).label("matched")
     sample = (
         select(seen, matched)
         .select_from(rows.table)
-        .where(literal_column("ctid") == func.any(func.array(places)))
+        .where(literal_column("ctid") == func.any(func.array(_places())))
         .subquery("sample")
     )
-    estimate = cast(sample.c.matched, Float) * _number(_TOTAL)
+    total = _number("""
+SELECT c.reltuples::float8 FROM pg_catalog.pg_class c
+WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))
+""")
+    estimate = cast(sample.c.matched, Float) * total
     is_rare = or_(
         sample.c.matched < _TOLD_FROM, estimate < cast(too_many, Float) * cast(sample.c.seen, Float)
     )
     rare = select(true().label("go")).select_from(sample).where(is_rare)
     return rare.cte("rare").prefix_with("MATERIALIZED")
+
+
+def _places() -> ScalarSelect[Any]:
+    """Where two rows are of each of some 48 pages, all over the table.
+
+    TABLESAMPLE would go through the numbers of all pages. What has no pages of its own, as a
+    partitioned table, has no sample.
+    """
+    places = text("""
+SELECT ('(' || page::text || ',' || item::text || ')')::tid AS place
+FROM pg_catalog.pg_class c,
+  pg_catalog.generate_series(0, c.relpages - 1, greatest(1, c.relpages / 48)) page,
+  (VALUES (1), (3)) items (item)
+WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))
+""")
+    return places.columns(column("place", NullType())).scalar_subquery()
 
 
 def _number(statement: str) -> ScalarSelect[float]:
