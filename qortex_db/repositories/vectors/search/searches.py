@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from qortex_db import checks
 from qortex_db.filters import values_of
@@ -21,27 +20,27 @@ from qortex_db.repositories.vectors.search.examples import ExampleSearches
 from qortex_db.repositories.vectors.search.explain import Explain, SearchPlan, read_plan
 from qortex_db.repositories.vectors.search.fused import FusedSearches
 from qortex_db.repositories.vectors.search.index_settings import (
-    Approach,
     IterativeScan,
     Knobs,
     approach,
+    walk_of,
 )
 from qortex_db.repositories.vectors.search.nearest import SearchForm
 from qortex_db.repositories.vectors.search.statements import search_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from qortex_db.filters import Where
-    from qortex_db.repositories.vectors.table import TableFacts, VectorTable
+    from qortex_db.limits import Complete
     from qortex_db.types import EmbeddingInput
 
 
 class VectorSearches(FusedSearches, ExampleSearches):
     """Searches by the metric of a collection; nothing here writes, so a standby can serve it.
 
-    Where an index finds fewer rows than were asked for, the same statement compares with every row:
-    a filter, or rows deleted meanwhile, never shorten an answer.
+    Where an index finds fewer rows than were asked for, the same statement compares with every row,
+    unless `complete` says otherwise: a filter, or rows deleted meanwhile, never shorten an answer.
     """
 
     async def search(
@@ -56,6 +55,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         probes: int | None = None,
         iterative_scan: IterativeScan | None = None,
         oversampling: float | None = None,
+        complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
         with_payload: bool = True,
@@ -76,10 +76,16 @@ class VectorSearches(FusedSearches, ExampleSearches):
                 (the default with a filter), strict, or off.
             oversampling: How many times the limit a quantized index brings in, to be compared anew
                 by the full vectors: 1 to 100; by default 2 for half precision, 20 for single bits.
+            complete: Whether to compare with every row that matches where the index finds fewer
+                than the limit: "always", "never", or "auto": if the table has no more than
+                `max_compared_rows`. By default what the settings say: "always".
             using: Which vector of the collection; by default its own, `vec`.
             exact: Compare with every row: slow, and right.
             with_payload: Return the hits' payloads and documents.
             with_embedding: Return the hits' embeddings too.
+
+        Returns:
+            Not `complete` where `complete` had it leave out rows that may match.
 
         Raises:
             InvalidInputError: An argument was refused.
@@ -88,20 +94,21 @@ class VectorSearches(FusedSearches, ExampleSearches):
         count = validation.check_limit(limit, MAX_LIMIT)
         if min_score is not None:
             min_score = vectors.check_score(min_score)
-        how = approach(
+        how = await approach(
             vectors,
             count,
             await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
-            knobs=Knobs(ef_search, probes, iterative_scan, oversampling),
+            knobs=Knobs(ef_search, probes, iterative_scan, oversampling, complete),
         )
         params = {"query": await vectors.encode_query(embedding), **how.params}
-        facts = await vectors.facts()
         floor = -math.inf if min_score is None else min_score
-        rows = await vectors.opened(await _answered(vectors, facts, how, params), floor)
-        return SearchHits(vectors.hits(rows, floor), requested=count, complete=True)
+        statement = search_statements(vectors).search(how.filter, how.form)
+        rows, all_in = how.told(await vectors.rows(statement, params))
+        hits = vectors.hits(await vectors.opened(rows, floor), floor)
+        return SearchHits(hits, requested=count, complete=all_in)
 
     async def explain(
         self,
@@ -114,6 +121,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         probes: int | None = None,
         iterative_scan: IterativeScan | None = None,
         oversampling: float | None = None,
+        complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
     ) -> SearchPlan:
@@ -124,8 +132,8 @@ class VectorSearches(FusedSearches, ExampleSearches):
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
         narrowed = await vectors.narrow(where, where_document)
-        knobs = Knobs(ef_search, probes, iterative_scan, oversampling)
-        how = approach(vectors, count, narrowed, exact=exact, knobs=knobs)
+        knobs = Knobs(ef_search, probes, iterative_scan, oversampling, complete)
+        how = await approach(vectors, count, narrowed, exact=exact, knobs=knobs)
         statement = Explain(search_statements(vectors).search(how.filter, how.form))
         params = {"query": await vectors.encode_query(embedding), **how.params}
         rows = (await vectors.run(statement, params)).rows
@@ -161,7 +169,9 @@ class VectorSearches(FusedSearches, ExampleSearches):
             "max_distance": vectors.zero_distance_score - least,
             **values_of(narrowed),
         }
-        form = SearchForm(with_payload=with_payload, with_embedding=with_embedding)
+        form = SearchForm(
+            walk=walk_of(count + 1), with_payload=with_payload, with_embedding=with_embedding
+        )
         rows = await vectors.rows(search_statements(vectors).within(narrowed, form), params)
         hits = vectors.hits(await vectors.opened(rows[:count]))
         return SearchHits(hits, requested=count, complete=len(rows) <= count)
@@ -175,6 +185,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         lambda_: float = 0.5,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
+        complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
         with_payload: bool = True,
@@ -203,6 +214,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
             limit=fetch,
             where=where,
             where_document=where_document,
+            complete=complete,
             using=using,
             exact=exact,
             with_payload=with_payload,
@@ -217,7 +229,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
             vectors.vector.metric,
         )
         hits = [found[i] if with_embedding else replace(found[i], embedding=None) for i in chosen]
-        return SearchHits(hits, requested=count, complete=True)
+        return SearchHits(hits, requested=count, complete=len(hits) == count or found.complete)
 
     async def search_groups(
         self,
@@ -229,6 +241,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         fetch_limit: int | None = None,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
+        complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
         with_payload: bool = True,
@@ -248,7 +261,8 @@ class VectorSearches(FusedSearches, ExampleSearches):
                 times what could be returned.
 
         Returns:
-            Not `complete` where groups or hits may be missing since `fetch_limit` was reached.
+            Not `complete` where groups or hits may be missing since `fetch_limit` was reached, or
+            by what `complete` left out.
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, 1_000)
@@ -256,13 +270,14 @@ class VectorSearches(FusedSearches, ExampleSearches):
         fetch = min(MAX_LIMIT, 10 * count * size)
         if fetch_limit is not None:
             fetch = validation.check_limit(fetch_limit, MAX_LIMIT, name="fetch_limit")
-        how = approach(
+        how = await approach(
             vectors,
             fetch,
             await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
+            knobs=Knobs(complete=complete),
         )
         params = {
             "query": await vectors.encode_query(embedding),
@@ -274,37 +289,11 @@ class VectorSearches(FusedSearches, ExampleSearches):
         statement = search_statements(vectors).groups(how.filter, how.form, steps)
         rows = await vectors.rows(statement, params)
         groups: dict[int, SearchGroup] = {}
-        for *hit, value, number, _ in await vectors.opened(rows):
+        for *hit, value, number, _, _ in await vectors.opened(rows):
             if hit[0] is not None:
                 group = groups.setdefault(number, SearchGroup(value, []))
                 group.hits.extend(vectors.hits([hit]))
         full = len(groups) == count and all(len(group.hits) == size for group in groups.values())
-        everything = rows[0][-1] < fetch
+        looked_at, told = rows[0][-2:]
+        everything = looked_at < fetch and looked_at == told
         return SearchGroups(groups.values(), requested=count, complete=full or everything)
-
-
-# Which indexes have answered plain searches in full, and which once fell short; none before the
-# first search.
-_answers_in_full: WeakKeyDictionary[TableFacts, bool] = WeakKeyDictionary()
-
-
-async def _answered(
-    vectors: VectorTable, facts: TableFacts, how: Approach, params: Mapping[str, Any]
-) -> Sequence[Any]:
-    """The rows of a search, from every row where the index gives too few.
-
-    An index that has answered in full will do so again: then the second half stays away.
-    """
-    statements = search_statements(vectors)
-    known = _answers_in_full.get(facts)
-    plain = how.form.guarded and not (how.filter or how.form.settings)
-    lean = plain and known is True
-    form = replace(how.form, guarded=False) if lean else how.form
-    rows = await vectors.rows(statements.search(how.filter, form), params)
-    full = len(rows) == params["candidates"]
-    if lean and not full:
-        _answers_in_full[facts] = False
-        rows = await vectors.rows(statements.search(None, how.form), params)
-    elif full and known is None and how.filter is None:
-        _answers_in_full[facts] = True
-    return rows
