@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from house import House
     from numpy.typing import NDArray
 
-ROWS = 10_000
+ROWS = 20_000
 INSIDE = ("chroma", "milvus", "lancedb", "sqlite_vec", "qdrant", "faiss")
 TUNED = ("ours", "chroma", "milvus", "lancedb", "faiss")
 PLAIN = ("sqlite_vec",)
@@ -36,6 +36,9 @@ process, or one alone, writes. qortex-db's calls go to a server: each pays for a
 back and for the server's work on a row, and for that any number of processes write at once, a
 unit of work is all or nothing over vectors, learned states and a host's own rows, and what is
 committed is on the disk. Chroma's, Milvus's and Qdrant's own servers were not run here.
+
+A graph that is searched at a fixed breadth and filtered on its way can miss most of what a rare
+filter matches: the recall of the filtered searches says where.
 
 ## What the transaction costs
 

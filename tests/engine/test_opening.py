@@ -22,11 +22,17 @@ VECTOR = [0.0] * 7 + [1.0]
 async def test_opening_asks_once_a_connection_and_once_for_the_column(dsn: str) -> None:
     async with counted(dsn) as trips:
         db = Database.connect(trips.dsn)
-        async with trips.expect(2 * 2 + 2):  # two connections that ask once, and a column's size
-            await db.open()
+        await db.open()
+        opened = trips.count
+        await db.vectors.search(VECTOR)
+        first = trips.count - opened
         async with trips.expect(1):
             await db.vectors.search(VECTOR)
         await db.close()
+    # Two connections that are ready and ask once, and a column's size. The oldest driver asks for
+    # SQLAlchemy's json and jsonb besides.
+    assert opened in {6, 14}
+    assert first == 1
 
 
 def _arguments(dsn: str) -> dict[str, Any]:
