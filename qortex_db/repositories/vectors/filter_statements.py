@@ -6,10 +6,24 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import Integer, bindparam, cast, null, select, true, tuple_, type_coerce
+from sqlalchemy import (
+    BigInteger,
+    Integer,
+    bindparam,
+    case,
+    cast,
+    literal_column,
+    null,
+    select,
+    true,
+    tuple_,
+    type_coerce,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db.checks import check_flag
+from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.key_statements import delete_in_key_order, merge_in_key_order
@@ -83,19 +97,41 @@ class FilterStatements:
 
     @built_once
     def facet(self, where: Filter | None, steps: Steps) -> Select[Any]:
-        """The values at a path, an array's one by one, and how many rows have each."""
-        element = Field(self.table, steps).each("elements")
-        value = element.c.value
-        count = func.count(self.table.c.id.distinct()).label("count")
-        statement = (
-            select(type_coerce(cast(value, Text), JsonText()).label("value"), count)
-            .select_from(self.table.join(element, true()))
-            .where(*self.scope.clauses)
-            .group_by(value)
-            .order_by(count.desc(), value)
+        """The values at a path, an array's one by one, and how many rows have each.
+
+        What rows have there is counted first, arrays as they are. Those are then taken apart, once
+        however many rows have one, and added to the others: where there is no array, nothing is.
+        """
+        whole = Field(self.table, steps).json.label("value")
+        counted = select(whole, func.count().label("count")).where(*self.scope.clauses)
+        counted = counted if where is None else counted.where(where.clause)
+        found = counted.group_by(whole).cte("found").prefix_with("MATERIALIZED")
+        is_array = func.jsonb_typeof(found.c.value) == Constant("array")
+        # Kept, so that it is looked for once.
+        first = select(found.c.value).where(is_array).limit(literal_column("1")).cte("first_array")
+        has_arrays = select(first.prefix_with("MATERIALIZED")).exists()
+        array = case((is_array, found.c.value))  # which is never reordered
+        elements = (
+            select(func.jsonb_array_elements(array, type_=JSONB()).label("value"))
+            .distinct()
+            .correlate(found)
+            .lateral("elements")
+        )
+        taken_apart = select(elements.c.value, found.c.count).where(is_array)
+        parts = union_all(
+            select(found).where(~is_array),
+            taken_apart.select_from(found.join(elements, true())),
+        ).subquery("parts")
+        total = cast(func.sum(parts.c.count), BigInteger).label("count")
+        counts = union_all(
+            select(found).where(~has_arrays, found.c.value.is_not(None)),
+            select(parts.c.value, total).where(has_arrays).group_by(parts.c.value),
+        ).subquery("counts")
+        return (
+            select(type_coerce(cast(counts.c.value, Text), JsonText()), counts.c.count)
+            .order_by(counts.c.count.desc(), counts.c.value)
             .limit(_HITS)
         )
-        return statement if where is None else statement.where(where.clause)
 
     @built_once
     def merge(self, where: Filter | None, form: Form) -> Update:
