@@ -1,7 +1,7 @@
 """The column types of embeddings, and the conversions between Python's vectors and pgvector's."""
 
 from qortex_db.types.checked import checked
-from qortex_db.types.documents import JsonText
+from qortex_db.types.documents import JsonText, read_json
 from qortex_db.types.half import MAX_HALF, HalfEmbedding, check_half
 from qortex_db.types.sparse import (
     MAX_INDEXED_NONZEROS,
@@ -17,6 +17,7 @@ from qortex_db.types.vector import (
     MIN_SQUARE,
     DistanceComparator,
     Embedding,
+    EmbeddingBytes,
     EmbeddingInput,
     EncodedEmbeddings,
     SentEmbedding,
@@ -45,6 +46,7 @@ __all__ = [
     "MIN_SQUARE",
     "DistanceComparator",
     "Embedding",
+    "EmbeddingBytes",
     "EmbeddingInput",
     "EncodedEmbeddings",
     "HalfEmbedding",
@@ -67,5 +69,6 @@ __all__ = [
     "from_binary",
     "from_lists",
     "has_direction",
+    "read_json",
     "to_numpy",
 ]

@@ -52,6 +52,8 @@ library's that has `__array__` or `__dlpack__`."""
 
 _HEADER = struct.Struct(">HH")
 _BOOLS = {bool, np.bool_}
+_SENT: Final = np.dtype(">f4")  # made once: that takes as long as reading a vector
+_FLOAT32: Final = np.dtype(np.float32)
 
 
 def as_float32(value: object, *, name: str = "embedding") -> NDArray[np.float32]:
@@ -341,9 +343,15 @@ class SentEmbedding(UserDefinedType[Any]):
         return from_binary
 
 
+class EmbeddingBytes(UserDefinedType[Any]):
+    """The same, left as it is for whoever reads many at once."""
+
+    cache_ok = True
+
+
 def from_binary(data: bytes | None) -> NDArray[np.float32] | None:
     """Pgvector's binary form as float32."""
-    return None if data is None else np.frombuffer(data, ">f4", offset=4).astype(np.float32)
+    return None if data is None else np.frombuffer(data, _SENT, -1, 4).astype(_FLOAT32)
 
 
 def to_text(array: NDArray[np.float32]) -> str:

@@ -13,7 +13,6 @@ from sqlalchemy import (
     case,
     cast,
     literal_column,
-    null,
     select,
     true,
     tuple_,
@@ -24,7 +23,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db.checks import check_flag
 from qortex_db.filters.expressions import Constant
-from qortex_db.filters.fields import Field
+from qortex_db.filters.fields import Field, is_position
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.key_statements import delete_in_key_order, merge_in_key_order
 from qortex_db.repositories.vectors.row_shape import row_shape
@@ -77,23 +76,32 @@ class FilterStatements:
 
     @built_once
     def page(self, where: Filter | None, page: Page) -> Select[Any]:
-        """Rows in the order of their value at a path, then of their keys; the value at the end."""
-        table = self.table
-        value = Field(table, page.steps).json if page.steps else null()
-        columns = row_shape(table).of_record(with_embedding=page.with_embedding)
-        keys = (value, table.c.id) if page.steps else (table.c.id,)
-        order = [key.desc() for key in keys] if page.descending else keys
-        statement = select(*columns, cast(value, Text).label("value")).order_by(*order).limit(_HITS)
-        statement = statement.where(*self.scope.clauses)
+        """Rows in the order of their value at a path, which is at the end, then of their keys."""
+        table, shape = self.table, row_shape(self.table)
+        keys: list[ColumnElement[Any]] = [table.c.id]
+        seen: list[ColumnElement[Any]] = [bindparam("after", type_=Text)]
+        conditions = [*self.scope.clauses]
         if page.steps:
-            statement = statement.where(value.is_not(None))
+            keys.insert(0, _value(table, page.steps))
+            seen.insert(0, cast(bindparam("after_value", type_=Text), JSONB))
+            conditions.append(keys[0].is_not(None))
         if page.goes_on:
-            seen: list[ColumnElement[Any]] = [bindparam("after", type_=Text)]
-            if page.steps:
-                seen.insert(0, cast(bindparam("after_value", type_=Text), JSONB))
             here, there = tuple_(*keys), tuple_(*seen)
-            statement = statement.where(here < there if page.descending else here > there)
-        return statement if where is None else statement.where(where.clause)
+            conditions.append(here < there if page.descending else here > there)
+        if where is not None:
+            conditions.append(where.clause)
+        elif not page.steps:  # the key's index has the order
+            columns = shape.of_record(with_embedding=page.with_embedding)
+            return _ordered(select(*columns).where(*conditions), keys, page).limit(_HITS)
+        # What is read is made of the page's rows alone: under a sort it would be of all.
+        own = shape.columns(with_embedding=page.with_embedding)
+        statement = select(*own, *(value.label("row_value") for value in keys[:-1]))
+        rows = _ordered(statement.where(*conditions), keys, page).limit(_HITS).subquery()
+        columns = shape.of_record(rows, with_embedding=page.with_embedding)
+        keys = [*list(rows.c)[len(own) :], rows.c.id]
+        return _ordered(
+            select(*columns, *(cast(value, Text).label("value") for value in keys[:-1])), keys, page
+        )
 
     @built_once
     def facet(self, where: Filter | None, steps: Steps) -> Select[Any]:
@@ -102,7 +110,7 @@ class FilterStatements:
         What rows have there is counted first, arrays as they are. Those are then taken apart, once
         however many rows have one, and added to the others: where there is no array, nothing is.
         """
-        whole = Field(self.table, steps).json.label("value")
+        whole = _value(self.table, steps).label("value")
         counted = select(whole, func.count().label("count")).where(*self.scope.clauses)
         counted = counted if where is None else counted.where(where.clause)
         found = counted.group_by(whole).cte("found").prefix_with("MATERIALIZED")
@@ -145,6 +153,18 @@ class FilterStatements:
         return delete_in_key_order(
             self.table, self.scope, true() if where is None else where.clause
         )
+
+
+def _ordered(statement: Select[Any], keys: list[ColumnElement[Any]], page: Page) -> Select[Any]:
+    return statement.order_by(*(key.desc() if page.descending else key for key in keys))
+
+
+def _value(table: Table, steps: Steps) -> ColumnElement[Any]:
+    """The value at a path; of one key by what reads it in two thirds of the time."""
+    field = Field(table, steps)
+    if len(steps) > 1 or is_position(steps[0]):
+        return field.json
+    return func.jsonb_object_field(field.payload, Constant(steps[0]), type_=JSONB())
 
 
 @functools.lru_cache(MAX_TABLES)
