@@ -33,6 +33,7 @@ from qortex_db.types.vector import (
     from_binary,
     from_lists,
     has_direction,
+    matrix_from_binary,
     to_numpy,
 )
 
@@ -69,6 +70,7 @@ __all__ = [
     "from_binary",
     "from_lists",
     "has_direction",
+    "matrix_from_binary",
     "read_json",
     "to_numpy",
 ]

@@ -157,18 +157,15 @@ class ArmReads:
 
 def by_arm(rows: Sequence[Any]) -> dict[str, ArmState]:
     """The states of one context, in the rows' order."""
-    return {arm_id: _state(*state) for _, arm_id, *state in rows}
+    return {
+        arm_id: ArmState(alpha, beta, pulls, reward, updated or "")
+        for _, arm_id, alpha, beta, pulls, reward, updated in rows
+    }
 
 
 def by_context(rows: Sequence[Any]) -> dict[str, dict[str, ArmState]]:
     """States by context hash and arm, in key order."""
-    states: dict[str, dict[str, ArmState]] = {}
+    contexts: dict[str, list[Any]] = {}
     for row in sorted(rows, key=lambda row: (row[0], row[1])):
-        states.setdefault(row[0], {})[row[1]] = _state(*row[2:])
-    return states
-
-
-def _state(
-    alpha: float, beta: float, pulls: int, total_reward: float, last_updated: Any
-) -> ArmState:
-    return ArmState(alpha, beta, pulls, total_reward, last_updated or "")
+        contexts.setdefault(row[0], []).append(row)
+    return {context: by_arm(arms) for context, arms in contexts.items()}

@@ -26,9 +26,9 @@ from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field, is_position
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.key_statements import delete_in_key_order, merge_in_key_order
-from qortex_db.repositories.vectors.row_shape import row_shape
+from qortex_db.repositories.vectors.row_shape import row_shape, sent_embedding
 from qortex_db.sql import Text, func
-from qortex_db.types import JsonText
+from qortex_db.types import EmbeddingBytes, JsonText
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Delete, Select, Table, Update
@@ -102,6 +102,20 @@ class FilterStatements:
         return _ordered(
             select(*columns, *(cast(value, Text).label("value") for value in keys[:-1])), keys, page
         )
+
+    @built_once
+    def embeddings(self, where: Filter | None, vector: str, goes_on: bool) -> Select[Any]:  # noqa: FBT001 - of the key
+        """Keys and embeddings, in key order, of the rows that have one."""
+        key, embedding = self.table.c.id, self.table.c[vector]
+        conditions = [*self.scope.clauses, embedding.is_not(None)]
+        if goes_on:
+            conditions.append(key > bindparam("after", type_=Text))
+        if where is not None:
+            conditions.append(where.clause)
+        statement = select(key, embedding).where(*conditions).order_by(key).limit(_HITS)
+        rows = statement.subquery()
+        sent = sent_embedding(rows.c[vector], kind=EmbeddingBytes)
+        return select(rows.c.id, sent).order_by(rows.c.id)
 
     @built_once
     def facet(self, where: Filter | None, steps: Steps) -> Select[Any]:

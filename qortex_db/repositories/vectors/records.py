@@ -24,7 +24,7 @@ from numpy.typing import NDArray  # noqa: TC002 - pydantic resolves annotations
 
 from qortex_db import types
 from qortex_db.errors import InvalidInputError
-from qortex_db.pydantic_types import EMBEDDING, WITH_VECTORS, sequence_schema
+from qortex_db.pydantic_types import EMBEDDING, MATRIX, WITH_VECTORS, sequence_schema
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.types import EmbeddingInput  # noqa: TC001 - pydantic resolves annotations
@@ -283,6 +283,18 @@ class FacetCount:
 
     value: Any
     count: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbeddingBatch:
+    """Some vectors, without what belongs to them.
+
+    Attributes:
+        embeddings: float32, a row for each id.
+    """
+
+    ids: list[str]
+    embeddings: Annotated[NDArray[np.float32], MATRIX]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
