@@ -79,7 +79,10 @@ SELECT pg_catalog.pg_backend_pid(), s.nspname,
         LEFT JOIN pg_catalog.pg_roles r ON r.oid = may.role
         WHERE may.role NOT IN (SELECT oid FROM trusted)
     ),
-    pg_catalog.current_setting('transaction_isolation'::text), v.nspname, v.oid, v.is_visible
+    pg_catalog.current_setting('transaction_isolation'::text), v.nspname, v.oid, v.is_visible,
+    -- Parts of a search that seldom run would be compiled each time. A pooler's is another's too.
+    CASE WHEN pg_catalog.pg_backend_pid() = $3::int
+        THEN pg_catalog.set_config('jit'::text, 'off'::text, false) END
 FROM (SELECT) one LEFT JOIN vector v ON true LEFT JOIN schemas s ON true ORDER BY s.place
 """.replace("<vector>", FIND_VECTOR)
 JUST_ASKED: Final = "qortex_db_just_asked"
@@ -138,16 +141,20 @@ class SearchPath:
     vector: VectorType | None = None
 
 
-async def read(driver: Any, tables: Iterable[str], schema: str | None) -> SearchPath:
+async def read(
+    driver: Any, tables: Iterable[str], schema: str | None, *, jit: bool = True
+) -> SearchPath:
     """What is on a connection's path.
 
     Args:
         driver: The connection, of asyncpg.
         tables: The names of ours.
         schema: Where they are; None for wherever the path finds them.
+        jit: Whether the server may go on compiling its plans, unless it is a pooler's.
     """
     names, safe, others = [], [], []
-    rows = await driver.fetch(_SCHEMAS, list(tables), schema)
+    own = None if jit else driver.get_server_pid()
+    rows = await driver.fetch(_SCHEMAS, list(tables), schema, own)
     for _, name, is_needed, roles, *_ in rows:
         if name is None:  # there is no schema on the path
             continue
@@ -156,7 +163,7 @@ async def read(driver: Any, tables: Iterable[str], schema: str | None) -> Search
             others.append(OpenSchema(name, tuple(sorted(roles)), is_needed))
         else:
             safe.append(name)
-    pid, _, _, _, isolation_level, vector_schema, vector, is_visible = rows[0]
+    pid, _, _, _, isolation_level, vector_schema, vector, is_visible, _ = rows[0]
     return SearchPath(
         tuple(names),
         tuple(safe),
@@ -172,7 +179,7 @@ async def pin(driver: Any, tables: Iterable[str], schema: str | None) -> SearchP
 
     Those that are needed come last: what is planted there comes after all of the same types.
     """
-    found = await read(driver, tables, schema)
+    found = await read(driver, tables, schema, jit=False)
     if found.open and not found.is_pooled:
         path = [*found.safe, *(one.name for one in found.open if one.is_needed)]
         await driver.execute(_PIN, ", ".join(map(qualified, path)))
@@ -200,11 +207,16 @@ def pin_search_path(
         _paths[own] = record.info[JUST_ASKED] = found
 
 
-async def read_path(engine: AsyncEngine, tables: Iterable[str], schema: str | None) -> SearchPath:
-    """What a connection of any engine has on its path now."""
-    async with engine.connect() as connection:
-        held = await connection.get_raw_connection()
-        return await read(held.driver_connection, tables, schema)
+def open_schemas(tables: str, schema: str) -> str:
+    """A query of the names of the schemas on a connection's path in which others may create.
+
+    Args:
+        tables: The name of the parameter with the names of the package's.
+        schema: That with where they are; NULL for wherever the path finds them.
+    """
+    found = _SCHEMAS.replace("$1", f"(:{tables})").replace("$2", f"(:{schema})")
+    names = f"SELECT name::text AS name FROM ({found}) path (pid, name, is_needed, roles)"  # noqa: S608 - ours
+    return f"{names} WHERE pg_catalog.cardinality(roles) > 0"
 
 
 def path_of(engine: Engine) -> SearchPath:

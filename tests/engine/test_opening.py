@@ -73,3 +73,16 @@ async def test_an_extension_made_after_the_connections_is_found(empty_dsn: str) 
             f"INSERT INTO qortex_vectors VALUES ('a', '{VECTOR}')",
         )
         assert [hit.id for hit in await db.vectors.search(VECTOR)] == ["a"]
+
+
+async def test_our_connections_compile_no_plans_and_a_hosts_are_left_alone(dsn: str) -> None:
+    host = create_async_engine(parse_dsn(dsn).url, connect_args=_arguments(dsn))
+    told = {}
+    async with Database.connect(dsn) as ours, Database.from_engine(host) as theirs:
+        for name, db in (("ours", ours), ("theirs", theirs)):
+            await db.vectors.search(VECTOR)
+            async with db.engine.connect() as connection:
+                found = await connection.exec_driver_sql("SHOW jit")
+                told[name] = found.scalar_one()
+    await host.dispose()
+    assert told == {"ours": "off", "theirs": "on"}
