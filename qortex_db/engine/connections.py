@@ -6,6 +6,7 @@ import functools
 import math
 import socket
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine, NullPool, event
@@ -22,7 +23,7 @@ from qortex_db.translation import is_outdated, is_refused_by_driver
 from qortex_db.types import decode, encode_any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from sqlalchemy import Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 RETRY_SECONDS: Final = 5.0
 """How long what is safe to repeat is tried again while the server is away."""
 _ADOPTED: Final = "qortex_db_adopted"
+LISTENERS: Final = "qortex_db_listeners"
+"""The key of a catalog where it is how many of a pool's listeners are ours, by their events."""
 _CODEC: Final = "qortex_db_codec"
 _PING_AFTER: Final = "qortex_db_ping_after"
 _NOTICES: Final = "qortex_db_notices_silence"
@@ -108,13 +111,35 @@ def adopt(engine: AsyncEngine) -> None:
     if _ADOPTED not in known:
         known[_ADOPTED] = True
 
-        @event.listens_for(engine.sync_engine, "checkout")
         def _on_checkout(
             connection: Any, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
         ) -> None:
             if connection.driver_connection.is_closed():  # costs no round trip: a restart closed it
                 raise sa_exc.DisconnectionError("The server closed this connection.")
             ensure_codec(connection, record.info, known)
+
+        _listen(engine.sync_engine, "checkout", _on_checkout)
+
+
+def _listen(
+    engine: Engine, name: str, listener: Callable[..., None], *, insert: bool = False
+) -> None:
+    event.listen(engine, name, listener, insert=insert)
+    catalog_of(engine).setdefault(LISTENERS, Counter())[name] += 1
+
+
+def is_ready(record: ConnectionPoolEntry, known: Mapping[object, Any]) -> bool:
+    """Whether our listeners have nothing to do at the checkout of a pool's connection."""
+    codec, info = known.get(_CODEC), record.info
+    held: Any = record.dbapi_connection
+    return (
+        held is not None
+        and codec is not None
+        and info.get(_CODEC) == codec
+        and info.get(_NOTICES) is known.get(_NOTICES)
+        and time.monotonic() <= info.get(_PING_AFTER, math.inf)
+        and not held.driver_connection.is_closed()
+    )
 
 
 def check_driver(dialect: Dialect) -> None:
@@ -177,12 +202,9 @@ def _watch_idle(engine: Engine, idle_ping_seconds: float, network_timeout_second
     """Have what was idle for long pinged: a firewall drops such connections without a word."""
     limit = network_timeout_seconds * _PING_SHARE
 
-    @event.listens_for(engine, "checkin")
     def _on_checkin(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
         record.info[_PING_AFTER] = time.monotonic() + idle_ping_seconds
 
-    # Before the codec's: that one asks the server too.
-    @event.listens_for(engine, "checkout", insert=True)
     def _on_idle_checkout(
         connection: Any, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
     ) -> None:
@@ -200,6 +222,10 @@ def _watch_idle(engine: Engine, idle_ping_seconds: float, network_timeout_second
                 if each.driver_connection and now > each.info.get(_PING_AFTER, math.inf):
                     each.driver_connection.terminate()
             raise sa_exc.DisconnectionError("The idle connection is gone.") from error
+
+    _listen(engine, "checkin", _on_checkin)
+    # Before the codec's: that one asks the server too.
+    _listen(engine, "checkout", _on_idle_checkout, insert=True)
 
 
 def notice_silence(engine: AsyncEngine, network_timeout_seconds: float) -> None:
@@ -221,7 +247,6 @@ def notice_silence(engine: AsyncEngine, network_timeout_seconds: float) -> None:
     if listening:
         return
 
-    @event.listens_for(engine.sync_engine, "checkout")
     def _on_checkout(
         connection: Any, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
     ) -> None:
@@ -238,3 +263,5 @@ def notice_silence(engine: AsyncEngine, network_timeout_seconds: float) -> None:
             if option is not None:
                 level = socket.SOL_SOCKET if name.startswith("SO_") else socket.IPPROTO_TCP
                 held.setsockopt(level, option, value)
+
+    _listen(engine.sync_engine, "checkout", _on_checkout)

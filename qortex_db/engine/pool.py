@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Final, cast
-from weakref import WeakKeyDictionary
 
 from sqlalchemy import AsyncAdaptedQueuePool, exc
 from sqlalchemy.util import await_only
@@ -21,18 +20,19 @@ _ROUNDS: Final = 2
 """How often each connection has to have been handed over before a wait is foretold."""
 
 
-_acting: WeakKeyDictionary[asyncio.Task[Any], asyncio.Task[Any] | None] = WeakKeyDictionary()
+_acting: dict[asyncio.Task[Any] | None, asyncio.Task[Any] | None] = {}
 
 
 def act_for_caller(task: asyncio.Future[Any]) -> None:
     """Have a task that this one starts and waits for count as this one."""
     if isinstance(task, asyncio.Task):
         _acting[task] = _current()
+        task.add_done_callback(_acting.pop)
 
 
 def _current() -> asyncio.Task[Any] | None:
     task = asyncio.current_task()
-    return task if task is None else _acting.get(task, task)
+    return _acting.get(task, task)
 
 
 class _FairQueue(QueueCommon["ConnectionPoolEntry"]):
@@ -191,6 +191,12 @@ class FairPool(AsyncAdaptedQueuePool):
         if not self._queue.idle and self._overflow >= self._max_overflow > -1:
             self._check_wait(capacity)
         record = self._got()
+        self._holders[record] = _current()
+        return record
+
+    def take(self) -> ConnectionPoolEntry:
+        """An idle connection, of those that `idle` has."""
+        record: ConnectionPoolEntry = self._queue.get_nowait()
         self._holders[record] = _current()
         return record
 

@@ -125,6 +125,9 @@ class SessionExecutor:
     def schema_of(self, declared: str | None) -> str | None:
         return self._schemas.get(declared, declared)
 
+    def known(self) -> None:
+        return None  # it is the connection's
+
     async def catalog(self) -> dict[object, Any]:
         try:
             connection = await self._session.run_sync(lambda _: self._connection({}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.types import UserDefinedType
 
@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Dialect
+
+
+_scan: Final[Callable[[str, int], tuple[Any, int]]] = vars(json.JSONDecoder())["scan_once"]
+"""What json.loads does, without looking for blanks around a value: half its time for most."""
 
 
 class JsonText(UserDefinedType[Any]):
@@ -27,4 +31,9 @@ class JsonText(UserDefinedType[Any]):
 
 
 def _from_json(text: str | None) -> Any:
-    return {} if text == "{}" else None if text is None else json.loads(text)
+    if text is None:
+        return None
+    try:
+        return _scan(text, 0)[0]
+    except StopIteration:  # a column of type json keeps the blanks before a value
+        return json.loads(text)

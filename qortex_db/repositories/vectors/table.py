@@ -188,10 +188,7 @@ class VectorTable:
 
     def hits(self, rows: Iterable[Sequence[Any]], floor: float = -math.inf) -> list[SearchHit]:
         """Rows as hits: a score is 1 - distance by cosine, -distance by every other metric."""
-        start = self.zero_distance_score
-        # A zero vector has no angle: its score is NaN, which is no hit.
-        hit = self.shape.hit
-        return [hit(row, score) for row in rows if (score := start - row[1]) >= floor]
+        return self.shape.hits(rows, self.zero_distance_score, floor)
 
     def check_score(self, score: object) -> float:
         """A least score that can be had."""
@@ -238,8 +235,10 @@ class VectorTable:
 
     async def rows(self, statement: Select[Any], params: Mapping[str, Any]) -> Sequence[Any]:
         """The rows of a search, timed."""
+        if self._scope_params:
+            params = {**params, **self._scope_params}
         start = time.perf_counter()
-        rows = (await self.run(statement, params)).rows
+        rows = (await self.executor.run(statement, params)).rows
         observability.vec_search_duration.record(time.perf_counter() - start)
         return rows
 
@@ -252,7 +251,9 @@ class VectorTable:
         Raises:
             SchemaVersionError: There is no such table.
         """
-        known = await self.executor.catalog()
+        known = self.executor.known()
+        if known is None:
+            known = await self.executor.catalog()
         name, column = self.qualified_name, self.vector.column
         key = (TableFacts, name, column)
         facts: TableFacts | None = None if anew else known.get(key)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from qortex_db import checks
+from qortex_db.errors import InvalidInputError
 from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
@@ -27,10 +28,12 @@ from qortex_db.repositories.vectors.search.index_settings import (
     approach,
 )
 from qortex_db.repositories.vectors.search.nearest import SearchForm
-from qortex_db.repositories.vectors.search.statements import search_statements
+from qortex_db.repositories.vectors.search.statements import SearchStatements, search_statements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Select
 
     from qortex_db.filters import Where
     from qortex_db.repositories.vectors.table import TableFacts, VectorTable
@@ -84,6 +87,20 @@ class VectorSearches(FusedSearches, ExampleSearches):
         Raises:
             InvalidInputError: An argument was refused.
         """
+        if (
+            where is None
+            and where_document is None
+            and min_score is None
+            and ef_search is None
+            and probes is None
+            and iterative_scan is None
+            and oversampling is None
+            and using is None
+            and exact is False
+            and with_payload is True
+            and with_embedding is False
+        ):
+            return await self._plain_search(embedding, limit)
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
         if min_score is not None:
@@ -102,6 +119,26 @@ class VectorSearches(FusedSearches, ExampleSearches):
         floor = -math.inf if min_score is None else min_score
         rows = await vectors.opened(await _answered(vectors, facts, how, params), floor)
         return SearchHits(vectors.hits(rows, floor), requested=count, complete=True)
+
+    async def _plain_search(self, embedding: EmbeddingInput, limit: int) -> SearchHits:
+        """A search of which nothing else is said: its statement is known by its limit."""
+        vectors = self._vectors
+        count = validation.check_limit(limit, MAX_LIMIT)
+        facts = await vectors.facts()
+        try:
+            query = vectors.encode(embedding, facts)
+        except InvalidInputError:  # said in full, unless by facts that are no longer true
+            query = await vectors.encode_query(embedding)
+        how, statement = _plain(vectors, count)
+        params = {"query": query, **how.params}
+        rows: Sequence[Any] = ()
+        if _answers_in_full.get(facts):
+            rows = await vectors.rows(statement, params)
+        if len(rows) < count:
+            rows = await _answered(vectors, facts, how, params)
+        if vectors.encrypted is not None:
+            rows = await vectors.opened(rows)
+        return SearchHits(vectors.hits(rows), requested=count, complete=True)
 
     async def explain(
         self,
@@ -281,6 +318,23 @@ class VectorSearches(FusedSearches, ExampleSearches):
         full = len(groups) == count and all(len(group.hits) == size for group in groups.values())
         everything = rows[0][-1] < fetch
         return SearchGroups(groups.values(), requested=count, complete=full or everything)
+
+
+_prepared: dict[tuple[SearchStatements, int], tuple[Approach, Select[Any]]] = {}
+_MOST_PREPARED: Final = 1_024
+
+
+def _plain(vectors: VectorTable, count: int) -> tuple[Approach, Select[Any]]:
+    """How to find so many without a filter, and the statement where the index has enough."""
+    statements = search_statements(vectors)
+    found = _prepared.get((statements, count))
+    if found is None:
+        how = approach(vectors, count, None, exact=False)
+        if len(_prepared) >= _MOST_PREPARED:
+            _prepared.clear()
+        found = how, statements.search(None, replace(how.form, guarded=False))
+        _prepared[statements, count] = found
+    return found
 
 
 # Which indexes have answered plain searches in full, and which once fell short; none before the

@@ -1,0 +1,198 @@
+"""A driver's connection, borrowed from a pool: at once where nothing has to be awaited for that.
+
+SQLAlchemy's pool awaits inside of a greenlet, and puts a proxy around each connection that resets
+it in the end: both together cost more than a read by key. Where a connection lies ready, and nobody
+but us listens to the pool, the pool's own entry is borrowed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import AsyncAdaptedQueuePool
+from sqlalchemy.util import greenlet_spawn
+
+from qortex_db.engine.connections import LISTENERS, is_ready
+from qortex_db.engine.pool import FairPool
+from qortex_db.translation import is_connection_lost
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Engine
+
+    from qortex_db.engine.cleanup import Cleanup
+
+_POOLS: Final = (FairPool, AsyncAdaptedQueuePool)
+"""Those of which it is known when they await; a subclass may do so anywhere."""
+_AS_IT_IS: Final = (None, "autocommit", "read_committed")
+"""The driver's words for isolation levels of which a statement by itself needs no BEGIN."""
+
+
+class UnsentError(Exception):
+    """No connection could be had: nothing reached the server, so anything may be repeated."""
+
+
+class Lease:
+    """A connection that is in use; whoever has it ends it, by `give_back` or `end`.
+
+    A fresh or returned connection is in no transaction: SQLAlchemy begins one at its cursor's first
+    statement. So a statement that the driver runs by itself is its own transaction, unless a host's
+    hook used a cursor at connect or checkout.
+
+    Attributes:
+        driver: The driver's connection.
+    """
+
+    __slots__ = ("_begun", "_connection", "_entry", "_pool", "_proxy", "driver")
+
+    def __init__(self, pool: Any, entry: Any = None, proxy: Any = None) -> None:
+        self._begun = False
+        self._pool = pool
+        self._entry = entry
+        self._proxy = proxy
+        self._connection: Any = (proxy or entry).dbapi_connection
+        self.driver: Any = self._connection.driver_connection
+
+    @classmethod
+    def at_once(cls, engine: Engine, known: Mapping[object, Any]) -> Lease | None:
+        """One that lies ready; None where something has to be awaited.
+
+        Args:
+            known: Of the engine's database.
+        """
+        pool: Any = engine.pool
+        kind = type(pool)
+        if kind not in _POOLS:
+            return None
+        # None of these has a public name, nor those below.
+        queue = pool._pool  # noqa: SLF001
+        idle = queue.idle if kind is FairPool else queue._queue._queue  # noqa: SLF001
+        if not idle:
+            return None
+        entry = idle[-1] if queue.use_lifo else idle[0]
+        if (
+            not is_ready(entry, known)
+            or entry._is_hard_or_soft_invalidated()  # noqa: SLF001
+            or len(pool.dispatch.checkout) > known[LISTENERS]["checkout"]
+            or pool.dispatch.reset
+            or pool._pre_ping  # noqa: SLF001
+            or pool._should_log_debug()  # noqa: SLF001
+            or -1 < pool._recycle < time.time() - entry.starttime  # noqa: SLF001
+        ):
+            return None
+        return cls(pool, pool.take() if kind is FairPool else queue.get_nowait())
+
+    @classmethod
+    async def waited_for(cls, engine: Engine) -> Lease:
+        """One that SQLAlchemy checks out.
+
+        Raises:
+            UnsentError: None could be had.
+        """
+        try:
+            return cls(engine.pool, proxy=await greenlet_spawn(engine.raw_connection))
+        except Exception as error:
+            raise UnsentError from error
+
+    def has_modes(self) -> bool:
+        """Whether the engine says what its transactions are."""
+        return bool(transaction_modes(self._connection))
+
+    async def begin(self, statement: str) -> None:
+        """Begin a transaction where something has to be set for it, or the engine wants one.
+
+        Args:
+            statement: In one round trip with BEGIN, so without parameters; "" for nothing.
+        """
+        modes = transaction_modes(self._connection)
+        if not statement and not modes:
+            return
+        self._begun = not self.driver.is_in_transaction()
+        parts = (f"BEGIN {modes}" if self._begun else "", statement)
+        try:
+            await self.driver.execute("; ".join(filter(None, parts)))
+        except Exception as error:
+            if is_connection_lost(error):
+                raise UnsentError from error
+            raise
+
+    async def commit(self) -> None:
+        """End what was begun, by a hook too: the pool would roll it back, and our write with it."""
+        if self._begun:
+            await self.driver.execute("COMMIT")
+            self._begun = False
+        elif self.driver.is_in_transaction():
+            await greenlet_spawn(self._connection.commit)
+
+    def is_returned(self, known: Mapping[object, Any]) -> bool:
+        """Give it back, if nothing has to be awaited for that."""
+        pool = self._pool
+        if (
+            self._proxy is not None
+            or pool._pool.full()  # noqa: SLF001
+            or len(pool.dispatch.checkin) > known[LISTENERS]["checkin"]
+        ):
+            return False
+        self._entry.checkin(False)  # noqa: FBT003 - it had no proxy
+        return True
+
+    async def give_back(self) -> None:
+        if self._proxy is not None:
+            await greenlet_spawn(self._proxy.close)
+        else:
+            await greenlet_spawn(self._entry.checkin, False)  # noqa: FBT003 - it had no proxy
+
+    async def end(self, error: BaseException, cleanup: Cleanup) -> None:
+        """Give it back after an error; what may still be busy is closed, and the server stops."""
+        if isinstance(error, GeneratorExit):  # nothing can be awaited any more
+            self.driver.terminate()
+        elif not isinstance(error, Exception):
+            with suppress(asyncio.CancelledError):  # what is on its way goes on
+                await cleanup.wait_for(self._closed(), at_once=True)
+        elif is_connection_lost(error) or not await self._undone():
+            await self._closed()
+        else:
+            await self.give_back()
+
+    async def _closed(self) -> None:
+        # The pool would log why, with what an error quotes.
+        if self._proxy is not None:
+            await greenlet_spawn(self._proxy.invalidate)
+        else:
+            await greenlet_spawn(_end_entry, self._entry)
+
+    async def _undone(self) -> bool:
+        """Roll back what was begun: the pool does not know of it."""
+        if self._begun:
+            try:
+                await self.driver.execute("ROLLBACK")
+            except Exception:  # noqa: BLE001 - there is another error to tell
+                return False
+        return True
+
+
+def _end_entry(entry: Any) -> None:
+    try:
+        entry.invalidate()
+    finally:
+        entry.checkin(False)  # noqa: FBT003 - it had no proxy
+
+
+def transaction_modes(connection: Any) -> str:
+    """What transactions of SQLAlchemy's connection begin with that is not as a server has it.
+
+    "" where a statement that is its own transaction means the same as one between BEGIN and COMMIT.
+    """
+    level = connection.isolation_level
+    modes = []
+    if level not in _AS_IT_IS:
+        modes.append(f"ISOLATION LEVEL {level.replace('_', ' ').upper()}")
+    if connection.readonly:
+        modes.append("READ ONLY")
+    if connection.deferrable:
+        modes.append("DEFERRABLE")
+    return ", ".join(modes)
