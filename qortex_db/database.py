@@ -168,7 +168,7 @@ class Database(Lanes):
             options["isolation_level"] = isolation_level
         # A session that was closed would begin anew, in a transaction that nobody ends.
         return async_sessionmaker(
-            self.engine.execution_options(**options),
+            self.engine.execution_options(**options) if options else self.engine,
             expire_on_commit=False,
             close_resets_only=False,
             info={engines.RETRY: self._patience},

@@ -12,7 +12,7 @@ from sqlalchemy import TextClause
 from sqlalchemy.sql.selectable import SelectBase
 from sqlalchemy.util import greenlet_spawn
 
-from qortex_db.engine.compiled import Compiled, places
+from qortex_db.engine.compiled import compiled
 from qortex_db.engine.connecting import RETRY_PAUSE_SECONDS, connection_options, not_connected
 from qortex_db.engine.connections import RETRY_SECONDS, forget_types
 from qortex_db.engine.driver import (
@@ -27,6 +27,7 @@ from qortex_db.engine.executor import (
     Fetched,
     catalog_of,
     fetched,
+    is_watched,
     kept_compiled,
     translate_map,
     written_tables,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Executable
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from qortex_db.engine.compiled import Compiled
 
 _MAX_REPLANS: Final = 100  # each connection of the pool may have an old plan
 _READS: Final = (SelectBase, TextClause)  # no text() of ours writes
@@ -87,7 +89,7 @@ class AutocommitExecutor:
         options: CallOptions | None = None,
     ) -> Fetched:
         options = self._options if options is None else options
-        if self._watched() or self._compile(statement, options).expands:
+        if is_watched(self._engine) or self._compile(statement, options).expands:
             given: Fetched = await self._repeat(self._run_watched, statement, params, options)
         else:
             given = await self._repeat(self._run, statement, params, options)
@@ -100,7 +102,7 @@ class AutocommitExecutor:
         options: CallOptions | None = None,
     ) -> int:
         options = self._options if options is None else options
-        work = self._run_all_watched if self._watched() else self._run_all
+        work = self._run_all_watched if is_watched(self._engine) else self._run_all
         count: int = await self._repeat(work, statement, params, options, replans=False)
         return count
 
@@ -181,9 +183,9 @@ class AutocommitExecutor:
     async def _run(
         self, statement: Executable, params: Mapping[str, Any], options: CallOptions
     ) -> Fetched:
-        compiled = self._compile(statement, options)
+        sent = self._compile(statement, options)
         try:
-            arguments = compiled.arguments(params)
+            arguments = sent.arguments(params)
         except Exception as error:  # noqa: BLE001 - the caller's own
             raise RefusedError(error) from None
         lease = Lease.at_once(self._engine, self._known)
@@ -192,7 +194,7 @@ class AutocommitExecutor:
         try:
             if options is not NO_OPTIONS or lease.has_modes():
                 await lease.begin(options.begin)
-            given = await execute(lease.driver, compiled, arguments, options.timeout_seconds)
+            given = await execute(lease.driver, sent, arguments, options.timeout_seconds)
             if lease.driver.is_in_transaction():
                 await lease.commit()
         except BaseException as error:
@@ -208,14 +210,14 @@ class AutocommitExecutor:
     async def _pipeline(
         self, statement: Executable, params: Iterable[Mapping[str, Any]], options: CallOptions
     ) -> int:
-        compiled = self._compile(statement, options)
+        sent = self._compile(statement, options)
         # The parameters are made while the server works on those before. All are one transaction,
         # which a refusal among them rolls back, and one round trip.
-        arguments = taken(compiled.arguments(each) for each in params)
+        arguments = taken(sent.arguments(each) for each in params)
         lease = await Lease.waited_for(self._engine)
         try:
             await lease.begin(options.begin)
-            count = await pipeline(lease.driver, compiled, arguments, options.timeout_seconds)
+            count = await pipeline(lease.driver, sent, arguments, options.timeout_seconds)
             await lease.commit()
         except BaseException as error:
             await lease.end(error, self.operations.cleanup)
@@ -273,33 +275,13 @@ class AutocommitExecutor:
             raise UnsentError from error
 
     def _compile(self, statement: Executable, options: CallOptions) -> Compiled:
-        """Compiled once for all that is derived from one engine, whatever its schemas are."""
         if options.schema is not None:
-            return self._placed(statement, {**self._schemas, None: options.schema})
-        compiled = self._compiled.get(statement)
-        if compiled is None:
-            compiled = self._compiled[statement] = self._placed(statement, self._schemas)
-        return compiled
-
-    def _placed(self, statement: Executable, schemas: Mapping[str | None, str | None]) -> Compiled:
-        key = (Compiled, frozenset(schemas))
-        kept: WeakKeyDictionary[Any, Compiled]
-        kept = catalog_of(self._engine).setdefault(key, WeakKeyDictionary())
-        compiled = kept.get(statement)
-        if compiled is None:
-            compiled = Compiled(statement, self._engine.dialect, places(schemas))
-            kept[statement] = compiled
-        return compiled.placed(schemas) if schemas else compiled
-
-    def _watched(self) -> bool:
-        """Whether someone listens to statements (tracing, echo): those go SQLAlchemy's whole way.
-
-        It is the test by which SQLAlchemy itself decides; it has no public name.
-        """
-        engine: Any = self._engine
-        return bool(
-            engine._has_events or engine.dialect._has_events or engine._should_log_info()  # noqa: SLF001
-        )
+            return compiled(statement, self._engine, {**self._schemas, None: options.schema})
+        found = self._compiled.get(statement)
+        if found is None:
+            found = compiled(statement, self._engine, self._schemas)
+            self._compiled[statement] = found
+        return found
 
     def schema_of(self, declared: str | None) -> str | None:
         found: str | None = self._schemas.get(declared, declared)

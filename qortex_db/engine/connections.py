@@ -130,12 +130,11 @@ def _listen(
 
 def is_ready(record: ConnectionPoolEntry, known: Mapping[object, Any]) -> bool:
     """Whether our listeners have nothing to do at the checkout of a pool's connection."""
-    codec, info = known.get(_CODEC), record.info
     held: Any = record.dbapi_connection
+    info = record.info
     return (
         held is not None
-        and codec is not None
-        and info.get(_CODEC) == codec
+        and has_codec(info, known)
         and info.get(_NOTICES) is known.get(_NOTICES)
         and time.monotonic() <= info.get(_PING_AFTER, math.inf)
         and not held.driver_connection.is_closed()
@@ -150,6 +149,12 @@ def check_driver(dialect: Dialect) -> None:
         )
 
 
+def has_codec(info: Mapping[Any, Any], known: Mapping[object, Any]) -> bool:
+    """Whether a connection takes vectors in binary, as far as is known."""
+    current = known.get(_CODEC)
+    return current is not None and info.get(_CODEC) == current
+
+
 def ensure_codec(connection: Any, info: dict[Any, Any], known: dict[object, Any]) -> None:
     """Have a connection take vectors in binary.
 
@@ -157,8 +162,7 @@ def ensure_codec(connection: Any, info: dict[Any, Any], known: dict[object, Any]
         info: What is kept with the connection.
         known: What is known of its engine's database.
     """
-    current = known.get(_CODEC)
-    if current is not None and info.get(_CODEC) == current:
+    if has_codec(info, known):
         return
     before = info.get(_CODEC)
     found = connection.run_async(lambda driver: _register(driver, before))

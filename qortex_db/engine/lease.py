@@ -65,26 +65,11 @@ class Lease:
             known: Of the engine's database.
         """
         pool: Any = engine.pool
-        kind = type(pool)
-        if kind not in _POOLS:
+        if not lends_at_once(pool, known):
             return None
-        # None of these has a public name, nor those below.
-        queue = pool._pool  # noqa: SLF001
-        idle = queue.idle if kind is FairPool else queue._queue._queue  # noqa: SLF001
-        if not idle:
-            return None
-        entry = idle[-1] if queue.use_lifo else idle[0]
-        if (
-            not is_ready(entry, known)
-            or entry._is_hard_or_soft_invalidated()  # noqa: SLF001
-            or len(pool.dispatch.checkout) > known[LISTENERS]["checkout"]
-            or pool.dispatch.reset
-            or pool._pre_ping  # noqa: SLF001
-            or pool._should_log_debug()  # noqa: SLF001
-            or -1 < pool._recycle < time.time() - entry.starttime  # noqa: SLF001
-        ):
-            return None
-        return cls(pool, pool.take() if kind is FairPool else queue.get_nowait())
+        # No public name, here and below.
+        taken = pool.take if type(pool) is FairPool else pool._pool.get_nowait  # noqa: SLF001
+        return cls(pool, taken())
 
     @classmethod
     async def waited_for(cls, engine: Engine) -> Lease:
@@ -130,12 +115,7 @@ class Lease:
 
     def is_returned(self, known: Mapping[object, Any]) -> bool:
         """Give it back, if nothing has to be awaited for that."""
-        pool = self._pool
-        if (
-            self._proxy is not None
-            or pool._pool.full()  # noqa: SLF001
-            or len(pool.dispatch.checkin) > known[LISTENERS]["checkin"]
-        ):
+        if self._proxy is not None or not takes_at_once(self._pool, known):
             return False
         self._entry.checkin(False)  # noqa: FBT003 - it had no proxy
         return True
@@ -173,6 +153,40 @@ class Lease:
             except Exception:  # noqa: BLE001 - there is another error to tell
                 return False
         return True
+
+
+def lends_at_once(pool: Any, known: Mapping[object, Any]) -> bool:
+    """Whether a pool has a connection whose checkout awaits nothing.
+
+    Args:
+        known: Of the database of the pool's engine.
+    """
+    kind = type(pool)
+    if kind not in _POOLS:
+        return False
+    queue = pool._pool  # noqa: SLF001
+    idle = queue.idle if kind is FairPool else queue._queue._queue  # noqa: SLF001
+    if not idle:
+        return False
+    entry = idle[-1] if queue.use_lifo else idle[0]
+    return (
+        is_ready(entry, known)
+        and not entry._is_hard_or_soft_invalidated()  # noqa: SLF001
+        and len(pool.dispatch.checkout) == known[LISTENERS]["checkout"]
+        and not pool._pre_ping  # noqa: SLF001
+        and not pool._should_log_debug()  # noqa: SLF001
+        and (pool._recycle < 0 or time.time() - entry.starttime <= pool._recycle)  # noqa: SLF001
+    )
+
+
+def takes_at_once(pool: Any, known: Mapping[object, Any]) -> bool:
+    """Whether a pool takes a connection back without awaiting anything."""
+    return (
+        type(pool) in _POOLS
+        and not pool._pool.full()  # noqa: SLF001
+        and len(pool.dispatch.checkin) == known[LISTENERS]["checkin"]
+        and not pool.dispatch.reset
+    )
 
 
 def _end_entry(entry: Any) -> None:
