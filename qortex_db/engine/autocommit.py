@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
@@ -27,7 +28,6 @@ from qortex_db.engine.executor import (
     Fetched,
     catalog_of,
     fetched,
-    is_watched,
     kept_compiled,
     translate_map,
     written_tables,
@@ -36,6 +36,7 @@ from qortex_db.engine.lease import Lease, UnsentError, transaction_modes
 from qortex_db.engine.operations import Operations
 from qortex_db.engine.options import NO_OPTIONS, CallOptions
 from qortex_db.errors import DatabaseClosedError, OutcomeUnknownError
+from qortex_db.statement_spans import listener_of
 from qortex_db.translation import is_connection_lost, is_outdated, translated
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from qortex_db.engine.compiled import Compiled
+    from qortex_db.statement_spans import StatementSpans
 
 _MAX_REPLANS: Final = 100  # each connection of the pool may have an old plan
 _READS: Final = (SelectBase, TextClause)  # no text() of ours writes
@@ -89,10 +91,13 @@ class AutocommitExecutor:
         options: CallOptions | None = None,
     ) -> Fetched:
         options = self._options if options is None else options
-        if is_watched(self._engine) or self._compile(statement, options).expands:
-            given: Fetched = await self._repeat(self._run_watched, statement, params, options)
-        else:
-            given = await self._repeat(self._run, statement, params, options)
+        listens = listener_of(self._engine)
+        work: Callable[..., Any] = self._run
+        if listens is True or self._compile(statement, options).expands:
+            work = self._run_watched
+        elif listens:
+            work = functools.partial(self._run, spans=listens)
+        given: Fetched = await self._repeat(work, statement, params, options)
         return given
 
     async def run_all(
@@ -102,7 +107,7 @@ class AutocommitExecutor:
         options: CallOptions | None = None,
     ) -> int:
         options = self._options if options is None else options
-        work = self._run_all_watched if is_watched(self._engine) else self._run_all
+        work = self._run_all_watched if listener_of(self._engine) else self._run_all
         count: int = await self._repeat(work, statement, params, options, replans=False)
         return count
 
@@ -181,7 +186,11 @@ class AutocommitExecutor:
             raise failure
 
     async def _run(
-        self, statement: Executable, params: Mapping[str, Any], options: CallOptions
+        self,
+        statement: Executable,
+        params: Mapping[str, Any],
+        options: CallOptions,
+        spans: StatementSpans | None = None,
     ) -> Fetched:
         sent = self._compile(statement, options)
         try:
@@ -194,7 +203,8 @@ class AutocommitExecutor:
         try:
             if options is not NO_OPTIONS or lease.has_modes():
                 await lease.begin(options.begin)
-            given = await execute(lease.driver, sent, arguments, options.timeout_seconds)
+            limit = options.timeout_seconds
+            given = await execute(lease.driver, sent, arguments, limit, spans)
             if lease.driver.is_in_transaction():
                 await lease.commit()
         except BaseException as error:

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Engine, NullPool, event
+from sqlalchemy import Engine, NullPool, QueuePool, event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -19,6 +19,7 @@ from qortex_db.engine.executor import catalog_of
 from qortex_db.engine.pool import FairPool
 from qortex_db.engine.search_path import pin_search_path
 from qortex_db.errors import InvalidInputError
+from qortex_db.observability import log
 from qortex_db.translation import is_outdated, is_refused_by_driver
 from qortex_db.types import decode, encode_any
 
@@ -37,6 +38,7 @@ _ADOPTED: Final = "qortex_db_adopted"
 LISTENERS: Final = "qortex_db_listeners"
 """The key of a catalog where it is how many of a pool's listeners are ours, by their events."""
 _CODEC: Final = "qortex_db_codec"
+_TOLD: Final = "qortex_db_rotation_told"
 _PING_AFTER: Final = "qortex_db_ping_after"
 _NOTICES: Final = "qortex_db_notices_silence"
 _PING_SHARE: Final = 0.25
@@ -77,7 +79,6 @@ def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> 
             "pool_size": settings.pool_max_size,
             "max_overflow": 0,
             "pool_timeout": settings.pool_timeout_seconds,
-            "pool_use_lifo": True,  # the warm connections keep their prepared statements in use
         }
     engine = create_async_engine(
         target.url,
@@ -119,6 +120,21 @@ def adopt(engine: AsyncEngine) -> None:
             ensure_codec(connection, record.info, known)
 
         _listen(engine.sync_engine, "checkout", _on_checkout)
+
+
+def tell_of_rotation(engine: AsyncEngine) -> None:
+    """Log, once an engine, that its pool hands out the connection that has been idle longest.
+
+    Each has its plans and caches to itself on the server, so that all stay cold.
+    """
+    known, pool = catalog_of(engine.sync_engine), engine.pool
+    if known.setdefault(_TOLD, False) or not isinstance(pool, QueuePool) or pool.size() == 1:
+        return
+    if not pool._pool.use_lifo:  # noqa: SLF001 - it has no public name
+        known[_TOLD] = True
+        log.info(
+            "host_pool_rotates_connections", advice="create_async_engine(…, pool_use_lifo=True)"
+        )
 
 
 def _listen(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from qortex_db.engine.cleanup import Cleanup
     from qortex_db.engine.compiled import Compiled
+    from qortex_db.statement_spans import StatementSpans
 
 T = TypeVar("T")
 
@@ -66,9 +67,16 @@ class _StoppedError(Exception):
 
 
 async def execute(
-    driver: Any, compiled: Compiled, arguments: list[Any], limit: float | None
+    driver: Any,
+    compiled: Compiled,
+    arguments: list[Any],
+    limit: float | None = None,
+    spans: StatementSpans | None = None,
 ) -> Fetched:
     """Run a statement, for as long as the connection's own limit where none is given."""
+    if spans is not None:
+        run = execute(driver, compiled, arguments, limit)
+        return await spans.around(compiled.sql, run)
     if compiled.returns_rows:
         records = await driver.fetch(compiled.sql, *arguments, timeout=limit)
         return Fetched(compiled.rows(records), len(records))

@@ -86,17 +86,6 @@ def catalog_of(engine: Engine | Connection, search_path: str | None = None) -> d
     return known if search_path is None else known.setdefault((SEARCH_PATH, search_path), {})
 
 
-def is_watched(engine: Engine) -> bool:
-    """Whether someone listens to statements (tracing, echo): those go SQLAlchemy's whole way.
-
-    It is the test by which SQLAlchemy itself decides; it has no public name.
-    """
-    asked: Any = engine
-    return bool(
-        asked._has_events or asked.dialect._has_events or asked._should_log_info()  # noqa: SLF001
-    )
-
-
 def fetched(result: CursorResult[Any]) -> Fetched:
     return Fetched(result.fetchall() if result.returns_rows else (), result.rowcount)
 

@@ -12,9 +12,10 @@ from sqlalchemy import Engine
 from sqlalchemy.util import greenlet_spawn
 
 from qortex_db.engine.driver import execute
-from qortex_db.engine.executor import catalog_of, is_watched
+from qortex_db.engine.executor import catalog_of
 from qortex_db.engine.lease import lends_at_once, takes_at_once
 from qortex_db.engine.outcomes import OwnSession
+from qortex_db.statement_spans import listener_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +51,7 @@ def adapter(connection: Connection) -> Any:
         or (inner is not None and not inner.is_active)
         or asked._trans_context_manager is not None  # noqa: SLF001
         or asked._has_events  # noqa: SLF001
-        or is_watched(asked.engine)
+        or listener_of(asked.engine) is True
         or asked.dialect.driver != "asyncpg"
     ):
         return None
@@ -67,7 +68,7 @@ def connects_at_once(session: Session) -> bool:
         and session.get_nested_transaction() is None
         and len(session.dispatch.after_begin) == 1  # its own
         and not session.dispatch.after_transaction_create
-        and not is_watched(bind)
+        and not listener_of(bind)
         and lends_at_once(bind.pool, catalog_of(bind))
     )
 
@@ -99,7 +100,9 @@ async def run(
             # It sends BEGIN with its first cursor's statement: ours would be outside.
             if adapted._transaction is None:  # noqa: SLF001
                 await _begin(adapted)
-            return await execute(adapted.driver_connection, compiled, arguments, None)
+            listens = listener_of(connection.engine)
+            spans = None if isinstance(listens, bool) else listens
+            return await execute(adapted.driver_connection, compiled, arguments, None, spans)
     except BaseException as error:
         await _end_broken(connection, adapted, error)
         raise

@@ -129,7 +129,9 @@ class Lease:
     async def end(self, error: BaseException, cleanup: Cleanup) -> None:
         """Give it back after an error; what may still be busy is closed, and the server stops."""
         if isinstance(error, GeneratorExit):  # nothing can be awaited any more
-            self.driver.terminate()
+            self.driver.terminate()  # which the next checkout sees
+            if self._proxy is None:
+                self._entry.checkin(False)  # noqa: FBT003 - it had no proxy
         elif not isinstance(error, Exception):
             with suppress(asyncio.CancelledError):  # what is on its way goes on
                 await cleanup.wait_for(self._closed(), at_once=True)

@@ -143,7 +143,7 @@ class FairPool(AsyncAdaptedQueuePool):
     Args:
         creator: As of SQLAlchemy's pools.
         max_waiting: How many may wait for a connection. None: as many as will have one in time.
-        options: As of `QueuePool`.
+        options: As of `QueuePool`; `use_lifo` by default.
 
     Raises:
         OverloadedError: From what asks for a connection: `max_waiting` others wait already, or by
@@ -156,6 +156,7 @@ class FairPool(AsyncAdaptedQueuePool):
 
     # Not keyword-only: by its signature create_engine knows what is the pool's.
     def __init__(self, creator: Any, max_waiting: int | None = None, **options: Any) -> None:
+        options.setdefault("use_lifo", True)  # the warm connections stay in use
         super().__init__(creator, **options)
         self._max_waiting = max_waiting
         self._holders: dict[ConnectionPoolEntry, asyncio.Task[Any] | None] = {}
