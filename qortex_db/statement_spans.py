@@ -16,7 +16,7 @@ from qortex_db.translation import translate
 
 if TYPE_CHECKING:
     import weakref
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from sqlalchemy import Engine
     from sqlalchemy.engine.interfaces import ExceptionContext
@@ -70,26 +70,29 @@ def listener_of(engine: Engine) -> StatementSpans | bool:
         return False
     if asked._should_log_info() or _tracers() is None:  # noqa: SLF001
         return True
-    listeners = list(_heard(engine))
-    if not all(_is_spans(listener) for _, listener in listeners):
+    listeners = _heard(engine)
+    if not all(is_of_spans(listener) for _, listener in listeners):
         return True
     return StatementSpans(engine, listeners) if listeners else False
 
 
-def _heard(engine: Engine) -> Iterator[tuple[str, Any]]:
+def _heard(engine: Engine) -> list[tuple[str, Any]]:
     """All that listens to an engine, but for its pool."""
+    found = []
     for of in (engine, engine.dialect):
         dispatch: Any = of.dispatch
         for name in dispatch._event_names:  # noqa: SLF001 - no public name
-            yield from ((name, listener) for listener in getattr(dispatch, name))
+            if listeners := getattr(dispatch, name):
+                found += [(name, each) for each in listeners]
+    return found
 
 
-def _is_spans(listener: Any) -> bool:
-    """Whether it makes a span, and leaves the statement alone."""
+def is_of_spans(listener: Any) -> bool:
+    """Whether it is the instrumentation's, and leaves statements alone; it never awaits."""
     tracer = getattr(listener, "__self__", None)
     if tracer is not None:
         return type(tracer) is _tracers() and not tracer.enable_commenter
-    return listener is _end_span or listener.__module__ == _tracers().__module__
+    return listener is _end_span or listener.__module__ == f"{_INSTRUMENTATION}.engine"
 
 
 def instrument(engine: AsyncEngine, *, enabled: bool, statements: bool) -> None:

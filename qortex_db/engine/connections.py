@@ -6,7 +6,7 @@ import functools
 import math
 import socket
 import time
-from collections import Counter
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine, NullPool, QueuePool, event
@@ -36,7 +36,7 @@ RETRY_SECONDS: Final = 5.0
 """How long what is safe to repeat is tried again while the server is away."""
 _ADOPTED: Final = "qortex_db_adopted"
 LISTENERS: Final = "qortex_db_listeners"
-"""The key of a catalog where it is how many of a pool's listeners are ours, by their events."""
+"""The key of a catalog where it is which of a pool's listeners are ours, by their events."""
 _CODEC: Final = "qortex_db_codec"
 _TOLD: Final = "qortex_db_rotation_told"
 _PING_AFTER: Final = "qortex_db_ping_after"
@@ -141,7 +141,7 @@ def _listen(
     engine: Engine, name: str, listener: Callable[..., None], *, insert: bool = False
 ) -> None:
     event.listen(engine, name, listener, insert=insert)
-    catalog_of(engine).setdefault(LISTENERS, Counter())[name] += 1
+    catalog_of(engine).setdefault(LISTENERS, defaultdict(set))[name].add(listener)
 
 
 def is_ready(record: ConnectionPoolEntry, known: Mapping[object, Any]) -> bool:
