@@ -15,6 +15,7 @@ from qortex_db.engine.driver import execute
 from qortex_db.engine.executor import catalog_of
 from qortex_db.engine.lease import lends_at_once, takes_at_once
 from qortex_db.engine.outcomes import OwnSession
+from qortex_db.engine.pool import FairPool
 from qortex_db.statement_spans import listener_of
 
 if TYPE_CHECKING:
@@ -62,14 +63,18 @@ def adapter(connection: Connection) -> Any:
 def connects_at_once(session: Session) -> bool:
     """Whether a session's first connection is had without awaiting anything."""
     bind: Any = session.bind
+    if type(session) is not OwnSession or not isinstance(bind, Engine):
+        return False
+    pool: Any = bind.pool
+    # SQLAlchemy 2.0 awaits what is there, where there will be no more.
+    most, there = getattr(pool, "_max_overflow", -1), getattr(pool, "_overflow", -1)
     return (
-        type(session) is OwnSession
-        and isinstance(bind, Engine)
+        (isinstance(pool, FairPool) or not -1 < most <= there)
         and session.get_nested_transaction() is None
         and len(session.dispatch.after_begin) == 1  # its own
         and not session.dispatch.after_transaction_create
         and not listener_of(bind)
-        and lends_at_once(bind.pool, catalog_of(bind))
+        and lends_at_once(pool, catalog_of(bind))
     )
 
 
@@ -85,7 +90,6 @@ def commits_at_once(session: Session, connections: list[Connection]) -> Any:
         or dispatch.before_commit
         or dispatch.after_commit
         or dispatch.after_transaction_end
-        or not takes_at_once(connection.engine.pool, catalog_of(connection))
     ):
         return None
     return adapter(connection)
@@ -116,7 +120,12 @@ async def commit(session: Session, connection: Connection, adapted: Any) -> None
         except BaseException as error:
             await _end_broken(connection, adapted, error)
             raise
-    session.commit()  # nothing of it is left to send
+    # Nothing of it is left to send; but others may have filled the pool meanwhile.
+    proxy: Any = connection.connection
+    if takes_at_once(proxy._pool, catalog_of(connection)):  # noqa: SLF001 - it has no public name
+        session.commit()
+    else:
+        await greenlet_spawn(session.commit)
 
 
 async def _end_broken(connection: Connection, adapted: Any, error: BaseException) -> None:
