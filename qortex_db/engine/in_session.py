@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from qortex_db.engine.compiled import Compiled
     from qortex_db.engine.executor import Fetched
+    from qortex_db.statement_spans import StatementSpans
 
 
 def held(session: Session, bind_arguments: Mapping[str, Any]) -> Connection | None:
@@ -41,8 +42,12 @@ def held(session: Session, bind_arguments: Mapping[str, Any]) -> Connection | No
     return found[0] if found else None
 
 
-def adapter(connection: Connection) -> Any:
-    """SQLAlchemy's adapter of the driver's connection; None where it would do more than pass on."""
+def adapter(connection: Connection, *, listens: StatementSpans | bool) -> Any:
+    """SQLAlchemy's adapter of the driver's connection; None where it would do more than pass on.
+
+    Args:
+        listens: Who listens to the statements of its engine.
+    """
     asked: Any = connection  # none of these has a public name
     outer, inner, proxy = asked._transaction, asked._nested_transaction, asked._dbapi_connection  # noqa: SLF001
     if (
@@ -52,7 +57,7 @@ def adapter(connection: Connection) -> Any:
         or (inner is not None and not inner.is_active)
         or asked._trans_context_manager is not None  # noqa: SLF001
         or asked._has_events  # noqa: SLF001
-        or listener_of(asked.engine) is True
+        or listens is True
         or asked.dialect.driver != "asyncpg"
     ):
         return None
@@ -92,11 +97,15 @@ def commits_at_once(session: Session, connections: list[Connection]) -> Any:
         or dispatch.after_transaction_end
     ):
         return None
-    return adapter(connection)
+    return adapter(connection, listens=listener_of(connection.engine))
 
 
 async def run(
-    connection: Connection, adapted: Any, compiled: Compiled, arguments: list[Any]
+    connection: Connection,
+    adapted: Any,
+    compiled: Compiled,
+    arguments: list[Any],
+    spans: StatementSpans | None,
 ) -> Fetched:
     """Run a statement in a connection's transaction, which is begun if it was not yet."""
     try:
@@ -104,8 +113,6 @@ async def run(
             # It sends BEGIN with its first cursor's statement: ours would be outside.
             if adapted._transaction is None:  # noqa: SLF001
                 await _begin(adapted)
-            listens = listener_of(connection.engine)
-            spans = None if isinstance(listens, bool) else listens
             return await execute(adapted.driver_connection, compiled, arguments, None, spans)
     except BaseException as error:
         await _end_broken(connection, adapted, error)

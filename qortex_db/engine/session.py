@@ -26,6 +26,7 @@ from qortex_db.engine.executor import (
 from qortex_db.engine.loaded import WRITTEN, refresh_loaded
 from qortex_db.engine.transactions import connections_of, remember_error, savepoint
 from qortex_db.errors import InvalidInputError
+from qortex_db.statement_spans import listener_of
 from qortex_db.translation import is_connection_lost, is_refused_by_driver
 
 if TYPE_CHECKING:
@@ -106,10 +107,9 @@ class SessionExecutor:
         connection = self._held({"clause": statement})
         if connection is None:
             connection = await self._connected({"clause": statement})
-        adapted = in_session.adapter(connection)
-        if adapted is None:
-            return None
-        if not has_codec(connection.info, catalog_of(connection)):
+        listens = listener_of(connection.engine)
+        adapted = in_session.adapter(connection, listens=listens)
+        if adapted is None or not has_codec(connection.info, catalog_of(connection)):
             return None
         session = self._session
         asking = outcomes.telling(session, statement)
@@ -121,7 +121,8 @@ class SessionExecutor:
             arguments = sent.arguments(params)
         except Exception:  # noqa: BLE001 - told there
             return None
-        given = await in_session.run(connection, adapted, sent, arguments)
+        spans = None if isinstance(listens, bool) else listens
+        given = await in_session.run(connection, adapted, sent, arguments, spans)
         return self._told(statement, given, asked=asking is not None)
 
     def _told(self, statement: Executable, given: Fetched, *, asked: bool) -> Fetched:

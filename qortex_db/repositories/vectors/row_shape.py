@@ -90,10 +90,11 @@ class RowShape:
             start: The score at no distance.
         """
         # A zero vector has no angle: its score is NaN, which is no hit.
-        scored = ((row, score) for row in rows if (score := start - row[1]) >= floor)
-        if not self.attributes:
-            return [SearchHit(row[0], score, *row[2:]) for row, score in scored]
-        return [self.hit(row, score) for row, score in scored]
+        if self.attributes:
+            return [self.hit(row, score) for row in rows if (score := start - row[1]) >= floor]
+        return [
+            SearchHit(row[0], score, *row[2:]) for row in rows if (score := start - row[1]) >= floor
+        ]
 
     def hit(self, row: Sequence[Any], score: float) -> SearchHit:
         """A row of id, distance and `of_hit`, with its score."""

@@ -309,16 +309,23 @@ class VectorTable:
 
     def encode(self, embedding: object, facts: TableFacts, name: str = "embedding") -> Any:
         """A query's embedding, checked."""
-        allow_zero = self.vector.metric != "cosine"
-        if isinstance(self.vector.type, types.SparseEmbedding):
-            return self.vector.type.to_text(embedding, name=name, allow_zero=allow_zero)
+        sparse, allow_zero, is_half = self._query_form
+        if sparse is not None:
+            return sparse.to_text(embedding, name=name, allow_zero=allow_zero)
         return types.checked(
             embedding,
             dimensions=facts.dimensions,
             allow_zero=allow_zero,
-            is_half=self.vector.is_half,
+            is_half=is_half,
             name=name,
         )
+
+    @functools.cached_property
+    def _query_form(self) -> tuple[types.SparseEmbedding | None, bool, bool]:
+        """What a query is encoded by: a sparse type, whether it may be zero, half precision."""
+        kind = self.vector.type
+        sparse = kind if isinstance(kind, types.SparseEmbedding) else None
+        return sparse, self.vector.metric != "cosine", self.vector.is_half
 
     def read_query(self, embedding: object) -> NDArray[np.float32] | types.SparseVector:
         """A query's embedding that was checked, as a hit has its own."""
