@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import weakref
     from collections.abc import Awaitable, Callable
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
     from sqlalchemy.engine.interfaces import ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -60,29 +60,32 @@ class StatementSpans:
         return given
 
 
-def listener_of(engine: Engine) -> StatementSpans | bool:
-    """Who listens to an engine's statements: nobody, the instrumentation alone, or others (True).
+def listener_of(of: Engine | Connection) -> StatementSpans | bool:
+    """Who listens to statements: nobody, the instrumentation alone, or others (True).
 
-    Those of others go SQLAlchemy's whole way, which alone has all that they may ask for.
+    Those of others go SQLAlchemy's whole way, which alone has all that they may ask for. The test
+    is SQLAlchemy's own, which has no public name.
     """
-    asked: Any = engine  # it has no public name
-    if not (asked._has_events or asked.dialect._has_events or asked._should_log_info()):  # noqa: SLF001
+    asked: Any = of
+    engine: Any = asked.engine
+    logs = engine._should_log_info()  # noqa: SLF001
+    if not (asked._has_events or engine._has_events or engine.dialect._has_events or logs):  # noqa: SLF001
         return False
-    if asked._should_log_info() or _tracers() is None:  # noqa: SLF001
+    if logs or _tracers() is None:
         return True
-    listeners = _heard(engine)
+    listeners = _heard(of)
     if not all(is_of_spans(listener) for _, listener in listeners):
         return True
     return StatementSpans(engine, listeners) if listeners else False
 
 
-def _heard(engine: Engine) -> list[tuple[str, Any]]:
-    """All that listens to an engine, but for its pool."""
+def _heard(of: Engine | Connection) -> list[tuple[str, Any]]:
+    """All that listens to an engine, or one connection, but for the pool."""
     found = []
-    for of in (engine, engine.dialect):
-        dispatch: Any = of.dispatch
-        for name in dispatch._event_names:  # noqa: SLF001 - no public name
-            if listeners := getattr(dispatch, name):
+    for each_of, named in ((of, of.engine), (of.dialect, of.dialect)):
+        names: Any = named.dispatch
+        for name in names._event_names:  # noqa: SLF001 - no public name
+            if listeners := getattr(each_of.dispatch, name):
                 found += [(name, each) for each in listeners]
     return found
 

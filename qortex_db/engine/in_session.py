@@ -46,7 +46,7 @@ def adapter(connection: Connection, *, listens: StatementSpans | bool) -> Any:
     """SQLAlchemy's adapter of the driver's connection; None where it would do more than pass on.
 
     Args:
-        listens: Who listens to the statements of its engine.
+        listens: Who listens to its statements.
     """
     asked: Any = connection  # none of these has a public name
     outer, inner, proxy = asked._transaction, asked._nested_transaction, asked._dbapi_connection  # noqa: SLF001
@@ -56,7 +56,6 @@ def adapter(connection: Connection, *, listens: StatementSpans | bool) -> Any:
         or not outer.is_active
         or (inner is not None and not inner.is_active)
         or asked._trans_context_manager is not None  # noqa: SLF001
-        or asked._has_events  # noqa: SLF001
         or listens is True
         or asked.dialect.driver != "asyncpg"
     ):
@@ -97,7 +96,7 @@ def commits_at_once(session: Session, connections: list[Connection]) -> Any:
         or dispatch.after_transaction_end
     ):
         return None
-    return adapter(connection, listens=listener_of(connection.engine))
+    return adapter(connection, listens=listener_of(connection))
 
 
 async def run(
@@ -111,7 +110,7 @@ async def run(
     try:
         async with adapted._execute_mutex:  # noqa: SLF001 - as SQLAlchemy's cursors do
             # It sends BEGIN with its first cursor's statement: ours would be outside.
-            if adapted._transaction is None:  # noqa: SLF001
+            if not _is_begun(adapted):
                 await _begin(adapted)
             return await execute(adapted.driver_connection, compiled, arguments, None, spans)
     except BaseException as error:
@@ -121,9 +120,14 @@ async def run(
 
 async def commit(session: Session, connection: Connection, adapted: Any) -> None:
     """Commit a session's transaction, which has this connection alone and nothing to flush."""
-    if adapted._transaction is not None:  # noqa: SLF001 - else no BEGIN was sent
+    if _is_begun(adapted):
+        # Its name before SQLAlchemy 2.1; neither is public.
+        discarding = getattr(adapted, "_commit_and_discard", None)
         try:
-            await adapted._call_and_discard(adapted._transaction.commit)  # noqa: SLF001
+            if discarding is None:
+                await adapted._call_and_discard(adapted._transaction.commit)  # noqa: SLF001
+            else:
+                await discarding()
         except BaseException as error:
             await _end_broken(connection, adapted, error)
             raise
@@ -140,6 +144,11 @@ async def _end_broken(connection: Connection, adapted: Any, error: BaseException
     broken = not isinstance(error, Exception) or isinstance(error, TimeoutError)
     if broken or adapted.driver_connection.is_closed():
         await greenlet_spawn(connection.invalidate)
+
+
+def _is_begun(adapted: Any) -> bool:
+    """Whether BEGIN was sent; before SQLAlchemy 2.1 a transaction may be there without."""
+    return bool(getattr(adapted, "_started", adapted._transaction is not None))  # noqa: SLF001
 
 
 async def _begin(adapted: Any) -> None:

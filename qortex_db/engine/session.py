@@ -107,7 +107,7 @@ class SessionExecutor:
         connection = self._held({"clause": statement})
         if connection is None:
             connection = await self._connected({"clause": statement})
-        listens = listener_of(connection.engine)
+        listens = listener_of(connection)
         adapted = in_session.adapter(connection, listens=listens)
         if adapted is None or not has_codec(connection.info, catalog_of(connection)):
             return None
