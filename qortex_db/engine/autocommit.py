@@ -199,7 +199,7 @@ class AutocommitExecutor:
             raise RefusedError(error) from None
         lease = Lease.at_once(self._engine, self._known)
         if lease is None:
-            lease = await Lease.waited_for(self._engine)
+            lease = await Lease.waited_for(self._engine, self._known)
         try:
             if options is not NO_OPTIONS or lease.has_modes():
                 await lease.begin(options.begin)
@@ -224,7 +224,7 @@ class AutocommitExecutor:
         # The parameters are made while the server works on those before. All are one transaction,
         # which a refusal among them rolls back, and one round trip.
         arguments = taken(sent.arguments(each) for each in params)
-        lease = await Lease.waited_for(self._engine)
+        lease = await Lease.waited_for(self._engine, self._known)
         try:
             await lease.begin(options.begin)
             count = await pipeline(lease.driver, sent, arguments, options.timeout_seconds)

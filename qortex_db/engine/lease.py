@@ -70,22 +70,34 @@ class Lease:
             return None
         # No public name, here and below.
         taken = pool.take if type(pool) is FairPool else pool._pool.get_nowait  # noqa: SLF001
-        lease = cls(pool, taken())
-        if len(pool.dispatch.checkout) > len(known[LISTENERS]["checkout"]):
-            pool.dispatch.checkout(lease._connection, lease._entry, None)
-        return lease
+        return cls._of(pool, taken(), known)
 
     @classmethod
-    async def waited_for(cls, engine: Engine) -> Lease:
-        """One that SQLAlchemy checks out.
+    async def waited_for(cls, engine: Engine, known: Mapping[object, Any]) -> Lease:
+        """One that has to be waited for, or that SQLAlchemy checks out.
 
         Raises:
             UnsentError: None could be had.
         """
+        pool: Any = engine.pool
         try:
-            return cls(engine.pool, proxy=await greenlet_spawn(engine.raw_connection))
+            if type(pool) is not FairPool or not pool.is_full():
+                return cls(pool, proxy=await greenlet_spawn(engine.raw_connection))
+            entry = await pool.turn()
+            if entry is None:
+                return cls(pool, proxy=await greenlet_spawn(engine.raw_connection))
+            if is_lendable(pool, entry, known):
+                return cls._of(pool, entry, known)
+            return cls(pool, proxy=await greenlet_spawn(_handed_over, pool, entry))
         except Exception as error:
             raise UnsentError from error
+
+    @classmethod
+    def _of(cls, pool: Any, entry: Any, known: Mapping[object, Any]) -> Lease:
+        lease = cls(pool, entry)
+        if len(pool.dispatch.checkout) > len(known[LISTENERS]["checkout"]):
+            pool.dispatch.checkout(lease._connection, entry, None)
+        return lease
 
     def has_modes(self) -> bool:
         """Whether the engine says what its transactions are."""
@@ -174,8 +186,12 @@ def lends_at_once(pool: Any, known: Mapping[object, Any]) -> bool:
     idle = queue.idle if kind is FairPool else queue._queue._queue  # noqa: SLF001
     if not idle:
         return False
-    entry = idle[-1] if queue.use_lifo else idle[0]
-    return (
+    return is_lendable(pool, idle[-1] if queue.use_lifo else idle[0], known)
+
+
+def is_lendable(pool: Any, entry: Any, known: Mapping[object, Any]) -> bool:
+    """Whether the checkout of a pool's entry awaits nothing."""
+    return bool(
         is_ready(entry, known)
         and not entry._is_hard_or_soft_invalidated()  # noqa: SLF001
         and _is_quiet(pool, "checkout", known)
@@ -199,6 +215,11 @@ def _is_quiet(pool: Any, name: str, known: Mapping[object, Any]) -> bool:
     """Whether nobody listens who may await, or ask for the pool's proxy."""
     heard, ours = getattr(pool.dispatch, name), known[LISTENERS][name]
     return len(heard) == len(ours) or all(each in ours or is_of_spans(each) for each in heard)
+
+
+def _handed_over(pool: FairPool, entry: Any) -> Any:
+    pool.hand_over(entry)
+    return pool.connect()
 
 
 def _end_entry(entry: Any) -> None:
