@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from opentelemetry import metrics, trace
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 from qortex_db.observability import log, tell_of
 from qortex_db.translation import translate
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import weakref
     from collections.abc import Awaitable, Callable
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection
     from sqlalchemy.engine.interfaces import ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -82,10 +82,15 @@ def listener_of(of: Engine | Connection) -> StatementSpans | bool:
 def _heard(of: Engine | Connection) -> list[tuple[str, Any]]:
     """All that listens to an engine, or one connection, but for the pool."""
     found = []
-    for each_of, named in ((of, of.engine), (of.dialect, of.dialect)):
-        names: Any = named.dispatch
-        for name in names._event_names:  # noqa: SLF001 - no public name
-            if listeners := getattr(each_of.dispatch, name):
+    of_class: Any = Engine.dispatch
+    of_dialect: Any = of.dialect.dispatch
+    # No public names; what is derived from an engine has none itself.
+    for dispatch, names in (
+        (of.dispatch, of_class._event_names),  # noqa: SLF001
+        (of_dialect, of_dialect._event_names),  # noqa: SLF001
+    ):
+        for name in names:
+            if listeners := getattr(dispatch, name):
                 found += [(name, each) for each in listeners]
     return found
 

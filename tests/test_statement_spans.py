@@ -121,7 +121,8 @@ async def test_spans_are_the_same_where_the_driver_is_asked_past_sqlalchemy(
     else:
         engine = create_async_engine(dsn384.replace("postgresql://", "postgresql+asyncpg://"))
         EngineTracer(trace.get_tracer("host"), engine.sync_engine, metrics.NoOpUpDownCounter("n"))
-        db = Database.from_engine(engine)
+        derived = engine.execution_options(schema_translate_map={"elsewhere": "public"})
+        db = Database.from_engine(derived)
     cursors = 0
     execute = AsyncAdapt_asyncpg_cursor.execute
 
