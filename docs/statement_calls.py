@@ -231,7 +231,7 @@ DOCUMENT = {"document": "Spice"}
 
 READS: Calls = {
     "dimensions": {DEFAULT: lambda v: v.dimensions()},
-    "get": {DEFAULT: lambda v: v.get(["a"])},
+    "get": {DEFAULT: lambda v: v.get(["a", "b"]), "of one": lambda v: v.get(["a"])},
     "count": {
         DEFAULT: lambda v: v.count(),
         "with a filter": lambda v: v.count(where=WHERE),

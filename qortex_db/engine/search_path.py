@@ -215,6 +215,7 @@ def open_schemas(tables: str, schema: str) -> str:
         schema: That with where they are; NULL for wherever the path finds them.
     """
     found = _SCHEMAS.replace("$1", f"(:{tables})").replace("$2", f"(:{schema})")
+    found = found.replace("$3", "NULL")
     names = f"SELECT name::text AS name FROM ({found}) path (pid, name, is_needed, roles)"  # noqa: S608 - ours
     return f"{names} WHERE pg_catalog.cardinality(roles) > 0"
 

@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     db: str = Field(default="qortex", validation_alias="PGVECTOR_DB")
     database_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_URL")
     otel_enabled: bool = Field(default=False, validation_alias="QORTEX_OTEL_ENABLED")
+    otel_statements: bool = Field(default=True, validation_alias="QORTEX_OTEL_STATEMENTS")
     prometheus_enabled: bool = Field(default=False, validation_alias="QORTEX_PROMETHEUS_ENABLED")
     dimensions: int | None = Field(
         default=None, ge=1, le=16_000, validation_alias="QORTEX_VEC_DIMENSIONS"

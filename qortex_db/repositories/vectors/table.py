@@ -180,10 +180,7 @@ class VectorTable:
 
     def hits(self, rows: Iterable[Sequence[Any]], floor: float = -math.inf) -> list[SearchHit]:
         """Rows as hits: a score is 1 - distance by cosine, -distance by every other metric."""
-        start = self.zero_distance_score
-        # A zero vector has no angle: its score is NaN, which is no hit.
-        hit = self.shape.hit
-        return [hit(row, score) for row in rows if (score := start - row[1]) >= floor]
+        return self.shape.hits(rows, self.zero_distance_score, floor)
 
     def check_score(self, score: object) -> float:
         """A least score that can be had."""
@@ -230,8 +227,10 @@ class VectorTable:
 
     async def rows(self, statement: Select[Any], params: Mapping[str, Any]) -> Sequence[Any]:
         """The rows of a search, timed."""
+        if self._scope_params:
+            params = {**params, **self._scope_params}
         start = time.perf_counter()
-        rows = (await self.run(statement, params)).rows
+        rows = (await self.executor.run(statement, params)).rows
         observability.vec_search_duration.record(time.perf_counter() - start)
         return rows
 
@@ -244,7 +243,9 @@ class VectorTable:
         Raises:
             SchemaVersionError: There is no such table.
         """
-        known = await self.executor.catalog()
+        known = self.executor.known()
+        if known is None:
+            known = await self.executor.catalog()
         name, column = self.qualified_name, self.vector.column
         key = (TableFacts, name, column)
         facts: TableFacts | None = None if anew else known.get(key)
@@ -300,16 +301,23 @@ class VectorTable:
 
     def encode(self, embedding: object, facts: TableFacts, name: str = "embedding") -> Any:
         """A query's embedding, checked."""
-        allow_zero = self.vector.metric != "cosine"
-        if isinstance(self.vector.type, types.SparseEmbedding):
-            return self.vector.type.to_text(embedding, name=name, allow_zero=allow_zero)
+        sparse, allow_zero, is_half = self._query_form
+        if sparse is not None:
+            return sparse.to_text(embedding, name=name, allow_zero=allow_zero)
         return types.checked(
             embedding,
             dimensions=facts.dimensions,
             allow_zero=allow_zero,
-            is_half=self.vector.is_half,
+            is_half=is_half,
             name=name,
         )
+
+    @functools.cached_property
+    def _query_form(self) -> tuple[types.SparseEmbedding | None, bool, bool]:
+        """What a query is encoded by: a sparse type, whether it may be zero, half precision."""
+        kind = self.vector.type
+        sparse = kind if isinstance(kind, types.SparseEmbedding) else None
+        return sparse, self.vector.metric != "cosine", self.vector.is_half
 
     def read_query(self, embedding: object) -> NDArray[np.float32] | types.SparseVector:
         """A query's embedding that was checked, as a hit has its own."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db import checks
+from qortex_db.errors import InvalidInputError
 from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
@@ -26,13 +27,17 @@ from qortex_db.repositories.vectors.search.index_settings import (
     walk_of,
 )
 from qortex_db.repositories.vectors.search.nearest import SearchForm
-from qortex_db.repositories.vectors.search.statements import search_statements
+from qortex_db.repositories.vectors.search.statements import SearchStatements, search_statements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sqlalchemy import Select
+
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
+    from qortex_db.repositories.vectors.search.index_settings import Approach
+    from qortex_db.repositories.vectors.table import VectorTable
     from qortex_db.types import EmbeddingInput
 
 
@@ -90,6 +95,22 @@ class VectorSearches(FusedSearches, ExampleSearches):
         Raises:
             InvalidInputError: An argument was refused.
         """
+        if (
+            where is None
+            and where_document is None
+            and min_score is None
+            and ef_search is None
+            and probes is None
+            and iterative_scan is None
+            and oversampling is None
+            and complete is None
+            and self._vectors.limits.complete == "always"
+            and using is None
+            and exact is False
+            and with_payload is True
+            and with_embedding is False
+        ):
+            return await self._plain_search(embedding, limit)
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
         if min_score is not None:
@@ -109,6 +130,21 @@ class VectorSearches(FusedSearches, ExampleSearches):
         rows, all_in = how.told(await vectors.rows(statement, params))
         hits = vectors.hits(await vectors.opened(rows, floor), floor)
         return SearchHits(hits, requested=count, complete=all_in)
+
+    async def _plain_search(self, embedding: EmbeddingInput, limit: int) -> SearchHits:
+        """A search of which nothing else is said: its statement is known by its limit."""
+        vectors = self._vectors
+        count = validation.check_limit(limit, MAX_LIMIT)
+        facts = await vectors.facts()
+        try:
+            query = vectors.encode(embedding, facts)
+        except InvalidInputError:  # said in full, unless by facts that are no longer true
+            query = await vectors.encode_query(embedding)
+        how, statement = await _plain(vectors, count)
+        rows = await vectors.rows(statement, {"query": query, **how.params})
+        if vectors.encrypted is not None:
+            rows = await vectors.opened(rows)
+        return SearchHits(vectors.hits(rows), requested=count, complete=True)
 
     async def explain(
         self,
@@ -297,3 +333,19 @@ class VectorSearches(FusedSearches, ExampleSearches):
         looked_at, told = rows[0][-2:]
         everything = looked_at < fetch and looked_at == told
         return SearchGroups(groups.values(), requested=count, complete=full or everything)
+
+
+_prepared: dict[tuple[SearchStatements, int], tuple[Approach, Select[Any]]] = {}
+_MOST_PREPARED: Final = 1_024
+
+
+async def _plain(vectors: VectorTable, count: int) -> tuple[Approach, Select[Any]]:
+    """How to find so many without a filter, and the statement that does."""
+    statements = search_statements(vectors)
+    found = _prepared.get((statements, count))
+    if found is None:
+        how = await approach(vectors, count, None, exact=False)
+        if len(_prepared) >= _MOST_PREPARED:
+            _prepared.clear()
+        found = _prepared[statements, count] = how, statements.search(None, how.form)
+    return found
