@@ -50,6 +50,7 @@ class Settings(BaseSettings):
         # Every variable is an alias. A field's own name is none: Kubernetes sets QORTEX_DB_PORT for
         # a service called qortex-db, and no variable's name has an equals sign.
         env_prefix="=",
+        defer_build=True,  # a host that passes its engine never asks for settings
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
