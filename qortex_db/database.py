@@ -231,7 +231,7 @@ class Database(Lanes):
         try:
             if self._settings.pool != "null":  # it keeps none
                 await self._warm_up(engine, self._settings.pool_min_size)
-            await self._check(self._settings.dimensions)
+            await self._check(engine, self._settings.dimensions)
         except BaseException:
             await self._close(0)
             raise
@@ -399,16 +399,19 @@ class Database(Lanes):
             return
         raise failure
 
-    async def _check(self, wanted: int | None) -> None:
-        extension = (await self.executor.run(EXTENSION, {})).rows
-        if not extension:
-            return  # not migrated yet: the calls say so
-        _, schema, visible = extension[0]
-        if not visible:
-            raise SchemaVersionError(
-                f"pgvector is in the schema {schema}, which this role's search_path lacks: "
-                f"ALTER ROLE … SET search_path = …, {schema}."
-            )
+    async def _check(self, engine: AsyncEngine, wanted: int | None) -> None:
+        path = engines.path_of(engine.sync_engine)
+        # Where schemas were left out of the path, it is no longer what was asked.
+        if path.open or path.vector is None or not path.vector.is_visible:
+            extension = (await self.executor.run(EXTENSION, {})).rows
+            if not extension:
+                return  # not migrated yet: the calls say so
+            _, schema, visible = extension[0]
+            if not visible:
+                raise SchemaVersionError(
+                    f"pgvector is in the schema {schema}, which this role's search_path lacks: "
+                    f"ALTER ROLE … SET search_path = …, {schema}."
+                )
         try:
             held = await self.vectors.dimensions()
         except SchemaVersionError:

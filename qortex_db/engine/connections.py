@@ -17,7 +17,7 @@ from qortex_db.engine.cleanup import Cleanup
 from qortex_db.engine.connecting import Connector
 from qortex_db.engine.executor import catalog_of
 from qortex_db.engine.pool import FairPool
-from qortex_db.engine.search_path import pin_search_path
+from qortex_db.engine.search_path import FIND_VECTOR, JUST_ASKED, path_of, pin_search_path
 from qortex_db.errors import InvalidInputError
 from qortex_db.observability import log
 from qortex_db.translation import is_outdated, is_refused_by_driver
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+    from qortex_db.engine.search_path import SearchPath
     from qortex_db.settings import Settings, Target
 
 RETRY_SECONDS: Final = 5.0
@@ -43,16 +44,6 @@ _PING_AFTER: Final = "qortex_db_ping_after"
 _NOTICES: Final = "qortex_db_notices_silence"
 _PING_SHARE: Final = 0.25
 """Of the network's time-out: the call that meets a silent connection still has to connect anew."""
-
-# The extension may live in any schema, and other types may be named "vector".
-_FIND_VECTOR: Final = """
-SELECT n.nspname, t.oid FROM pg_catalog.pg_extension e
-JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::regclass
- AND d.refobjid = e.oid AND d.deptype = 'e'::"char" AND d.classid = 'pg_catalog.pg_type'::regclass
-JOIN pg_catalog.pg_type t ON t.oid = d.objid AND t.typname = 'vector'
-JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-WHERE e.extname = 'vector'
-"""
 
 
 @functools.cache
@@ -92,11 +83,30 @@ def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> 
         **pool,
     )
     catalog_of(engine.sync_engine)[Cleanup] = cleanup
-    pin_search_path(engine, tuple(tables), settings.db_schema)
+    pin_search_path(engine, tuple(tables), settings.db_schema, first=True)
+    _spare_first_questions(engine.sync_engine)
     adopt(engine)
     notice_silence(engine, settings.network_timeout_seconds)
     _watch_idle(engine.sync_engine, settings.idle_ping_seconds, settings.network_timeout_seconds)
     return engine
+
+
+def _spare_first_questions(engine: Engine) -> None:
+    """Have SQLAlchemy not ask a first connection what is known: it would take ten round trips."""
+    dialect: Any = engine.dialect
+
+    def version(connection: Any) -> tuple[int, ...]:
+        told = connection.connection.driver_connection.get_server_version()
+        return (told.major, told.micro)  # what it calls minor has been 0 since PostgreSQL 10
+
+    def backslash_escapes(connection: Any) -> None:
+        told = connection.connection.driver_connection.get_settings()
+        dialect._backslash_escapes = told.standard_conforming_strings == "off"  # noqa: SLF001
+
+    dialect._get_server_version_info = version  # noqa: SLF001 - what dialects override
+    dialect._set_backslash_escapes = backslash_escapes  # noqa: SLF001 - the same
+    dialect._get_default_schema_name = lambda _: next(iter(path_of(engine).names), None)  # noqa: SLF001
+    dialect.get_default_isolation_level = lambda _: path_of(engine).isolation_level
 
 
 def adopt(engine: AsyncEngine) -> None:
@@ -180,8 +190,8 @@ def ensure_codec(connection: Any, info: dict[Any, Any], known: dict[object, Any]
     """
     if has_codec(info, known):
         return
-    before = info.get(_CODEC)
-    found = connection.run_async(lambda driver: _register(driver, before))
+    before, asked = info.get(_CODEC), info.pop(JUST_ASKED, None)
+    found = connection.run_async(lambda driver: _register(driver, before, asked))
     if found is None:  # not migrated yet: asked again at the next checkout
         return
     known[_CODEC] = info[_CODEC] = found
@@ -190,20 +200,22 @@ def ensure_codec(connection: Any, info: dict[Any, Any], known: dict[object, Any]
         connection._prepared_statement_cache.clear()  # noqa: SLF001
 
 
-async def _register(driver: Any, before: int | None) -> int | None:
-    found = await driver.fetchrow(_FIND_VECTOR)
+async def _register(driver: Any, before: int | None, asked: SearchPath | None) -> int | None:
+    found = await driver.fetchrow(FIND_VECTOR) if asked is None else asked.vector
     if found is None:
         return None
-    schema, oid = found
+    schema, oid, _ = found
     if oid == before:
         return int(oid)
     if before is not None:  # the extension was made anew, and with it all that names its types
         await driver.reload_schema_state()
     # asyncpg looks types up by a query that leaves much to the search_path.
     driver._intro_query = _exact(driver._intro_query)  # noqa: SLF001 - it has no public name
-    await driver.set_type_codec(
-        "vector", schema=schema, encoder=encode_any, decoder=decode, format="binary"
+    # What set_type_codec does after asking the server what is known here.
+    driver.get_settings().add_python_codec(
+        oid, "vector", schema, [], "scalar", encode_any, decode, "binary"
     )
+    driver._drop_local_statement_cache()  # noqa: SLF001 - it has no public name
     return int(oid)
 
 
