@@ -256,6 +256,10 @@ READS: Calls = {
         "without embeddings": lambda v: _all(v.stream(batch_size=2, with_embedding=False)),
         "with a filter": lambda v: _all(v.stream(batch_size=2, where=WHERE)),
     },
+    "stream_batches": {
+        "two pages": lambda v: _all(v.stream_batches(batch_size=2)),
+        "with a filter": lambda v: _all(v.stream_batches(batch_size=2, where=WHERE)),
+    },
 }
 
 SEARCHES: Calls = {
@@ -434,6 +438,9 @@ FURTHER = {"title": [1.0, 0.0, 0.0, 0.0], "words": SPARSE}
 OF_A_HOST: Calls = {
     **_only(READS, get=DEFAULT, scroll=(DEFAULT, "with embeddings")),
     "stream": {DEFAULT: lambda v: _all(v.stream())},
+    "stream_batches": {
+        "of a further vector of half precision": lambda v: _all(v.stream_batches(using="title"))
+    },
     "search": {
         DEFAULT: lambda v: v.search(VECTOR),
         "with embeddings": lambda v: v.search(VECTOR, with_embedding=True),

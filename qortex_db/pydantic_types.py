@@ -25,15 +25,20 @@ _SPARSE: Final = {"dimensions", "indices", "values"}
 
 
 class _EmbeddingMarker:
-    """Floats: in JSON a list of them, in Python an array of float32."""
+    """Floats: in JSON a list of them, or of lists, in Python an array of float32."""
+
+    def __init__(self, *, is_matrix: bool = False) -> None:
+        self._is_matrix = is_matrix
 
     def __get_pydantic_core_schema__(self, _: object, __: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema  # noqa: PLC0415 - only pydantic's users need it
 
-        floats = core_schema.nullable_schema(core_schema.list_schema(core_schema.float_schema()))
+        floats = core_schema.list_schema(core_schema.float_schema())
+        if self._is_matrix:
+            floats = core_schema.list_schema(floats)
         return core_schema.no_info_wrap_validator_function(
             _as_array,
-            floats,
+            floats if self._is_matrix else core_schema.nullable_schema(floats),
             serialization=core_schema.plain_serializer_function_ser_schema(_sent, info_arg=True),
         )
 
@@ -55,6 +60,8 @@ class _AnyMarker:
 
 EMBEDDING: Final = _EmbeddingMarker()
 """Marks a field that holds an embedding."""
+MATRIX: Final = _EmbeddingMarker(is_matrix=True)
+"""Marks one that holds several, row by row."""
 WITH_VECTORS: Final = _AnyMarker()
 """Marks a field that may hold vectors, or scalars of numpy's."""
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, select, text, union_all
+from sqlalchemy import ARRAY, bindparam, column, select, text, union_all
 
-from qortex_db.engine import read_path
+from qortex_db.engine import open_schemas
 from qortex_db.models import Base, LearningArmState
 from qortex_db.names import qualified
-from qortex_db.sql import func
+from qortex_db.sql import Text, func
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import Table
+    from sqlalchemy import ColumnElement, Select, Table, TextClause
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from qortex_db.engine import Executor
@@ -27,8 +27,11 @@ JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
 JOIN pg_catalog.pg_type t ON t.typnamespace = n.oid AND t.typname = 'vector'
 WHERE e.extname = 'vector'
 """)
+_VERSION = text("""
+SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'vector'
+""")
 _INVALID_INDEXES = text("""
-SELECT c.relname FROM pg_catalog.pg_index i
+SELECT CAST(c.relname AS text) AS name FROM pg_catalog.pg_index i
 JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
 JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
 WHERE NOT i.indisvalid
@@ -45,9 +48,13 @@ ORDER BY place
 TABLES: dict[str, Any] = dict(Base.metadata.tables)
 
 
-def _sizes(tables: Iterable[Table], schema: str | None) -> Any:
-    """Rows and bytes of each table, as one statement."""
-    return union_all(
+def _sizes(tables: Iterable[Table], schema: str | None, *also: Any) -> Select[Any]:
+    """Rows and bytes of each table, and the invalid indexes of all, as one statement.
+
+    Args:
+        also: Scalars that each row has besides.
+    """
+    sizes = union_all(
         *(
             select(
                 bindparam(None, str(table.fullname)).label("name"),
@@ -56,7 +63,14 @@ def _sizes(tables: Iterable[Table], schema: str | None) -> Any:
             )
             for table in sorted(tables, key=lambda table: table.fullname)
         )
-    )
+    ).subquery("sizes")
+    return select(*sizes.c, _all_of(_INVALID_INDEXES), *also)
+
+
+def _all_of(query: TextClause) -> ColumnElement[Any]:
+    """The names that a query gives, as an array."""
+    rows = query.columns(column("name", Text)).subquery()
+    return func.array(select(rows.c.name).scalar_subquery(), type_=ARRAY(Text))
 
 
 def _place(table: Table, schema: str | None) -> str:
@@ -83,13 +97,16 @@ async def read_tables(
         schema: Of those that name none, if not where the connections look.
     """
     wanted = list(tables)
-    sizes = (await executor.run(_sizes(wanted, schema), {})).rows
-    params = {"tables": [_place(table, schema) for table in wanted]}
-    invalid = (await executor.run(_INVALID_INDEXES, params)).rows
-    return (
-        {name: {"rows": rows, "bytes": count} for name, rows, count in sizes},
-        [row[0] for row in invalid],
-    )
+    return _tables_of((await executor.run(_sizes(wanted, schema), _places(wanted, schema))).rows)
+
+
+def _places(tables: Iterable[Table], schema: str | None) -> dict[str, Any]:
+    return {"tables": [_place(table, schema) for table in tables]}
+
+
+def _tables_of(rows: Sequence[Sequence[Any]]) -> tuple[dict[str, dict[str, int]], list[str]]:
+    sizes = {name: {"rows": count, "bytes": size} for name, count, size, *_ in rows}
+    return sizes, rows[0][3]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +152,21 @@ async def read_status(
         dimensions: Of the default collection.
         embedded: Whether the server is one.
     """
-    run = executor.run
-    tables, invalid = await read_tables(executor, TABLES.values(), schema)
-    learners = select(func.count(LearningArmState.learner_name.distinct()))
-    version = (await run(select(func.current_setting("server_version")), {})).rows[0][0]
-    path = await read_path(engine, TABLES, schema)
+    wanted = list(TABLES.values())
+    arms = LearningArmState.__table__
+    learners: Any = select(func.count(arms.c.learner_name.distinct())).select_from(arms)
+    statement = _sizes(
+        wanted,
+        schema,
+        learners.scalar_subquery(),
+        func.current_setting("server_version"),
+        _VERSION.columns(column("extversion", Text)).scalar_subquery(),
+        _all_of(text(open_schemas("names", "place"))),
+    )
+    params = {**_places(wanted, schema), "names": list(TABLES), "place": schema}
+    rows = (await executor.run(statement, params)).rows
+    tables, invalid = _tables_of(rows)
+    learners, version, extension, others = rows[0][4:]
     pool: Any = engine.pool
     return Status(
         status="ok",
@@ -151,16 +178,16 @@ async def read_status(
         },
         learning={
             "backend": "postgres",
-            "learners": (await run(learners, {})).rows[0][0],
+            "learners": learners,
             "arms": tables["learning_arm_states"]["rows"],
         },
         server_version=version,
-        pgvector_version=(await run(EXTENSION, {})).rows[0][0],
+        pgvector_version=extension,
         embedded=embedded,
         dimensions=dimensions,
         tables=tables,
         invalid_indexes=invalid,
-        open_schemas=[each.name for each in path.open],
+        open_schemas=others,
         pool={
             "checked_out": pool.checkedout() if hasattr(pool, "checkedout") else 0,
             "idle": pool.checkedin() if hasattr(pool, "checkedin") else 0,

@@ -159,6 +159,9 @@ CALLS: dict[str, Callable[[Database, Any], Any]] = {
     "VectorRepository.facet.limit": lambda db, v: db.vectors.facet("n", limit=v),
     "VectorRepository.scroll.limit": lambda db, v: db.vectors.scroll(limit=v),
     "VectorRepository.stream.batch_size": lambda db, v: listed(db.vectors.stream(batch_size=v)),
+    "VectorRepository.stream_batches.batch_size": lambda db, v: listed(
+        db.vectors.stream_batches(batch_size=v)
+    ),
     "VectorRepository.ingest.batch_size": lambda db, v: db.vectors.ingest(
         VectorRecordFactory.build_batch(6, dimensions=8), batch_size=v
     ),
@@ -253,6 +256,7 @@ OTHERS = {
     "Policy.scores.rounds",
     "ThompsonSampling.scores.rounds",
     "UCB1.scores.rounds",
+    "VectorRecord.id",  # stored as its text: tests/repositories/vectors/test_ids.py
     "LimitExceededError.actual",  # the package raises it
     "OutcomeUnknownError.transaction_id",
     "LimitExceededError.allowed",

@@ -20,7 +20,7 @@ from qortex_db.engine.operations import Operations, dispose
 from qortex_db.engine.options import NO_OPTIONS, CallOptions, SettingValue
 from qortex_db.engine.outcomes import OwnSession
 from qortex_db.engine.pool import FairPool
-from qortex_db.engine.search_path import path_of, pin_search_path, read_path
+from qortex_db.engine.search_path import open_schemas, path_of, pin_search_path
 from qortex_db.engine.session import RETRY, SessionExecutor
 from qortex_db.engine.transactions import close, commit, in_doubt, savepoint, set_meanwhile
 from qortex_db.engine.view import ViewExecutor
@@ -52,9 +52,9 @@ __all__ = [
     "finished",
     "in_doubt",
     "notice_silence",
+    "open_schemas",
     "path_of",
     "pin_search_path",
-    "read_path",
     "savepoint",
     "set_meanwhile",
     "task_of",

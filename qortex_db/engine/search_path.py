@@ -207,11 +207,17 @@ def pin_search_path(
         _paths[own] = record.info[JUST_ASKED] = found
 
 
-async def read_path(engine: AsyncEngine, tables: Iterable[str], schema: str | None) -> SearchPath:
-    """What a connection of any engine has on its path now."""
-    async with engine.connect() as connection:
-        held = await connection.get_raw_connection()
-        return await read(held.driver_connection, tables, schema)
+def open_schemas(tables: str, schema: str) -> str:
+    """A query of the names of the schemas on a connection's path in which others may create.
+
+    Args:
+        tables: The name of the parameter with the names of the package's.
+        schema: That with where they are; NULL for wherever the path finds them.
+    """
+    found = _SCHEMAS.replace("$1", f"(:{tables})").replace("$2", f"(:{schema})")
+    found = found.replace("$3", "NULL")
+    names = f"SELECT name::text AS name FROM ({found}) path (pid, name, is_needed, roles)"  # noqa: S608 - ours
+    return f"{names} WHERE pg_catalog.cardinality(roles) > 0"
 
 
 def path_of(engine: Engine) -> SearchPath:

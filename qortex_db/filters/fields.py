@@ -66,6 +66,11 @@ class Path:
         return f"{self.before}{value}{self.after}"
 
 
+def is_position(step: str) -> bool:
+    """Whether a step of a path is an element's place where it meets an array."""
+    return _POSITION.fullmatch(step) is not None
+
+
 @functools.lru_cache(maxsize=4096)
 def read_path(text: str) -> Path:
     r"""The path that a string names: keys with dots between them, `\.` for a dot in a key.
@@ -92,7 +97,7 @@ def read_path(text: str) -> Path:
         end = found.end()
     return Path(
         tuple(steps),
-        any(_POSITION.fullmatch(step) for step in steps),
+        any(map(is_position, steps)),
         "".join(f"{{{encode_basestring(step)}:" for step in steps),
         "}" * len(steps),
     )

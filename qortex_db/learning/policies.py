@@ -39,9 +39,16 @@ class ThompsonSampling:
         self, states: Sequence[ArmState], rng: np.random.Generator, rounds: int
     ) -> NDArray[np.float64]:
         """One draw a round and state."""
-        alphas = [state.alpha for state in states]
-        betas = [state.beta for state in states]
-        return rng.beta(alphas, betas, size=(rounds, len(states)))
+        return drawn(
+            [state.alpha for state in states], [state.beta for state in states], rng, rounds
+        )
+
+
+def drawn(
+    alphas: Sequence[float], betas: Sequence[float], rng: np.random.Generator, rounds: int
+) -> NDArray[np.float64]:
+    """A row of draws for each round, a column for each Beta distribution."""
+    return rng.beta(alphas, betas, size=(rounds, len(alphas)))
 
 
 @dataclass(frozen=True, slots=True)

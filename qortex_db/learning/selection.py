@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Mapping  # noqa: TC003 - pydantic resolves annotations
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
-from qortex_db.learning.policies import Policy, ThompsonSampling
+from qortex_db.learning.policies import Policy, ThompsonSampling, drawn
 from qortex_db.learning.state import Arm, ArmState
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ ROUNDS: Final = 1_000
 """In how many imagined rounds a probability is counted."""
 _MOST_SCORES: Final = 200_000  # bounds the work over many candidates
 _FEWEST_ROUNDS: Final = 100
+Evidence: TypeAlias = "ArmState | tuple[float, float, int]"
+"""What is known of an arm: its state, or that one's alpha, beta and pulls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class Selection:
 
 def select(
     candidates: Sequence[Arm | str],
-    states: Mapping[str, ArmState],
+    states: Mapping[str, Evidence],
     *,
     k: int = 1,
     token_budget: int = 0,
@@ -65,13 +69,10 @@ def select(
         policy: Scores the candidates; by default `ThompsonSampling`.
         rng: The source of chance; pass a seeded one to get the same choice again.
     """
-    rng = np.random.default_rng() if rng is None else rng
+    rng = _chance(os.getpid()) if rng is None else rng
     rule = _Rule(candidates, states, k, token_budget, min_pulls)
     is_baseline = bool(rng.random() < baseline_rate)
-    if is_baseline:
-        scores = rng.random(len(rule.ids))
-    else:
-        scores = (policy or ThompsonSampling()).scores(rule.states, rng, 1)[0]
+    scores = rng.random(len(rule.ids)) if is_baseline else rule.scores(policy, rng, 1)[0]
     chosen, used = rule.choose(np.argsort(-scores, kind="stable").tolist())
     taken = set(chosen)
     return Selection(
@@ -85,9 +86,15 @@ def select(
     )
 
 
+@functools.lru_cache(maxsize=1)
+def _chance(process: int) -> np.random.Generator:  # noqa: ARG001 - a fork's choices are its own
+    """A process's own source of chance, which takes longer to make than a selection to draw."""
+    return np.random.default_rng()
+
+
 def probabilities(
     candidates: Sequence[Arm | str],
-    states: Mapping[str, ArmState],
+    states: Mapping[str, Evidence],
     selected: Iterable[str],
     *,
     k: int = 1,
@@ -115,11 +122,18 @@ def probabilities(
     if baseline_rate > 0:
         by_chance = rule.shares_by_chance(rng, rounds, mine)
     if baseline_rate < 1:
-        scores = (policy or ThompsonSampling()).scores(rule.states, rng, rounds - 1)
+        scores = rule.scores(policy, rng, rounds - 1)
         by_policy = (rule.times_chosen(scores) + mine) / rounds
     mixed = baseline_rate * by_chance + (1 - baseline_rate) * by_policy
     by_id = dict(zip(rule.ids, mixed.tolist(), strict=True))
     return {arm_id: min(by_id[arm_id], 1.0) for arm_id in selected}
+
+
+_PRIOR: Final = (1.0, 1.0, 0)
+
+
+def _columns(known: Evidence) -> tuple[float, float, int]:
+    return (known.alpha, known.beta, known.pulls) if isinstance(known, ArmState) else known
 
 
 class _Rule:
@@ -128,18 +142,35 @@ class _Rule:
     def __init__(
         self,
         candidates: Sequence[Arm | str],
-        states: Mapping[str, ArmState],
+        states: Mapping[str, Evidence],
         k: int,
         budget: int,
         min_pulls: int,
     ) -> None:
-        prior = ArmState()
-        self.ids = [arm if isinstance(arm, str) else arm.id for arm in candidates]
-        self.states = [states.get(arm_id, prior) for arm_id in self.ids]
-        self._costs = [0 if isinstance(arm, str) else arm.token_cost for arm in candidates]
-        self._forced = [i for i, state in enumerate(self.states) if state.pulls < min_pulls]
+        self.ids: list[Any] = list(candidates)
+        self._costs = [0] * len(self.ids)
+        if set(map(type, candidates)) != {str}:
+            self.ids = [arm if isinstance(arm, str) else arm.id for arm in candidates]
+            self._costs = [0 if isinstance(arm, str) else arm.token_cost for arm in candidates]
+        known: list[Any] = [states.get(arm_id, _PRIOR) for arm_id in self.ids]
+        if ArmState in set(map(type, known)):
+            known = list(map(_columns, known))
+        columns: list[Any] = list(zip(*known, strict=True)) or [(), (), ()]
+        self._alphas, self._betas, self._pulls = columns
+        self._forced: list[int] = []
+        if min_pulls > 0:
+            self._forced = [i for i, pulls in enumerate(self._pulls) if pulls < min_pulls]
         self._slots = max((k if k > 0 else len(self.ids)) - len(self._forced), 0)
         self._budget = budget
+
+    def scores(
+        self, policy: Policy | None, rng: np.random.Generator, rounds: int
+    ) -> NDArray[np.float64]:
+        """The policy's; ours by default draws without a look at states."""
+        if policy is None or type(policy) is ThompsonSampling:
+            return drawn(self._alphas, self._betas, rng, rounds)
+        known = zip(self._alphas, self._betas, self._pulls, strict=True)
+        return policy.scores([ArmState(*one) for one in known], rng, rounds)
 
     def choose(self, order: Iterable[int]) -> tuple[list[int], int]:
         """The places of the chosen, and what they cost."""

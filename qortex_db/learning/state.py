@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from qortex_db.errors import InvalidContextError
+from qortex_db.times import iso_when_read
 
 DEFAULT_CONTEXT = "default"
 
@@ -28,6 +29,7 @@ class Arm:
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
+@iso_when_read("last_updated")
 @dataclass(slots=True)
 class ArmState:
     """The Beta posterior of an arm; the default is the prior, Beta(1, 1).

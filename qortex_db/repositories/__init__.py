@@ -22,6 +22,7 @@ from qortex_db.repositories.interoception.factors import (
 from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.index_advice import IndexAdvice, RecallProbe, Tuning
 from qortex_db.repositories.vectors.records import (
+    EmbeddingBatch,
     FacetCount,
     IngestProgress,
     RejectedRecord,
@@ -45,6 +46,7 @@ __all__ = [
     "EdgeRepository",
     "EdgeStats",
     "EdgeSummary",
+    "EmbeddingBatch",
     "EmbeddingModel",
     "EmbeddingRepository",
     "FacetCount",

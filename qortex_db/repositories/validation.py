@@ -126,8 +126,8 @@ def all_plain(keys: Sequence[object]) -> bool:
     return (
         joined.isascii()
         and joined.isprintable()
-        and min(map(len, texts)) > 0
-        and max(map(len, texts)) <= MAX_ID_BYTES
+        and all(texts)
+        and (len(joined) <= MAX_ID_BYTES or max(map(len, texts)) <= MAX_ID_BYTES)
     )
 
 

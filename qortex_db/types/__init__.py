@@ -1,7 +1,7 @@
 """The column types of embeddings, and the conversions between Python's vectors and pgvector's."""
 
 from qortex_db.types.checked import checked
-from qortex_db.types.documents import JsonText
+from qortex_db.types.documents import JsonText, read_json
 from qortex_db.types.half import MAX_HALF, HalfEmbedding, check_half
 from qortex_db.types.sparse import (
     MAX_INDEXED_NONZEROS,
@@ -17,6 +17,7 @@ from qortex_db.types.vector import (
     MIN_SQUARE,
     DistanceComparator,
     Embedding,
+    EmbeddingBytes,
     EmbeddingInput,
     EncodedEmbeddings,
     SentEmbedding,
@@ -32,6 +33,7 @@ from qortex_db.types.vector import (
     from_binary,
     from_lists,
     has_direction,
+    matrix_from_binary,
     to_numpy,
 )
 
@@ -45,6 +47,7 @@ __all__ = [
     "MIN_SQUARE",
     "DistanceComparator",
     "Embedding",
+    "EmbeddingBytes",
     "EmbeddingInput",
     "EncodedEmbeddings",
     "HalfEmbedding",
@@ -67,5 +70,7 @@ __all__ = [
     "from_binary",
     "from_lists",
     "has_direction",
+    "matrix_from_binary",
+    "read_json",
     "to_numpy",
 ]

@@ -892,6 +892,10 @@ async def test_a_column_without_a_dimension_takes_any(dsn: str) -> None:
         assert await anything.upsert(rows) == 6
         got = await anything.get([row.id for row in rows])
         assert [got[row.id].embedding.size for row in rows] == sizes
+        pairs = [batch.ids async for batch in anything.stream_batches(batch_size=1)]
+        assert pairs == [[row.id] for row in rows]
+        with pytest.raises(InvalidInputError, match="from id 'k0' to 'k5' have several lengths"):
+            _ = [batch async for batch in anything.stream_batches()]
         for bad in (np.ones(16_001), [1.0] * 70_000, np.array(1.0), [], None, "text", 7):
             with pytest.raises(InvalidInputError, match=r"embedding of row 1 \(id 'a'\)"):
                 await anything.upsert([VectorRecord("b", [1.0, 2.0]), VectorRecord("a", bad)])

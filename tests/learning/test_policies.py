@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from qortex_db import (
     TernaryReward,
     ThompsonSampling,
 )
-from qortex_db.learning import posteriors, probabilities, select
+from qortex_db.learning import posteriors, probabilities, select, selection
 
 if TYPE_CHECKING:
     from qortex_db import Policy
@@ -113,6 +114,40 @@ def test_epsilon_greedy_takes_the_highest_mean_but_in_its_share_of_rounds() -> N
     greedy = select(list(states), states, policy=EpsilonGreedy(0), baseline_rate=0, k=3)
     assert greedy.selected == ("b", "c", "a")
     assert greedy.scores == {"a": 0.2, "b": 0.6, "c": 0.5}
+
+
+def test_a_process_has_one_source_of_chance_and_a_fork_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options: dict[str, Any] = {"baseline_rate": 0, "k": 0}
+    made: list[np.random.Generator] = []
+    make = np.random.default_rng
+
+    def counted() -> np.random.Generator:
+        made.append(make())
+        return made[-1]
+
+    selection._chance.cache_clear()
+    monkeypatch.setattr(np.random, "default_rng", counted)
+    orders = {select([*"abcdef"], {}, **options).selected for _ in range(30)}
+    assert (len(made), len(orders) > 10) == (1, True)
+    process = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: process + 1)
+    select([*"abcdef"], {}, **options)
+    assert len(made) == 2
+
+
+def test_the_same_is_chosen_by_states_and_by_what_is_known_of_them() -> None:
+    states = {arm: ArmState(1 + 10 * rate, 11 - 10 * rate, 10) for arm, rate in RATES.items()}
+    rows = {arm: (state.alpha, state.beta, state.pulls) for arm, state in states.items()}
+    arms = [*RATES, "new"]
+    for policy in (None, ThompsonSampling(), UCB1(), EpsilonGreedy(0.5)):
+        for candidates in (arms, [Arm(arm, 1) for arm in arms], [Arm(arms[0]), *arms[1:]]):
+            chosen = [
+                select(candidates, known, policy=policy, rng=np.random.default_rng(1), min_pulls=1)
+                for known in (states, rows)
+            ]
+            assert chosen[0] == chosen[1]
 
 
 async def test_a_policy_is_an_argument_of_select(db: Database) -> None:

@@ -404,6 +404,20 @@ async def test_a_stream_gives_every_row_page_by_page(stored: Repositories) -> No
     assert all(record.embedding is None for record in seen)
 
 
+@of(VectorRepository.stream_batches)
+async def test_batches_are_the_matrices_of_what_is_stored(stored: Repositories) -> None:
+    kinds = list(narrowed(dict.fromkeys(IDS, 0.0)))
+    for where, size, right in ((None, 90, IDS), (None, 800, IDS), ({"kind": "method"}, 40, kinds)):
+        batches = [
+            batch async for batch in stored.vectors.stream_batches(batch_size=size, where=where)
+        ]
+        assert [key for batch in batches for key in batch.ids] == right
+        assert [len(batch.ids) for batch in batches][:-1] == [size] * (len(batches) - 1)
+        matrix = np.concatenate([batch.embeddings for batch in batches])
+        assert (matrix.dtype, matrix.shape) == (np.float32, (len(right), 384))
+        assert [row.tobytes() for row in matrix] == [ROWS[key][0] for key in right]
+
+
 @of(VectorRepository.search)
 async def test_a_search_finds_the_nearest(stored: Repositories) -> None:
     for number, limit in ((0, 10), (1, 300), (2, 800)):

@@ -214,11 +214,15 @@ def check_candidates(
     """The candidates, and their ids."""
     of = "list of arms or ids"
     arms = validation.check_list(candidates, name="candidates", of=of, limits=limits)
-    ids = [arm.id if isinstance(arm, Arm) else arm for arm in arms]
+    ids = arms
+    if set(map(type, arms)) != {str}:
+        ids = [arm.id if isinstance(arm, Arm) else arm for arm in arms]
     validation.check_each_id(ids, name="candidates")
     if len(set(ids)) != len(ids):
         raise InvalidInputError("candidates has an id twice.")
-    return [_with_whole_cost(arm) if isinstance(arm, Arm) else arm for arm in arms], ids
+    if ids is not arms:
+        arms = [_with_whole_cost(arm) if isinstance(arm, Arm) else arm for arm in arms]
+    return arms, ids
 
 
 def _with_whole_cost(arm: Arm) -> Arm:

@@ -157,19 +157,15 @@ class ArmReads:
 
 def by_arm(rows: Sequence[Any]) -> dict[str, ArmState]:
     """The states of one context, in the rows' order."""
-    return {row[1]: _state(row[2:]) for row in rows}
+    return {
+        arm_id: ArmState(alpha, beta, pulls, reward, updated or "")
+        for _, arm_id, alpha, beta, pulls, reward, updated in rows
+    }
 
 
 def by_context(rows: Sequence[Any]) -> dict[str, dict[str, ArmState]]:
     """States by context hash and arm, in key order."""
-    states: dict[str, dict[str, ArmState]] = {}
+    contexts: dict[str, list[Any]] = {}
     for row in sorted(rows, key=lambda row: (row[0], row[1])):
-        states.setdefault(row[0], {})[row[1]] = _state(row[2:])
-    return states
-
-
-def _state(row: Any) -> ArmState:
-    alpha, beta, pulls, total_reward, last_updated = row
-    return ArmState(
-        alpha, beta, pulls, total_reward, last_updated.isoformat() if last_updated else ""
-    )
+        contexts.setdefault(row[0], []).append(row)
+    return {context: by_arm(arms) for context, arms in contexts.items()}

@@ -327,7 +327,7 @@ class ArmRepository(ArmReads):
             "ids": ids,
         }
         rows = (await self._executor.run(read_statements.posteriors(), params)).rows if ids else ()
-        states = {arm_id: ArmState(alpha, beta, pulls) for arm_id, alpha, beta, pulls in rows}
+        states = {arm_id: (alpha, beta, pulls) for arm_id, alpha, beta, pulls in rows}
         selection = learning.select(arms, states, rng=rng, **rules)
         if self._history and selection.selected:
             # A tenth of a second of numpy for 200 candidates: not on the event loop's thread.

@@ -17,6 +17,7 @@ from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.repositories import validation
 from qortex_db.repositories.idempotency import check_claim, was_done
 from qortex_db.repositories.interoception import edge_statements
+from qortex_db.times import iso_when_read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +33,7 @@ _PART_ROWS: Final = 250
 _MOST_SCORES: Final = 10_000
 
 
+@iso_when_read("last_seen")
 @dataclass(slots=True)
 class EdgeStats:
     """What was observed of an edge.
@@ -163,7 +165,9 @@ class EdgeRepository:
     async def load(self) -> dict[tuple[str, str], EdgeStats]:
         """Every buffered edge by its sorted pair."""
         rows = (await self._executor.run(edge_statements.load(), {})).rows
-        return {(row[0], row[1]): _stats(row[2:]) for row in rows}
+        return {
+            (src, tgt): EdgeStats(hits, scores, seen or "") for src, tgt, hits, scores, seen in rows
+        }
 
     async def get(self, src: str, tgt: str) -> EdgeStats:
         """One edge, in either direction; zeros if it was never observed."""
@@ -362,4 +366,4 @@ def _params(keys: list[tuple[str, str]], rows: Mapping[tuple[str, str], _Row]) -
 
 def _stats(row: Any) -> EdgeStats:
     hit_count, scores, last_seen = row
-    return EdgeStats(hit_count, scores, last_seen.isoformat() if last_seen else "")
+    return EdgeStats(hit_count, scores, last_seen or "")

@@ -12,23 +12,36 @@ from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.repositories.vectors.records import ReadAttributes, SearchHit, VectorRecord
 from qortex_db.sql import Text, of_pgvector
-from qortex_db.types import Embedding, HalfEmbedding, JsonText, SentEmbedding, SparseEmbedding
+from qortex_db.types import (
+    Embedding,
+    EmbeddingBytes,
+    HalfEmbedding,
+    JsonText,
+    SentEmbedding,
+    SparseEmbedding,
+    from_binary,
+    read_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import ColumnElement, Table
+    from sqlalchemy import Column, ColumnElement, FromClause, Table
 
 OPTIONAL: Final = ("payload", "document")
 """What a table of vectors may lack."""
 
 
-def sent_embedding(column: ColumnElement[Any], name: str = "vec") -> ColumnElement[Any]:
+def sent_embedding(
+    column: ColumnElement[Any],
+    name: str = "vec",
+    kind: type[SentEmbedding | EmbeddingBytes] = SentEmbedding,
+) -> ColumnElement[Any]:
     """The embedding in binary, past the driver's codec; a sparse one as it is."""
     if isinstance(column.type, SparseEmbedding):
         return column.label(name)
     full = cast(column, Embedding()) if isinstance(column.type, HalfEmbedding) else column
-    return of_pgvector.vector_send(full, type_=SentEmbedding()).label(name)
+    return of_pgvector.vector_send(full, type_=kind()).label(name)
 
 
 class RowShape:
@@ -44,28 +57,66 @@ class RowShape:
         collection = collection_of(table)
         self.vectors = [name for name in collection.vectors if name != DEFAULT_VECTOR]
         self.attributes = list(collection.attributes)
-
-    def of_record(self, *, with_embedding: bool = True) -> list[ColumnElement[Any]]:
-        """What `record` reads; without embeddings those are NULL."""
-        embedding = sent_embedding(self.table.c.vec) if with_embedding else null().label("vec")
-        further = [
-            sent_embedding(self.table.c[name], f"vector_{i}")
-            if with_embedding
-            else null().label(f"vector_{i}")
-            for i, name in enumerate(self.vectors)
+        vectors = {1: DEFAULT_VECTOR, **dict(enumerate(self.vectors, 4))}
+        self._sent = [
+            place
+            for place, name in vectors.items()
+            if not isinstance(table.c[name].type, SparseEmbedding)
         ]
-        return [self.table.c.id, embedding, *self._optional(), *further, *self._attributes()]
+
+    def columns(self, *, with_embedding: bool = True) -> list[Column[Any]]:
+        """What `of_record` is made of."""
+        names = ["id", *(name for name in OPTIONAL if name in self.table.c), *self.attributes]
+        vectors = [DEFAULT_VECTOR, *self.vectors] if with_embedding else []
+        return [self.table.c[name] for name in (*names, *vectors)]
+
+    def of_record(
+        self, rows: FromClause | None = None, *, with_embedding: bool = True
+    ) -> list[ColumnElement[Any]]:
+        """What `read` reads; without embeddings those are NULL.
+
+        Args:
+            rows: Of `columns`, by default the table's.
+        """
+        rows = self.table if rows is None else rows
+
+        def sent(vector: str, name: str) -> ColumnElement[Any]:
+            if not with_embedding:
+                return null().label(name)
+            return sent_embedding(rows.c[vector], name, EmbeddingBytes)
+
+        vec = sent(DEFAULT_VECTOR, "vec")
+        further = [sent(name, f"vector_{i}") for i, name in enumerate(self.vectors)]
+        own: list[ColumnElement[Any]] = [null().label(name) for name in OPTIONAL]
+        if "payload" in rows.c:
+            own[0] = cast(rows.c.payload, Text).label("payload")
+        if "document" in rows.c:
+            own[1] = rows.c.document
+        return [rows.c.id, vec, *own, *further, *self._attributes(rows)]
+
+    def read(
+        self, rows: Sequence[Sequence[Any]], *, with_embedding: bool = True
+    ) -> list[tuple[Any, ...]]:
+        """Rows of `of_record`, column by column, as `record` takes them."""
+        columns: list[Any] = list(zip(*rows, strict=True))
+        if not columns:
+            return []
+        columns[2] = read_json(columns[2])
+        if with_embedding:
+            for place in self._sent:
+                columns[place] = map(from_binary, columns[place])
+        return list(zip(*columns, strict=True))
 
     def record(self, row: Sequence[Any], *, with_embedding: bool = True) -> VectorRecord:
-        """A row of `of_record`; what comes after is left alone."""
-        key, embedding, payload, document = row[:4]
+        """A row that was read; what comes after is left alone."""
         if not (self.vectors or self.attributes):
-            return VectorRecord(key, embedding, payload, document)
+            return VectorRecord(*row[:4])
         end = 4 + len(self.vectors)
         vectors = None
         if with_embedding:
             vectors = dict(zip(self.vectors, row[4:end], strict=True))
         attributes = ReadAttributes(zip(self.attributes, row[end:], strict=False))
+        key, embedding, payload, document = row[:4]
         return VectorRecord(key, embedding, payload, document, vectors, attributes)
 
     def of_hit(
@@ -81,7 +132,7 @@ class RowShape:
             return columns
         if not with_embedding:
             columns.append(null().label("vec"))
-        return [*columns, *self._attributes()]
+        return [*columns, *self._attributes(self.table)]
 
     def hits(self, rows: Iterable[Sequence[Any]], start: float, floor: float) -> list[SearchHit]:
         """Rows of id, distance and `of_hit` as hits, but those that score less than a floor.
@@ -113,10 +164,9 @@ class RowShape:
         document = table.c.document if "document" in table.c else null()
         return [payload.label("payload"), document.label("document")]
 
-    def _attributes(self) -> list[ColumnElement[Any]]:
+    def _attributes(self, rows: FromClause) -> list[ColumnElement[Any]]:
         # By number: a host may call a column as a statement of ours calls something else.
-        names = enumerate(self.attributes)
-        return [self.table.c[name].label(f"attribute_{i}") for i, name in names]
+        return [rows.c[name].label(f"attribute_{i}") for i, name in enumerate(self.attributes)]
 
 
 @functools.lru_cache(MAX_TABLES)

@@ -153,6 +153,11 @@ async def streamed(vectors: VectorRepository) -> list[Any]:
     return [record async for record in vectors.stream(batch_size=50)]
 
 
+async def in_batches(vectors: VectorRepository) -> list[Any]:
+    batches = [batch async for batch in vectors.stream_batches(batch_size=50)]
+    return [(batch.ids, batch.embeddings.tolist()) for batch in batches]
+
+
 Q = VECTORS[3]
 READS: dict[str, Callable[[VectorRepository], Awaitable[Any]]] = {
     "search": lambda v: v.search(Q, limit=20),
@@ -190,6 +195,7 @@ READS: dict[str, Callable[[VectorRepository], Awaitable[Any]]] = {
     "scroll": lambda v: v.scroll(limit=30, after='["r010", null]'),
     "scroll by a field": lambda v: v.scroll(limit=200, order_by="n", with_embedding=True),
     "stream": streamed,
+    "stream_batches": in_batches,
 }
 
 

@@ -155,6 +155,10 @@ async def test_what_has_no_vector_is_found_by_all_else(dsn384: str, lane: str) -
         page = await side.vectors.scroll(limit=1_000, with_embedding=True)
         assert [record.embedding is None for record in page.records] == [False, True] * COUNT
         assert (await side.vectors.facet("has", limit=5))[0].count == COUNT
+        batches = [batch async for batch in side.vectors.stream_batches(batch_size=COUNT - 1)]
+        assert [len(batch.ids) for batch in batches] == [COUNT - 1, 1]
+        assert all(has_vector(key) for batch in batches for key in batch.ids)
+        assert [b async for b in side.vectors.stream_batches(where={"has": False})] == []
         for strategy in ("average", "best_score"):
             for examples in (["v00000", "v00001"], ["v00001"]):
                 with pytest.raises(NotFoundError, match="1 of the examples"):

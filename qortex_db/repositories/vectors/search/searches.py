@@ -21,7 +21,6 @@ from qortex_db.repositories.vectors.search.examples import ExampleSearches
 from qortex_db.repositories.vectors.search.explain import Explain, SearchPlan, read_plan
 from qortex_db.repositories.vectors.search.fused import FusedSearches
 from qortex_db.repositories.vectors.search.index_settings import (
-    Approach,
     IterativeScan,
     Knobs,
     approach,
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
+    from qortex_db.repositories.vectors.search.index_settings import Approach
     from qortex_db.repositories.vectors.table import VectorTable
     from qortex_db.types import EmbeddingInput
 
@@ -103,9 +103,9 @@ class VectorSearches(FusedSearches, ExampleSearches):
             and probes is None
             and iterative_scan is None
             and oversampling is None
-            and using is None
             and complete is None
             and self._vectors.limits.complete == "always"
+            and using is None
             and exact is False
             and with_payload is True
             and with_embedding is False
@@ -340,7 +340,7 @@ _MOST_PREPARED: Final = 1_024
 
 
 async def _plain(vectors: VectorTable, count: int) -> tuple[Approach, Select[Any]]:
-    """How to find so many without a filter, from every row where the index gives too few."""
+    """How to find so many without a filter, and the statement that does."""
     statements = search_statements(vectors)
     found = _prepared.get((statements, count))
     if found is None:

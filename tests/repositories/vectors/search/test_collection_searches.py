@@ -188,6 +188,10 @@ async def test_further_vectors_are_searched_by_their_names(db: Database) -> None
     assert [(hit.id, hit.score) for hit in by_words] == [("b", 3.0), ("a", 2.0)]
     async with db.unit_of_work() as uow:
         await uow.collection(Several).upsert([{"id": "c", "embedding": [1, 1, 1]}])
+        (titles,) = [b async for b in uow.collection(Several).stream_batches(using="title")]
+        assert (titles.ids, titles.embeddings.tolist()) == (["a", "b"], [[0, 1], [5, 5]])
+        with pytest.raises(InvalidInputError, match="Sparse vectors are no matrix"):
+            await anext(uow.collection(Several).stream_batches(using="words"))
         assert len(await uow.collection(Several).search([0, 2], using="title")) == 2
         assert len(await uow.collection(Several).search([0, 2, 2])) == 3
         await uow.collection(Several).delete(["c"])
