@@ -73,8 +73,9 @@ $(VENV)/.bench: $(VENV)/.dev
 	@$(INSTALL) --editable ".[bench]"
 	@touch $@
 
-bench: $(VENV)/.bench ## Times beside asyncpg by hand and the peers; one of them: TOPIC=search
-	$(BIN)/python benchmarks/run.py $(TOPIC)
+bench: $(VENV)/.bench ## Times beside asyncpg by hand and others; TOPIC=search ROWS=1000 ROUNDS=2 WRITE=1
+	$(BIN)/python benchmarks/run.py $(TOPIC) $(if $(WRITE),--write) \
+		$(if $(ROWS),--rows $(ROWS)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 format: $(VENV)/.dev ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
@@ -84,4 +85,4 @@ docs: $(VENV)/.dev ## Build the documentation into docs/_build
 	$(BIN)/sphinx-build -W -b html docs docs/_build
 
 clean: ## Remove what was installed and built
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-qortex benchmarks/.venvs docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-qortex benchmarks/.venvs benchmarks/results docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

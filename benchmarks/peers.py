@@ -21,30 +21,42 @@ class Peer:
 
     Attributes:
         title: What the report calls it.
-        table: Where it keeps vectors.
+        table: Where it keeps vectors, in a database of its own; "" where it shares ours with its
+            index, or has no server.
         column: In which column.
         requirements: What its environment holds; empty for ours.
-        ours_schema: Whether it works on the tables of our migrations.
+        is_server: Whether it works on PostgreSQL; else on files, in its own process.
     """
 
     name: str
     title: str
-    table: str = "qortex_vectors"
+    table: str = ""
     column: str = "vec"
     requirements: tuple[str, ...] = ()
-    ours_schema: bool = False
+    is_server: bool = True
+
+
+def _inside(name: str, title: str, *requirements: str) -> Peer:
+    return Peer(name, title, requirements=(*requirements, "numpy>=1.26"), is_server=False)
 
 
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("raw", "asyncpg by hand, no reset", ours_schema=True),
-        Peer("raw_pool", "asyncpg's pool as it comes", ours_schema=True),
-        Peer("ours", "**qortex-db**", ours_schema=True),
-        Peer("ours_host", "**qortex-db** on a host's engine", ours_schema=True),
+        Peer("raw", "asyncpg by hand, no reset"),
+        Peer("raw_pool", "asyncpg's pool as it comes"),
+        Peer("ours", "**qortex-db**"),
+        Peer("ours_unsynced", "**qortex-db**, synchronous_commit = off"),
+        Peer("ours_otel", "**qortex-db**, OpenTelemetry"),
+        Peer("ours_otel_methods", "**qortex-db**, OpenTelemetry, no spans of statements"),
+        Peer("ours_host", "**qortex-db** on a host's engine"),
+        Peer("ours_host_lifo", "**qortex-db** on a host's engine, LIFO"),
+        Peer("ours_host_otel", "**qortex-db** on a host's engine, OpenTelemetry"),
+        Peer("orm", "naive SQLAlchemy ORM"),
         Peer(
             "qortex",
             "qortex 0.8.1",
+            table="qortex_vectors",
             column="embedding",
             requirements=("qortex==0.8.1", "asyncpg==0.32.0", "pgvector==0.4.2"),
         ),
@@ -56,7 +68,16 @@ PEERS = {
             requirements=("langchain-postgres==0.0.19",),
         ),
         Peer("vecs", "vecs 0.4.5", table="vecs.items", requirements=("vecs==0.4.5",)),
-        Peer("orm", "naive SQLAlchemy ORM", table="items", column="embedding"),
+        _inside("chroma", "Chroma 1.5.9, in its process", "chromadb==1.5.9"),
+        _inside("milvus", "Milvus Lite 3.2.2", "pymilvus==3.0.2", "milvus-lite==3.2.2"),
+        _inside("lancedb", "LanceDB 0.40.0", "lancedb==0.40.0"),
+        _inside("sqlite_vec", "sqlite-vec 0.1.9", "sqlite-vec==0.1.9", "apsw"),
+        _inside(
+            "qdrant",
+            "qdrant-client 1.20.0, local mode in memory (not its server)",
+            "qdrant-client==1.20.0",
+        ),
+        _inside("faiss", "FAISS 1.15.1, an index in memory", "faiss-cpu==1.15.1"),
     )
 }
 
@@ -85,21 +106,29 @@ class Process:
         self.peer = peer
         self._process = process
         self.pid = process.pid
+        self.about = ""
+        """What it says of itself, such as its library's version."""
 
     @classmethod
-    async def start(cls, peer: Peer, dsn: str, folder: Path) -> Self:
+    async def start(cls, peer: Peer, place: str, folder: Path) -> Self:
+        """Start one.
+
+        Args:
+            place: A DSN, or a folder of its own.
+            folder: With the data.
+        """
         process = await asyncio.create_subprocess_exec(
             environment(peer),
             HERE / "worker.py",
             peer.name,
-            dsn,
+            place,
             folder,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=1 << 26,
         )
         started = cls(peer, process)
-        await started._answer()
+        started.about = (await started._answer()).get("about", "")
         return started
 
     async def do(self, work: str, **arguments: Any) -> dict[str, Any]:
@@ -124,6 +153,7 @@ class Process:
         return answer
 
     async def stop(self) -> None:
+        """End it."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:

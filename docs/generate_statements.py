@@ -114,6 +114,10 @@ class Recorder:
         """As the protocol's."""
         return self._facts
 
+    def known(self) -> dict[str, Any]:
+        """As the protocol's."""
+        return self._facts
+
     def schema_of(self, declared: str | None) -> str | None:
         """As the protocol's."""
         schema: str | None = self._executor.schema_of(declared)

@@ -196,16 +196,6 @@ async def _all(rows: AsyncIterator[Any]) -> None:
         pass
 
 
-async def _twice(vectors: Any) -> None:
-    await vectors.search(VECTOR, limit=1)
-    await vectors.search(VECTOR, limit=1)
-
-
-async def _short(vectors: Any) -> None:
-    await _twice(vectors)
-    await vectors.search(VECTOR, limit=40)
-
-
 async def _next_page(vectors: Any, **options: Any) -> None:
     page = await vectors.scroll(limit=1, **options)
     await vectors.scroll(limit=1, after=page.next, **options)
@@ -241,7 +231,7 @@ DOCUMENT = {"document": "Spice"}
 
 READS: Calls = {
     "dimensions": {DEFAULT: lambda v: v.dimensions()},
-    "get": {DEFAULT: lambda v: v.get(["a"])},
+    "get": {DEFAULT: lambda v: v.get(["a", "b"]), "of one": lambda v: v.get(["a"])},
     "count": {
         DEFAULT: lambda v: v.count(),
         "with a filter": lambda v: v.count(where=WHERE),
@@ -275,9 +265,12 @@ READS: Calls = {
 SEARCHES: Calls = {
     "search": {
         DEFAULT: lambda v: v.search(VECTOR),
-        "once the table has answered in full": _twice,
-        "when it then falls short": _short,
-        "with a filter": lambda v: v.search(VECTOR, where=WHERE),
+        "with a filter that an index serves": lambda v: v.search(VECTOR, where=WHERE),
+        "with a filter that none serves": lambda v: v.search(VECTOR, where={"year": {"$gt": 1}}),
+        'with complete="never"': lambda v: v.search(VECTOR, complete="never"),
+        'with a filter and complete="auto"': lambda v: v.search(
+            VECTOR, where=WHERE, complete="auto"
+        ),
         "with a limit above 40": lambda v: v.search(VECTOR, limit=41),
         "with ef_search": lambda v: v.search(VECTOR, ef_search=100),
         "with iterative_scan": lambda v: v.search(VECTOR, iterative_scan="off"),
@@ -291,6 +284,7 @@ SEARCHES: Calls = {
     },
     "search_many": {
         "for two queries": lambda v: v.search_many([VECTOR, OTHER]),
+        'with complete="never"': lambda v: v.search_many([VECTOR, OTHER], complete="never"),
         "with a filter": lambda v: v.search_many([VECTOR, OTHER], where=WHERE),
         "exact": lambda v: v.search_many([VECTOR, OTHER], exact=True),
     },
@@ -396,7 +390,7 @@ def _first(calls: Calls) -> dict[str, dict[str, Call]]:
 
 QUANTIZED = _only(
     SEARCHES,
-    search=(DEFAULT, "with a filter", "exact"),
+    search=(DEFAULT, "with a filter that an index serves", "exact"),
     search_many="for two queries",
     multi_search="for two queries",
     hybrid_search="by meaning and words",
@@ -406,7 +400,7 @@ QUANTIZED = _only(
 )
 OF_BITS = _only(
     SEARCHES,
-    search=(DEFAULT, "with a filter", "exact"),
+    search=(DEFAULT, "with a filter that an index serves", "exact"),
     search_many="for two queries",
     recommend=DEFAULT,
 )

@@ -1,107 +1,115 @@
-"""The PostgreSQL memory of an AI system: embeddings, factors, edges and bandit arms."""
+"""The PostgreSQL memory of an AI system: embeddings, factors, edges and bandit arms.
+
+A name is imported with what it needs when it is first asked for: a program pays for what it uses.
+"""
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
 
 from qortex_db import alembic_plugin as _alembic_plugin
 from qortex_db import interrupts as _interrupts  # noqa: F401 - before what takes long to import
 from qortex_db.__about__ import __version__
-from qortex_db.database import Database
-from qortex_db.encryption import EncryptionKeys
-from qortex_db.engine import FairPool
-from qortex_db.errors import (
-    ConflictError,
-    CounterOverflowError,
-    DatabaseClosedError,
-    DimensionMismatchError,
-    EncryptionError,
-    IdempotencyKeyReusedError,
-    InFailedTransactionError,
-    InsufficientResourcesError,
-    InvalidContextError,
-    InvalidInputError,
-    LimitExceededError,
-    LockTimeoutError,
-    NotFoundError,
-    OutcomeUnknownError,
-    OverloadedError,
-    PermissionDeniedError,
-    PoolTimeoutError,
-    QortexDbError,
-    QueryTimeoutError,
-    ReadOnlyError,
-    SchemaVersionError,
-    SerializationConflictError,
-    UnavailableError,
-    WrongLoopError,
-)
-from qortex_db.filters import payload_index
-from qortex_db.learning import (
-    UCB1,
-    Arm,
-    ArmState,
-    BinaryReward,
-    CustomReward,
-    EpsilonGreedy,
-    Policy,
-    Posterior,
-    RewardModel,
-    Selection,
-    TernaryReward,
-    ThompsonSampling,
-    context_hash,
-)
-from qortex_db.limits import Limits
-from qortex_db.markers import ALL_NAMESPACES, CLEAR, Clear
-from qortex_db.models import (
-    HNSW,
-    CachedEmbedding,
-    Collection,
-    IdempotencyKey,
-    InteroceptionEdge,
-    InteroceptionFactor,
-    IVFFlat,
-    LearningArmState,
-    LearningContext,
-    LearningEvent,
-    QortexVector,
-    VectorMixin,
-    VectorSpec,
-    vector_column,
-    vector_index,
-)
-from qortex_db.repositories import (
-    ALL_CONTEXTS,
-    MAX_CACHED,
-    MAX_LIMIT,
-    CacheStats,
-    EdgeStats,
-    EdgeSummary,
-    EmbeddingBatch,
-    FacetCount,
-    FactorChanges,
-    FactorSummary,
-    IngestProgress,
-    LearnerMetrics,
-    Promotion,
-    RejectedRecord,
-    ScrollPage,
-    SearchGroup,
-    SearchGroups,
-    SearchHit,
-    SearchHits,
-    VectorRecord,
-)
-from qortex_db.settings import Settings
-from qortex_db.stores import (
-    ArmOutcome,
-    Learner,
-    LearnerConfig,
-    PgVectorIndex,
-    PostgresInteroceptionStore,
-    PostgresLearningStore,
-    SelectionResult,
-)
-from qortex_db.types import Embedding, HalfEmbedding, SparseEmbedding, fold_sparse
-from qortex_db.uow import UnitOfWork, unit_of_work
-from qortex_db.view import DatabaseView
+
+if TYPE_CHECKING:
+    from qortex_db.database import Database
+    from qortex_db.encryption import EncryptionKeys
+    from qortex_db.engine import FairPool
+    from qortex_db.errors import (
+        ConflictError,
+        CounterOverflowError,
+        DatabaseClosedError,
+        DimensionMismatchError,
+        EncryptionError,
+        IdempotencyKeyReusedError,
+        InFailedTransactionError,
+        InsufficientResourcesError,
+        InvalidContextError,
+        InvalidInputError,
+        LimitExceededError,
+        LockTimeoutError,
+        NotFoundError,
+        OutcomeUnknownError,
+        OverloadedError,
+        PermissionDeniedError,
+        PoolTimeoutError,
+        QortexDbError,
+        QueryTimeoutError,
+        ReadOnlyError,
+        SchemaVersionError,
+        SerializationConflictError,
+        UnavailableError,
+        WrongLoopError,
+    )
+    from qortex_db.filters import payload_index
+    from qortex_db.learning import (
+        UCB1,
+        Arm,
+        ArmState,
+        BinaryReward,
+        CustomReward,
+        EpsilonGreedy,
+        Policy,
+        Posterior,
+        RewardModel,
+        Selection,
+        TernaryReward,
+        ThompsonSampling,
+        context_hash,
+    )
+    from qortex_db.limits import Limits
+    from qortex_db.markers import ALL_NAMESPACES, CLEAR, Clear
+    from qortex_db.models import (
+        HNSW,
+        CachedEmbedding,
+        Collection,
+        IdempotencyKey,
+        InteroceptionEdge,
+        InteroceptionFactor,
+        IVFFlat,
+        LearningArmState,
+        LearningContext,
+        LearningEvent,
+        QortexVector,
+        VectorMixin,
+        VectorSpec,
+        vector_column,
+        vector_index,
+    )
+    from qortex_db.repositories import (
+        ALL_CONTEXTS,
+        MAX_CACHED,
+        MAX_LIMIT,
+        CacheStats,
+        EdgeStats,
+        EdgeSummary,
+        EmbeddingBatch,
+        FacetCount,
+        FactorChanges,
+        FactorSummary,
+        IngestProgress,
+        LearnerMetrics,
+        Promotion,
+        RejectedRecord,
+        ScrollPage,
+        SearchGroup,
+        SearchGroups,
+        SearchHit,
+        SearchHits,
+        VectorRecord,
+    )
+    from qortex_db.settings import Settings
+    from qortex_db.stores import (
+        ArmOutcome,
+        Learner,
+        LearnerConfig,
+        PgVectorIndex,
+        PostgresInteroceptionStore,
+        PostgresLearningStore,
+        SelectionResult,
+    )
+    from qortex_db.types import Embedding, HalfEmbedding, SparseEmbedding, fold_sparse
+    from qortex_db.uow import UnitOfWork, unit_of_work
+    from qortex_db.view import DatabaseView
 
 __all__ = [
     "ALL_CONTEXTS",
@@ -201,5 +209,135 @@ __all__ = [
     "vector_column",
     "vector_index",
 ]
+
+_NAMES = {
+    "database": ("Database",),
+    "encryption": ("EncryptionKeys",),
+    "engine": ("FairPool",),
+    "errors": (
+        "ConflictError",
+        "CounterOverflowError",
+        "DatabaseClosedError",
+        "DimensionMismatchError",
+        "EncryptionError",
+        "IdempotencyKeyReusedError",
+        "InFailedTransactionError",
+        "InsufficientResourcesError",
+        "InvalidContextError",
+        "InvalidInputError",
+        "LimitExceededError",
+        "LockTimeoutError",
+        "NotFoundError",
+        "OutcomeUnknownError",
+        "OverloadedError",
+        "PermissionDeniedError",
+        "PoolTimeoutError",
+        "QortexDbError",
+        "QueryTimeoutError",
+        "ReadOnlyError",
+        "SchemaVersionError",
+        "SerializationConflictError",
+        "UnavailableError",
+        "WrongLoopError",
+    ),
+    "filters": ("payload_index",),
+    "learning": (
+        "UCB1",
+        "Arm",
+        "ArmState",
+        "BinaryReward",
+        "CustomReward",
+        "EpsilonGreedy",
+        "Policy",
+        "Posterior",
+        "RewardModel",
+        "Selection",
+        "TernaryReward",
+        "ThompsonSampling",
+        "context_hash",
+    ),
+    "limits": ("Limits",),
+    "markers": (
+        "ALL_NAMESPACES",
+        "CLEAR",
+        "Clear",
+    ),
+    "models": (
+        "HNSW",
+        "CachedEmbedding",
+        "Collection",
+        "IdempotencyKey",
+        "InteroceptionEdge",
+        "InteroceptionFactor",
+        "IVFFlat",
+        "LearningArmState",
+        "LearningContext",
+        "LearningEvent",
+        "QortexVector",
+        "VectorMixin",
+        "VectorSpec",
+        "vector_column",
+        "vector_index",
+    ),
+    "repositories": (
+        "ALL_CONTEXTS",
+        "MAX_CACHED",
+        "MAX_LIMIT",
+        "CacheStats",
+        "EdgeStats",
+        "EdgeSummary",
+        "EmbeddingBatch",
+        "FacetCount",
+        "FactorChanges",
+        "FactorSummary",
+        "IngestProgress",
+        "LearnerMetrics",
+        "Promotion",
+        "RejectedRecord",
+        "ScrollPage",
+        "SearchGroup",
+        "SearchGroups",
+        "SearchHit",
+        "SearchHits",
+        "VectorRecord",
+    ),
+    "settings": ("Settings",),
+    "stores": (
+        "ArmOutcome",
+        "Learner",
+        "LearnerConfig",
+        "PgVectorIndex",
+        "PostgresInteroceptionStore",
+        "PostgresLearningStore",
+        "SelectionResult",
+    ),
+    "types": (
+        "Embedding",
+        "HalfEmbedding",
+        "SparseEmbedding",
+        "fold_sparse",
+    ),
+    "uow": (
+        "UnitOfWork",
+        "unit_of_work",
+    ),
+    "view": ("DatabaseView",),
+}
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
+
+if not TYPE_CHECKING:  # a name that is not there stays an error to a type checker
+
+    def __getattr__(name: str) -> object:
+        if name in _NAMES:  # a room
+            return _import_module(f"{__name__}.{name}")
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(_import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_HOMES})
+
 
 _alembic_plugin.register_with_older()

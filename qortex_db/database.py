@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, get_args
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from qortex_db import embedded, observability, types
+from qortex_db import embedded, observability, statement_spans, types
 from qortex_db import engine as engines
 from qortex_db.checks import check_choice, check_number
 from qortex_db.errors import DatabaseClosedError, InvalidInputError, SchemaVersionError
@@ -132,6 +132,7 @@ class Database(Lanes):
                 longer, 1 to 3600. None leaves them as they are.
         """
         engines.adopt(engine)
+        engines.tell_of_rotation(engine)
         if network_timeout_seconds is not None:
             seconds = check_number(
                 network_timeout_seconds, name="network_timeout_seconds", low=1, high=3_600
@@ -168,7 +169,7 @@ class Database(Lanes):
             options["isolation_level"] = isolation_level
         # A session that was closed would begin anew, in a transaction that nobody ends.
         return async_sessionmaker(
-            self.engine.execution_options(**options),
+            self.engine.execution_options(**options) if options else self.engine,
             expire_on_commit=False,
             close_resets_only=False,
             info={engines.RETRY: self._patience},
@@ -220,13 +221,17 @@ class Database(Lanes):
             self._server = await asyncio.to_thread(embedded.start, path)
             target = self._server.target()
         engine = engines.create_engine(target, self._settings, TABLES)
-        observability.instrument(engine, enabled=self._settings.otel_enabled)
+        statement_spans.instrument(
+            engine,
+            enabled=self._settings.otel_enabled,
+            statements=self._settings.otel_statements,
+        )
         self._bind(engine)
         self._lane().operations.settle()
         try:
             if self._settings.pool != "null":  # it keeps none
                 await self._warm_up(engine, self._settings.pool_min_size)
-            await self._check(self._settings.dimensions)
+            await self._check(engine, self._settings.dimensions)
         except BaseException:
             await self._close(0)
             raise
@@ -282,7 +287,7 @@ class Database(Lanes):
         finally:
             if self._host_engine is None:
                 await engines.dispose(engine)
-                observability.uninstrument(engine)  # after it: closed connections are counted
+                statement_spans.uninstrument(engine)  # after it: it counts closed connections
             if server is not None:
                 await asyncio.to_thread(server.stop)
 
@@ -394,16 +399,19 @@ class Database(Lanes):
             return
         raise failure
 
-    async def _check(self, wanted: int | None) -> None:
-        extension = (await self.executor.run(EXTENSION, {})).rows
-        if not extension:
-            return  # not migrated yet: the calls say so
-        _, schema, visible = extension[0]
-        if not visible:
-            raise SchemaVersionError(
-                f"pgvector is in the schema {schema}, which this role's search_path lacks: "
-                f"ALTER ROLE … SET search_path = …, {schema}."
-            )
+    async def _check(self, engine: AsyncEngine, wanted: int | None) -> None:
+        path = engines.path_of(engine.sync_engine)
+        # Where schemas were left out of the path, it is no longer what was asked.
+        if path.open or path.vector is None or not path.vector.is_visible:
+            extension = (await self.executor.run(EXTENSION, {})).rows
+            if not extension:
+                return  # not migrated yet: the calls say so
+            _, schema, visible = extension[0]
+            if not visible:
+                raise SchemaVersionError(
+                    f"pgvector is in the schema {schema}, which this role's search_path lacks: "
+                    f"ALTER ROLE … SET search_path = …, {schema}."
+                )
         try:
             held = await self.vectors.dimensions()
         except SchemaVersionError:

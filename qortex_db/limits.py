@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 
 from qortex_db.errors import InvalidInputError, LimitExceededError
 
+Complete: TypeAlias = Literal["always", "auto", "never"]
+"""Whether a search whose index finds too few rows compares with every row: however many the table
+has, up to `max_compared_rows`, or never."""
+
 DEEPEST: Final = 200
 """The most that nesting may be allowed: far from Python's recursion limit."""
+MOST_PROBED: Final = 100_000
+"""The most rows that may be compared in the place of an index."""
+_HIGHEST: Final = {"max_payload_depth": DEEPEST, "max_probed_rows": MOST_PROBED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one call may bring at most.
+    """What one call may bring, and cost, at most.
 
     Attributes:
         max_payload_bytes: A payload as JSON, in UTF-8; what `merge_payload` puts in, too.
@@ -26,6 +33,11 @@ class Limits:
         max_items: Ids, records, observations, weights, edges or texts of one call; `ingest` takes
             any number, so many a batch.
         max_context_bytes: An arm's context as JSON.
+        complete: Whether a search compares with every row where its index finds too few; a call may
+            say otherwise.
+        max_compared_rows: With "auto", the most rows of a table for that.
+        max_probed_rows: Up to so many rows that a filter's own index finds are compared each, in
+            the place of the vectors' index; 0 for none.
     """
 
     max_payload_bytes: int = 4 * 2**20
@@ -37,14 +49,22 @@ class Limits:
     max_search_many_hits: int = 100_000
     max_items: int = 1_000_000
     max_context_bytes: int = 64 * 2**10
+    complete: Complete = "always"
+    max_compared_rows: int = 100_000
+    max_probed_rows: int = 2_500
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            high = DEEPEST if field.name == "max_payload_depth" else 2**31 - 1
-            if type(value) is not int or not 1 <= value <= high:
+            if field.name == "complete":
+                if type(value) is not str or value not in get_args(Complete):
+                    raise InvalidInputError('complete has to be "always", "auto" or "never".')
+                continue
+            low = 0 if field.name == "max_probed_rows" else 1
+            high = _HIGHEST.get(field.name, 2**31 - 1)
+            if type(value) is not int or not low <= value <= high:
                 raise InvalidInputError(
-                    f"{field.name} has to be a whole number from 1 to {high:,}."
+                    f"{field.name} has to be a whole number from {low} to {high:,}."
                 )
 
     def check(self, limit: str, actual: int, name: str, unit: str = "bytes") -> None:

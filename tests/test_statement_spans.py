@@ -11,13 +11,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import metrics, trace
 from opentelemetry.instrumentation.sqlalchemy.engine import EngineTracer
 from opentelemetry.sdk.trace import SpanProcessor
 from sqlalchemy import Engine, event, text
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_cursor
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from qortex_db import Database, QortexDbError, Settings, VectorRecord
+from qortex_db import Database, PgVectorIndex, QortexDbError, Settings, VectorRecord
 from qortex_db.testing.factories import embedding
 
 if TYPE_CHECKING:
@@ -109,6 +110,69 @@ async def test_each_statement_has_one_span_that_ends_and_holds_no_value(
                 await use(uow)
         check(begun, statements)
     assert "ended span" not in caplog.text
+
+
+@pytest.mark.parametrize("whose", ["ours", "a host's"])
+async def test_spans_are_the_same_where_the_driver_is_asked_past_sqlalchemy(
+    dsn384: str, begun: Begun, whose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if whose == "ours":
+        db = await Database.connect(Settings(dsn=dsn384, otel_enabled=True)).open()
+    else:
+        engine = create_async_engine(dsn384.replace("postgresql://", "postgresql+asyncpg://"))
+        EngineTracer(trace.get_tracer("host"), engine.sync_engine, metrics.NoOpUpDownCounter("n"))
+        derived = engine.execution_options(schema_translate_map={"elsewhere": "public"})
+        db = Database.from_engine(derived)
+    cursors = 0
+    execute = AsyncAdapt_asyncpg_cursor.execute
+
+    def counted(*args: Any) -> Any:
+        nonlocal cursors
+        cursors += 1
+        return execute(*args)
+
+    async def reads(of: Database | UnitOfWork) -> list[Any]:
+        begun.spans.clear()
+        await of.vectors.get([SECRET])
+        await of.vectors.search(embedding(0, 384))
+        await of.arms.observe(SECRET, SECRET, reward=1.0)
+        with pytest.raises(QortexDbError):
+            await of.executor.run(text("SELECT CAST(:v AS text)::int"), {"v": SECRET})
+        spans = [span for span in begun.spans if span.kind is IS_STATEMENT]
+        assert all(span.end_time for span in spans)
+        if whose == "ours":
+            assert SECRET not in "".join(span.to_json() for span in begun.spans)
+        return [(span.name, dict(span.attributes), span.status.status_code) for span in spans]
+
+    async def both() -> list[Any]:
+        found = [await reads(db)]
+        with suppress(QortexDbError):
+            async with db.unit_of_work() as uow:
+                found.append(await reads(uow))
+        return found
+
+    await both()
+    monkeypatch.setattr(AsyncAdapt_asyncpg_cursor, "execute", counted)
+    by_driver = await both()
+    assert cursors == 0
+    heard(db)
+    assert await both() == by_driver
+    assert cursors == 8
+    assert [len(each) for each in by_driver] == [4, 4]
+    await db.close()
+    if whose != "ours":
+        await engine.dispose()
+
+
+async def test_statements_have_no_spans_where_settings_say_so(dsn384: str, begun: Begun) -> None:
+    settings = Settings(dsn=dsn384, otel_enabled=True, otel_statements=False)
+    async with Database.connect(settings) as db:
+        begun.spans.clear()
+        await use(db)
+        async with db.unit_of_work() as uow:
+            await use(uow)
+        await PgVectorIndex(db).search(embedding(0, 384), top_k=1)
+        assert [span.name for span in begun.spans] == ["vec.search"]
 
 
 async def _refuse(db: Database) -> None:

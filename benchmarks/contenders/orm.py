@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pgvector.sqlalchemy import Vector
-from sqlalchemy import select
+from sqlalchemy import FetchedValue, select
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -15,9 +16,11 @@ class Base(DeclarativeBase):
 
 
 class Item(Base):
-    __tablename__ = "items"
+    __tablename__ = "qortex_vectors"
     id: Mapped[str] = mapped_column(primary_key=True)
-    embedding: Mapped[Any] = mapped_column(Vector(384))
+    embedding: Mapped[Any] = mapped_column("vec", Vector)
+    payload: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=FetchedValue())
+    document: Mapped[str | None]
 
 
 class ArmState(Base):
@@ -35,7 +38,7 @@ class Contender:
             dsn.replace("postgresql://", "postgresql+asyncpg://", 1), pool_size=10
         )
         async with self.engine.begin() as connection:
-            await connection.run_sync(Base.metadata.create_all)
+            await connection.run_sync(ArmState.metadata.tables["arms"].create, checkfirst=True)
         self.session = async_sessionmaker(self.engine, expire_on_commit=False)
 
     async def close(self) -> None:
@@ -58,6 +61,10 @@ class Contender:
         async with self.session() as session:
             session.add_all(Item(id=key, embedding=row) for key, row in zip(ids, rows, strict=True))
             await session.commit()
+
+    async def search_unit(self, query: Any) -> list[str]:
+        """What its search is anyway."""
+        return await self.search(query)
 
     async def observe(self, learner: str, arm: str, reward: float) -> None:
         async with self.session() as session:

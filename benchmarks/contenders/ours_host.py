@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from contenders.ours import Contender as Ours
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -9,9 +11,11 @@ from qortex_db import Database
 
 
 class Contender(Ours):
+    options: ClassVar[dict[str, Any]] = {}
+
     async def open(self, dsn: str) -> None:
         self.engine = create_async_engine(
-            dsn.replace("postgresql://", "postgresql+asyncpg://", 1), pool_size=10
+            dsn.replace("postgresql://", "postgresql+asyncpg://", 1), pool_size=10, **self.options
         )
         self.db = Database.from_engine(self.engine)
 

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
-from typing import Any
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import numpy as np
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
 _HEADER = struct.Struct(">HH")
+TOP = """
+SELECT id, 1 - (vec <=> $1) AS score, payload, document FROM qortex_vectors
+ORDER BY vec <=> $1 LIMIT 10"""
+# The planner's own choice; the vector index, read on until enough match; and the payload's index,
+# with every match compared.
+FILTERED = TOP.replace("ORDER", "WHERE payload @> $2 ORDER", 1)
+ITERATIVE = TOP.replace("ORDER", "WHERE (payload @> $2) IS TRUE ORDER", 1)
+MATCHES = """
+WITH matches AS MATERIALIZED (
+    SELECT id, vec <=> $1 AS distance, payload, document FROM qortex_vectors WHERE payload @> $2
+) SELECT id, 1 - distance AS score, payload, document FROM matches ORDER BY distance LIMIT 10"""
 GUARD = """
 ON CONFLICT (id) DO UPDATE SET vec = excluded.vec, updated_at = excluded.updated_at
 WHERE qortex_vectors.vec IS DISTINCT FROM excluded.vec"""
@@ -46,34 +62,123 @@ async def keep(_: asyncpg.Connection) -> None:
     """Instead of the reset that a pool does on release, a round trip."""
 
 
+def _hit(row: asyncpg.Record) -> Any:
+    return (row["id"], row["score"], json.loads(row["payload"]), row["document"])
+
+
+def _ids(rows: list[asyncpg.Record]) -> list[str]:
+    """As much read of each row as ours returns."""
+    return [_hit(row)[0] for row in rows]
+
+
 class Contender:
     reset: Any = staticmethod(keep)
 
     async def open(self, dsn: str) -> None:
         options = {} if self.reset is None else {"reset": self.reset}
+        self.dsn, self.tuned = dsn, {}
         self.pool = await asyncpg.create_pool(
             dsn, min_size=2, max_size=10, init=register, **options
         )
 
     async def close(self) -> None:
-        await self.pool.close()
+        for pool in (self.pool, *self.tuned.values()):
+            await pool.close()
 
     async def search(self, query: Any) -> list[str]:
         async with self.pool.acquire() as connection:
-            rows = await connection.fetch(
-                "SELECT id, 1 - (vec <=> $1) AS score, payload, document FROM qortex_vectors "
-                "ORDER BY vec <=> $1 LIMIT $2",
-                query,
-                10,
+            return _ids(await connection.fetch(TOP, query))
+
+    async def search_tuned(self, query: Any, ef: int) -> list[str]:
+        """A session's own setting, made once for each connection."""
+        async with (await self._tuned(str(ef))).acquire() as connection:
+            return _ids(await connection.fetch(TOP, query))
+
+    async def search_filtered(self, query: Any, where: dict[str, int]) -> list[str]:
+        async with self.pool.acquire() as connection:
+            return _ids(await connection.fetch(FILTERED, query, json.dumps(where)))
+
+    async def search_iterative(self, query: Any, where: dict[str, int]) -> list[str]:
+        async with (await self._tuned("40")).acquire() as connection:
+            return _ids(await connection.fetch(ITERATIVE, query, json.dumps(where)))
+
+    async def search_matches(self, query: Any, where: dict[str, int]) -> list[str]:
+        async with self.pool.acquire() as connection:
+            return _ids(await connection.fetch(MATCHES, query, json.dumps(where)))
+
+    async def _tuned(self, ef: str) -> asyncpg.Pool:
+        if ef not in self.tuned:
+            settings = {"hnsw.ef_search": ef, "hnsw.iterative_scan": "strict_order"}
+            self.tuned[ef] = await asyncpg.create_pool(
+                self.dsn,
+                min_size=1,
+                max_size=1,
+                init=register,
+                reset=keep,
+                server_settings=settings,
             )
-        return [row["id"] for row in rows]
+        return self.tuned[ef]
+
+    async def loop(self, queries: list[Any]) -> Any:
+        return [await self.search(query) for query in queries]
+
+    async def gather(self, queries: list[Any]) -> Any:
+        return await asyncio.gather(*map(self.search, queries))
+
+    async def union(self, queries: list[Any]) -> Any:
+        """One statement of as many searches."""
+        parts = (
+            f"(SELECT {i} AS place, id, 1 - (vec <=> ${i}) AS score, payload, document "
+            f"FROM qortex_vectors ORDER BY vec <=> ${i} LIMIT 10)"
+            for i in range(1, len(queries) + 1)
+        )
+        async with self.pool.acquire() as connection:
+            rows = await connection.fetch(" UNION ALL ".join(parts), *queries)
+        found: list[list[Any]] = [[] for _ in queries]
+        for row in rows:
+            found[row["place"] - 1].append(_hit(row))
+        return found
+
+    async def search_unit(self, query: Any) -> list[str]:
+        """BEGIN, a search, COMMIT."""
+        async with self.pool.acquire() as connection, connection.transaction():
+            return _ids(await connection.fetch(TOP, query))
+
+    @asynccontextmanager
+    async def unit(self) -> AsyncIterator[Any]:
+        async with self.pool.acquire() as connection, connection.transaction():
+
+            async def search(query: Any) -> list[str]:
+                return _ids(await connection.fetch(TOP, query))
+
+            yield search
+
+    async def count(self) -> int:
+        async with self.pool.acquire() as connection:
+            return await connection.fetchval("SELECT count(*) FROM qortex_vectors")
 
     async def get(self, key: str) -> Any:
         async with self.pool.acquire() as connection:
             row = await connection.fetchrow(
                 "SELECT id, vec, payload, document FROM qortex_vectors WHERE id = $1", key
             )
-        return row["vec"]
+        return (row["id"], row["vec"], json.loads(row["payload"]), row["document"])
+
+    async def get_many(self, keys: list[str]) -> Any:
+        async with self.pool.acquire() as connection:
+            rows = await connection.fetch(
+                "SELECT id, vec, payload, document FROM qortex_vectors WHERE id = ANY($1::text[])",
+                keys,
+            )
+        return {
+            row["id"]: (row["vec"], json.loads(row["payload"]), row["document"]) for row in rows
+        }
+
+    async def write_one(self, key: str, row: Any) -> None:
+        async with self.pool.acquire() as connection:
+            await connection.execute(
+                "INSERT INTO qortex_vectors (id, vec) VALUES ($1, $2)" + GUARD, key, row
+            )
 
     async def upsert(self, ids: list[str], rows: Any) -> None:
         async with self.pool.acquire() as connection, connection.transaction():
@@ -114,6 +219,8 @@ class Contender:
                 )
             if not rows:
                 return count
+            for row in rows:
+                _ = (row["id"], row["vec"], json.loads(row["payload"]), row["document"])
             count, after = count + len(rows), rows[-1]["id"]
 
     async def observe(self, learner: str, arm: str, reward: float) -> None:
@@ -131,6 +238,15 @@ class Contender:
             await connection.fetch(
                 OBSERVE, learner, keys, [sums[k][0] for k in keys], [sums[k][1] for k in keys]
             )
+
+    async def states(self, learner: str) -> Any:
+        async with self.pool.acquire() as connection:
+            rows = await connection.fetch(
+                "SELECT arm_id, alpha, beta, pulls, total_reward, last_updated "
+                "FROM learning_arm_states WHERE learner_name = $1 AND context_hash = 'default'",
+                learner,
+            )
+        return {row[0]: (*row[1:5], row[5].isoformat()) for row in rows}
 
     async def pulls(self, learner: str, _: list[str]) -> int:
         async with self.pool.acquire() as connection:

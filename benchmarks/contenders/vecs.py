@@ -22,5 +22,8 @@ class Contender:
     async def search(self, query: Any) -> list[str]:
         return self.items.query(query, limit=10)
 
+    async def search_tuned(self, query: Any, ef: int) -> list[str]:
+        return self.items.query(query, limit=10, ef_search=ef)
+
     async def upsert(self, ids: list[str], rows: Any) -> None:
         self.items.upsert([(key, row, {}) for key, row in zip(ids, rows, strict=True)])

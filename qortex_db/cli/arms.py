@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import sys
@@ -10,10 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from qortex_db import ALL_CONTEXTS, learning
-from qortex_db.cli import render
 from qortex_db.cli.shell import AsJson, Embedded, fail, group, opened, out, print_json, run
-from qortex_db.report import reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,6 +47,11 @@ def top(
 async def _top(
     learner: str, context: dict[str, Any] | None, k: int, *, as_json: bool, embedded: bool
 ) -> None:
+    import asyncio
+
+    from qortex_db import learning
+    from qortex_db.cli import render
+
     async with opened(embedded=embedded) as db:
         found = dict(await db.arms.top(learner, k=k, context=context))
         # Half a second of numpy for a thousand arms: not on the event loop's thread.
@@ -62,7 +63,7 @@ async def _top(
             return
         if found:
             title = render.escape(f"{learner}, in {_named(context)}")
-            scale = (_SCALE,) if out.width >= _WIDE else ()
+            scale = (_SCALE,) if out().width >= _WIDE else ()
             table = render.table("arm", ">mean", *scale, ">interval", ">pulls", title=title)
             for arm, belief in zip(found, beliefs, strict=True):
                 table.add_row(
@@ -72,10 +73,10 @@ async def _top(
                     f"{belief.low:.3f}-{belief.high:.3f}",
                     f"{belief.pulls:,}",
                 )
-            out.print(table)
+            out().print(table)
         else:
             nothing = f"{learner} has no arms in {_named(context)}."
-            out.print(render.escape(nothing), highlight=False, soft_wrap=True)
+            out().print(render.escape(nothing), highlight=False, soft_wrap=True)
         await _tell_contexts(db, learner, context)
 
 
@@ -89,6 +90,9 @@ def show(
     embedded: Embedded = False,
 ) -> None:
     """Print all that is known of one arm; of one never observed, the prior."""
+    from qortex_db import learning
+    from qortex_db.cli import render
+
     given = _context(context)
 
     async def read() -> tuple[ArmState, Posterior]:
@@ -112,7 +116,7 @@ def show(
         "last updated": state.last_updated or "never",
     }.items():
         facts.add_row(f"[bold]{name}[/]", value)
-    out.print(facts)
+    out().print(facts)
 
 
 @arms.command()
@@ -129,6 +133,8 @@ def decay(
     embedded: Embedded = False,
 ) -> None:
     """Let evidence fade; the means stay."""
+    from qortex_db import ALL_CONTEXTS
+
     where = _where(context, all_contexts=all_contexts)
     if (factor is None) == (half_life is None):
         fail("Pass one of --factor and --half-life.", status=2)
@@ -172,7 +178,7 @@ def _confirm(question: str) -> None:
 
 
 def _done(count: int, what: str) -> None:
-    out.print(f"{count:,} {'arm is' if count == 1 else 'arms are'} {what}.", highlight=False)
+    out().print(f"{count:,} {'arm is' if count == 1 else 'arms are'} {what}.", highlight=False)
 
 
 def _context(given: str | None) -> dict[str, Any] | None:
@@ -190,6 +196,8 @@ def _context(given: str | None) -> dict[str, Any] | None:
 def _where(context: str | None, *, all_contexts: bool) -> dict[str, Any] | AllContexts | None:
     if all_contexts and context is not None:
         fail("Pass one of --context and --all-contexts.", status=2)
+    from qortex_db import ALL_CONTEXTS
+
     return ALL_CONTEXTS if all_contexts else _context(context)
 
 
@@ -201,6 +209,8 @@ def _seconds(given: str) -> float:
 
 
 def _named(context: dict[str, Any] | AllContexts | None) -> str:
+    from qortex_db import ALL_CONTEXTS
+
     if context is ALL_CONTEXTS:
         return "every context"
     return f"the context {json.dumps(context)}" if context else "the default context"
@@ -229,15 +239,19 @@ def _count(number: int, noun: str) -> str:
 
 async def _tell_contexts(db: Database, learner: str, context: dict[str, Any] | None) -> None:
     """Where else the learner has arms: a context is easily forgotten."""
+    from qortex_db import learning
+    from qortex_db.cli import render
+    from qortex_db.report import reading
+
     found = await reading.contexts(db.executor, [learner], each=_NAMED + 1, limit=_NAMED + 1)
     here = learning.context_hash(context)
     others = [one for one, _ in found if one.hash != here][:_NAMED]
     if not others:
         return
-    out.print("Elsewhere:")
+    out().print("Elsewhere:")
     for one in others:
         text = "default context" if one.readable == "{}" else one.readable or f"hash {one.hash}"
-        out.print(
+        out().print(
             f"  - {render.escape(text)}: {_count(one.arms, 'arm')}, {_count(one.pulls, 'pull')}",
             highlight=False,
             soft_wrap=True,

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from qortex_db import QortexDbError, Settings, __version__, migrations
-from qortex_db.cli import adopt as adoption
-from qortex_db.cli import checking, encryption, host_models, render
-from qortex_db.cli import demo as demonstration
-from qortex_db.cli import index as indexes
-from qortex_db.cli import report as reports
+from qortex_db import __version__
+from qortex_db.cli import encryption
 from qortex_db.cli import roles as granting
 from qortex_db.cli.arms import arms
 from qortex_db.cli.edges import edges
 from qortex_db.cli.factors import factors
-from qortex_db.cli.host_models import Models  # noqa: TC001 - typer reads it
 from qortex_db.cli.shell import (
     AsJson,
     Embedded,
+    Models,
     Schema,
     err,
     fail,
@@ -31,7 +27,11 @@ from qortex_db.cli.shell import (
     read_settings,
     run,
 )
-from qortex_db.repositories.idempotency import KEPT
+
+if TYPE_CHECKING:
+    from qortex_db import Settings
+
+KEPT_DAYS: Final = 30.0  # that of `prune`; a test holds it to that
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,7 +51,7 @@ Revision = Annotated[str, typer.Argument(help="As Alembic's: a name, head, base,
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's form
     if wanted:
-        out.print(f"qortex-db {__version__}", highlight=False)
+        out().print(f"qortex-db {__version__}", highlight=False)
         raise typer.Exit
 
 
@@ -83,6 +83,9 @@ def upgrade(
     schema: Schema = None,
 ) -> None:
     """Bring the schema to a revision; any number may run it at once."""
+    from qortex_db import migrations
+    from qortex_db.cli import render
+
     settings = read_settings(schema)
     if sql:
         typer.echo(_sql(settings, revision, create_extension, extension_schema))
@@ -96,7 +99,7 @@ def upgrade(
             extension_schema=extension_schema,
         )
     )
-    out.print(render.schema_line(state), soft_wrap=True)
+    out().print(render.schema_line(state), soft_wrap=True)
 
 
 def _sql(
@@ -105,6 +108,8 @@ def _sql(
     create_extension: bool,  # noqa: FBT001 - handed on
     extension_schema: str | None,
 ) -> str:
+    from qortex_db import QortexDbError, migrations
+
     try:
         return migrations.upgrade_sql(
             settings,
@@ -119,8 +124,11 @@ def _sql(
 @app.command(context_settings={"ignore_unknown_options": True})  # -1 is no option
 def downgrade(revision: Revision, *, embedded: Embedded = False, schema: Schema = None) -> None:
     """Take the schema back to a revision; "base" removes the tables and what is in them."""
+    from qortex_db import migrations
+    from qortex_db.cli import render
+
     state = run(migrations.downgrade(read_settings(schema), revision, embedded=embedded))
-    out.print(render.schema_line(state), soft_wrap=True)
+    out().print(render.schema_line(state), soft_wrap=True)
 
 
 @app.command()
@@ -138,18 +146,20 @@ def check(
 
     With models of your own, their tables have to be there too; ours need not.
     """
+    from qortex_db.cli import checking, host_models, render
+
     settings = read_settings(schema)
     models = host_models.load(metadata, settings)
     state = run(checking.state_of(settings, models, embedded=embedded))
     if not drift:
-        out.print(checking.line(state, models), soft_wrap=True, highlight=False)
+        out().print(checking.line(state, models), soft_wrap=True, highlight=False)
         return
     found = run(checking.drift(settings, state, models, embedded=embedded))
     for one in found:
-        out.print(render.drift(one), soft_wrap=True, highlight=False)
+        out().print(render.drift(one), soft_wrap=True, highlight=False)
     if found:
         fail(render.drifted(len(found)))
-    out.print("The database is what the models say.")
+    out().print("The database is what the models say.")
 
 
 @app.command()
@@ -164,7 +174,9 @@ def adopt(
 
     Stop qortex first. Whatever it is interrupted by, running it again goes on.
     """
-    done = run(adoption.adopt(out, err, read_settings(), dry_run=dry_run, embedded=embedded))
+    from qortex_db.cli import adopt as adoption
+
+    done = run(adoption.adopt(out(), err(), read_settings(), dry_run=dry_run, embedded=embedded))
     if done.failure is not None:
         fail(f"{done.failure} {done.pending_index} is pending: `qortex-db adopt` builds it.")
 
@@ -172,13 +184,15 @@ def adopt(
 @app.command()
 def status(*, as_json: AsJson = False, embedded: Embedded = False, metadata: Models = None) -> None:
     """Versions, schema, rows and bytes, invalid indexes and the pool."""
+    from qortex_db.cli import checking, host_models, render
+
     settings = read_settings()
     models = host_models.load(metadata, settings)
     report = run(checking.status(settings, models, embedded=embedded))
     if as_json:
         print_json(report)
     else:
-        out.print(render.status(report))
+        out().print(render.status(report))
 
 
 @index.command()
@@ -202,9 +216,12 @@ def rebuild(
 
     Run it as the table's owner. Whatever it is interrupted by, running it again restores them.
     """
+    from qortex_db.cli import index as indexes
+    from qortex_db.cli import render
+
     rebuilt = run(
         indexes.rebuild(
-            err,
+            err(),
             read_settings(),
             table=table,
             load=load,
@@ -214,7 +231,7 @@ def rebuild(
         )
     )
     for one in rebuilt:
-        out.print(render.rebuilt(one), soft_wrap=True, highlight=False)
+        out().print(render.rebuilt(one), soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -231,13 +248,13 @@ def fill_words(
     async def fill() -> int:
         async with opened(embedded=embedded) as db:
             total = await db.vectors.count()
-            with err.status("") as line:
+            with err().status("") as line:
                 return await db.vectors.fill_words(
                     batch_size=batch_size,
                     on_progress=lambda done: line.update(f"{done:,} of {total:,} rows"),
                 )
 
-    out.print(f"{run(fill()):,} rows have their words now.", highlight=False)
+    out().print(f"{run(fill()):,} rows have their words now.", highlight=False)
 
 
 @app.command()
@@ -245,7 +262,7 @@ def prune_keys(
     *,
     older_than_days: Annotated[
         float, typer.Option(help="A call repeated later than that counts again.")
-    ] = KEPT.days,
+    ] = KEPT_DAYS,
     embedded: Embedded = False,
 ) -> None:
     """Forget old idempotency keys."""
@@ -254,7 +271,7 @@ def prune_keys(
         async with opened(embedded=embedded) as db:
             return await db.idempotency.prune(older_than=older_than_days * 86_400)
 
-    out.print(f"{run(prune()):,} keys are forgotten.", highlight=False)
+    out().print(f"{run(prune()):,} keys are forgotten.", highlight=False)
 
 
 @app.command()
@@ -273,6 +290,9 @@ def report(
 
     It is one HTML file, without scripts or anything from elsewhere.
     """
+    from qortex_db.cli import host_models
+    from qortex_db.cli import report as reports
+
     settings = read_settings()
     models = host_models.load(metadata, settings)
     page = run(reports.page(settings, models, learner or None, embedded=embedded))
@@ -283,7 +303,7 @@ def report(
         output.write_text(page, "utf-8")
     except OSError as error:
         fail(f"{output} can't be written: {error.strerror}.")
-    out.print(f"The report is in {output}.", markup=False, highlight=False, soft_wrap=True)
+    out().print(f"The report is in {output}.", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -294,4 +314,6 @@ def demo(
 
     It runs on an embedded server of its own, whatever the environment names.
     """
-    run(demonstration.run(out, path))
+    from qortex_db.cli import demo as demonstration
+
+    run(demonstration.run(out(), path))

@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from qortex_db.cli import render
 from qortex_db.cli.shell import AsJson, Embedded, err, fail, group, opened, out, print_json, run
-from qortex_db.report import reading
-from qortex_db.repositories.interoception.edges import MIN_AVG_SCORE, MIN_HITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +20,9 @@ if TYPE_CHECKING:
     from qortex_db.report.reading import NearEdge
 
 _PART: Final = 500
+# Those of `promote`; a test holds them to it.
+MIN_HITS: Final = 3
+MIN_AVG_SCORE: Final = 0.75
 
 edges = group("The buffer of pairs that were seen together.")
 
@@ -40,6 +40,8 @@ def list_(
     embedded: Embedded = False,
 ) -> None:
     """Print the pairs that are ready to be promoted, then those that lack least."""
+    from qortex_db.cli import render
+    from qortex_db.report import reading
 
     async def read() -> list[NearEdge]:
         async with opened(embedded=embedded) as db:
@@ -59,7 +61,7 @@ def list_(
         )
         return
     if not found:
-        out.print("The buffer is empty.")
+        out().print("The buffer is empty.")
         return
     table = render.table("pair", ">hits", ">mean score", "")
     for one, is_ready in zip(found, ready, strict=True):
@@ -69,7 +71,7 @@ def list_(
             f"{one.avg_score:.3f}",
             "[green]ready[/]" if is_ready else "",
         )
-    out.print(table)
+    out().print(table)
 
 
 @edges.command()
@@ -99,7 +101,7 @@ def promote(
                     return done
 
     count = run(hand_over())
-    err.print(f"{count:,} promoted.", highlight=False)
+    err().print(f"{count:,} promoted.", highlight=False)
 
 
 async def _part(db: Database, limit: int, min_hits: int, min_avg_score: float) -> int:

@@ -10,10 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from qortex_db.cli.shell import Embedded, err, fail, opened, out, run
-from qortex_db.errors import InvalidInputError
-from qortex_db.markers import ALL_NAMESPACES
-from qortex_db.models import collection_of
-from qortex_db.models.collection import collection_table
 
 
 def rotate_keys(
@@ -30,6 +26,10 @@ def rotate_keys(
 
 
 async def _rotate(model: Any, namespace: str | None, batch_size: int, *, embedded: bool) -> None:
+    from qortex_db import ALL_NAMESPACES, InvalidInputError
+    from qortex_db.models import collection_of
+    from qortex_db.models.collection import collection_table
+
     collection = collection_of(collection_table(model))
     whose: Any = namespace
     if namespace is None and collection.namespace is not None and not collection.namespace_in_key:
@@ -38,13 +38,13 @@ async def _rotate(model: Any, namespace: str | None, batch_size: int, *, embedde
         raise InvalidInputError("The collection has no namespaces; leave --namespace out.")
 
     def show(rows: int) -> None:
-        if err.is_terminal:
-            err.print(f"{rows:,} rows read", highlight=False)
+        if err().is_terminal:
+            err().print(f"{rows:,} rows read", highlight=False)
 
     async with opened(embedded=embedded) as database:
         vectors = database.collection(model, namespace=whose)
         count = await vectors.rotate_keys(batch_size=batch_size, on_progress=show)
-    out.print(f"{count:,} rows are encrypted anew.", highlight=False)
+    out().print(f"{count:,} rows are encrypted anew.", highlight=False)
 
 
 def _model(name: str) -> Any:

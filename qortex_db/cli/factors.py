@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from qortex_db.cli import render
 from qortex_db.cli.shell import AsJson, Embedded, group, opened, out, print_json, run
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ def main() -> None:
 @factors.command()
 def summary(*, as_json: AsJson = False, embedded: Embedded = False) -> None:
     """Print how many there are, how they are spread, and their entropy."""
+    from qortex_db.cli import render
 
     async def read() -> FactorSummary:
         async with opened(embedded=embedded) as db:
@@ -42,4 +42,4 @@ def summary(*, as_json: AsJson = False, embedded: Embedded = False) -> None:
         "entropy": f"{found.entropy:.3f} bits",
     }.items():
         facts.add_row(f"[bold]{name}[/]", value)
-    out.print(facts)
+    out().print(facts)

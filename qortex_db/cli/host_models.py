@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import typer
 from sqlalchemy import MetaData
 
 from qortex_db.cli import render
@@ -18,14 +17,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Table
 
     from qortex_db import Database, Settings
-
-Models = Annotated[
-    str | None,
-    typer.Option(
-        "--metadata",
-        help="Your own models, as package.module:Base; several with commas. QORTEX_DB_METADATA.",
-    ),
-]
 
 
 class HostModels(NamedTuple):

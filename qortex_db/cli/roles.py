@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from qortex_db import QortexDbError, migrations
 from qortex_db.cli.shell import Embedded, Schema, fail, out, read_settings, run
 
 
@@ -23,6 +22,8 @@ def roles(
     embedded: Embedded = False,
 ) -> None:
     """Give roles what they need of the tables, and nothing besides."""
+    from qortex_db import QortexDbError, migrations
+
     settings = read_settings(schema=schema)
     named = {"owner": owner, "writer": writer, "reader": reader}
     if sql:
@@ -33,4 +34,4 @@ def roles(
         typer.echo(said, nl=False)
         return
     for statement in run(migrations.grant_roles(settings, embedded=embedded, **named)):
-        out.print(statement, soft_wrap=True, highlight=False, markup=False)
+        out().print(statement, soft_wrap=True, highlight=False, markup=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import json
 import os
 import signal
@@ -10,22 +10,18 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
-from pydantic import SecretStr
-from rich.console import Console
 
-from qortex_db import Database, InvalidInputError, QortexDbError, Settings, interrupts, settings
-from qortex_db import embedded as embedded_server
-from qortex_db.cli import render
-from qortex_db.migrations.connection import NOTHING_GIVEN
+from qortex_db import interrupts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
 
+    from rich.console import Console
+
+    from qortex_db import Database, Settings
+
 T = TypeVar("T")
 _PATIENCE = 2  # signals, before one ends it in the middle of its clean-up
-
-out = Console()
-err = Console(stderr=True)
 
 Embedded = Annotated[
     bool, typer.Option("--embedded", help="Use the embedded server, and start it if need be.")
@@ -34,6 +30,29 @@ Schema = Annotated[
     str | None, typer.Option("--schema", help="Whose tables: a namespace's. QORTEX_DB_SCHEMA.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Models = Annotated[
+    str | None,
+    typer.Option(
+        "--metadata",
+        help="Your own models, as package.module:Base; several with commas. QORTEX_DB_METADATA.",
+    ),
+]
+
+
+@functools.cache
+def out() -> Console:
+    """The terminal, or the pipe."""
+    from rich.console import Console
+
+    return Console()
+
+
+@functools.cache
+def err() -> Console:
+    """What is no result goes there."""
+    from rich.console import Console
+
+    return Console(stderr=True)
 
 
 def group(text: str) -> typer.Typer:
@@ -43,6 +62,10 @@ def group(text: str) -> typer.Typer:
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run to the end; what the package refuses is told in one line, and so is a signal."""
+    import asyncio
+
+    from qortex_db import QortexDbError
+
     told: list[int] = []
     try:
         return asyncio.run(_stoppable(work, told))
@@ -59,6 +82,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 async def _stoppable(work: Coroutine[Any, Any, T], told: list[int]) -> T:
     """The work, which a signal cancels, so that what it began is put in order; a third ends all."""
+    import asyncio
+
     task = asyncio.ensure_future(work)
 
     def stop(number: int) -> None:
@@ -77,13 +102,17 @@ async def _stoppable(work: Coroutine[Any, Any, T], told: list[int]) -> T:
 
 def fail(message: str, *, status: int = 1) -> NoReturn:
     """End with an error."""
+    from qortex_db.cli import render
+
     told = "\n".join(map(render.escape, message.split("\n")))  # names in it have no lines
-    err.print(f"[bold red]error:[/] {told}", highlight=False, soft_wrap=True)
+    err().print(f"[bold red]error:[/] {told}", highlight=False, soft_wrap=True)
     raise typer.Exit(status)
 
 
 def read_settings(schema: str | None = None) -> Settings:
     """The settings that the environment gives, and a schema that goes before its own."""
+    from qortex_db import InvalidInputError, settings
+
     given = {} if schema is None else {"db_schema": schema}
     try:
         return settings.read_settings(**given)
@@ -94,6 +123,13 @@ def read_settings(schema: str | None = None) -> Settings:
 @asynccontextmanager
 async def reached(given: Settings, *, embedded: bool) -> AsyncIterator[Settings]:
     """Settings whose server is there: the one that is given, or the embedded one."""
+    import asyncio
+
+    from pydantic import SecretStr
+
+    from qortex_db import embedded as embedded_server
+    from qortex_db.migrations.connection import NOTHING_GIVEN
+
     if not embedded:
         if given.target() is None:
             fail(NOTHING_GIVEN)
@@ -110,6 +146,8 @@ async def reached(given: Settings, *, embedded: bool) -> AsyncIterator[Settings]
 @asynccontextmanager
 async def opened(*, embedded: bool) -> AsyncIterator[Database]:
     """The database, for the time of one command."""
+    from qortex_db import Database
+
     async with (
         reached(read_settings(), embedded=embedded) as given,
         Database.connect(given) as database,

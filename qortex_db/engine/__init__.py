@@ -7,7 +7,13 @@ that session's transaction. Repositories see an `Executor` and don't know which.
 from qortex_db.engine.autocommit import AutocommitExecutor
 from qortex_db.engine.cleanup import Cleanup, finished, task_of
 from qortex_db.engine.connecting import Connector
-from qortex_db.engine.connections import RETRY_SECONDS, adopt, create_engine, notice_silence
+from qortex_db.engine.connections import (
+    RETRY_SECONDS,
+    adopt,
+    create_engine,
+    notice_silence,
+    tell_of_rotation,
+)
 from qortex_db.engine.executor import COMPILED, SEARCH_PATH, Executor, Fetched, translate_map
 from qortex_db.engine.loops import OneAtATime
 from qortex_db.engine.operations import Operations, dispose
@@ -52,5 +58,6 @@ __all__ = [
     "savepoint",
     "set_meanwhile",
     "task_of",
+    "tell_of_rotation",
     "translate_map",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
@@ -10,21 +11,18 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import TextClause
 from sqlalchemy.sql.selectable import SelectBase
-from sqlalchemy.util import await_only, greenlet_spawn
+from sqlalchemy.util import greenlet_spawn
 
-from qortex_db.engine.compiled import Compiled, places
+from qortex_db.engine.compiled import compiled
 from qortex_db.engine.connecting import RETRY_PAUSE_SECONDS, connection_options, not_connected
 from qortex_db.engine.connections import RETRY_SECONDS, forget_types
 from qortex_db.engine.driver import (
-    Lease,
     RefusedError,
-    UnsentError,
     cancelled_once,
     execute,
     patient,
     pipeline,
     taken,
-    transaction_modes,
 )
 from qortex_db.engine.executor import (
     Fetched,
@@ -34,9 +32,11 @@ from qortex_db.engine.executor import (
     translate_map,
     written_tables,
 )
+from qortex_db.engine.lease import Lease, UnsentError, transaction_modes
 from qortex_db.engine.operations import Operations
 from qortex_db.engine.options import NO_OPTIONS, CallOptions
 from qortex_db.errors import DatabaseClosedError, OutcomeUnknownError
+from qortex_db.statement_spans import listener_of
 from qortex_db.translation import is_connection_lost, is_outdated, translated
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Executable
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from qortex_db.engine.compiled import Compiled
+    from qortex_db.statement_spans import StatementSpans
 
 _MAX_REPLANS: Final = 100  # each connection of the pool may have an old plan
 _READS: Final = (SelectBase, TextClause)  # no text() of ours writes
@@ -76,6 +78,7 @@ class AutocommitExecutor:
         self._compiled: WeakKeyDictionary[Any, Compiled] = WeakKeyDictionary()
         self._retry_seconds = retry_seconds
         self._options = options
+        self._known = catalog_of(self._engine)
         self.operations = Operations(engine)
 
     def of(self, model: Any) -> AutocommitExecutor:  # noqa: ARG002 - one engine has all
@@ -88,10 +91,13 @@ class AutocommitExecutor:
         options: CallOptions | None = None,
     ) -> Fetched:
         options = self._options if options is None else options
-        if self._watched() or self._compile(statement, options).expands:
-            given: Fetched = await self._repeat(self._run_watched, statement, params, options)
-        else:
-            given = await self._repeat(self._run, statement, params, options)
+        listens = listener_of(self._engine)
+        work: Callable[..., Any] = self._run
+        if listens is True or self._compile(statement, options).expands:
+            work = self._run_watched
+        elif listens:
+            work = functools.partial(self._run, spans=listens)
+        given: Fetched = await self._repeat(work, statement, params, options)
         return given
 
     async def run_all(
@@ -101,15 +107,21 @@ class AutocommitExecutor:
         options: CallOptions | None = None,
     ) -> int:
         options = self._options if options is None else options
-        work = self._run_all_watched if self._watched() else self._run_all
-        count: int = await self._repeat(work, statement, params, options)
+        work = self._run_all_watched if listener_of(self._engine) else self._run_all
+        count: int = await self._repeat(work, statement, params, options, replans=False)
         return count
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         return nullcontext()  # a statement that failed wrote nothing
 
     async def _repeat(
-        self, work: Callable[..., Any], statement: Executable, params: Any, options: CallOptions
+        self,
+        work: Callable[..., Any],
+        statement: Executable,
+        params: Any,
+        options: CallOptions,
+        *,
+        replans: bool = True,
     ) -> Any:
         operations = self.operations
         task = operations.begin()
@@ -117,7 +129,7 @@ class AutocommitExecutor:
         try:
             if operations.gate is not None:
                 gate = await operations.pass_gate()
-            return await self._attempts(work, statement, params, options)
+            return await self._attempts(work, statement, params, options, replans=replans)
         except asyncio.CancelledError:
             if not operations.was_closed(task):
                 raise
@@ -131,19 +143,20 @@ class AutocommitExecutor:
         )
 
     async def _attempts(
-        self, work: Callable[..., Any], statement: Executable, params: Any, options: CallOptions
+        self,
+        work: Callable[..., Any],
+        statement: Executable,
+        params: Any,
+        options: CallOptions,
+        *,
+        replans: bool,
     ) -> Any:
         begun = time.monotonic()
         deadline = None
         replanned = 0
         while True:
             try:
-                # One greenlet for connect, execute, fetch and close.
-                if work == self._run:
-                    return await greenlet_spawn(work, statement, params, options)
-                cleanup = self.operations.cleanup
-                spawned = greenlet_spawn(work, statement, params, options)
-                return await cancelled_once(spawned, cleanup)
+                return await work(statement, params, options)
             except RefusedError as refused:
                 failure = refused.error
             except Exception as error:  # noqa: BLE001 - translated, and raised again
@@ -151,7 +164,7 @@ class AutocommitExecutor:
                 cause: Any = error.__cause__ if unsent else error
                 may_be_old = forget_types(cause, catalog_of(self._engine))
                 most = _MAX_REPLANS if is_outdated(cause) else int(may_be_old)
-                if replanned < most and work in (self._run, self._run_watched):
+                if replanned < most and replans:
                     replanned += 1  # as asyncpg does by itself: the server refused the old plan
                     continue
                 lost = is_connection_lost(cause)
@@ -172,38 +185,64 @@ class AutocommitExecutor:
             # Out here it has no context: the driver's error quotes values.
             raise failure
 
-    def _run(
-        self, statement: Executable, params: Mapping[str, Any], options: CallOptions
+    async def _run(
+        self,
+        statement: Executable,
+        params: Mapping[str, Any],
+        options: CallOptions,
+        spans: StatementSpans | None = None,
     ) -> Fetched:
-        compiled = self._compile(statement, options)
+        sent = self._compile(statement, options)
         try:
-            arguments = compiled.arguments(params)
+            arguments = sent.arguments(params)
         except Exception as error:  # noqa: BLE001 - the caller's own
             raise RefusedError(error) from None
-        with Lease(self._engine, self.operations.cleanup) as lease:
-            lease.begin(options.begin)
-            given: Fetched = await_only(
-                execute(lease.driver, compiled, arguments, options.timeout_seconds)
-            )
-            lease.commit()
-            return given
+        lease = Lease.at_once(self._engine, self._known)
+        if lease is None:
+            lease = await Lease.waited_for(self._engine, self._known)
+        try:
+            if options is not NO_OPTIONS or lease.has_modes():
+                await lease.begin(options.begin)
+            limit = options.timeout_seconds
+            given = await execute(lease.driver, sent, arguments, limit, spans)
+            if lease.driver.is_in_transaction():
+                await lease.commit()
+        except BaseException as error:
+            await lease.end(error, self.operations.cleanup)
+            raise
+        if not lease.is_returned(self._known):
+            await lease.give_back()
+        return given
 
-    def _run_all(
+    async def _run_all(self, *call: Any) -> Any:
+        return await cancelled_once(self._pipeline(*call), self.operations.cleanup)
+
+    async def _pipeline(
         self, statement: Executable, params: Iterable[Mapping[str, Any]], options: CallOptions
     ) -> int:
-        compiled = self._compile(statement, options)
+        sent = self._compile(statement, options)
         # The parameters are made while the server works on those before. All are one transaction,
         # which a refusal among them rolls back, and one round trip.
-        arguments = taken(compiled.arguments(each) for each in params)
-        with Lease(self._engine, self.operations.cleanup) as lease:
-            lease.begin(options.begin)
-            count: int = await_only(
-                pipeline(lease.driver, compiled, arguments, options.timeout_seconds)
-            )
-            lease.commit()
-            return count
+        arguments = taken(sent.arguments(each) for each in params)
+        lease = await Lease.waited_for(self._engine, self._known)
+        try:
+            await lease.begin(options.begin)
+            count = await pipeline(lease.driver, sent, arguments, options.timeout_seconds)
+            await lease.commit()
+        except BaseException as error:
+            await lease.end(error, self.operations.cleanup)
+            raise
+        await lease.give_back()
+        return count
 
-    def _run_watched(
+    async def _run_watched(self, *call: Any) -> Any:
+        return await cancelled_once(greenlet_spawn(self._execute, *call), self.operations.cleanup)
+
+    async def _run_all_watched(self, *call: Any) -> Any:
+        work = greenlet_spawn(self._execute_all, *call)
+        return await cancelled_once(work, self.operations.cleanup)
+
+    def _execute(
         self, statement: Executable, params: Mapping[str, Any], options: CallOptions
     ) -> Fetched:
         with self._connect(options) as connection:
@@ -219,7 +258,7 @@ class AutocommitExecutor:
             connection.commit()
             return given
 
-    def _run_all_watched(
+    def _execute_all(
         self, statement: Executable, params: Iterable[Mapping[str, Any]], options: CallOptions
     ) -> int:
         with self._connect(options) as connection:
@@ -246,40 +285,26 @@ class AutocommitExecutor:
             raise UnsentError from error
 
     def _compile(self, statement: Executable, options: CallOptions) -> Compiled:
-        """Compiled once for all that is derived from one engine, whatever its schemas are."""
         if options.schema is not None:
-            return self._placed(statement, {**self._schemas, None: options.schema})
-        compiled = self._compiled.get(statement)
-        if compiled is None:
-            compiled = self._compiled[statement] = self._placed(statement, self._schemas)
-        return compiled
-
-    def _placed(self, statement: Executable, schemas: Mapping[str | None, str | None]) -> Compiled:
-        key = (Compiled, frozenset(schemas))
-        kept: WeakKeyDictionary[Any, Compiled]
-        kept = catalog_of(self._engine).setdefault(key, WeakKeyDictionary())
-        compiled = kept.get(statement)
-        if compiled is None:
-            compiled = Compiled(statement, self._engine.dialect, places(schemas))
-            kept[statement] = compiled
-        return compiled.placed(schemas) if schemas else compiled
-
-    def _watched(self) -> bool:
-        """Whether someone listens to statements (tracing, echo): those go SQLAlchemy's whole way.
-
-        It is the test by which SQLAlchemy itself decides; it has no public name.
-        """
-        engine: Any = self._engine
-        return bool(
-            engine._has_events or engine.dialect._has_events or engine._should_log_info()  # noqa: SLF001
-        )
+            return compiled(statement, self._engine, {**self._schemas, None: options.schema})
+        found = self._compiled.get(statement)
+        if found is None:
+            found = compiled(statement, self._engine, self._schemas)
+            self._compiled[statement] = found
+        return found
 
     def schema_of(self, declared: str | None) -> str | None:
         found: str | None = self._schemas.get(declared, declared)
         return found
 
     async def catalog(self, options: CallOptions | None = None) -> dict[object, Any]:
-        return catalog_of(self._engine, (options or self._options).search_path)
+        return self.known(options)
+
+    def known(self, options: CallOptions | None = None) -> dict[object, Any]:
+        options = self._options if options is None else options
+        if options is NO_OPTIONS:
+            return self._known
+        return catalog_of(self._engine, options.search_path)
 
 
 def _has_transactions(connection: Connection) -> bool:

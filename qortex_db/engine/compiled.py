@@ -10,16 +10,18 @@ import copy
 import functools
 import secrets
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import ARRAY, Float, Numeric, TypeDecorator
 from sqlalchemy.sql import quoted_name
 
+from qortex_db.engine.executor import catalog_of
 from qortex_db.names import qualified
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sqlalchemy import Dialect, Executable
+    from sqlalchemy import Connection, Dialect, Engine, Executable
 
 _PLACE: Final = f"place_{secrets.token_hex(16)}"
 """How the schemas begin that others are put in the place of; nobody can have it in a text."""
@@ -35,6 +37,22 @@ def _place(declared: str | None) -> quoted_name:
 def places(declared: Iterable[str | None]) -> dict[str | None, str | None]:
     """A translation of schemas into those that `Compiled.placed` replaces."""
     return {each: _place(each) for each in declared}
+
+
+def compiled(
+    statement: Executable, engine: Engine | Connection, schemas: Mapping[str | None, str | None]
+) -> Compiled:
+    """A statement over the tables of some schemas, compiled once for an engine.
+
+    Once for all that is derived from it, whatever its schemas are.
+    """
+    key = (Compiled, frozenset(schemas))
+    kept: WeakKeyDictionary[Any, Compiled]
+    kept = catalog_of(engine).setdefault(key, WeakKeyDictionary())
+    found = kept.get(statement)
+    if found is None:
+        found = kept[statement] = Compiled(statement, engine.dialect, places(schemas))
+    return found.placed(schemas) if schemas else found
 
 
 class Compiled:

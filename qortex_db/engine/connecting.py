@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from qortex_db.engine.cleanup import task_of
+from qortex_db.engine.timers import OneTimerLoop
 from qortex_db.errors import (
     InvalidInputError,
     PermissionDeniedError,
@@ -85,13 +86,17 @@ class Connector:
         Cancelled itself, asyncpg may leave a future behind, whose error asyncio logs as never
         heard.
         """
-        task = task_of(asyncpg.connect(**options))
+        loop = asyncio.get_running_loop()
+        task = task_of(asyncpg.connect(loop=OneTimerLoop(loop), **options))
         try:
-            return await asyncio.shield(task)
+            connection = await asyncio.shield(task)
         except asyncio.CancelledError:
             task.add_done_callback(_end_unwanted)
             self.cleanup.own(task)
             raise
+        # Its protocol alone has time limits; the rest asks asyncio for what is of this loop.
+        connection._loop = connection._stmt_cache._loop = loop  # noqa: SLF001 - no public names
+        return connection
 
 
 def _end_unwanted(task: asyncio.Future[Any]) -> None:

@@ -6,9 +6,10 @@ import functools
 import math
 import socket
 import time
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Engine, NullPool, event
+from sqlalchemy import Engine, NullPool, QueuePool, event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -16,38 +17,33 @@ from qortex_db.engine.cleanup import Cleanup
 from qortex_db.engine.connecting import Connector
 from qortex_db.engine.executor import catalog_of
 from qortex_db.engine.pool import FairPool
-from qortex_db.engine.search_path import pin_search_path
+from qortex_db.engine.search_path import FIND_VECTOR, JUST_ASKED, path_of, pin_search_path
 from qortex_db.errors import InvalidInputError
+from qortex_db.observability import log
 from qortex_db.translation import is_outdated, is_refused_by_driver
 from qortex_db.types import decode, encode_any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from sqlalchemy import Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+    from qortex_db.engine.search_path import SearchPath
     from qortex_db.settings import Settings, Target
 
 RETRY_SECONDS: Final = 5.0
 """How long what is safe to repeat is tried again while the server is away."""
 _ADOPTED: Final = "qortex_db_adopted"
+LISTENERS: Final = "qortex_db_listeners"
+"""The key of a catalog where it is which of a pool's listeners are ours, by their events."""
 _CODEC: Final = "qortex_db_codec"
+_TOLD: Final = "qortex_db_rotation_told"
 _PING_AFTER: Final = "qortex_db_ping_after"
 _NOTICES: Final = "qortex_db_notices_silence"
 _PING_SHARE: Final = 0.25
 """Of the network's time-out: the call that meets a silent connection still has to connect anew."""
-
-# The extension may live in any schema, and other types may be named "vector".
-_FIND_VECTOR: Final = """
-SELECT n.nspname, t.oid FROM pg_catalog.pg_extension e
-JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::regclass
- AND d.refobjid = e.oid AND d.deptype = 'e'::"char" AND d.classid = 'pg_catalog.pg_type'::regclass
-JOIN pg_catalog.pg_type t ON t.oid = d.objid AND t.typname = 'vector'
-JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-WHERE e.extname = 'vector'
-"""
 
 
 @functools.cache
@@ -74,7 +70,6 @@ def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> 
             "pool_size": settings.pool_max_size,
             "max_overflow": 0,
             "pool_timeout": settings.pool_timeout_seconds,
-            "pool_use_lifo": True,  # the warm connections keep their prepared statements in use
         }
     engine = create_async_engine(
         target.url,
@@ -88,11 +83,30 @@ def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> 
         **pool,
     )
     catalog_of(engine.sync_engine)[Cleanup] = cleanup
-    pin_search_path(engine, tuple(tables), settings.db_schema)
+    pin_search_path(engine, tuple(tables), settings.db_schema, first=True)
+    _spare_first_questions(engine.sync_engine)
     adopt(engine)
     notice_silence(engine, settings.network_timeout_seconds)
     _watch_idle(engine.sync_engine, settings.idle_ping_seconds, settings.network_timeout_seconds)
     return engine
+
+
+def _spare_first_questions(engine: Engine) -> None:
+    """Have SQLAlchemy not ask a first connection what is known: it would take ten round trips."""
+    dialect: Any = engine.dialect
+
+    def version(connection: Any) -> tuple[int, ...]:
+        told = connection.connection.driver_connection.get_server_version()
+        return (told.major, told.micro)  # what it calls minor has been 0 since PostgreSQL 10
+
+    def backslash_escapes(connection: Any) -> None:
+        told = connection.connection.driver_connection.get_settings()
+        dialect._backslash_escapes = told.standard_conforming_strings == "off"  # noqa: SLF001
+
+    dialect._get_server_version_info = version  # noqa: SLF001 - what dialects override
+    dialect._set_backslash_escapes = backslash_escapes  # noqa: SLF001 - the same
+    dialect._get_default_schema_name = lambda _: next(iter(path_of(engine).names), None)  # noqa: SLF001
+    dialect.get_default_isolation_level = lambda _: path_of(engine).isolation_level
 
 
 def adopt(engine: AsyncEngine) -> None:
@@ -108,13 +122,49 @@ def adopt(engine: AsyncEngine) -> None:
     if _ADOPTED not in known:
         known[_ADOPTED] = True
 
-        @event.listens_for(engine.sync_engine, "checkout")
         def _on_checkout(
             connection: Any, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
         ) -> None:
             if connection.driver_connection.is_closed():  # costs no round trip: a restart closed it
                 raise sa_exc.DisconnectionError("The server closed this connection.")
             ensure_codec(connection, record.info, known)
+
+        _listen(engine.sync_engine, "checkout", _on_checkout)
+
+
+def tell_of_rotation(engine: AsyncEngine) -> None:
+    """Log, once an engine, that its pool hands out the connection that has been idle longest.
+
+    Each has its plans and caches to itself on the server, so that all stay cold.
+    """
+    known, pool = catalog_of(engine.sync_engine), engine.pool
+    if known.setdefault(_TOLD, False) or not isinstance(pool, QueuePool) or pool.size() == 1:
+        return
+    if not pool._pool.use_lifo:  # noqa: SLF001 - it has no public name
+        known[_TOLD] = True
+        log.info(
+            "host_pool_rotates_connections", advice="create_async_engine(…, pool_use_lifo=True)"
+        )
+
+
+def _listen(
+    engine: Engine, name: str, listener: Callable[..., None], *, insert: bool = False
+) -> None:
+    event.listen(engine, name, listener, insert=insert)
+    catalog_of(engine).setdefault(LISTENERS, defaultdict(set))[name].add(listener)
+
+
+def is_ready(record: ConnectionPoolEntry, known: Mapping[object, Any]) -> bool:
+    """Whether our listeners have nothing to do at the checkout of a pool's connection."""
+    held: Any = record.dbapi_connection
+    info = record.info
+    return (
+        held is not None
+        and has_codec(info, known)
+        and info.get(_NOTICES) is known.get(_NOTICES)
+        and time.monotonic() <= info.get(_PING_AFTER, math.inf)
+        and not held.driver_connection.is_closed()
+    )
 
 
 def check_driver(dialect: Dialect) -> None:
@@ -125,6 +175,12 @@ def check_driver(dialect: Dialect) -> None:
         )
 
 
+def has_codec(info: Mapping[Any, Any], known: Mapping[object, Any]) -> bool:
+    """Whether a connection takes vectors in binary, as far as is known."""
+    current = known.get(_CODEC)
+    return current is not None and info.get(_CODEC) == current
+
+
 def ensure_codec(connection: Any, info: dict[Any, Any], known: dict[object, Any]) -> None:
     """Have a connection take vectors in binary.
 
@@ -132,11 +188,10 @@ def ensure_codec(connection: Any, info: dict[Any, Any], known: dict[object, Any]
         info: What is kept with the connection.
         known: What is known of its engine's database.
     """
-    current = known.get(_CODEC)
-    if current is not None and info.get(_CODEC) == current:
+    if has_codec(info, known):
         return
-    before = info.get(_CODEC)
-    found = connection.run_async(lambda driver: _register(driver, before))
+    before, asked = info.get(_CODEC), info.pop(JUST_ASKED, None)
+    found = connection.run_async(lambda driver: _register(driver, before, asked))
     if found is None:  # not migrated yet: asked again at the next checkout
         return
     known[_CODEC] = info[_CODEC] = found
@@ -145,20 +200,22 @@ def ensure_codec(connection: Any, info: dict[Any, Any], known: dict[object, Any]
         connection._prepared_statement_cache.clear()  # noqa: SLF001
 
 
-async def _register(driver: Any, before: int | None) -> int | None:
-    found = await driver.fetchrow(_FIND_VECTOR)
+async def _register(driver: Any, before: int | None, asked: SearchPath | None) -> int | None:
+    found = await driver.fetchrow(FIND_VECTOR) if asked is None else asked.vector
     if found is None:
         return None
-    schema, oid = found
+    schema, oid, _ = found
     if oid == before:
         return int(oid)
     if before is not None:  # the extension was made anew, and with it all that names its types
         await driver.reload_schema_state()
     # asyncpg looks types up by a query that leaves much to the search_path.
     driver._intro_query = _exact(driver._intro_query)  # noqa: SLF001 - it has no public name
-    await driver.set_type_codec(
-        "vector", schema=schema, encoder=encode_any, decoder=decode, format="binary"
+    # What set_type_codec does after asking the server what is known here.
+    driver.get_settings().add_python_codec(
+        oid, "vector", schema, [], "scalar", encode_any, decode, "binary"
     )
+    driver._drop_local_statement_cache()  # noqa: SLF001 - it has no public name
     return int(oid)
 
 
@@ -177,12 +234,9 @@ def _watch_idle(engine: Engine, idle_ping_seconds: float, network_timeout_second
     """Have what was idle for long pinged: a firewall drops such connections without a word."""
     limit = network_timeout_seconds * _PING_SHARE
 
-    @event.listens_for(engine, "checkin")
     def _on_checkin(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
         record.info[_PING_AFTER] = time.monotonic() + idle_ping_seconds
 
-    # Before the codec's: that one asks the server too.
-    @event.listens_for(engine, "checkout", insert=True)
     def _on_idle_checkout(
         connection: Any, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
     ) -> None:
@@ -200,6 +254,10 @@ def _watch_idle(engine: Engine, idle_ping_seconds: float, network_timeout_second
                 if each.driver_connection and now > each.info.get(_PING_AFTER, math.inf):
                     each.driver_connection.terminate()
             raise sa_exc.DisconnectionError("The idle connection is gone.") from error
+
+    _listen(engine, "checkin", _on_checkin)
+    # Before the codec's: that one asks the server too.
+    _listen(engine, "checkout", _on_idle_checkout, insert=True)
 
 
 def notice_silence(engine: AsyncEngine, network_timeout_seconds: float) -> None:
@@ -221,7 +279,6 @@ def notice_silence(engine: AsyncEngine, network_timeout_seconds: float) -> None:
     if listening:
         return
 
-    @event.listens_for(engine.sync_engine, "checkout")
     def _on_checkout(
         connection: Any, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
     ) -> None:
@@ -238,3 +295,5 @@ def notice_silence(engine: AsyncEngine, network_timeout_seconds: float) -> None:
             if option is not None:
                 level = socket.SOL_SOCKET if name.startswith("SO_") else socket.IPPROTO_TCP
                 held.setsockopt(level, option, value)
+
+    _listen(engine.sync_engine, "checkout", _on_checkout)

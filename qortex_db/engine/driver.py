@@ -1,4 +1,4 @@
-"""A connection borrowed from the pool, and statements on its driver that can be cancelled."""
+"""Statements on a driver's connection that can be cancelled."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import asyncio
 import itertools
 import math
 import time
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
-from sqlalchemy.util import await_only, greenlet_spawn
 
 from qortex_db.engine.cleanup import task_of
 from qortex_db.engine.executor import Fetched
 from qortex_db.engine.pool import act_for_caller
-from qortex_db.translation import is_connection_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
 
     from qortex_db.engine.cleanup import Cleanup
     from qortex_db.engine.compiled import Compiled
+    from qortex_db.statement_spans import StatementSpans
 
 T = TypeVar("T")
 
@@ -30,8 +29,6 @@ _FOREVER: Final = 10.0**9
 _ON_ITS_WAY: Final = 64
 """How many statements of a batch the buffers between here and a server hold."""
 _LATER_SECONDS: Final = 1.0
-_AS_IT_IS: Final = (None, "autocommit", "read_committed")
-"""The driver's words for isolation levels of which a statement by itself needs no BEGIN."""
 _LIMITED: Final = """\
 WITH written AS ({sql})
 SELECT 1{rows} WHERE (SELECT pg_catalog.set_config('statement_timeout',
@@ -39,10 +36,6 @@ SELECT 1{rows} WHERE (SELECT pg_catalog.set_config('statement_timeout',
     BETWEEN interval '1 ms' AND {limit}::text::interval
   THEN pg_catalog.current_setting('statement_timeout') ELSE {limit}::text END, true)) IS NOT NULL"""
 """For the rest of the transaction; a server that is stricter stays so."""
-
-
-class UnsentError(Exception):
-    """No connection could be had: nothing reached the server, so anything may be repeated."""
 
 
 class RefusedError(Exception):
@@ -73,97 +66,17 @@ class _StoppedError(Exception):
     """Its caller was cancelled: what was sent of a batch is to be rolled back."""
 
 
-class Lease:
-    """A driver's connection, borrowed from a pool; inside a greenlet, as the pool may wait.
-
-    A fresh or returned connection is in no transaction: SQLAlchemy begins one at its cursor's first
-    statement. So a statement that the driver runs by itself is its own transaction, unless a host's
-    hook used a cursor at connect or checkout.
-    """
-
-    __slots__ = ("_begun", "_cleanup", "_engine", "_held", "driver")
-
-    def __init__(self, engine: Any, cleanup: Cleanup) -> None:
-        self._engine = engine
-        self._cleanup = cleanup
-        self._begun = False
-
-    def __enter__(self) -> Self:
-        try:
-            self._held = self._engine.raw_connection()
-        except Exception as error:
-            raise UnsentError from error
-        self.driver: Any = self._held.driver_connection
-        return self
-
-    def begin(self, statement: str) -> None:
-        """Begin a transaction where something has to be set for it, or the engine wants one.
-
-        Args:
-            statement: In one round trip with BEGIN, so without parameters; "" for nothing.
-        """
-        modes = transaction_modes(self._held.dbapi_connection)
-        if not statement and not modes:
-            return
-        self._begun = not self.driver.is_in_transaction()
-        parts = (f"BEGIN {modes}" if self._begun else "", statement)
-        try:
-            await_only(self.driver.execute("; ".join(filter(None, parts))))
-        except Exception as error:
-            if is_connection_lost(error):
-                raise UnsentError from error
-            raise
-
-    def commit(self) -> None:
-        """End what was begun, by a hook too: the pool would roll it back, and our write with it."""
-        if self._begun:
-            await_only(self.driver.execute("COMMIT"))
-            self._begun = False
-        elif self.driver.is_in_transaction():
-            self._held.dbapi_connection.commit()
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        # The pool would log why it is invalidated, with what an error quotes.
-        if error is not None and not isinstance(error, Exception):
-            # Cancelled, it may still be busy: closing it has the server stop.
-            closing = greenlet_spawn(self._held.invalidate)
-            with suppress(asyncio.CancelledError):  # what is on its way goes on
-                await_only(self._cleanup.wait_for(closing, at_once=True))
-        elif error is not None and (is_connection_lost(error) or not self._undone()):
-            self._held.invalidate()
-        else:
-            self._held.close()
-
-    def _undone(self) -> bool:
-        """Roll back what was begun: the pool does not know of it."""
-        if self._begun:
-            try:
-                await_only(self.driver.execute("ROLLBACK"))
-            except Exception:  # noqa: BLE001 - there is another error to tell
-                return False
-        return True
-
-
-def transaction_modes(connection: Any) -> str:
-    """What transactions of SQLAlchemy's connection begin with that is not as a server has it.
-
-    "" where a statement that is its own transaction means the same as one between BEGIN and COMMIT.
-    """
-    level = connection.isolation_level
-    modes = []
-    if level not in _AS_IT_IS:
-        modes.append(f"ISOLATION LEVEL {level.replace('_', ' ').upper()}")
-    if connection.readonly:
-        modes.append("READ ONLY")
-    if connection.deferrable:
-        modes.append("DEFERRABLE")
-    return ", ".join(modes)
-
-
 async def execute(
-    driver: Any, compiled: Compiled, arguments: list[Any], limit: float | None
+    driver: Any,
+    compiled: Compiled,
+    arguments: list[Any],
+    limit: float | None = None,
+    spans: StatementSpans | None = None,
 ) -> Fetched:
     """Run a statement, for as long as the connection's own limit where none is given."""
+    if spans is not None:
+        run = execute(driver, compiled, arguments, limit)
+        return await spans.around(compiled.sql, run)
     if compiled.returns_rows:
         records = await driver.fetch(compiled.sql, *arguments, timeout=limit)
         return Fetched(compiled.rows(records), len(records))

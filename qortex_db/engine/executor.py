@@ -49,6 +49,10 @@ class Executor(Protocol):
         """What repositories have learned of this database, by keys of theirs."""
         ...
 
+    def known(self) -> dict[object, Any] | None:
+        """The same, where nothing has to be awaited for it."""
+        ...
+
     def schema_of(self, declared: str | None) -> str | None:
         """Where a table of a declared schema is, once `catalog` was; None for the search_path."""
         ...

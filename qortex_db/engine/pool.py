@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Final, cast
-from weakref import WeakKeyDictionary
 
 from sqlalchemy import AsyncAdaptedQueuePool, exc
 from sqlalchemy.util import await_only
@@ -21,18 +20,19 @@ _ROUNDS: Final = 2
 """How often each connection has to have been handed over before a wait is foretold."""
 
 
-_acting: WeakKeyDictionary[asyncio.Task[Any], asyncio.Task[Any] | None] = WeakKeyDictionary()
+_acting: dict[asyncio.Task[Any] | None, asyncio.Task[Any] | None] = {}
 
 
 def act_for_caller(task: asyncio.Future[Any]) -> None:
     """Have a task that this one starts and waits for count as this one."""
     if isinstance(task, asyncio.Task):
         _acting[task] = _current()
+        task.add_done_callback(_acting.pop)
 
 
 def _current() -> asyncio.Task[Any] | None:
     task = asyncio.current_task()
-    return task if task is None else _acting.get(task, task)
+    return _acting.get(task, task)
 
 
 class _FairQueue(QueueCommon["ConnectionPoolEntry"]):
@@ -76,14 +76,15 @@ class _FairQueue(QueueCommon["ConnectionPoolEntry"]):
     def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: FBT001, FBT002 - SQLAlchemy's
         if self.idle or not block:
             return self.get_nowait()
-        return await_only(self._wait(timeout))
+        return await_only(self.wait(timeout))
 
     def get_nowait(self) -> Any:
         if not self.idle:
             raise Empty
         return self.idle.pop() if self.use_lifo else self.idle.popleft()
 
-    async def _wait(self, timeout: float | None) -> Any:  # noqa: ASYNC109 - SQLAlchemy's
+    async def wait(self, timeout: float | None) -> Any:  # noqa: ASYNC109 - SQLAlchemy's
+        """Wait one's turn; `Empty` where the time is up, or there is room for another."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Any] = loop.create_future()
         task = _current()
@@ -143,7 +144,7 @@ class FairPool(AsyncAdaptedQueuePool):
     Args:
         creator: As of SQLAlchemy's pools.
         max_waiting: How many may wait for a connection. None: as many as will have one in time.
-        options: As of `QueuePool`.
+        options: As of `QueuePool`; `use_lifo` by default.
 
     Raises:
         OverloadedError: From what asks for a connection: `max_waiting` others wait already, or by
@@ -156,8 +157,10 @@ class FairPool(AsyncAdaptedQueuePool):
 
     # Not keyword-only: by its signature create_engine knows what is the pool's.
     def __init__(self, creator: Any, max_waiting: int | None = None, **options: Any) -> None:
+        options.setdefault("use_lifo", True)  # the warm connections stay in use
         super().__init__(creator, **options)
         self._max_waiting = max_waiting
+        self._handed: ConnectionPoolEntry | None = None
         self._holders: dict[ConnectionPoolEntry, asyncio.Task[Any] | None] = {}
 
     @property
@@ -186,11 +189,47 @@ class FairPool(AsyncAdaptedQueuePool):
         fresh._max_waiting = self._max_waiting  # noqa: SLF001 - its own kind
         return fresh  # type: ignore[no-any-return]
 
+    def is_full(self) -> bool:
+        """Whether a connection has to be waited for: none is idle, and there will be no more."""
+        return not self._queue.idle and self._overflow >= self._max_overflow > -1
+
+    async def turn(self) -> ConnectionPoolEntry | None:
+        """Wait for a connection without a greenlet; None where there is room for another instead.
+
+        Raises:
+            TimeoutError: SQLAlchemy's: the time was up.
+            OverloadedError: As of the pool.
+            PoolTimeoutError: As of the pool.
+        """
+        self._check_wait(self.size() + self._max_overflow)
+        deadline = time.monotonic() + self._timeout
+        try:
+            record: ConnectionPoolEntry = await self._queue.wait(self._timeout)
+        except Empty:
+            if time.monotonic() >= deadline:
+                raise exc.TimeoutError("The pool's timeout was up.") from None
+            return None
+        self._holders[record] = _current()
+        return record
+
+    def hand_over(self, record: ConnectionPoolEntry) -> None:
+        """Have what is asked for next, at once, be this one, which is held already."""
+        self._handed = record
+
     def _do_get(self) -> ConnectionPoolEntry:
+        if self._handed is not None:
+            handed, self._handed = self._handed, None
+            return handed
         capacity = self.size() + self._max_overflow
-        if not self._queue.idle and self._overflow >= self._max_overflow > -1:
+        if self.is_full():
             self._check_wait(capacity)
         record = self._got()
+        self._holders[record] = _current()
+        return record
+
+    def take(self) -> ConnectionPoolEntry:
+        """An idle connection, of those that `idle` has."""
+        record: ConnectionPoolEntry = self._queue.get_nowait()
         self._holders[record] = _current()
         return record
 

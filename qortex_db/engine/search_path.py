@@ -1,13 +1,13 @@
-"""The schemas that a connection looks names up in, and who else may create there.
+"""What a new connection asks: where it looks names up, who else may create there, what is vector.
 
-Whoever may create in one of them can plant functions and operators that match better than
+Whoever may create in one of the schemas can plant functions and operators that match better than
 PostgreSQL's own, and that then run as the role of the service.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import event
@@ -21,12 +21,24 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import ConnectionPoolEntry
 
+# The extension may live in any schema, and other types may be named "vector".
+FIND_VECTOR: Final = """
+SELECT n.nspname, t.oid, pg_catalog.pg_type_is_visible(t.oid) AS is_visible
+FROM pg_catalog.pg_extension e
+JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::regclass::oid
+ AND d.refobjid = e.oid AND d.deptype = 'e'::"char"
+ AND d.classid = 'pg_catalog.pg_type'::regclass::oid
+JOIN pg_catalog.pg_type t ON t.oid = d.objid AND t.typname = 'vector'::name
+JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+WHERE e.extname = 'vector'::name
+"""
+
 # Trusted is who could do as he likes anyway: superusers, this role, the owners of the database, of
 # pgvector and of our tables' schema; and of our tables, unless those are several, since a stranger
 # may own one of their names.
 # All of it runs while anything may be planted: hence the exact types.
 _SCHEMAS: Final = """
-WITH schemas AS MATERIALIZED (
+WITH vector AS MATERIALIZED (<vector>), schemas AS MATERIALIZED (
     SELECT n.oid, n.nspname, n.nspowner, p.place,
         coalesce(n.nspacl, pg_catalog.acldefault('n'::"char", n.nspowner)) AS acl
     FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY AS p(name, place)
@@ -66,9 +78,15 @@ SELECT pg_catalog.pg_backend_pid(), s.nspname,
         ) may
         LEFT JOIN pg_catalog.pg_roles r ON r.oid = may.role
         WHERE may.role NOT IN (SELECT oid FROM trusted)
-    )
-FROM schemas s ORDER BY s.place
-"""
+    ),
+    pg_catalog.current_setting('transaction_isolation'::text), v.nspname, v.oid, v.is_visible,
+    -- Parts of a search that seldom run would be compiled each time. A pooler's is another's too.
+    CASE WHEN pg_catalog.pg_backend_pid() = $3::int
+        THEN pg_catalog.set_config('jit'::text, 'off'::text, false) END
+FROM (SELECT) one LEFT JOIN vector v ON true LEFT JOIN schemas s ON true ORDER BY s.place
+""".replace("<vector>", FIND_VECTOR)
+JUST_ASKED: Final = "qortex_db_just_asked"
+"""What a new connection found, among what is kept with it, until its codec is set."""
 _PIN: Final = "SELECT pg_catalog.set_config('search_path'::text, $1::text, false)"
 
 
@@ -94,40 +112,66 @@ class OpenSchema:
         )
 
 
+class VectorType(NamedTuple):
+    """pgvector's type."""
+
+    schema: str
+    oid: int
+    is_visible: bool
+
+
 @dataclass(frozen=True, slots=True)
 class SearchPath:
-    """The schemas on a connection's path.
+    """The schemas on a connection's path, and what else was asked with them.
 
     Attributes:
         names: All of them, in their order.
         safe: Those in which nobody else may create.
         open: The others.
         is_pooled: Whether the connection is a pooler's, so that a setting would be another's too.
+        isolation_level: The connection's own, as SQLAlchemy has it.
+        vector: None where pgvector is not installed.
     """
 
-    names: tuple[str, ...]
-    safe: tuple[str, ...]
-    open: tuple[OpenSchema, ...]
-    is_pooled: bool
+    names: tuple[str, ...] = ()
+    safe: tuple[str, ...] = ()
+    open: tuple[OpenSchema, ...] = ()
+    is_pooled: bool = False
+    isolation_level: str = ""
+    vector: VectorType | None = None
 
 
-async def read(driver: Any, tables: Iterable[str], schema: str | None) -> SearchPath:
+async def read(
+    driver: Any, tables: Iterable[str], schema: str | None, *, jit: bool = True
+) -> SearchPath:
     """What is on a connection's path.
 
     Args:
         driver: The connection, of asyncpg.
         tables: The names of ours.
         schema: Where they are; None for wherever the path finds them.
+        jit: Whether the server may go on compiling its plans, unless it is a pooler's.
     """
-    names, safe, others, is_pooled = [], [], [], False
-    for pid, name, is_needed, roles in await driver.fetch(_SCHEMAS, list(tables), schema):
+    names, safe, others = [], [], []
+    own = None if jit else driver.get_server_pid()
+    rows = await driver.fetch(_SCHEMAS, list(tables), schema, own)
+    for _, name, is_needed, roles, *_ in rows:
+        if name is None:  # there is no schema on the path
+            continue
         names.append(name)
-        is_pooled = pid != driver.get_server_pid()
         if roles:
             others.append(OpenSchema(name, tuple(sorted(roles)), is_needed))
         else:
             safe.append(name)
-    return SearchPath(tuple(names), tuple(safe), tuple(others), is_pooled)
+    pid, _, _, _, isolation_level, vector_schema, vector, is_visible, _ = rows[0]
+    return SearchPath(
+        tuple(names),
+        tuple(safe),
+        tuple(others),
+        is_pooled=pid != driver.get_server_pid(),
+        isolation_level=isolation_level.upper(),
+        vector=None if vector is None else VectorType(vector_schema, vector, is_visible),
+    )
 
 
 async def pin(driver: Any, tables: Iterable[str], schema: str | None) -> SearchPath:
@@ -135,7 +179,7 @@ async def pin(driver: Any, tables: Iterable[str], schema: str | None) -> SearchP
 
     Those that are needed come last: what is planted there comes after all of the same types.
     """
-    found = await read(driver, tables, schema)
+    found = await read(driver, tables, schema, jit=False)
     if found.open and not found.is_pooled:
         path = [*found.safe, *(one.name for one in found.open if one.is_needed)]
         await driver.execute(_PIN, ", ".join(map(qualified, path)))
@@ -145,19 +189,22 @@ async def pin(driver: Any, tables: Iterable[str], schema: str | None) -> SearchP
 _paths: WeakKeyDictionary[Any, SearchPath] = WeakKeyDictionary()
 
 
-def pin_search_path(engine: AsyncEngine, tables: Iterable[str], schema: str | None) -> None:
+def pin_search_path(
+    engine: AsyncEngine, tables: Iterable[str], schema: str | None, *, first: bool = False
+) -> None:
     """Have connections look names up only where nobody else may create, as far as that goes.
 
     Args:
         tables: The names of the package's.
         schema: Where they are; None for wherever the path finds them.
+        first: Ask before all else that listens, SQLAlchemy too, which may then know it.
     """
     own = engine.sync_engine
 
-    @event.listens_for(own, "connect")
-    def _on_connect(connection: Any, _record: ConnectionPoolEntry) -> None:
+    @event.listens_for(own, "connect", insert=first)
+    def _on_connect(connection: Any, record: ConnectionPoolEntry) -> None:
         found = connection.run_async(lambda driver: pin(driver, tables, schema))
-        _paths[own] = found
+        _paths[own] = record.info[JUST_ASKED] = found
 
 
 def open_schemas(tables: str, schema: str) -> str:
@@ -168,10 +215,11 @@ def open_schemas(tables: str, schema: str) -> str:
         schema: That with where they are; NULL for wherever the path finds them.
     """
     found = _SCHEMAS.replace("$1", f"(:{tables})").replace("$2", f"(:{schema})")
+    found = found.replace("$3", "NULL")
     names = f"SELECT name::text AS name FROM ({found}) path (pid, name, is_needed, roles)"  # noqa: S608 - ours
     return f"{names} WHERE pg_catalog.cardinality(roles) > 0"
 
 
 def path_of(engine: Engine) -> SearchPath:
     """What the last connection of an engine of ours had on its path; nothing of a host's."""
-    return _paths.get(engine, SearchPath((), (), (), is_pooled=False))
+    return _paths.get(engine, SearchPath())

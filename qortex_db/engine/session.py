@@ -7,12 +7,13 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import inspect
-from sqlalchemy.exc import DBAPIError, UnboundExecutionError
+from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.util import await_only
 
-from qortex_db.engine import outcomes
+from qortex_db.engine import in_session, outcomes
+from qortex_db.engine.compiled import compiled
 from qortex_db.engine.connecting import RETRY_PAUSE_SECONDS, connection_options, not_connected
-from qortex_db.engine.connections import check_driver, ensure_codec, forget_types
+from qortex_db.engine.connections import check_driver, ensure_codec, forget_types, has_codec
 from qortex_db.engine.executor import (
     SEARCH_PATH,
     catalog_of,
@@ -25,6 +26,7 @@ from qortex_db.engine.executor import (
 from qortex_db.engine.loaded import WRITTEN, refresh_loaded
 from qortex_db.engine.transactions import connections_of, remember_error, savepoint
 from qortex_db.errors import InvalidInputError
+from qortex_db.statement_spans import listener_of
 from qortex_db.translation import is_connection_lost, is_refused_by_driver
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Executable
     from sqlalchemy.ext.asyncio import AsyncSession
-    from sqlalchemy.orm import Session
+    from sqlalchemy.orm import Session, SessionTransaction
 
     from qortex_db.engine.executor import Fetched
 
@@ -66,6 +68,8 @@ class SessionExecutor:
         self._schema = schema
         self._schemas: Mapping[str | None, str | None] = {}
         self._bind_arguments = bind_arguments or {}
+        # Of which transaction's connection it is.
+        self._known: tuple[SessionTransaction | None, dict[object, Any] | None] = (None, None)
 
     def of(self, model: Any) -> SessionExecutor:
         """The same for the statements of a model."""
@@ -77,11 +81,13 @@ class SessionExecutor:
         session = self._session
         try:
             # Core statements don't autoflush: what the host has pending comes first.
-            if session.new or session.dirty or session.deleted:
+            if not session.sync_session._is_clean():  # noqa: SLF001 - its parts are slow to ask for
                 await session.flush()
             try:
-                given = await session.run_sync(self._run, statement, params)
-            except DBAPIError as error:
+                given = await self._short(statement, params)
+                if given is None:
+                    given = await session.run_sync(self._run, statement, params)
+            except Exception as error:
                 if not self._forget_types(error):
                     raise
                 given = await session.run_sync(self._run, statement, params)
@@ -96,6 +102,51 @@ class SessionExecutor:
         # Out here it has no context: the driver's error quotes values.
         raise failure
 
+    async def _short(self, statement: Executable, params: Mapping[str, Any]) -> Fetched | None:
+        """Run it by the driver; None, and nothing is done, where it has to go SQLAlchemy's way."""
+        connection = self._held({"clause": statement})
+        if connection is None:
+            connection = await self._connected({"clause": statement})
+        listens = listener_of(connection)
+        adapted = in_session.adapter(connection, listens=listens)
+        if adapted is None or not has_codec(connection.info, catalog_of(connection)):
+            return None
+        session = self._session
+        asking = outcomes.telling(session, statement)
+        schemas = self._schemas_of(connection)
+        sent = compiled(statement if asking is None else asking, connection, schemas)
+        if sent.expands:
+            return None
+        try:
+            arguments = sent.arguments(params)
+        except Exception:  # noqa: BLE001 - told there
+            return None
+        spans = None if isinstance(listens, bool) else listens
+        given = await in_session.run(connection, adapted, sent, arguments, spans)
+        return self._told(statement, given, asked=asking is not None)
+
+    def _told(self, statement: Executable, given: Fetched, *, asked: bool) -> Fetched:
+        if asked:
+            given = outcomes.told(self._session, statement, given)
+        if written_tables(statement) is not None:
+            outcomes.note_write(self._session)
+        return given
+
+    def _held(self, arguments: Mapping[str, Any]) -> Connection | None:
+        """The session's connection for a statement, where it has one."""
+        try:
+            return in_session.held(
+                self._session.sync_session, {**self._bind_arguments, **arguments}
+            )
+        except UnboundExecutionError:  # told where it is asked for
+            return None
+
+    def _schemas_of(self, connection: Connection) -> Mapping[str | None, str | None]:
+        """Where the tables of declared schemas are: a host's engine may say so, or a connection."""
+        if self._schema is not None:
+            return {None: self._schema}
+        return connection.get_execution_options().get("schema_translate_map") or {}
+
     def _run(self, _: Session, statement: Executable, params: Mapping[str, Any]) -> Fetched:
         session = self._session
         connection = self._connection({"clause": statement})
@@ -103,13 +154,9 @@ class SessionExecutor:
         options = self._options | kept_compiled(statement)
         sent = statement if asking is None else asking
         given = fetched(connection.execute(sent, dict(params), execution_options=options))
-        if asking is not None:
-            given = outcomes.told(session, statement, given)
-        if written_tables(statement) is not None:
-            outcomes.note_write(session)
-        return given
+        return self._told(statement, given, asked=asking is not None)
 
-    def _forget_types(self, error: DBAPIError) -> bool:
+    def _forget_types(self, error: Exception) -> bool:
         """Whether it may be sent by new types; where a server refused, the transaction is over."""
         for connection in connections_of(self._session):
             forget_types(error, catalog_of(connection))
@@ -125,17 +172,29 @@ class SessionExecutor:
     def schema_of(self, declared: str | None) -> str | None:
         return self._schemas.get(declared, declared)
 
+    def known(self) -> dict[object, Any] | None:
+        begun, known = self._known
+        return known if begun is self._session.sync_session.get_transaction() else None
+
     async def catalog(self) -> dict[object, Any]:
         try:
-            connection = await self._session.run_sync(lambda _: self._connection({}))
+            connection = await self._connected({})
         except Exception as error:  # noqa: BLE001 - translated, and raised again
             failure = translated(error)
         else:
-            # A host's engine may say so, or this one connection.
-            schemas = connection.get_execution_options().get("schema_translate_map") or {}
-            self._schemas = schemas if self._schema is None else {None: self._schema}
-            return catalog_of(connection, self._session.info.get(SEARCH_PATH))
+            return self._known_of(connection)
         raise failure
+
+    def _known_of(self, connection: Connection) -> dict[object, Any]:
+        self._schemas = self._schemas_of(connection)
+        known = catalog_of(connection, self._session.info.get(SEARCH_PATH))
+        self._known = self._session.sync_session.get_transaction(), known
+        return known
+
+    async def _connected(self, arguments: Mapping[str, Any]) -> Connection:
+        if in_session.connects_at_once(self._session.sync_session):
+            return self._connection(arguments)
+        return await self._session.run_sync(lambda _: self._connection(arguments))
 
     def _connection(self, arguments: Mapping[str, Any]) -> Connection:
         """The session's for a statement, which a host may have had before it knew this package."""

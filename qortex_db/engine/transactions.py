@@ -14,6 +14,7 @@ import asyncpg
 from sqlalchemy import select, true
 from sqlalchemy.exc import SQLAlchemyError
 
+from qortex_db.engine import in_session
 from qortex_db.engine.cleanup import CLEANUP_SECONDS, finished, task_of
 from qortex_db.engine.executor import ONE_TASK, translate_map, translated
 from qortex_db.engine.loaded import WRITTEN, expire_loaded, refresh_loaded
@@ -53,19 +54,26 @@ async def commit(session: AsyncSession) -> None:
             a call of ours met it.
         OutcomeUnknownError: The connection broke during COMMIT.
     """
+    if not session.in_transaction():
+        return  # whatever is pending would have begun one
     transaction_id = None
     try:
-        if session.in_transaction():
+        if not session.sync_session._is_clean():  # noqa: SLF001 - its parts are slow to ask for
             await session.flush()
-            transaction_id = await know_outcome(session)
-            _check_connections(session)
-            _tell_of_rollbacks(session)
+        transaction_id = await know_outcome(session)
+        connections = connections_of(session)
+        _check_connections(connections)
+        _tell_of_rollbacks(connections)
+        adapted = in_session.commits_at_once(session.sync_session, connections)
     except Exception as error:  # noqa: BLE001 - translated, and raised again
         failure = translated(error)
     else:
         session.info[_COMMITTING] = transaction_id
         try:
-            await session.commit()
+            if adapted is not None:
+                await in_session.commit(session.sync_session, connections[0], adapted)
+            else:
+                await session.commit()
         except Exception as error:  # noqa: BLE001 - translated, and raised again
             failure = _commit_failure(session, error)
         else:
@@ -88,9 +96,9 @@ def in_doubt(session: AsyncSession, what: str) -> OutcomeUnknownError | None:
     )
 
 
-def _check_connections(session: AsyncSession) -> None:
+def _check_connections(connections: list[Connection]) -> None:
     """What is lost before COMMIT is sent is certainly not committed."""
-    for connection in connections_of(session):
+    for connection in connections:
         driver: Any = connection.connection.driver_connection
         if driver is None or driver.is_closed():
             raise UnavailableError(
@@ -129,10 +137,11 @@ def connections_of(session: AsyncSession) -> list[Connection]:
     return list({id(each[0]): each[0] for each in held}.values())
 
 
-def _tell_of_rollbacks(session: AsyncSession) -> None:
-    for connection in connections_of(session):
+def _tell_of_rollbacks(connections: list[Connection]) -> None:
+    for connection in connections:
         driver = connection.connection.driver_connection
-        if isinstance(driver, asyncpg.Connection):
+        # Else there will be no COMMIT, and its class would stay.
+        if isinstance(driver, asyncpg.Connection) and driver.is_in_transaction():
             kind: Any = type(driver)
             driver.__class__ = _telling(kind)
 
@@ -288,4 +297,7 @@ async def close(session: AsyncSession, cleanup: Cleanup, *, at_once: bool) -> No
         cleanup: What goes on with it when the time is up.
         at_once: The block was cancelled: whoever did it waits for no server.
     """
-    await cleanup.wait_for(session.close(), at_once=at_once)
+    if session.in_transaction():
+        await cleanup.wait_for(session.close(), at_once=at_once)
+    else:
+        session.sync_session.close()  # it has no connection, so there is nothing to wait for

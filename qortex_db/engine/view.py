@@ -43,6 +43,9 @@ class ViewExecutor:
     async def catalog(self) -> dict[object, Any]:
         return await self._lane().catalog(self._options)
 
+    def known(self) -> dict[object, Any]:
+        return self._lane().known(self._options)
+
     def schema_of(self, declared: str | None) -> str | None:
         own = self._options.schema
         return own if own and declared is None else self._lane().schema_of(declared)

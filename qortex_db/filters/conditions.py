@@ -98,6 +98,10 @@ def equals_any(field: Field, bind: Bind) -> ColumnElement[bool]:
     return field.json == any_(_jsons(bind))
 
 
+def equals_any_of_many(field: Field, bind: Bind) -> ColumnElement[bool]:
+    return _is_among(field.json, _jsons(bind))
+
+
 def contains(field: Field, bind: Bind) -> ColumnElement[bool]:
     return field.payload.op("@>", is_comparison=True)(_json(bind))
 
@@ -118,6 +122,18 @@ def is_one_of(field: Field, bind: Bind, column: str) -> ColumnElement[bool]:
     if column in _IN_LISTS:
         values = cast(values, ARRAY(_IN_LISTS[column]))
     return getattr(field, column) == any_(values)  # type: ignore[no-any-return]
+
+
+def is_one_of_many(field: Field, bind: Bind, column: str) -> ColumnElement[bool]:
+    values = bind(ARRAY(Text()))
+    if column in _IN_LISTS:
+        values = cast(values, ARRAY(_IN_LISTS[column]))
+    return _is_among(getattr(field, column), values)
+
+
+def _is_among(value: ColumnElement[Any], values: ColumnElement[Any]) -> ColumnElement[bool]:
+    """The same as `= ANY`, which goes through the whole list for each row where plans are kept."""
+    return value.in_(select(func.unnest(values)))
 
 
 def array_has(field: Field, bind: Bind, operator: str) -> ColumnElement[bool]:
@@ -172,6 +188,10 @@ def has_size(field: Field, bind: Bind, operator: str) -> ColumnElement[bool]:
 
 def has_id(table: Table, bind: Bind) -> ColumnElement[bool]:
     return table.c.id == any_(bind(ARRAY(Text())))
+
+
+def has_id_of_many(table: Table, bind: Bind) -> ColumnElement[bool]:
+    return _is_among(table.c.id, bind(ARRAY(Text())))
 
 
 def within_box(field: Field, bind: Bind, way: str) -> ColumnElement[bool]:

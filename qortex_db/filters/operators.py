@@ -19,7 +19,7 @@ from qortex_db.filters.fields import (
     Path,
 )
 from qortex_db.filters.geo import geo
-from qortex_db.filters.payload_indexes import is_declared
+from qortex_db.filters.payload_indexes import has_kind, is_declared
 from qortex_db.filters.text_operators import ilike, like, text
 from qortex_db.filters.values import (
     BOOLEAN,
@@ -37,13 +37,18 @@ from qortex_db.filters.values import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Table
 
     from qortex_db.filters.conditions import Reader, Shape
 
-# A list this long is also compared by equality, which the server hashes; containment it tries one
-# by one. Below, the planner would take the two for independent and expect too few rows.
+# A list this long is hashed by the server, and also compared by equality where its index is one of
+# containment, which it tries one by one. Below, the planner would take the two for independent and
+# expect too few rows.
 _HASHED_FROM = 100
+# And one this long is looked for by equality alone.
+_NOT_CONTAINED_FROM = 1_000
 
 _SIGNS: Final = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 
@@ -79,17 +84,23 @@ def equal(table: Table, path: Path, value: Any, at: str, values: list[Any]) -> S
     return "and", (conditions.contains, path), (conditions.equals, path)
 
 
-def one_of(table: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
-    """Equal to one of a list."""
+def one_of(
+    table: Table, path: Path, value: Any, at: str, values: list[Any], *, by_index: bool = True
+) -> Shape:
+    """Equal to one of a list.
+
+    Args:
+        by_index: Whether rows may be found by it; where they are only left out, no index serves.
+    """
     items = as_list(value, at)
     moments, known = _apart([item for item in items if item is not None], at)
     shapes: list[Shape] = []
     if moments:
         _tell_unserved(table, path)
         values.append(moments)
-        shapes.append((conditions.is_one_of, path, "instant"))
+        shapes.append((_is_one_of(len(moments)), path, "instant"))
     if known or not moments:
-        shapes.append(_one_of_known(table, path, known, at, values))
+        shapes.append(_one_of_known(table, path, known, at, values, by_index=by_index))
     if len(moments) + len(known) < len(items):
         shapes.append((conditions.is_null, path))
     return shapes[0] if len(shapes) == 1 else ("or", *shapes)
@@ -106,7 +117,9 @@ def _apart(items: list[Any], at: str) -> tuple[list[str], list[Any]]:
     return moments, others
 
 
-def _one_of_known(table: Table, path: Path, items: list[Any], at: str, values: list[Any]) -> Shape:
+def _one_of_known(
+    table: Table, path: Path, items: list[Any], at: str, values: list[Any], *, by_index: bool
+) -> Shape:
     if not items:
         return conditions.nothing, path
     kinds = {kind_of(item, at) for item in items}
@@ -115,16 +128,24 @@ def _one_of_known(table: Table, path: Path, items: list[Any], at: str, values: l
         operands = [_comparable(item, at) for item in items]
         if all(found == column for found, _ in operands):
             values.append([operand for _, operand in operands])
-            return conditions.is_one_of, path, column
+            return _is_one_of(len(items)), path, column
     texts = [as_json(item, at) for item in items]
-    if path.positional:
+    is_long = len(items) >= _HASHED_FROM
+    is_contained = not path.positional and len(items) < _NOT_CONTAINED_FROM
+    is_contained = is_contained and (by_index or not is_long)
+    equality = conditions.equals_any_of_many if is_long else conditions.equals_any
+    if not is_contained or NESTED in kinds or is_long:
         values.append(texts)
-        return conditions.equals_any, path
+        if not is_contained:
+            return equality, path
     values.append([path.around(text) for text in texts])
-    if NESTED not in kinds and len(items) < _HASHED_FROM:
+    if not is_long and NESTED not in kinds:
         return conditions.contains_any, path
-    values.append(texts)
-    return "and", (conditions.contains_any, path), (conditions.equals_any, path)
+    return "and", (equality, path), (conditions.contains_any, path)
+
+
+def _is_one_of(count: int) -> Any:
+    return conditions.is_one_of_many if count >= _HASHED_FROM else conditions.is_one_of
 
 
 def _comparable(value: Any, at: str) -> tuple[str, Any]:
@@ -290,7 +311,7 @@ def row_ids(table: Table, value: Any, at: str, values: list[Any]) -> Shape:
     if not keys:
         return conditions.nothing, None
     values.append(keys)
-    return conditions.has_id, None
+    return conditions.has_id_of_many if len(keys) >= _HASHED_FROM else conditions.has_id, None
 
 
 OPERATORS: Final[dict[str, Reader]] = {
@@ -311,5 +332,24 @@ OPERATORS: Final[dict[str, Reader]] = {
     "$geo": geo,
     "$size": size,
 }
-NEGATED: Final = {"$ne": equal, "$nin": one_of}
+NEGATED: Final[dict[str, Reader]] = {
+    "$ne": equal,
+    "$nin": functools.partial(one_of, by_index=False),
+}
 """What is exactly the contrary of another operator."""
+
+
+_OF_COLUMNS: Final = (conditions.compare, conditions.is_one_of, conditions.is_one_of_many)
+
+
+def is_served(table: Table, condition: object, path: Path | None, constants: Sequence[Any]) -> bool:
+    """Whether an index that the table declares finds the rows of a condition."""
+    if condition in (conditions.has_id, conditions.has_id_of_many):
+        return True
+    if condition in (conditions.contains, conditions.contains_any):
+        return has_kind(table, "containment")
+    if condition is conditions.document_matches:
+        return has_kind(table, "document")
+    if condition in _OF_COLUMNS and path is not None:
+        return is_declared(table, path, constants[0])
+    return False

@@ -110,6 +110,11 @@ def is_declared(table: Table, path: Path, column: str) -> bool:
     return any(index.info.get(_DECLARED) == wanted for index in table.indexes)
 
 
+def has_kind(table: Table, kind: Kind) -> bool:
+    """Whether the table declares an index of a kind."""
+    return any(index.info.get(DECLARATION, ("", ""))[1] == kind for index in table.indexes)
+
+
 def _name(start: str, path: str, kind: str, language: str) -> str:
     end = kind if language == "simple" else f"{kind}_{language}"
     name = "_".join(part for part in (start, path, end) if part)

@@ -13,7 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
-from sqlalchemy import ColumnElement, and_, bindparam, or_, true
+from sqlalchemy import ARRAY, Cast, ColumnElement, and_, bindparam, cast, or_, select, true
 from sqlalchemy.sql.elements import AsBoolean, BindParameter, False_, Grouping, True_
 from sqlalchemy.sql.visitors import iterate, replacement_traverse
 
@@ -22,7 +22,7 @@ from qortex_db.checks import as_dict
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import conditions
 from qortex_db.filters.fields import Field, check_readable, read_path
-from qortex_db.filters.operators import NEGATED, OPERATORS, row_ids
+from qortex_db.filters.operators import NEGATED, OPERATORS, is_served, row_ids
 from qortex_db.filters.text_operators import document_contains, document_text
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 
@@ -65,6 +65,23 @@ class Filter:
     def clause(self) -> ColumnElement[bool]:
         """The condition. Its parameters have no values; give `params` on execution."""
         return _render(self._shape, self._table, count())
+
+    @functools.cached_property
+    def planned_once(self) -> ColumnElement[bool]:
+        """The same condition, whose values the planner does not see: one plan is good for all.
+
+        Each value is read once, and not for each row.
+        """
+        return self.clause if self.key is None else _unseen(self.clause)
+
+    @functools.cached_property
+    def served(self) -> ColumnElement[bool] | None:
+        """What the indexes that the table declares find rows by; None where they don't.
+
+        It is true of every row that the filter is true of, and planned once.
+        """
+        served = None if self.key is None else _served(self._shape, self._table, count())
+        return None if served is None else _unseen(served)
 
     @property
     def matches_all(self) -> bool:
@@ -335,6 +352,38 @@ def _has(shape: Shape, wanted: tuple[object, ...]) -> bool:
         part in wanted if callable(part) else isinstance(part, tuple) and _has(part, wanted)
         for part in shape
     )
+
+
+def _unseen(clause: ColumnElement[bool]) -> ColumnElement[bool]:
+    """A condition whose parameters are read by subqueries of their own."""
+
+    def read(part: Any, **_: Any) -> Any:
+        value = part.clause if isinstance(part, Cast) else part
+        if not isinstance(value, BindParameter):
+            return None
+        once = select(part).scalar_subquery()
+        # Of a subquery ANY would take the rows.
+        return cast(once, part.type) if isinstance(part.type, ARRAY) else once
+
+    replace: Any = replacement_traverse  # typed for callables of SQLAlchemy's own
+    found: ColumnElement[bool] = replace(clause, {}, read)
+    return found
+
+
+def _served(shape: Shape, table: Table, numbers: Iterator[int]) -> ColumnElement[bool] | None:
+    """The part of a shape's clause that declared indexes serve, with the same parameters."""
+    condition, *rest = shape
+    if condition in ("and", "or"):
+        parts = [_served(part, table, numbers) for part in rest]
+        by_index = [part for part in parts if part is not None]
+        if condition == "and":
+            return and_(*by_index) if by_index else None
+        return or_(*by_index) if len(by_index) == len(parts) else None
+    clause = _render(shape, table, numbers)
+    if condition == "not":
+        return None
+    path, *constants = rest
+    return clause if is_served(table, condition, path, constants) else None
 
 
 def _render(shape: Shape, table: Table, numbers: Iterator[int]) -> ColumnElement[bool]:

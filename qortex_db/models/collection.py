@@ -5,6 +5,7 @@ A statement asks `collection_of(table)`; Alembic and `create_all` see ordinary i
 
 from __future__ import annotations
 
+import functools
 from dataclasses import KW_ONLY, dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 COLLECTION: Final = "qortex_db_collection"
 """The key of a table's info where its model's collection is, and of a column's with its vector."""
+_MAX_TABLES: Final = 256
+"""Of how many tables it is kept what they are: a program may make tables all the time."""
 _OWN: Final = frozenset((DEFAULT_VECTOR, "id", "payload", "document", "created_at", "updated_at"))
 
 
@@ -186,8 +189,11 @@ def vector_index(
 def collection_of(table: Table) -> Collection:
     """What a table's model declared; of another table, what its columns say."""
     declared = table.info.get(COLLECTION)
-    if isinstance(declared, Collection):
-        return declared
+    return declared if isinstance(declared, Collection) else _of_columns(table)
+
+
+@functools.lru_cache(_MAX_TABLES)
+def _of_columns(table: Table) -> Collection:
     column = table.c.get(DEFAULT_VECTOR)
     spec = VectorSpec(getattr(getattr(column, "type", None), "dimensions", None))
     language = table.info.get(TEXT_CONFIGURATION, "simple")
@@ -292,10 +298,22 @@ def collection_table(model: Any) -> Table:
     name = getattr(model, "__name__", type(model).__name__)
     if not isinstance(table, Table):
         raise InvalidInputError(f"{name} is no mapped model with a table of its own.")
-    for column in ("id", DEFAULT_VECTOR):
-        if column not in table.c:
+    _check_columns(name, table)
+    mapper = inspect(model)
+    if mapper.inherits is not None and mapper.inherits.local_table is table:
+        raise InvalidInputError(
+            f"{name} has its rows in the table of {mapper.inherits.class_.__name__}, whose "
+            "collection has them all: take that one, and filter by its discriminator."
+        )
+    return table
+
+
+@functools.lru_cache(_MAX_TABLES)
+def _check_columns(name: str, table: Table) -> None:
+    for needed in ("id", DEFAULT_VECTOR):
+        if needed not in table.c:
             raise InvalidInputError(
-                f"{name} has no column {column!r}: a collection is a model with VectorMixin, or "
+                f"{name} has no column {needed!r}: a collection is a model with VectorMixin, or "
                 "one with the columns id (text, the key) and vec."
             )
     if not issubclass(_python_type(table.c.id), str):
@@ -306,13 +324,6 @@ def collection_table(model: Any) -> Table:
                 f"{name}'s column {column.name} has another key: a collection's columns are known "
                 "by their names; leave key= out."
             )
-    mapper = inspect(model)
-    if mapper.inherits is not None and mapper.inherits.local_table is table:
-        raise InvalidInputError(
-            f"{name} has its rows in the table of {mapper.inherits.class_.__name__}, whose "
-            "collection has them all: take that one, and filter by its discriminator."
-        )
-    return table
 
 
 def _python_type(column: Column[Any]) -> type:

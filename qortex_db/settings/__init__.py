@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL
 
 from qortex_db.errors import InvalidInputError
-from qortex_db.limits import DEEPEST, DEFAULT_LIMITS, Limits
+from qortex_db.limits import DEEPEST, DEFAULT_LIMITS, MOST_PROBED, Complete, Limits
 from qortex_db.names import is_identifier
 from qortex_db.settings.dsn import DRIVER, Target, parse_dsn, parts_target
 
@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     db: str = Field(default="qortex", validation_alias="PGVECTOR_DB")
     database_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_URL")
     otel_enabled: bool = Field(default=False, validation_alias="QORTEX_OTEL_ENABLED")
+    otel_statements: bool = Field(default=True, validation_alias="QORTEX_OTEL_STATEMENTS")
     prometheus_enabled: bool = Field(default=False, validation_alias="QORTEX_PROMETHEUS_ENABLED")
     dimensions: int | None = Field(
         default=None, ge=1, le=16_000, validation_alias="QORTEX_VEC_DIMENSIONS"
@@ -145,6 +146,18 @@ class Settings(BaseSettings):
     )
     max_context_bytes: _Most = Field(
         default=DEFAULT_LIMITS.max_context_bytes, validation_alias="QORTEX_DB_MAX_CONTEXT_BYTES"
+    )
+    complete: Complete = Field(
+        default=DEFAULT_LIMITS.complete, validation_alias="QORTEX_DB_COMPLETE"
+    )
+    max_compared_rows: _Most = Field(
+        default=DEFAULT_LIMITS.max_compared_rows, validation_alias="QORTEX_DB_MAX_COMPARED_ROWS"
+    )
+    max_probed_rows: int = Field(  # 0: never
+        default=DEFAULT_LIMITS.max_probed_rows,
+        ge=0,
+        le=MOST_PROBED,
+        validation_alias="QORTEX_DB_MAX_PROBED_ROWS",
     )
     embedded_path: Path = Field(
         default=Path("~/.qortex/postgres"), validation_alias="QORTEX_DB_EMBEDDED_PATH"

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 _AT_ONCE: Final = 500
 
 
+_scan: Final[Callable[[str, int], tuple[Any, int]]] = vars(json.JSONDecoder())["scan_once"]
+"""What json.loads does, without looking for blanks around a value: half its time for most."""
+
+
 class JsonText(UserDefinedType[Any]):
     """JSON that was cast to text, which the driver reads in C, before it is parsed."""
 
@@ -41,4 +45,9 @@ def read_json(texts: Sequence[str | None]) -> list[Any]:
 
 
 def _from_json(text: str | None) -> Any:
-    return {} if text == "{}" else None if text is None else json.loads(text)
+    if text is None:
+        return None
+    try:
+        return _scan(text, 0)[0]
+    except StopIteration:  # a column of type json keeps the blanks before a value
+        return json.loads(text)

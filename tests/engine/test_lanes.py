@@ -55,6 +55,7 @@ from qortex_db import (
 )
 from qortex_db.engine.compiled import Compiled
 from qortex_db.repositories.vectors.batches import PART_ROWS
+from qortex_db.statement_spans import listener_of
 from qortex_db.types import Embedding
 from support.compilations import compilations
 
@@ -568,9 +569,9 @@ WATCHERS: dict[str, Callable[[AsyncEngine], Any]] = {
 async def test_both_lanes_give_the_same(dsn: str, expected: list[Any], name: str) -> None:
     async with Database.connect(dsn) as db:
         executor: Any = db.executor
-        assert not executor._watched()
+        assert listener_of(executor._engine) is False
         WATCHERS[name](db.engine)  # the Database was open before
-        assert executor._watched()
+        assert listener_of(executor._engine) is True
         for mine, theirs in zip(await everything(db), expected, strict=True):
             assert mine == theirs
 

@@ -86,9 +86,18 @@ async def connected(dsn: str, *tables: Table) -> AsyncIterator[AsyncConnection]:
 
 
 async def found(connection: AsyncConnection, table: Table, where: Any) -> list[str]:
+    """By the condition in each of the forms that statements have it in."""
     read = read_filter(where, table)
-    statement = select(table.c.id).where(read.clause).order_by(table.c.id)
-    return list((await connection.execute(statement, read.params)).scalars())
+    answers = []
+    for clause in (read.clause, read.planned_once, read.served):
+        if clause is not None:
+            statement = select(table.c.id).where(clause).order_by(table.c.id)
+            answers.append(list((await connection.execute(statement, read.params)).scalars()))
+    ids, by_plan, *by_index = answers
+    assert by_plan == ids
+    for each in by_index:  # what indexes serve may be a part of it
+        assert set(ids) <= set(each)
+    return ids
 
 
 async def store(connection: AsyncConnection, table: Table, *payloads: Any) -> None:
@@ -388,6 +397,61 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"$or": [{"a.b": {"$ne": 2}}, {"$not": {"c": {"$like": "yz%"}}}]},
     ),
 }
+
+
+LISTED: tuple[Any, ...] = (
+    *range(40),
+    *(f"k{i}" for i in range(40)),
+    [1, 2],
+    {"x": 1},
+    None,
+    True,
+    1.5,
+    "k1" * 150,
+)
+"""Values that some lists have."""
+
+
+@pytest.mark.parametrize("count", [1, 99, 100, 999, 1_000, 10_000])
+async def test_lists_of_any_length_mean_the_same(empty_dsn: str, count: int) -> None:
+    lists: dict[str, list[Any]] = {
+        "numbers": [i * 2 for i in range(count)],
+        "strings": [f"k{i * 2}" for i in range(count)],
+        "long strings": ["k1" * 150, *(f"k{i}" for i in range(count - 1))],
+        "mixed": [[1, 2], *(i * 3 for i in range(count - 1))],
+        "nested": [{"x": i} for i in range(count)],
+        "null": [None, *range(count - 1)],
+    }
+    stored = [*({"a": value, "b": [value]} for value in LISTED), {}]
+    tables = (notes("bare"), indexed_notes())
+    async with connected(empty_dsn, *tables) as connection:
+        for table in tables:
+            await store(connection, table, *stored)
+            for values in lists.values():
+                for path in ("a", "b.0"):
+                    for operator in ("$in", "$nin"):
+                        where = {path: {operator: values}}
+                        right = [i for i, each in enumerate(stored) if oracle.holds(each, where)]
+                        assert sorted(map(int, await found(connection, table, where))) == right
+            ids = [str(i) for i in range(0, 2 * count, 2)]
+            even = [str(i) for i in range(0, min(2 * count, len(stored)), 2)]
+            assert set(await found(connection, table, {"$id": ids})) == set(even)
+            left = await found(connection, table, {"$not": {"$id": ids}})
+            assert len(left) == len(stored) - len(even)
+
+
+async def test_a_long_list_is_hashed_where_plans_are_kept(empty_dsn: str) -> None:
+    table = notes()
+    wheres = (
+        {"a": {"$nin": list(range(1_000))}},
+        {"a": {"$nin": list(range(100))}},
+        {"$not": {"$id": [str(i) for i in range(1_000)]}},
+    )
+    async with connected(empty_dsn, table) as connection:
+        for where in wheres:
+            shown = await plan(connection, table, where, "force_generic_plan")
+            assert "hashed SubPlan" in shown
+            assert "= ANY" not in shown
 
 
 @pytest.mark.parametrize("name", SHAPES)

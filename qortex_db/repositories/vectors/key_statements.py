@@ -69,6 +69,8 @@ class KeyStatements:
         self.touched = touched_columns(table)
         columns = select(*row_shape(table).of_record()).where(*scope.clauses)
         self.get = columns.where(table.c.id == func.any(ids_array()))
+        # A list takes the server twice as long.
+        self.get_one = columns.where(as_text(table.c.id) == bindparam(ID, type_=Text))
 
     @functools.cached_property
     def delete(self) -> Delete:

@@ -11,7 +11,7 @@ from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.filter_statements import Page
-from qortex_db.repositories.vectors.key_statements import IDS
+from qortex_db.repositories.vectors.key_statements import ID, IDS
 from qortex_db.repositories.vectors.records import (
     EmbeddingBatch,
     FacetCount,
@@ -42,8 +42,12 @@ class VectorReads(TableBound):
         keys = validation.check_keys(ids, limits=self._vectors.limits)
         if not keys:
             return {}
-        fetched = await self._vectors.run(self._vectors.by_key.get, {IDS: keys})
-        return {record.id: record for record in await self._records(fetched.rows)}
+        vectors = self._vectors
+        if len(keys) == 1:
+            rows = (await vectors.run(vectors.by_key.get_one, {ID: keys[0]})).rows
+        else:
+            rows = (await vectors.run(vectors.by_key.get, {IDS: keys})).rows
+        return {record.id: record for record in await self._records(rows)}
 
     async def facet(
         self,

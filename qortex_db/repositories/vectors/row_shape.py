@@ -24,7 +24,7 @@ from qortex_db.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Column, ColumnElement, FromClause, Table
 
@@ -134,9 +134,22 @@ class RowShape:
             columns.append(null().label("vec"))
         return [*columns, *self._attributes(self.table)]
 
+    def hits(self, rows: Iterable[Sequence[Any]], start: float, floor: float) -> list[SearchHit]:
+        """Rows of id, distance and `of_hit` as hits, but those that score less than a floor.
+
+        Args:
+            start: The score at no distance.
+        """
+        # A zero vector has no angle: its score is NaN, which is no hit.
+        if self.attributes:
+            return [self.hit(row, score) for row in rows if (score := start - row[1]) >= floor]
+        return [
+            SearchHit(row[0], score, *row[2:]) for row in rows if (score := start - row[1]) >= floor
+        ]
+
     def hit(self, row: Sequence[Any], score: float) -> SearchHit:
         """A row of id, distance and `of_hit`, with its score."""
-        if len(row) <= 5:  # noqa: PLR2004 - no attributes
+        if len(row) <= 5:  # noqa: PLR2004 - without payloads, and so without attributes
             return SearchHit(row[0], score, *row[2:])
         payload, document, embedding = row[2:5]
         attributes = dict(zip(self.attributes, row[5:], strict=True))

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import bindparam, cast, select
-from sqlalchemy.dialects.postgresql import OID
-from sqlalchemy.sql.expression import ColumnClause, TableClause
+from sqlalchemy import text
 
 from qortex_db import checks, observability, types
 from qortex_db.errors import (
@@ -35,7 +33,6 @@ from qortex_db.repositories.vectors.key_statements import by_key
 from qortex_db.repositories.vectors.namespaces import scope_of
 from qortex_db.repositories.vectors.row_shape import row_shape
 from qortex_db.repositories.vectors.written_columns import written_columns
-from qortex_db.sql import Text, func
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -53,32 +50,27 @@ T = TypeVar("T")
 _OVERSAMPLING: Final = {None: 1.0, "half": 2.0, "binary": 20.0}
 
 
-@functools.cache
-def _declared_size() -> Select[Any]:
-    """What a column was declared with: the dimensions of a vector, -1 for none, and NOT NULL."""
-    attributes = TableClause(
-        "pg_attribute",
-        *(ColumnClause(name) for name in ("attrelid", "attname", "atttypmod", "attnotnull")),
-        schema="pg_catalog",
-    )
-    relation = cast(func.to_regclass(bindparam("table_name", type_=Text)), OID)
-    return select(attributes.c.atttypmod, attributes.c.attnotnull).where(
-        attributes.c.attrelid == relation,
-        attributes.c.attname == bindparam("column_name", type_=Text),
-    )
+_FACTS: Final = text("""
+SELECT a.atttypmod, a.attnotnull, c.relkind IN ('r'::"char", 'm'::"char", 'p'::"char")
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))
+  AND a.attname = CAST(:column_name AS text)
+""")
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class TableFacts:
     """What an embedding column declares, one object for each of an engine's.
 
     Attributes:
         dimensions: None where it takes any.
         is_nullable: Whether a row may have none.
+        has_pages: Whether it is a table, whose rows have places in pages; a view's have none.
     """
 
     dimensions: int | None
     is_nullable: bool
+    has_pages: bool
 
 
 class TableBound:
@@ -188,10 +180,7 @@ class VectorTable:
 
     def hits(self, rows: Iterable[Sequence[Any]], floor: float = -math.inf) -> list[SearchHit]:
         """Rows as hits: a score is 1 - distance by cosine, -distance by every other metric."""
-        start = self.zero_distance_score
-        # A zero vector has no angle: its score is NaN, which is no hit.
-        hit = self.shape.hit
-        return [hit(row, score) for row in rows if (score := start - row[1]) >= floor]
+        return self.shape.hits(rows, self.zero_distance_score, floor)
 
     def check_score(self, score: object) -> float:
         """A least score that can be had."""
@@ -238,8 +227,10 @@ class VectorTable:
 
     async def rows(self, statement: Select[Any], params: Mapping[str, Any]) -> Sequence[Any]:
         """The rows of a search, timed."""
+        if self._scope_params:
+            params = {**params, **self._scope_params}
         start = time.perf_counter()
-        rows = (await self.run(statement, params)).rows
+        rows = (await self.executor.run(statement, params)).rows
         observability.vec_search_duration.record(time.perf_counter() - start)
         return rows
 
@@ -252,13 +243,15 @@ class VectorTable:
         Raises:
             SchemaVersionError: There is no such table.
         """
-        known = await self.executor.catalog()
+        known = self.executor.known()
+        if known is None:
+            known = await self.executor.catalog()
         name, column = self.qualified_name, self.vector.column
         key = (TableFacts, name, column)
         facts: TableFacts | None = None if anew else known.get(key)
         if facts is None:
             params = {"table_name": name, "column_name": column}
-            rows = (await self.executor.run(_declared_size(), params)).rows
+            rows = (await self.executor.run(_FACTS, params)).rows
             if not rows:
                 remedy = (
                     UPGRADE_HINT
@@ -270,8 +263,8 @@ class VectorTable:
                     f"There is no table {name} with a column {column} here: {remedy}.",
                     sqlstate="42P01",
                 )
-            size, not_null = rows[0]
-            known[key] = facts = TableFacts(None if size < 0 else int(size), not not_null)
+            size, not_null, has_pages = rows[0]
+            known[key] = facts = TableFacts(None if size < 0 else size, not not_null, has_pages)
         return facts
 
     async def renewed(self, facts: TableFacts, refusal: DimensionMismatchError) -> TableFacts:
@@ -308,16 +301,23 @@ class VectorTable:
 
     def encode(self, embedding: object, facts: TableFacts, name: str = "embedding") -> Any:
         """A query's embedding, checked."""
-        allow_zero = self.vector.metric != "cosine"
-        if isinstance(self.vector.type, types.SparseEmbedding):
-            return self.vector.type.to_text(embedding, name=name, allow_zero=allow_zero)
+        sparse, allow_zero, is_half = self._query_form
+        if sparse is not None:
+            return sparse.to_text(embedding, name=name, allow_zero=allow_zero)
         return types.checked(
             embedding,
             dimensions=facts.dimensions,
             allow_zero=allow_zero,
-            is_half=self.vector.is_half,
+            is_half=is_half,
             name=name,
         )
+
+    @functools.cached_property
+    def _query_form(self) -> tuple[types.SparseEmbedding | None, bool, bool]:
+        """What a query is encoded by: a sparse type, whether it may be zero, half precision."""
+        kind = self.vector.type
+        sparse = kind if isinstance(kind, types.SparseEmbedding) else None
+        return sparse, self.vector.metric != "cosine", self.vector.is_half
 
     def read_query(self, embedding: object) -> NDArray[np.float32] | types.SparseVector:
         """A query's embedding that was checked, as a hit has its own."""

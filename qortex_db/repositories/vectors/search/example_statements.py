@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ARRAY, Integer, bindparam, case, cast, or_, select, true, union, union_all
+from sqlalchemy import ARRAY, Integer, bindparam, case, cast, or_, select, true, union_all
 
 from qortex_db.filters.expressions import Constant
 from qortex_db.repositories.statement_cache import built_once
+from qortex_db.repositories.vectors.search.found import found
+from qortex_db.repositories.vectors.search.nearest import Branch, sent_embeddings
 from qortex_db.sql import Text, func, of_pgvector
-from qortex_db.types import Embedding, EncodedEmbeddings
+from qortex_db.types import Embedding
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select, SelectBase, Subquery
@@ -43,18 +45,16 @@ def nearest_to_mean(rows: Nearest, where: Filter | None, form: SearchForm) -> Se
         .prefix_with("MATERIALIZED")
     )
     query = cast(select(target.c.aim).correlate(None).scalar_subquery(), rows.vector.type)
-    (found,) = rows.found(form, where, [query], _no_example(rows))
+    (hits,) = found([Branch(rows, query)], form, where, _no_example(rows))
     return (
-        select(*found.c, target.c.examples)
-        .select_from(target.outerjoin(found, true()))
-        .order_by(found.c.distance, found.c.id)
+        select(*hits.c, target.c.examples)
+        .select_from(target.outerjoin(hits, true()))
+        .order_by(hits.c.distance, hits.c.id)
     )
 
 
 @built_once
-def best_scores(
-    rows: Nearest, where: Filter | None, form: SearchForm, positives: int
-) -> Select[Any]:
+def best_scores(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[Any]:
     """The rows that score best against all examples, and how many of those there are."""
     place = func.row_number().over().label("place")
     sides = []
@@ -70,15 +70,11 @@ def best_scores(
         candidates = every if where is None else every.where(where.clause)
     else:
         bare = replace(form, with_payload=False, with_embedding=False)
-        queries = [
-            cast(
-                select(liked.c.vec).where(liked.c.place == i).correlate(None).scalar_subquery(),
-                rows.vector.type,
-            )
-            for i in range(1, positives + 1)
-        ]
-        parts = rows.found(bare, where, queries, _no_example(rows))
-        candidates = union(*(select(part.c.id) for part in parts))
+        query = cast(liked.c.vec, rows.vector.type).label("query")
+        queries = select(query, liked.c.place.label("number")).cte("queries")
+        branch = Branch(rows, queries=queries.prefix_with("MATERIALIZED"))
+        (near,) = found([branch], bare, where, _no_example(rows))
+        candidates = select(near.c.id).distinct()
     keys = candidates.subquery("candidates")
     # The least distance is no NaN, the distance of a zero vector, unless all are.
     nearest = [
@@ -124,8 +120,7 @@ def _examples(rows: Nearest, side: str) -> Subquery:
     stored = select(rows.column.label("vec")).where(
         rows.table.c.id == func.any(ids), rows.column.is_not(None), *rows.scope.clauses
     )
-    sparse = rows.vector.storage == "sparse"
-    arrays = cast(bindparam(f"{side}_vecs"), ARRAY(Text) if sparse else EncodedEmbeddings())
+    arrays = cast(bindparam(f"{side}_vecs"), sent_embeddings(rows.vector))
     given = select(cast(func.unnest(arrays), rows.vector.type))
     return union_all(stored, given).subquery(f"{side}_examples")
 

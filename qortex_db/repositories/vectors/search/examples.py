@@ -12,7 +12,12 @@ from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.records import SearchHits
 from qortex_db.repositories.vectors.search.example_statements import best_scores, nearest_to_mean
-from qortex_db.repositories.vectors.search.index_settings import BRANCH_LIMIT, MAX_QUERIES, approach
+from qortex_db.repositories.vectors.search.index_settings import (
+    BRANCH_LIMIT,
+    MAX_QUERIES,
+    Knobs,
+    approach,
+)
 from qortex_db.repositories.vectors.search.statements import search_statements
 from qortex_db.repositories.vectors.table import TableBound
 
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from qortex_db.filters import Where
+    from qortex_db.limits import Complete
     from qortex_db.repositories.vectors.records import IdInput
     from qortex_db.repositories.vectors.table import TableFacts, VectorTable
     from qortex_db.types import EmbeddingInput
@@ -42,6 +48,7 @@ class ExampleSearches(TableBound):
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         strategy: Strategy = "average",
+        complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
         with_payload: bool = True,
@@ -81,7 +88,7 @@ class ExampleSearches(TableBound):
         wanted = liked.count + disliked.count
         most = MAX_QUERIES if by_each else MAX_EXAMPLES
         validation.check_limit(wanted, most, name="the number of examples")
-        how = approach(
+        how = await approach(
             vectors,
             max(BRANCH_LIMIT, count) if by_each else count,
             await vectors.narrow(where, where_document),
@@ -89,10 +96,11 @@ class ExampleSearches(TableBound):
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
+            knobs=Knobs(complete=complete),
         )
         sources = search_statements(vectors).rows
         if by_each:
-            statement = best_scores(sources, how.filter, how.form, liked.count)
+            statement = best_scores(sources, how.filter, how.form)
         else:
             statement = nearest_to_mean(sources, how.filter, how.form)
         params = {"hits": count, **liked.params, **disliked.params, **how.params}
@@ -105,7 +113,8 @@ class ExampleSearches(TableBound):
         found = await vectors.opened([row[:-1] for row in rows if row[0] is not None])
         shape = vectors.shape
         hits = [shape.hit(row, row[1]) for row in found] if by_each else vectors.hits(found)
-        return SearchHits(hits, requested=count, complete=True)
+        full = len(hits) == count or not how.form.bounded
+        return SearchHits(hits, requested=count, complete=full)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,12 @@ from qortex_db.repositories.vectors.search.fused_statements import (
     many,
     multi,
 )
-from qortex_db.repositories.vectors.search.index_settings import BRANCH_LIMIT, MAX_QUERIES, approach
+from qortex_db.repositories.vectors.search.index_settings import (
+    BRANCH_LIMIT,
+    MAX_QUERIES,
+    Knobs,
+    approach,
+)
 from qortex_db.repositories.vectors.search.statements import search_statements
 from qortex_db.repositories.vectors.search.text_queries import TextMatch, read_text
 from qortex_db.repositories.vectors.table import TableBound
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qortex_db.filters import Where
+    from qortex_db.limits import Complete
     from qortex_db.repositories.vectors.table import VectorTable
 
 SparseInput: TypeAlias = SparseVector | Mapping[int, float]
@@ -57,6 +63,7 @@ class FusedSearches(TableBound):
         using: str | None = None,
         sparse_using: str | None = None,
         match: TextMatch = "any",
+        complete: Complete | None = None,
         exact: bool = False,
         with_payload: bool = True,
         with_embedding: bool = False,
@@ -90,7 +97,8 @@ class FusedSearches(TableBound):
             exact: Compare the embeddings with every row.
 
         Returns:
-            Not `complete` where fewer than the limit came back and a `branch_limit` is below it.
+            Not `complete` where fewer than the limit came back and a `branch_limit` is below it, or
+            `complete` is not "always".
 
         Raises:
             InvalidInputError: An argument was refused, or the table lacks what a branch looks at.
@@ -124,7 +132,7 @@ class FusedSearches(TableBound):
             params["sparse_query"] = await beside.by_facts(
                 lambda facts: beside.encode(sparse, facts, "sparse")
             )
-        how = approach(
+        how = await approach(
             vectors,
             limits.get("dense", 1),
             await vectors.narrow(where, where_document),
@@ -133,6 +141,7 @@ class FusedSearches(TableBound):
             with_embedding=with_embedding,
             excluding=asked.excludes,
             beside=limits.get("sparse", 0),
+            knobs=Knobs(complete=complete),
         )
         spec = None if beside is None else beside.vector
         by: Literal["ranks", "scores"] = "ranks" if alpha is None else "scores"
@@ -140,11 +149,11 @@ class FusedSearches(TableBound):
         statement = hybrid(search_statements(vectors).rows, how.filter, how.form, fusion)
         rows = await vectors.rows(statement, {**params, **how.params})
         # A branch that brings in fewer than the limit may have left out what matches.
-        complete = len(rows) == count or min(limits.values()) >= count
+        all_in = min(limits.values()) >= count and not how.form.bounded
         return SearchHits(
             (vectors.shape.hit(row, row[1]) for row in await vectors.opened(rows)),
             requested=count,
-            complete=complete,
+            complete=len(rows) == count or all_in,
         )
 
     async def multi_search(
@@ -154,6 +163,7 @@ class FusedSearches(TableBound):
         limit: int = 10,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
+        complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
         with_payload: bool = True,
@@ -170,18 +180,20 @@ class FusedSearches(TableBound):
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
         queries = await _queries(vectors, embeddings)
-        how = approach(
+        how = await approach(
             vectors,
             count,
             await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
+            knobs=Knobs(complete=complete),
         )
-        statement = multi(search_statements(vectors).rows, how.filter, how.form, len(queries))
-        rows = await vectors.rows(statement, {"hits": count, **queries, **how.params})
+        statement = multi(search_statements(vectors).rows, how.filter, how.form)
+        rows = await vectors.rows(statement, {"hits": count, "queries": queries, **how.params})
+        rows, all_in = how.told(rows)
         hits = vectors.hits(await vectors.opened(rows))
-        return SearchHits(hits, requested=count, complete=True)
+        return SearchHits(hits, requested=count, complete=len(hits) == count or all_in)
 
     async def search_many(
         self,
@@ -191,6 +203,7 @@ class FusedSearches(TableBound):
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         min_score: float | None = None,
+        complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
         with_payload: bool = True,
@@ -212,34 +225,36 @@ class FusedSearches(TableBound):
         floor = -math.inf if min_score is None else vectors.check_score(min_score)
         queries = await _queries(vectors, embeddings)
         vectors.limits.check("max_search_many_hits", len(queries) * count, "search_many", "hits")
-        how = approach(
+        how = await approach(
             vectors,
             count,
             await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
+            knobs=Knobs(complete=complete),
         )
-        statement = many(search_statements(vectors).rows, how.filter, how.form, len(queries))
-        rows = await vectors.rows(statement, {**queries, **how.params})
+        statement = many(search_statements(vectors).rows, how.filter, how.form)
+        rows = await vectors.rows(statement, {"queries": queries, **how.params})
+        hits, _ = how.told(rows)
+        short = {row[-1] for row in rows if row[0] is None}
         answers: list[list[Any]] = [[] for _ in queries]
-        for *row, answer in await vectors.opened(rows, floor):
-            answers[answer].append(row)
+        for *row, number in await vectors.opened(hits, floor):
+            answers[number - 1].append(row)
         return [
-            SearchHits(vectors.hits(answer, floor), requested=count, complete=True)
-            for answer in answers
+            SearchHits(vectors.hits(answer, floor), requested=count, complete=number not in short)
+            for number, answer in enumerate(answers, start=1)
         ]
 
 
-async def _queries(vectors: VectorTable, embeddings: object) -> dict[str, Any]:
-    """Several queries as the parameters of a statement, one each."""
+async def _queries(vectors: VectorTable, embeddings: object) -> list[Any]:
+    """Several queries, checked and encoded."""
     given = validation.check_list(embeddings, name="embeddings")
     validation.check_limit(len(given), MAX_QUERIES, name="the number of embeddings")
     return await vectors.by_facts(
-        lambda facts: {
-            f"query_{i}": vectors.encode(query, facts, f"embeddings[{i}]")
-            for i, query in enumerate(given)
-        }
+        lambda facts: [
+            vectors.encode(query, facts, f"embeddings[{i}]") for i, query in enumerate(given)
+        ]
     )
 
 

@@ -11,7 +11,6 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
-    literal_column,
     select,
     true,
     union_all,
@@ -27,7 +26,13 @@ from qortex_db.filters.full_text import (
     web_tsquery,
 )
 from qortex_db.repositories.statement_cache import built_once
-from qortex_db.repositories.vectors.search.nearest import Branch, Nearest, SearchForm, found
+from qortex_db.repositories.vectors.search.found import found
+from qortex_db.repositories.vectors.search.nearest import (
+    Branch,
+    Nearest,
+    SearchForm,
+    sent_embeddings,
+)
 from qortex_db.repositories.vectors.search.text_statements import matching, without_phrases
 from qortex_db.repositories.vectors.search.word_statements import with_any_word
 from qortex_db.sql import Text, double, func
@@ -35,7 +40,7 @@ from qortex_db.sql import Text, double, func
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import ColumnElement, Select, Subquery, Table
+    from sqlalchemy import CTE, ColumnElement, Select, Subquery, Table
 
     from qortex_db.filters import Filter
     from qortex_db.models import VectorSpec
@@ -75,14 +80,14 @@ def hybrid(rows: Nearest, where: Filter | None, form: SearchForm, fusion: Fusion
     near: ColumnElement[float] | None = None
     queries: dict[BranchName, Branch] = {}
     if "dense" in fusion.names:
-        near = rows.vector.distance(rows.column, rows.query)
+        near = rows.distance(rows.column)
         queries["dense"] = Branch(rows)
     sparse = fusion.sparse
     if sparse is not None:
         beside = Nearest(rows.table, sparse, rows.scope, "sparse_")
-        queries["sparse"] = Branch(beside, then_by=near)
+        queries["sparse"] = Branch(beside, then_by=None if near is None else rows)
         if near is None:
-            near = sparse.distance(beside.column, beside.query)
+            near = beside.distance(beside.column)
     besides = [_not_excluded(rows.table)] if fusion.excludes else []
     branches = found([*queries.values()], bare, where, besides)
     shares = []
@@ -175,14 +180,13 @@ def _best_first(
 
 
 @built_once
-def multi(rows: Nearest, where: Filter | None, form: SearchForm, count: int) -> Select[Any]:
+def multi(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[Any]:
     """The rows nearest to any of several queries, each once, by its least distance."""
-    branches = rows.found(form, where, _queries(rows, count))
-    every = union_all(*(select(*branch.c) for branch in branches)).subquery("every")
+    (every,) = found([Branch(rows, queries=_queries(rows))], form, where)
     place = func.row_number().over(partition_by=every.c.id, order_by=every.c.distance)
     placed = select(*every.c, place.label("place")).subquery("placed")
     return (
-        select(*(placed.c[column.name] for column in every.c))
+        select(*(placed.c[column.name] for column in every.c if column.name != "number"))
         .where(placed.c.place == 1)
         .order_by(placed.c.distance, placed.c.id)
         .limit(_HITS)
@@ -190,20 +194,23 @@ def multi(rows: Nearest, where: Filter | None, form: SearchForm, count: int) -> 
 
 
 @built_once
-def many(rows: Nearest, where: Filter | None, form: SearchForm, count: int) -> Select[Any]:
-    """The rows nearest to each of several queries, and the number of that query."""
-    branches = rows.found(form, where, _queries(rows, count))
-    every = union_all(
-        *(
-            select(*branch.c, literal_column(str(i), Integer).label("number"))
-            for i, branch in enumerate(branches)
-        )
-    ).subquery("every")
-    return select(*every.c).order_by(every.c.number, every.c.distance, every.c.id)
+def many(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[Any]:
+    """The rows nearest to each of several queries, and the number of that query, from 1 on."""
+    (every,) = found([Branch(rows, queries=_queries(rows))], form, where)
+    columns = [column for column in every.c if column.name != "number"]
+    return select(*columns, every.c.number).order_by(every.c.number, every.c.distance, every.c.id)
 
 
-def _queries(rows: Nearest, count: int) -> list[ColumnElement[Any]]:
-    return [bindparam(f"query_{i}", type_=rows.vector.type) for i in range(count)]
+def _queries(rows: Nearest) -> CTE:
+    """The queries of one parameter, numbered from 1 on."""
+    arrays = cast(bindparam("queries"), sent_embeddings(rows.vector))
+    given = (
+        func.unnest(arrays)
+        .table_valued("query", with_ordinality="number", name="given")
+        .render_derived()
+    )
+    query = cast(given.c.query, rows.vector.type).label("query")
+    return select(query, given.c.number).cte("queries").prefix_with("MATERIALIZED")
 
 
 def _share(fusion: Fusion, name: BranchName, better: ColumnElement[float]) -> ColumnElement[Any]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from qortex_db import checks
 from qortex_db.filters import values_of
+from qortex_db.limits import Complete
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.search.nearest import SearchForm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from qortex_db.filters import Filter
     from qortex_db.repositories.vectors.table import VectorTable
@@ -41,6 +42,7 @@ class Knobs:
     probes: int | None = None
     iterative_scan: IterativeScan | None = None
     oversampling: float | None = None
+    complete: Complete | None = None
 
 
 _UNTOUCHED: Final = Knobs()
@@ -60,8 +62,15 @@ class Approach:
     form: SearchForm
     params: Mapping[str, Any]
 
+    def told(self, rows: Sequence[Any]) -> tuple[Sequence[Any], bool]:
+        """The rows that are hits, and whether they are all that could be had."""
+        if not self.form.bounded:
+            return rows, True
+        hits = [row for row in rows if row[0] is not None]
+        return hits, len(hits) == len(rows)
 
-def approach(
+
+async def approach(
     vectors: VectorTable,
     candidates: int,
     narrowed: Filter | None,
@@ -80,20 +89,43 @@ def approach(
         beside: The most rows that another index brings in to the same statement.
     """
     checks.check_flag(exact, name="exact")
+    complete = knobs.complete or vectors.limits.complete
+    if knobs.complete is not None:
+        checks.check_choice(knobs.complete, get_args(Complete), name="complete")
     reach = vectors.reach(candidates, knobs.oversampling)
     filtered = excluding or narrowed is not None or bool(vectors.scope.clauses)
+    params: dict[str, Any] = {"candidates": candidates, "oversampled": reach, **values_of(narrowed)}
     settings = _settings(max(reach, beside), knobs, filtered=filtered)
+    bounded = complete != "always" and not exact
+    facts = await vectors.facts()
+    is_served = narrowed is not None and narrowed.served is not None
+    is_probed = is_served and facts.has_pages and not exact
+    probed = vectors.limits.max_probed_rows if is_probed else 0
     if exact:
         settings = {}
+    if bounded or probed:
+        params["table_name"] = vectors.qualified_name
+    if bounded:
+        most = vectors.limits.max_compared_rows if complete == "auto" else -1
+        params["max_compared_rows"] = float(most)
     form = SearchForm(
         exact=exact,
-        guarded=not exact,
+        bounded=bounded,
+        probed=probed,
+        walk=walk_of(max(reach, beside)),
         settings=tuple(f"{_LIBRARIES[name]}.{name}" for name in settings),
         with_payload=with_payload,
         with_embedding=with_embedding,
     )
-    found = {"candidates": candidates, "oversampled": reach, **values_of(narrowed), **settings}
-    return Approach(narrowed, form, found)
+    return Approach(narrowed, form, params | settings)
+
+
+def walk_of(count: int) -> int:
+    """So many, or up to twice as many: few numbers, for the statements are as many."""
+    walk = _DEFAULT_EF_SEARCH
+    while walk < count:
+        walk *= 2
+    return walk
 
 
 def _settings(count: int, knobs: Knobs, *, filtered: bool) -> dict[str, str]:

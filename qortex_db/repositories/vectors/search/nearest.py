@@ -1,4 +1,4 @@
-"""The rows nearest to a query, as a part of statements: under settings, and never too few."""
+"""The rows nearest to queries, as a part of statements: under settings, and never too few."""
 
 from __future__ import annotations
 
@@ -6,18 +6,26 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Integer, bindparam, cast, select, true, union_all
+from sqlalchemy import (
+    ARRAY,
+    Integer,
+    bindparam,
+    select,
+    true,
+)
 
 from qortex_db.checks import check_flag
+from qortex_db.filters.expressions import Constant
 from qortex_db.repositories.vectors.row_shape import row_shape
 from qortex_db.sql import Text, double, func
+from qortex_db.types import EncodedEmbeddings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from sqlalchemy import CTE, ColumnElement, Select, Subquery, Table
+    from sqlalchemy import ColumnElement, FromClause, Select, Table
+    from sqlalchemy.types import TypeEngine
 
-    from qortex_db.filters import Filter
     from qortex_db.models import VectorSpec
     from qortex_db.repositories.vectors.namespaces import Scope
 
@@ -28,12 +36,18 @@ class SearchForm:
 
     Attributes:
         exact: Compare with every row instead of walking the index.
-        guarded: Compare with every row if the index finds fewer than were asked for.
+        bounded: Where the index finds fewer rows than were asked for, compare with every row only
+            if the table has few. Without, however many there are.
+        probed: Up to how many rows that the filter's own index finds are compared each.
+        walk: The most rows that are looked for. It is a constant of the statement, so that the
+            server keeps one plan for all limits below; by a parameter it would plan each time.
         settings: Of pgvector, taken as parameters for this one statement.
     """
 
     exact: bool = False
-    guarded: bool = False
+    bounded: bool = False
+    probed: int = 0
+    walk: int = 40
     settings: tuple[str, ...] = ()
     with_payload: bool = True
     with_embedding: bool = False
@@ -63,26 +77,28 @@ class Nearest:
     def nearest(
         self,
         form: SearchForm,
-        where: Filter | None,
+        where: ColumnElement[bool] | None,
         *,
         query: ColumnElement[Any] | None = None,
-        then_by: ColumnElement[float] | None = None,
+        then_by: Nearest | None = None,
         besides: Sequence[ColumnElement[bool]] = (),
         exact: bool = False,
-        after: CTE | None = None,
+        after: Sequence[FromClause] = (),
+        beside: Sequence[FromClause] = (),
     ) -> Select[Any]:
         """The candidates of a query, nearest first: a zero vector's distance, NaN, is the last.
 
         Args:
-            then_by: What orders equally near rows before their ids do, where all are compared.
+            then_by: By whose distances equally near rows are ordered, where all are compared.
             besides: What else has to hold of a row.
             exact: Compare with every row, whatever the form says.
-            after: What has to be run before.
+            after: What has to be run before, each with a column `go`.
+            beside: What it is joined to, as a LATERAL subquery.
         """
         query = self.query if query is None else query
         exact = exact or form.exact
         rescored = self.vector.quantization is not None and not exact
-        distance = self.vector.distance(self.column, query)
+        distance = self.distance(self.column, query)
         columns = [self.table.c.id, distance.label("distance"), *self.columns(form)]
         # A sum is no expression that an index is on.
         order = distance + double(0.0) if exact else distance
@@ -92,19 +108,28 @@ class Nearest:
         statement = select(*columns).where(self.column.is_not(None), *self.scope.clauses, *besides)
         statement = statement.order_by(order)
         if exact:  # ties; before an index they would lose it
-            ties = [self.table.c.id] if then_by is None else [then_by, self.table.c.id]
-            statement = statement.order_by(*ties)
-        statement = statement.limit(self.oversampled if rescored else self.candidates)
+            ties = [] if then_by is None else [then_by.distance(then_by.column)]
+            statement = statement.order_by(*ties, self.table.c.id)
         if where is not None:
-            statement = statement.where(where.clause)
-        if after is not None:
-            statement = statement.where(after.c.new_0.is_not(None)).correlate(after)
-        if not rescored:
-            return statement
-        # The index has found candidates by less than the full vectors; those have the last word.
-        found = statement.subquery() if after is None else statement.lateral()
-        best = select(*found.c).order_by(found.c.distance).limit(self.candidates)
-        return best if after is None else best.correlate(after)
+            statement = statement.where(where)
+        statement = statement.where(*(each.c.go.is_not(None) for each in after))
+
+        def inner(rows: Select[Any]) -> FromClause:
+            return rows.correlate(*beside).lateral() if beside else rows.subquery()
+
+        walked = inner(statement.limit(Constant(form.walk)))
+        nearest = select(*walked.c).limit(self.oversampled if rescored else self.candidates)
+        if rescored:
+            # The index has found candidates by less than the full vectors; those decide.
+            reached = inner(nearest)
+            nearest = select(*reached.c).order_by(reached.c.distance).limit(self.candidates)
+        return nearest.correlate(*beside) if beside else nearest
+
+    def distance(
+        self, column: ColumnElement[Any], query: ColumnElement[Any] | None = None
+    ) -> ColumnElement[float]:
+        """How far a vector, of the table or of what was selected from it, is from a query."""
+        return self.vector.distance(column, self.query if query is None else query)
 
     def columns(self, form: SearchForm) -> list[ColumnElement[Any]]:
         """What a hit has beside its id and distance."""
@@ -112,105 +137,65 @@ class Nearest:
             self.column, with_payload=form.with_payload, with_embedding=form.with_embedding
         )
 
-    def found(
-        self,
-        form: SearchForm,
-        where: Filter | None,
-        queries: Sequence[ColumnElement[Any] | None],
-        besides: Sequence[ColumnElement[bool]] = (),
-    ) -> list[Subquery]:
-        """The candidates of each query: under settings, and from all rows where they fall short."""
-        return found([Branch(self, query) for query in queries], form, where, besides)
+
+def sent_embeddings(vector: VectorSpec) -> TypeEngine[Any]:
+    """The type of a parameter with several embeddings; each is then cast to the vector's own."""
+    return ARRAY(Text) if vector.storage == "sparse" else EncodedEmbeddings()
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One of the queries of a statement, by default the rows' own.
+    """Rows compared by one of their vectors: with one query, or with each of several.
 
     Attributes:
-        then_by: What orders equally near rows before their ids do.
+        query: The one; by default the rows' own parameter.
+        queries: Several, as rows of a `query` and its `number`.
+        then_by: By whose distances equally near rows are ordered, before their ids do that.
     """
 
     rows: Nearest
     query: ColumnElement[Any] | None = None
-    then_by: ColumnElement[float] | None = None
+    queries: FromClause | None = None
+    then_by: Nearest | None = None
 
+    def nearest(
+        self,
+        form: SearchForm,
+        where: ColumnElement[bool] | None,
+        besides: Sequence[ColumnElement[bool]],
+        *after: FromClause,
+        queries: FromClause | None,
+        exact: bool = False,
+    ) -> Select[Any]:
+        """The candidates of each query, with its number where there are several.
 
-def found(
-    branches: Sequence[Branch],
-    form: SearchForm,
-    where: Filter | None,
-    besides: Sequence[ColumnElement[bool]] = (),
-) -> list[Subquery]:
-    """The candidates of each branch: under settings, and from all rows where they fall short."""
-    parts = [
-        functools.partial(
-            branch.rows.nearest,
+        Args:
+            after: What has to be run before, each with a column `go`.
+            queries: Those that are looked for.
+            exact: Compare with every row, whatever the form says.
+        """
+        query = self.query if queries is None else queries.c.query
+        sources = list(after)
+        if queries is not None and queries not in sources:
+            sources.append(queries)
+        near = self.rows.nearest(
             form,
             where,
-            query=branch.query,
-            then_by=branch.then_by,
+            query=query,
+            then_by=self.then_by,
             besides=besides,
+            exact=exact,
+            after=after,
+            beside=sources,
         )
-        for branch in branches
-    ]
-    if form.settings:
-        sources = _with_settings(parts, form.settings)
-    else:
-        ctes = [part().cte(f"hits_{i}").prefix_with("MATERIALIZED") for i, part in enumerate(parts)]
-        sources = [(hits, select(*hits.c)) for hits in ctes]
-    if not form.guarded:
-        return [source.subquery(f"found_{i}") for i, (_, source) in enumerate(sources)]
-    subqueries = []
-    for i, ((hits, source), part, branch) in enumerate(zip(sources, parts, branches, strict=True)):
-        count, wanted = _count(hits), branch.rows.candidates
-        rest = part(exact=True).where(count < wanted)
-        short = select(*rest.subquery(f"rest_{i}").c)
-        whole = union_all(source.where(count >= wanted), short)
-        subqueries.append(whole.subquery(f"found_{i}"))
-    return subqueries
+        if not sources:
+            return near
+        rows = near.lateral()
+        numbers = [] if queries is None else [queries.c.number]
+        joined = functools.reduce(lambda left, right: left.join(right, true()), [*sources, rows])
+        return select(*numbers, *rows.c).select_from(joined)
 
 
-def _count(hits: CTE) -> ColumnElement[int]:
-    return select(func.count()).select_from(hits).correlate(None).scalar_subquery()
-
-
-def _with_settings(
-    parts: Sequence[Callable[..., Select[Any]]], names: tuple[str, ...]
-) -> list[tuple[CTE, Select[Any]]]:
-    """Run searches under settings of their own, and put the old ones back, in one statement.
-
-    A search has to refer to the settings' CTE, or the planner runs it first. The old values are put
-    back because in a unit of work they would stay for the rest of its transaction.
-    """
-    old = [func.current_setting(name, true()).label(f"old_{i}") for i, name in enumerate(names)]
-    before = select(*old).cte("before").prefix_with("MATERIALIZED")
-    wanted = [
-        func.set_config(name, cast(bindparam(name.partition(".")[2]), Text), true())
-        for name in names
-    ]
-    settings = (
-        select(*before.c, *(value.label(f"new_{i}") for i, value in enumerate(wanted)))
-        .cte("settings")
-        .prefix_with("MATERIALIZED")
-    )
-    all_hits = []
-    for number, part in enumerate(parts):
-        nearest = part(after=settings).lateral(f"nearest_{number}")
-        hits = select(*nearest.c).select_from(settings.join(nearest, true()))
-        all_hits.append(hits.cte(f"hits_{number}").prefix_with("MATERIALIZED"))
-    done = [_count(hits) >= 0 for hits in all_hits]
-    put_back = [
-        func.set_config(name, settings.c[f"old_{i}"], true()).label(f"restored_{i}")
-        for i, name in enumerate(names)
-    ]
-    restored = select(*put_back).where(*done).cte("restored").prefix_with("MATERIALIZED")
-    return [
-        (
-            hits,
-            select(*hits.c)
-            .select_from(restored.outerjoin(hits, true()))
-            .where(hits.c.id.is_not(None)),
-        )
-        for hits in all_hits
-    ]
+def count_of(rows: FromClause) -> ColumnElement[int]:
+    """How many rows there are, as a scalar."""
+    return select(func.count()).select_from(rows).correlate(None).scalar_subquery()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db import checks
+from qortex_db.errors import InvalidInputError
 from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
@@ -21,27 +21,31 @@ from qortex_db.repositories.vectors.search.examples import ExampleSearches
 from qortex_db.repositories.vectors.search.explain import Explain, SearchPlan, read_plan
 from qortex_db.repositories.vectors.search.fused import FusedSearches
 from qortex_db.repositories.vectors.search.index_settings import (
-    Approach,
     IterativeScan,
     Knobs,
     approach,
+    walk_of,
 )
 from qortex_db.repositories.vectors.search.nearest import SearchForm
-from qortex_db.repositories.vectors.search.statements import search_statements
+from qortex_db.repositories.vectors.search.statements import SearchStatements, search_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
+
+    from sqlalchemy import Select
 
     from qortex_db.filters import Where
-    from qortex_db.repositories.vectors.table import TableFacts, VectorTable
+    from qortex_db.limits import Complete
+    from qortex_db.repositories.vectors.search.index_settings import Approach
+    from qortex_db.repositories.vectors.table import VectorTable
     from qortex_db.types import EmbeddingInput
 
 
 class VectorSearches(FusedSearches, ExampleSearches):
     """Searches by the metric of a collection; nothing here writes, so a standby can serve it.
 
-    Where an index finds fewer rows than were asked for, the same statement compares with every row:
-    a filter, or rows deleted meanwhile, never shorten an answer.
+    Where an index finds fewer rows than were asked for, the same statement compares with every row,
+    unless `complete` says otherwise: a filter, or rows deleted meanwhile, never shorten an answer.
     """
 
     async def search(
@@ -56,6 +60,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         probes: int | None = None,
         iterative_scan: IterativeScan | None = None,
         oversampling: float | None = None,
+        complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
         with_payload: bool = True,
@@ -76,32 +81,70 @@ class VectorSearches(FusedSearches, ExampleSearches):
                 (the default with a filter), strict, or off.
             oversampling: How many times the limit a quantized index brings in, to be compared anew
                 by the full vectors: 1 to 100; by default 2 for half precision, 20 for single bits.
+            complete: Whether to compare with every row that matches where the index finds fewer
+                than the limit: "always", "never", or "auto": if the table has no more than
+                `max_compared_rows`. By default what the settings say: "always".
             using: Which vector of the collection; by default its own, `vec`.
             exact: Compare with every row: slow, and right.
             with_payload: Return the hits' payloads and documents.
             with_embedding: Return the hits' embeddings too.
 
+        Returns:
+            Not `complete` where `complete` had it leave out rows that may match.
+
         Raises:
             InvalidInputError: An argument was refused.
         """
+        if (
+            where is None
+            and where_document is None
+            and min_score is None
+            and ef_search is None
+            and probes is None
+            and iterative_scan is None
+            and oversampling is None
+            and complete is None
+            and self._vectors.limits.complete == "always"
+            and using is None
+            and exact is False
+            and with_payload is True
+            and with_embedding is False
+        ):
+            return await self._plain_search(embedding, limit)
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
         if min_score is not None:
             min_score = vectors.check_score(min_score)
-        how = approach(
+        how = await approach(
             vectors,
             count,
             await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
-            knobs=Knobs(ef_search, probes, iterative_scan, oversampling),
+            knobs=Knobs(ef_search, probes, iterative_scan, oversampling, complete),
         )
         params = {"query": await vectors.encode_query(embedding), **how.params}
-        facts = await vectors.facts()
         floor = -math.inf if min_score is None else min_score
-        rows = await vectors.opened(await _answered(vectors, facts, how, params), floor)
-        return SearchHits(vectors.hits(rows, floor), requested=count, complete=True)
+        statement = search_statements(vectors).search(how.filter, how.form)
+        rows, all_in = how.told(await vectors.rows(statement, params))
+        hits = vectors.hits(await vectors.opened(rows, floor), floor)
+        return SearchHits(hits, requested=count, complete=all_in)
+
+    async def _plain_search(self, embedding: EmbeddingInput, limit: int) -> SearchHits:
+        """A search of which nothing else is said: its statement is known by its limit."""
+        vectors = self._vectors
+        count = validation.check_limit(limit, MAX_LIMIT)
+        facts = await vectors.facts()
+        try:
+            query = vectors.encode(embedding, facts)
+        except InvalidInputError:  # said in full, unless by facts that are no longer true
+            query = await vectors.encode_query(embedding)
+        how, statement = await _plain(vectors, count)
+        rows = await vectors.rows(statement, {"query": query, **how.params})
+        if vectors.encrypted is not None:
+            rows = await vectors.opened(rows)
+        return SearchHits(vectors.hits(rows), requested=count, complete=True)
 
     async def explain(
         self,
@@ -114,6 +157,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         probes: int | None = None,
         iterative_scan: IterativeScan | None = None,
         oversampling: float | None = None,
+        complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
     ) -> SearchPlan:
@@ -124,8 +168,8 @@ class VectorSearches(FusedSearches, ExampleSearches):
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
         narrowed = await vectors.narrow(where, where_document)
-        knobs = Knobs(ef_search, probes, iterative_scan, oversampling)
-        how = approach(vectors, count, narrowed, exact=exact, knobs=knobs)
+        knobs = Knobs(ef_search, probes, iterative_scan, oversampling, complete)
+        how = await approach(vectors, count, narrowed, exact=exact, knobs=knobs)
         statement = Explain(search_statements(vectors).search(how.filter, how.form))
         params = {"query": await vectors.encode_query(embedding), **how.params}
         rows = (await vectors.run(statement, params)).rows
@@ -161,7 +205,9 @@ class VectorSearches(FusedSearches, ExampleSearches):
             "max_distance": vectors.zero_distance_score - least,
             **values_of(narrowed),
         }
-        form = SearchForm(with_payload=with_payload, with_embedding=with_embedding)
+        form = SearchForm(
+            walk=walk_of(count + 1), with_payload=with_payload, with_embedding=with_embedding
+        )
         rows = await vectors.rows(search_statements(vectors).within(narrowed, form), params)
         hits = vectors.hits(await vectors.opened(rows[:count]))
         return SearchHits(hits, requested=count, complete=len(rows) <= count)
@@ -175,6 +221,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         lambda_: float = 0.5,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
+        complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
         with_payload: bool = True,
@@ -203,6 +250,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
             limit=fetch,
             where=where,
             where_document=where_document,
+            complete=complete,
             using=using,
             exact=exact,
             with_payload=with_payload,
@@ -217,7 +265,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
             vectors.vector.metric,
         )
         hits = [found[i] if with_embedding else replace(found[i], embedding=None) for i in chosen]
-        return SearchHits(hits, requested=count, complete=True)
+        return SearchHits(hits, requested=count, complete=len(hits) == count or found.complete)
 
     async def search_groups(
         self,
@@ -229,6 +277,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         fetch_limit: int | None = None,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
+        complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
         with_payload: bool = True,
@@ -248,7 +297,8 @@ class VectorSearches(FusedSearches, ExampleSearches):
                 times what could be returned.
 
         Returns:
-            Not `complete` where groups or hits may be missing since `fetch_limit` was reached.
+            Not `complete` where groups or hits may be missing since `fetch_limit` was reached, or
+            by what `complete` left out.
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, 1_000)
@@ -256,13 +306,14 @@ class VectorSearches(FusedSearches, ExampleSearches):
         fetch = min(MAX_LIMIT, 10 * count * size)
         if fetch_limit is not None:
             fetch = validation.check_limit(fetch_limit, MAX_LIMIT, name="fetch_limit")
-        how = approach(
+        how = await approach(
             vectors,
             fetch,
             await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
+            knobs=Knobs(complete=complete),
         )
         params = {
             "query": await vectors.encode_query(embedding),
@@ -274,37 +325,27 @@ class VectorSearches(FusedSearches, ExampleSearches):
         statement = search_statements(vectors).groups(how.filter, how.form, steps)
         rows = await vectors.rows(statement, params)
         groups: dict[int, SearchGroup] = {}
-        for *hit, value, number, _ in await vectors.opened(rows):
+        for *hit, value, number, _, _ in await vectors.opened(rows):
             if hit[0] is not None:
                 group = groups.setdefault(number, SearchGroup(value, []))
                 group.hits.extend(vectors.hits([hit]))
         full = len(groups) == count and all(len(group.hits) == size for group in groups.values())
-        everything = rows[0][-1] < fetch
+        looked_at, told = rows[0][-2:]
+        everything = looked_at < fetch and looked_at == told
         return SearchGroups(groups.values(), requested=count, complete=full or everything)
 
 
-# Which indexes have answered plain searches in full, and which once fell short; none before the
-# first search.
-_answers_in_full: WeakKeyDictionary[TableFacts, bool] = WeakKeyDictionary()
+_prepared: dict[tuple[SearchStatements, int], tuple[Approach, Select[Any]]] = {}
+_MOST_PREPARED: Final = 1_024
 
 
-async def _answered(
-    vectors: VectorTable, facts: TableFacts, how: Approach, params: Mapping[str, Any]
-) -> Sequence[Any]:
-    """The rows of a search, from every row where the index gives too few.
-
-    An index that has answered in full will do so again: then the second half stays away.
-    """
+async def _plain(vectors: VectorTable, count: int) -> tuple[Approach, Select[Any]]:
+    """How to find so many without a filter, and the statement that does."""
     statements = search_statements(vectors)
-    known = _answers_in_full.get(facts)
-    plain = how.form.guarded and not (how.filter or how.form.settings)
-    lean = plain and known is True
-    form = replace(how.form, guarded=False) if lean else how.form
-    rows = await vectors.rows(statements.search(how.filter, form), params)
-    full = len(rows) == params["candidates"]
-    if lean and not full:
-        _answers_in_full[facts] = False
-        rows = await vectors.rows(statements.search(None, how.form), params)
-    elif full and known is None and how.filter is None:
-        _answers_in_full[facts] = True
-    return rows
+    found = _prepared.get((statements, count))
+    if found is None:
+        how = await approach(vectors, count, None, exact=False)
+        if len(_prepared) >= _MOST_PREPARED:
+            _prepared.clear()
+        found = _prepared[statements, count] = how, statements.search(None, how.form)
+    return found

@@ -11,7 +11,8 @@ from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
-from qortex_db.repositories.vectors.search.nearest import Nearest, SearchForm
+from qortex_db.repositories.vectors.search.found import found
+from qortex_db.repositories.vectors.search.nearest import Branch, Nearest, SearchForm
 from qortex_db.sql import Text, func
 from qortex_db.types import JsonText
 
@@ -39,26 +40,24 @@ class SearchStatements:
     @built_once
     def search(self, where: Filter | None, form: SearchForm) -> Select[Any]:
         """The nearest rows, nearest first; ties by id."""
-        if form.settings or form.guarded:
-            (found,) = self.rows.found(form, where, [None])
-        else:  # ties are broken outside: inside, that would lose the index
-            found = self.rows.nearest(form, where).subquery("hits")
-        return select(*found.c).order_by(found.c.distance, found.c.id)
+        # Ties are broken outside: inside, that would lose the index.
+        (hits,) = found([Branch(self.rows)], form, where)
+        return select(*hits.c).order_by(hits.c.distance, hits.c.id)
 
     @built_once
     def groups(self, where: Filter | None, form: SearchForm, steps: Steps) -> Select[Any]:
         """The nearest rows of each value at a path, and how many rows were looked at."""
-        (found,) = self.rows.found(form, where, [None])
+        (hits,) = found([Branch(self.rows)], form, where)
         each = Field(self.table, steps).each("each")
         once = select(each.c.value).distinct().correlate(self.table).lateral("once")
         value = once.c.value
-        rows = found.join(self.table, self.table.c.id == found.c.id).join(once, true())
+        rows = hits.join(self.table, self.table.c.id == hits.c.id).join(once, true())
         keyed = (
-            select(*found.c, value)
+            select(*hits.c, value)
             .select_from(rows)
             .where(*self.scope.clauses)
             # A zero vector has no distance, so its row is no hit.
-            .where(found.c.distance != Constant("NaN"))
+            .where(hits.c.distance != Constant("NaN"))
             .where(func.jsonb_typeof(value) != literal_column("'null'", Text))
             .subquery("keyed")
         )
@@ -80,13 +79,15 @@ class SearchStatements:
             .where(ranked.c.group <= _HITS)
             .subquery("best")
         )
-        total = select(func.count().label("looked_at")).select_from(found).subquery("total")
+        counts = func.count(hits.c.id).label("looked_at"), func.count().label("told")
+        total = select(*counts).select_from(hits).subquery("total")
         return (
             select(
-                *(best.c[column.name] for column in found.c),
+                *(best.c[column.name] for column in hits.c),
                 type_coerce(cast(best.c.value, Text), JsonText()).label("value"),
                 best.c.group,
                 total.c.looked_at,
+                total.c.told,
             )
             .select_from(total.outerjoin(best, true()))
             .order_by(best.c.group, best.c.place)
@@ -97,8 +98,9 @@ class SearchStatements:
         """All rows within a distance, nearest first."""
         distance = bindparam("max_distance", type_=Float)
         near = self.vector.distance(self.rows.column, self.rows.query) <= distance
-        found = self.rows.nearest(form, where, besides=[near], exact=True).subquery("hits")
-        return select(*found.c).order_by(found.c.distance, found.c.id)
+        clause = None if where is None else where.clause
+        hits = self.rows.nearest(form, clause, besides=[near], exact=True).subquery("hits")
+        return select(*hits.c).order_by(hits.c.distance, hits.c.id)
 
 
 def search_statements(vectors: VectorTable) -> SearchStatements:

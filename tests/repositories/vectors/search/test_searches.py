@@ -472,7 +472,7 @@ async def test_no_search_prepares_a_statement_for_each_list_of_values(loaded: st
             await db.vectors.search(QUERIES[0], where={"n": {"$in": list(range(size))}})
         async with db.engine.connect() as connection:
             prepared = await connection.execute(
-                text("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%hnsw%'")
+                text("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'WITH be%'")
             )
             assert prepared.scalar_one() == 1
 
@@ -527,7 +527,7 @@ async def test_a_plan_says_which_index_was_read_and_quotes_no_value(pydocs: Data
     assert "ix_qortex_vectors_vec" in plan.text
     filtered = await pydocs.vectors.explain(QUERIES[0], where={"thousandth": True})
     assert "ix_qortex_vectors_payload" in filtered.indexes
-    assert filtered.rows_visited < 100
+    assert filtered.rows_visited < 200  # a sample of about 100 rows, and those that match
     assert "thousandth" not in filtered.text
     assert "[" not in plan.text + filtered.text
     every = await pydocs.vectors.explain(QUERIES[0], exact=True)

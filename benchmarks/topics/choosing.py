@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from house import clustered
+from data import clustered, passages
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter
+from pages import Page
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import DeclarativeBase
 
 from qortex_db import HNSW, Collection, Database, IVFFlat, VectorMixin, VectorSpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from house import House
     from numpy.typing import NDArray
 
-PYDOCS = Path(__file__).parent / "pydocs"
 ROUNDS = 5
 EF = [{"ef_search": value} for value in (10, 20, 40, 80, 160, 320)]
 KINDS: dict[str, tuple[VectorSpec, list[dict[str, Any]]]] = {
@@ -82,7 +83,11 @@ async def _build(db: Database, name: str, spec: VectorSpec, vectors: NDArray[np.
 
 
 async def _measure(
-    db: Database, kind: Kind, queries: NDArray[np.float32], truth: list[set[str]]
+    db: Database,
+    kind: Kind,
+    queries: NDArray[np.float32],
+    truth: list[set[str]],
+    rounds: int,
 ) -> None:
     items = db.collection(kind.model)
     settings: list[dict[str, Any]] = [*KINDS[kind.name][1], {}]
@@ -90,7 +95,7 @@ async def _measure(
         settings.append({"exact": True})
     times: dict[str, list[float]] = {}
     found: dict[str, int] = {}
-    for number in range(ROUNDS):
+    for number in range(rounds):
         for setting in settings:
             key = ", ".join(f"{name}={value}" for name, value in setting.items()) or "default"
             for query, true in zip(queries, truth, strict=True):
@@ -109,37 +114,34 @@ def _nearest(vectors: NDArray[np.float32], queries: NDArray[np.float32]) -> list
     return [{f"{i:08}" for i in row} for row in order]
 
 
-async def choosing(house: House, folder: Path, where: str) -> str:
-    """The page's table and picture; the text around them is written by hand."""
-    name = "choosing"
+async def choosing(house: House) -> Page:
+    """The page's tables and picture; the text around them is written by hand."""
+    name = "bench_choosing"
     async with house.connection() as connection:
-        await connection.execute(f"CREATE DATABASE bench_{name}")
+        await connection.execute(f"CREATE DATABASE {name}")
     async with house.connection(name) as connection:
         await connection.execute("CREATE EXTENSION vector")
-    passages = np.load(PYDOCS / "passages.npy").astype(np.float32)
-    questions = np.load(PYDOCS / "queries.npy").astype(np.float32)
-    passages /= np.linalg.norm(passages, axis=1, keepdims=True)
+    real, questions = passages()
+    rows = house.rows(50_000)
+    real = real[: house.rows(len(real))]
     sets = {
-        f"{len(passages):,} passages of Python's documentation, 40 questions": (
-            passages,
-            questions,
-        ),
-        "50,000 clustered vectors, 100 queries": (clustered(50_000), clustered(100, seed=5)),
+        f"{len(real):,} passages of Python's documentation, 40 questions": (real, questions),
+        f"{rows:,} clustered vectors, 100 queries": (clustered(rows), clustered(100, seed=5)),
     }
+    rounds = min(ROUNDS, house.most_rounds or ROUNDS)
     results: dict[str, list[Kind]] = {}
-    async with Database.connect(house.server.dsn(f"bench_{name}")) as db:
+    async with Database.connect(house.server.dsn(name)) as db:
         for title, (vectors, queries) in sets.items():
             truth = _nearest(vectors, queries)
             for kind_name, (spec, _) in KINDS.items():
                 print(f"  {title}: {kind_name}", flush=True)
                 kind = await _build(db, kind_name, spec, vectors)
-                await _measure(db, kind, queries, truth)
+                await _measure(db, kind, queries, truth, rounds)
                 results.setdefault(title, []).append(kind)
-    _picture(folder / f"{name}.png", results)
-    page = "\n\n".join(_table(title, kinds) for title, kinds in results.items())
-    page += f"\n\nMedians of {ROUNDS} interleaved rounds, by `make bench TOPIC={name}`. {where}\n"
-    (folder / f"{name}_measured.md").write_text(page)
-    return page
+    parts = [_table(title, kinds) for title, kinds in results.items()]
+    return Page(
+        parts, name="choosing_measured", is_whole=False, draw=lambda path: _picture(path, results)
+    )
 
 
 def _table(title: str, kinds: list[Kind]) -> str:

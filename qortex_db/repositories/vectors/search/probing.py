@@ -1,0 +1,141 @@
+"""The rows that a filter's own index finds, where those are few enough to be compared each.
+
+The planner does not know it: a walk through the vectors' index looks cheap to it, whatever a filter
+leaves of what it finds. So a statement looks for itself, at a sample of the table and then at the
+rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import (
+    Float,
+    and_,
+    bindparam,
+    cast,
+    column,
+    exists,
+    literal_column,
+    or_,
+    select,
+    text,
+    true,
+)
+from sqlalchemy.types import NullType
+
+from qortex_db.filters.expressions import Constant
+from qortex_db.repositories.vectors.search.nearest import count_of
+from qortex_db.sql import func
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import CTE, ColumnElement
+    from sqlalchemy.sql.selectable import ScalarSelect
+
+    from qortex_db.filters import Filter
+    from qortex_db.repositories.vectors.search.nearest import Branch, Nearest
+
+_TOLD_FROM: Final = Constant(4)
+"""How many rows of a sample have to match before it says anything."""
+
+
+def has_few_rows() -> ColumnElement[bool]:
+    """Whether the table, with all its partitions, has few enough rows to be compared each.
+
+    By the planner's count; a table that was never analyzed is taken to have rows of 500 bytes, more
+    than it has.
+    """
+    total = _number("""
+SELECT coalesce(pg_catalog.sum(CASE WHEN c.reltuples >= 0 THEN c.reltuples::float8
+  ELSE pg_catalog.pg_relation_size(c.oid)::float8 / 500.0::float8 END), 0.0::float8)
+FROM pg_catalog.pg_class c
+WHERE c.relkind <> 'p'::"char" AND c.oid = ANY (ARRAY(
+  SELECT pg_catalog.to_regclass(CAST(:table_name AS text))::oid UNION ALL
+  SELECT part.relid::oid FROM pg_catalog.pg_partition_tree(
+    pg_catalog.to_regclass(CAST(:table_name AS text))) part))
+""")
+    return total <= bindparam("max_compared_rows", type_=Float)
+
+
+def probed(
+    branches: Sequence[Branch],
+    most: int,
+    where: Filter,
+    besides: Sequence[ColumnElement[bool]],
+) -> tuple[CTE, CTE]:
+    """The few rows that match, with `_compared`; and one row in their place if they are too many.
+
+    They are not even looked for where a sample of the table says so. How many are few is a constant
+    of the statement: by a parameter the planner would take it for a tenth of all.
+    """
+    rows = branches[0].rows
+    too_many = Constant(most + 1)
+    rare = _rare(rows, where, too_many)
+    compared = [_compared(each).label(f"compared_{i}") for i, each in enumerate(branches)]
+    matching = (
+        select(rows.table.c.id, *compared)
+        .where(where.planned_once, *rows.scope.clauses, *besides, rare.c.go.is_not(None))
+        .limit(too_many)
+        .correlate(rare)
+        .lateral("matching")
+    )
+    few = (
+        select(*matching.c)
+        .select_from(rare.join(matching, true()))
+        .cte("few")
+        .prefix_with("MATERIALIZED")
+    )
+    is_too_many = or_(~exists(select(rare.c.go)), count_of(few) >= too_many)
+    many = select(true().label("go")).where(is_too_many).cte("many")
+    return few, many.prefix_with("MATERIALIZED")
+
+
+def _compared(branch: Branch) -> ColumnElement[Any]:
+    """A row's distance from the one query, which is small; its vector where there are several."""
+    rows = branch.rows
+    return rows.column if branch.queries is not None else rows.distance(rows.column, branch.query)
+
+
+def _rare(rows: Nearest, where: Filter, too_many: ColumnElement[int]) -> CTE:
+    """One row unless a sample has more rows that the filter's index would find than are probed."""
+    served: Any = where.served
+    seen = func.count().label("seen")
+    matched = func.count().filter(and_(served, *rows.scope.clauses)).label("matched")
+    sample = (
+        select(seen, matched)
+        .select_from(rows.table)
+        .where(literal_column("ctid") == func.any(func.array(_places())))
+        .subquery("sample")
+    )
+    total = _number("""
+SELECT c.reltuples::float8 FROM pg_catalog.pg_class c
+WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))
+""")
+    estimate = cast(sample.c.matched, Float) * total
+    is_rare = or_(
+        sample.c.matched < _TOLD_FROM, estimate < cast(too_many, Float) * cast(sample.c.seen, Float)
+    )
+    rare = select(true().label("go")).select_from(sample).where(is_rare)
+    return rare.cte("rare").prefix_with("MATERIALIZED")
+
+
+def _places() -> ScalarSelect[Any]:
+    """Where two rows are of each of some 48 pages, all over the table.
+
+    TABLESAMPLE would go through the numbers of all pages. What has no pages of its own, as a
+    partitioned table, has no sample.
+    """
+    places = text("""
+SELECT ('(' || page::text || ',' || item::text || ')')::tid AS place
+FROM pg_catalog.pg_class c,
+  pg_catalog.generate_series(0, c.relpages - 1, greatest(1, c.relpages / 48)) page,
+  (VALUES (1), (3)) items (item)
+WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))
+""")
+    return places.columns(column("place", NullType())).scalar_subquery()
+
+
+def _number(statement: str) -> ScalarSelect[float]:
+    return text(statement).columns(column("number", Float)).scalar_subquery()
