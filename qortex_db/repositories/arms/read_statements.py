@@ -80,6 +80,12 @@ def get() -> Select[Any]:
 
 
 @cache
+def get_one() -> Select[Any]:
+    """One arm of a context: a list of one costs the server more."""
+    return get_all().where(arms.c.arm_id == bindparam("arm_id", type_=Text))
+
+
+@cache
 def posteriors() -> Select[Any]:
     """What a selection looks at."""
     columns = arms.c.arm_id, arms.c.alpha, arms.c.beta, arms.c.pulls

@@ -57,7 +57,7 @@ class ArmReads:
     ) -> ArmState:
         """One arm's state; the prior, and nothing stored, if it was never observed."""
         key = validation.check_id(arm_id, name="arm_id")
-        found = await self._states(read_statements.get(), learner, context, ids=[key])
+        found = await self._states(read_statements.get_one(), learner, context, arm_id=key)
         return found.get(key, ArmState())
 
     async def get_all(

@@ -18,7 +18,6 @@ from sqlalchemy import (
     literal_column,
     select,
     tuple_,
-    type_coerce,
 )
 from sqlalchemy.dialects.postgresql import JSONB, JSONPATH, insert
 
@@ -27,7 +26,6 @@ from qortex_db.models import InteroceptionEdge
 from qortex_db.repositories.idempotency import claimed
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.sql import Text, func
-from qortex_db.types import JsonText
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Delete, Select
@@ -156,8 +154,7 @@ def is_ready() -> ColumnElement[bool]:
 
 
 def _stats() -> tuple[Any, ...]:
-    scores = type_coerce(cast(_edges.c.scores, Text), JsonText())
-    return _edges.c.hit_count, scores, _edges.c.last_seen
+    return _edges.c.hit_count, cast(_edges.c.scores, Text).label("scores"), _edges.c.last_seen
 
 
 def _are_listed() -> ColumnElement[bool]:

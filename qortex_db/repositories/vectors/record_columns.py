@@ -137,7 +137,7 @@ def is_missing(values: Iterable[Any]) -> bool:
 
 
 def _check_mapping(item: object, name: str) -> None:
-    if not isinstance(item, Mapping):
+    if type(item) is not dict and not isinstance(item, Mapping):
         raise InvalidInputError(
             f"{name} is a {type(item).__name__}; pass a VectorRecord or a mapping with its fields."
         )
