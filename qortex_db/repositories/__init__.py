@@ -8,12 +8,8 @@ from qortex_db.repositories.embedding_cache.repository import (
     EmbeddingRepository,
 )
 from qortex_db.repositories.idempotency import IdempotencyRepository
-from qortex_db.repositories.interoception.edges import (
-    EdgeRepository,
-    EdgeStats,
-    EdgeSummary,
-    Promotion,
-)
+from qortex_db.repositories.interoception.edge_records import EdgeStats, EdgeSummary, Promotion
+from qortex_db.repositories.interoception.edges import EdgeRepository
 from qortex_db.repositories.interoception.factors import (
     FactorChanges,
     FactorRepository,

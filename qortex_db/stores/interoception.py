@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from qortex_db.database import Database
-    from qortex_db.repositories.interoception.edges import EdgeStatsLike
+    from qortex_db.repositories.interoception.edge_records import EdgeStatsLike
     from qortex_db.view import DatabaseView
 
 

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-import operator
 from collections import defaultdict
-from dataclasses import dataclass, field
-from functools import reduce
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
-from qortex_db import checks, messages, observability
-from qortex_db.errors import InvalidInputError, counter_is_full
+from qortex_db import checks, observability
+from qortex_db.errors import counter_is_full
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.repositories import validation
 from qortex_db.repositories.idempotency import check_claim, was_done
 from qortex_db.repositories.interoception import edge_statements
-from qortex_db.times import iso_when_read
+from qortex_db.repositories.interoception.edge_records import (
+    EdgeRow,
+    EdgeStats,
+    EdgeStatsLike,
+    EdgeSummary,
+    Promotion,
+    edge_key,
+    edge_key_of,
+    edge_keys,
+    edge_params,
+    edge_row,
+    edge_stats,
+    plain_rows,
+    score_of,
+    shown_pair,
+)
 from qortex_db.types import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
 
     from qortex_db.engine import Executor
 
@@ -33,159 +40,6 @@ MIN_HITS: Final = 3
 MIN_AVG_SCORE: Final = 0.75
 _PART_ROWS: Final = 250
 _MOST_SCORES: Final = 10_000
-
-
-@iso_when_read("last_seen")
-@dataclass(slots=True)
-class EdgeStats:
-    """What was observed of an edge.
-
-    Attributes:
-        hit_count: How often.
-        scores: The newest similarities, oldest first.
-        last_seen: ISO 8601 in UTC, "" where unknown.
-    """
-
-    hit_count: int = 0
-    scores: list[float] = field(default_factory=list)
-    last_seen: str = ""
-
-    @property
-    def avg_score(self) -> float:
-        """The mean of the stored scores, 0.0 without any."""
-        # From left to right, as the server adds: sum() does otherwise since Python 3.12.
-        return reduce(operator.add, self.scores) / len(self.scores) if self.scores else 0.0
-
-
-class EdgeStatsLike(Protocol):
-    """Any object with the attributes of `EdgeStats`, such as qortex's own."""
-
-    @property
-    def hit_count(self) -> int: ...
-    @property
-    def scores(self) -> list[float]: ...
-    @property
-    def last_seen(self) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Promotion:
-    """An edge that left the buffer for good.
-
-    Attributes:
-        src_id: The smaller id of the pair.
-        tgt_id: The larger.
-        hit_count: How often the pair was observed.
-        avg_score: The mean of the scores that were stored.
-    """
-
-    src_id: str
-    tgt_id: str
-    hit_count: int
-    avg_score: float
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeSummary:
-    """The buffer at a glance.
-
-    Attributes:
-        ready_to_promote: How many edges `promote` would take.
-    """
-
-    count: int
-    total_hits: int
-    mean_hits: float
-    max_hits: int
-    ready_to_promote: int
-
-
-class _Row(NamedTuple):
-    """What is written of an edge."""
-
-    hits: int
-    scores: list[float]
-    last_seen: datetime | None = None  # now
-
-
-def edge_key(src: object, tgt: object) -> tuple[str, str]:
-    """The key of an undirected edge: the sorted pair."""
-    first = validation.check_id(src, name="src_id")
-    second = validation.check_id(tgt, name="tgt_id")
-    return (first, second) if first <= second else (second, first)
-
-
-def _edge_keys(keys: Iterable[tuple[str, str]], limits: Limits) -> list[tuple[str, str]]:
-    of = "list of (src_id, tgt_id) pairs"
-    listed = validation.check_list(keys, name="keys", of=of, limits=limits)
-    return sorted({_edge_key(key) for key in listed})
-
-
-def _edge_key(key: object) -> tuple[str, str]:
-    of = "has to be a list of (src_id, tgt_id) pairs"
-    pair = validation.check_tuple(key, 2, name="keys", of=of)
-    return edge_key(*pair)
-
-
-def _shown(pair: tuple[str, str]) -> str:
-    return f"({messages.shown(pair[0])}, {messages.shown(pair[1])})"
-
-
-def _row(stats: EdgeStatsLike, most: int, pair: tuple[str, str]) -> _Row:
-    try:
-        hits, scores, seen = stats.hit_count, stats.scores, stats.last_seen
-    except AttributeError:
-        raise InvalidInputError(
-            f"An edge is a {type(stats).__name__} without the attributes of EdgeStats."
-        ) from None
-    of = f"of the edge {_shown(pair)}"
-    return _Row(
-        hits=checks.check_count(hits, name=f"hit_count {of}"),
-        scores=_scores(scores)[-most:],
-        last_seen=validation.check_time(seen, name=f"last_seen {of}"),
-    )
-
-
-def _plain_rows(given: Mapping[Any, Any], most: int) -> dict[tuple[str, str], _Row] | None:
-    """The same of many edges, by a few passes; None where those can't vouch for one."""
-    keys, stats = list(given), list(given.values())
-    if not (
-        set(map(type, keys)) == {tuple}
-        and set(map(len, keys)) == {2}
-        and set(map(type, stats)) == {EdgeStats}
-    ):
-        return None
-    hits = [one.hit_count for one in stats]
-    scores = [one.scores for one in stats]
-    if not (
-        validation.all_plain([key[0] for key in keys])
-        and validation.all_plain([key[1] for key in keys])
-        and set(map(type, hits)) == {int}
-        and min(hits) >= 0
-        and max(hits) <= checks.MAX_INT4
-        and set(map(type, scores)) == {list}
-        and validation.all_measures(list(itertools.chain.from_iterable(scores)))
-    ):
-        return None
-    try:
-        times = [validation.check_time(one.last_seen, name="last_seen") for one in stats]
-    except InvalidInputError:  # said anew, with its edge
-        return None
-    return {
-        (src, tgt) if src <= tgt else (tgt, src): _Row(count, listed[-most:], seen)
-        for (src, tgt), count, listed, seen in zip(keys, hits, scores, times, strict=True)
-    }
-
-
-def _scores(values: object) -> list[float]:
-    if not isinstance(values, (list, tuple, np.ndarray)):  # a generator has none left to store
-        raise InvalidInputError(f"scores is a {type(values).__name__}; pass a list of numbers.")
-    listed = list(values)
-    return listed if validation.all_measures(listed) else [_score(value) for value in listed]
-
-
-def _score(value: object) -> float:
-    return validation.check_measure(value, name="score")
 
 
 class EdgeRepository:
@@ -208,7 +62,7 @@ class EdgeRepository:
         """One edge, in either direction; zeros if it was never observed."""
         first, second = edge_key(src, tgt)
         rows = (await self._executor.run(edge_statements.get(), {"src": first, "tgt": second})).rows
-        return _stats(rows[0]) if rows else EdgeStats()
+        return edge_stats(rows[0]) if rows else EdgeStats()
 
     async def save(
         self, edges: Mapping[tuple[str, str], EdgeStatsLike], *, max_scores: int = MAX_SCORES
@@ -225,16 +79,16 @@ class EdgeRepository:
         of = "mapping of pairs to EdgeStats"
         given = validation.check_dict(edges, name="edges", of=of, limits=self._limits)
         most = _max_scores(max_scores)
-        rows = _plain_rows(given, most)
+        rows = plain_rows(given, most)
         if rows is None:
             rows = {}
             for key, stats in given.items():
-                pair = _edge_key(key)
-                rows[pair] = _row(stats, most, pair)
+                pair = edge_key_of(key)
+                rows[pair] = edge_row(stats, most, pair)
         if rows:  # in parts, the next made while the server works on those before
             keys = sorted(rows)
             parts = (
-                _params(keys[start : start + _PART_ROWS], rows)
+                edge_params(keys[start : start + _PART_ROWS], rows)
                 for start in range(0, len(keys), _PART_ROWS)
             )
             await self._executor.run_all(edge_statements.save(), parts)
@@ -266,9 +120,9 @@ class EdgeRepository:
             IdempotencyKeyReusedError: The key was used for another call; nothing was counted.
         """
         most = _max_scores(max_scores)
-        row = _Row(1, [_score(score)])
+        row = EdgeRow(1, [score_of(score)])
         rows = await self._record({edge_key(src, tgt): row}, most, idempotency_key)
-        return _stats(rows[0]) if rows else EdgeStats()  # promoted or removed since
+        return edge_stats(rows[0]) if rows else EdgeStats()  # promoted or removed since
 
     async def record_many(
         self,
@@ -296,8 +150,8 @@ class EdgeRepository:
         given = validation.check_list(observations, name="observations", limits=self._limits)
         for item in given:
             src, tgt, score = validation.check_tuple(item, 3, name="An observation", of=triple)
-            scores[edge_key(src, tgt)].append(_score(score))
-        rows = {key: _Row(len(values), values[-most:]) for key, values in scores.items()}
+            scores[edge_key(src, tgt)].append(score_of(score))
+        rows = {key: EdgeRow(len(values), values[-most:]) for key, values in scores.items()}
         await self._record(rows, most, idempotency_key)
         return len(rows)
 
@@ -307,7 +161,7 @@ class EdgeRepository:
         Returns:
             How many were there; unknown ones are ignored.
         """
-        pairs = _edge_keys(keys, self._limits)
+        pairs = edge_keys(keys, self._limits)
         if not pairs:
             return 0
         params = {"srcs": [pair[0] for pair in pairs], "tgts": [pair[1] for pair in pairs]}
@@ -356,7 +210,7 @@ class EdgeRepository:
         return EdgeSummary(count, int(total or 0), float(mean or 0.0), int(most or 0), ready)
 
     async def _record(
-        self, rows: Mapping[tuple[str, str], _Row], max_scores: int, idempotency_key: str | None
+        self, rows: Mapping[tuple[str, str], EdgeRow], max_scores: int, idempotency_key: str | None
     ) -> Sequence[Any]:
         keys = sorted(rows)
         claim = None
@@ -365,7 +219,7 @@ class EdgeRepository:
             claim = check_claim(idempotency_key, ["edges.record", max_scores, *observed])
         if not rows:
             return ()
-        params = _params(keys, rows) | {"newest": f"$[last-{max_scores - 1} to last]"}
+        params = edge_params(keys, rows) | {"newest": f"$[last-{max_scores - 1} to last]"}
         if claim is not None:
             params |= claim.params
         statement = edge_statements.record(one=len(keys) == 1, once=claim is not None)
@@ -376,7 +230,7 @@ class EdgeRepository:
                 return [row[2:] for row in stored]
             for src, tgt, hits, *_ in stored:
                 if hits > checks.MAX_INT4 - rows[src, tgt].hits:
-                    raise counter_is_full(f"hit_count of the edge {_shown((src, tgt))}")
+                    raise counter_is_full(f"hit_count of the edge {shown_pair((src, tgt))}")
         return recorded
 
 
@@ -389,19 +243,3 @@ def _thresholds(min_hits: object, min_avg_score: object) -> dict[str, Any]:
         "min_hits": checks.check_count(min_hits, name="min_hits"),
         "min_avg_score": checks.check_number(min_avg_score, name="min_avg_score"),
     }
-
-
-def _params(keys: list[tuple[str, str]], rows: Mapping[tuple[str, str], _Row]) -> dict[str, Any]:
-    return {
-        "srcs": [key[0] for key in keys],
-        "tgts": [key[1] for key in keys],
-        "hits": [rows[key].hits for key in keys],
-        # As json writes floats, in a third of the time.
-        "scores": [f"[{','.join(map(repr, rows[key].scores))}]" for key in keys],
-        "times": [rows[key].last_seen for key in keys],
-    }
-
-
-def _stats(row: Any) -> EdgeStats:
-    hit_count, scores, last_seen = row
-    return EdgeStats(hit_count, json.loads(scores), last_seen or "")
