@@ -101,6 +101,12 @@ class Contender:
             count += 1
         return count
 
+    async def stream_batches(self, _: int) -> int:
+        count = 0
+        async for batch in self.db.vectors.stream_batches():
+            count += len(batch.embeddings)
+        return count
+
     async def ingest_generated(self, count: int, vectors: Any) -> None:
         size = len(vectors)
         await self.db.vectors.ingest(

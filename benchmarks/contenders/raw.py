@@ -208,6 +208,22 @@ class Contender:
                         "SELECT id, vec FROM staging ORDER BY id" + GUARD
                     )
 
+    async def stream_batches(self, _: int) -> int:
+        count, after = 0, ""
+        while True:
+            async with self.pool.acquire() as connection:
+                rows = await connection.fetch(
+                    "SELECT id, vector_send(vec) FROM qortex_vectors WHERE id > $1 "
+                    "ORDER BY id LIMIT 500",
+                    after,
+                )
+            if not rows:
+                return count
+            ids = [row[0] for row in rows]
+            sent = np.frombuffer(b"".join([row[1] for row in rows]), ">f4")
+            matrix = sent.reshape(len(ids), -1)[:, 1:].astype(np.float32)
+            count, after = count + len(matrix), ids[-1]
+
     async def stream(self, _: int) -> int:
         count, after = 0, ""
         while True:

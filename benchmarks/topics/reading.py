@@ -47,4 +47,11 @@ async def stream(house: House) -> Page:
             await house.load(entry.peer, index=False)
         await house.run(entries, rounds=3)
         tables.append(Table(f"Stream {rows:,} vectors", entries, unit="µs a row"))
+        columns = [
+            Entry(peer, "stream", {"count": rows, "how": "stream_batches"})
+            for peer in ("raw", "ours")
+        ]
+        await house.run(columns, rounds=3)
+        title = f"Ids and one matrix of each batch, of {rows:,} vectors"
+        tables.append(Table(title, columns, unit="µs a row"))
     return Page(tables)
