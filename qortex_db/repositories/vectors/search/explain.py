@@ -61,6 +61,7 @@ def read_plan(found: Any) -> SearchPlan:
     nodes = list(_nodes(plan["Plan"], 0))
     ran = [node for _, node in nodes if node.get("Actual Loops", 0)]
     ran = [node for node in ran if node.get("Relation Name") != _CATALOG]
+    ran = [node for node in ran if not node.get("Index Name", "").startswith(f"{_CATALOG}_")]
     scans = [node for node in ran if "Relation Name" in node]
     indexes = [node["Index Name"] for node in ran if "Index Name" in node]
     return SearchPlan(

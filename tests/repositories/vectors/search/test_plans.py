@@ -226,6 +226,27 @@ async def test_the_filters_own_index_decides_where_it_finds_few(db: Database) ->
     assert "few" not in left.text
 
 
+async def test_under_policies_no_filters_index_is_looked_at(db: Database) -> None:
+    """The server would read the table for it: a policy's condition comes first."""
+    role = new_name("reader")
+    async with db.unit_of_work() as uow:
+        run = uow.session.execute
+        await run(text(f"CREATE ROLE {role}"))
+        await run(text(f"GRANT SELECT ON qortex_vectors TO {role}"))
+        await run(text("CREATE POLICY even ON qortex_vectors USING (document LIKE 'text%0')"))
+        await run(text("ALTER TABLE qortex_vectors ENABLE ROW LEVEL SECURITY"))
+        await run(text(f"SET LOCAL ROLE {role}"))
+        plan = await uow.vectors.explain(QUERIES[0], where={"half": True})
+        assert plan.indexes == ("ix_qortex_vectors_vec",)
+        hits = await uow.vectors.search(QUERIES[0], where=RARE, limit=40)
+        assert hits.complete
+        assert {hit.id for hit in hits} == {f"v{i:05}" for i in range(0, ROWS, 200)}
+        rare = await uow.vectors.explain(QUERIES[0], where=RARE, complete="never")
+        assert rare.indexes == ("ix_qortex_vectors_vec",)
+        assert rare.rows_visited < ROWS / 2
+        await uow.session.rollback()
+
+
 @pytest.mark.parametrize("where", [RARE, {"few": True}, {"rare": True, "n": {"$lt": 2_000}}])
 async def test_what_is_compared_by_each_is_exact_for_every_kind_of_search(
     db: Database, where: dict[str, Any]
