@@ -49,7 +49,7 @@ def has_few_rows() -> ColumnElement[bool]:
     than it has.
     """
     total = _number("""
-SELECT coalesce(pg_catalog.sum(CASE WHEN c.reltuples >= 0 THEN c.reltuples::float8
+SELECT coalesce(pg_catalog.sum(CASE WHEN c.reltuples >= 0.0::real THEN c.reltuples::float8
   ELSE pg_catalog.pg_relation_size(c.oid)::float8 / 500.0::float8 END), 0.0::float8)
 FROM pg_catalog.pg_class c
 WHERE c.relkind <> 'p'::"char" AND c.oid = ANY (ARRAY(
