@@ -196,6 +196,11 @@ async def _all(rows: AsyncIterator[Any]) -> None:
         pass
 
 
+async def _twice(vectors: Any) -> None:
+    await vectors.search(VECTOR, limit=1)
+    await vectors.search(VECTOR, limit=1)
+
+
 async def _next_page(vectors: Any, **options: Any) -> None:
     page = await vectors.scroll(limit=1, **options)
     await vectors.scroll(limit=1, after=page.next, **options)
@@ -265,6 +270,7 @@ READS: Calls = {
 SEARCHES: Calls = {
     "search": {
         DEFAULT: lambda v: v.search(VECTOR),
+        "once the index has found enough": _twice,
         "with a filter that an index serves": lambda v: v.search(VECTOR, where=WHERE),
         "with a filter that none serves": lambda v: v.search(VECTOR, where={"year": {"$gt": 1}}),
         'with complete="never"': lambda v: v.search(VECTOR, complete="never"),

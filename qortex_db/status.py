@@ -36,7 +36,7 @@ JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
 JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
 WHERE NOT i.indisvalid
   AND t.oid IN (
-    SELECT pg_catalog.to_regclass(name)
+    SELECT pg_catalog.to_regclass(name)::oid
     FROM pg_catalog.unnest(CAST(:tables AS text[])) AS ours (name))
 ORDER BY c.relname
 """)

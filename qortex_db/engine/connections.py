@@ -161,7 +161,7 @@ def is_ready(record: ConnectionPoolEntry, known: Mapping[object, Any]) -> bool:
     return (
         held is not None
         and has_codec(info, known)
-        and info.get(_NOTICES) is known.get(_NOTICES)
+        and info.get(_NOTICES) == known.get(_NOTICES)
         and time.monotonic() <= info.get(_PING_AFTER, math.inf)
         and not held.driver_connection.is_closed()
     )

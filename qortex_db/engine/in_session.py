@@ -12,10 +12,11 @@ from sqlalchemy import Engine
 from sqlalchemy.util import greenlet_spawn
 
 from qortex_db.engine.driver import execute
-from qortex_db.engine.executor import catalog_of
+from qortex_db.engine.executor import ONE_TASK, catalog_of
 from qortex_db.engine.lease import lends_at_once, takes_at_once
 from qortex_db.engine.outcomes import OwnSession
 from qortex_db.engine.pool import FairPool
+from qortex_db.errors import InvalidInputError
 from qortex_db.statement_spans import listener_of
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def adapter(connection: Connection, *, listens: StatementSpans | bool) -> Any:
     ):
         return None
     adapted = proxy.dbapi_connection
-    return None if adapted.autocommit else adapted
+    return None if adapted is None or adapted.autocommit else adapted
 
 
 def connects_at_once(session: Session) -> bool:
@@ -106,31 +107,38 @@ async def run(
     arguments: list[Any],
     spans: StatementSpans | None,
 ) -> Fetched:
-    """Run a statement in a connection's transaction, which is begun if it was not yet."""
-    try:
-        async with adapted._execute_mutex:  # noqa: SLF001 - as SQLAlchemy's cursors do
+    """Run a statement in a connection's transaction, which is begun if it was not yet.
+
+    Raises:
+        InvalidInputError: The transaction ended while it waited for another task's statement.
+    """
+    async with adapted._execute_mutex:  # noqa: SLF001 - as SQLAlchemy's cursors do
+        if adapter(connection, listens=False) is not adapted:
+            raise InvalidInputError(ONE_TASK)
+        try:
             # It sends BEGIN with its first cursor's statement: ours would be outside.
             if not _is_begun(adapted):
                 await _begin(adapted)
             return await execute(adapted.driver_connection, compiled, arguments, None, spans)
-    except BaseException as error:
-        await _end_broken(connection, adapted, error)
-        raise
+        except BaseException as error:
+            await _end_broken(connection, adapted, error)
+            raise
 
 
 async def commit(session: Session, connection: Connection, adapted: Any) -> None:
     """Commit a session's transaction, which has this connection alone and nothing to flush."""
-    if _is_begun(adapted):
-        # Its name before SQLAlchemy 2.1; neither is public.
-        discarding = getattr(adapted, "_commit_and_discard", None)
-        try:
-            if discarding is None:
-                await adapted._call_and_discard(adapted._transaction.commit)  # noqa: SLF001
-            else:
-                await discarding()
-        except BaseException as error:
-            await _end_broken(connection, adapted, error)
-            raise
+    async with adapted._execute_mutex:  # noqa: SLF001 - after what is on its way already
+        if _is_begun(adapted):
+            # Its name before SQLAlchemy 2.1; neither is public.
+            discarding = getattr(adapted, "_commit_and_discard", None)
+            try:
+                if discarding is None:
+                    await adapted._call_and_discard(adapted._transaction.commit)  # noqa: SLF001
+                else:
+                    await discarding()
+            except BaseException as error:
+                await _end_broken(connection, adapted, error)
+                raise
     # Nothing of it is left to send; but others may have filled the pool meanwhile.
     proxy: Any = connection.connection
     if takes_at_once(proxy._pool, catalog_of(connection)):  # noqa: SLF001 - it has no public name
@@ -141,6 +149,9 @@ async def commit(session: Session, connection: Connection, adapted: Any) -> None
 
 async def _end_broken(connection: Connection, adapted: Any, error: BaseException) -> None:
     """Have SQLAlchemy know of a connection that is lost; what may still be busy is closed."""
+    if isinstance(error, GeneratorExit):  # nothing can be awaited any more
+        adapted.driver_connection.terminate()
+        return
     broken = not isinstance(error, Exception) or isinstance(error, TimeoutError)
     if broken or adapted.driver_connection.is_closed():
         await greenlet_spawn(connection.invalidate)

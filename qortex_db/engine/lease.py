@@ -96,7 +96,11 @@ class Lease:
     def _of(cls, pool: Any, entry: Any, known: Mapping[object, Any]) -> Lease:
         lease = cls(pool, entry)
         if len(pool.dispatch.checkout) > len(known[LISTENERS]["checkout"]):
-            pool.dispatch.checkout(lease._connection, entry, None)
+            try:
+                pool.dispatch.checkout(lease._connection, entry, None)
+            except BaseException:
+                entry.checkin(False)  # noqa: FBT003 - it had no proxy
+                raise
         return lease
 
     def has_modes(self) -> bool:
@@ -151,10 +155,8 @@ class Lease:
         elif not isinstance(error, Exception):
             with suppress(asyncio.CancelledError):  # what is on its way goes on
                 await cleanup.wait_for(self._closed(), at_once=True)
-        elif is_connection_lost(error) or not await self._undone():
-            await self._closed()
-        else:
-            await self.give_back()
+        else:  # in a task, or a cancellation meanwhile would leave it with nobody
+            await cleanup.wait_for(self._undone(error), at_once=False)
 
     async def _closed(self) -> None:
         # The pool would log why, with what an error quotes.
@@ -163,14 +165,20 @@ class Lease:
         else:
             await greenlet_spawn(_end_entry, self._entry)
 
-    async def _undone(self) -> bool:
-        """Roll back what was begun: the pool does not know of it."""
-        if self._begun:
-            try:
+    async def _undone(self, error: BaseException) -> None:
+        """Roll back what was begun, which the pool does not know of, and give it back."""
+        if is_connection_lost(error):
+            await self._closed()
+            return
+        try:
+            if self._begun:
                 await self.driver.execute("ROLLBACK")
-            except Exception:  # noqa: BLE001 - there is another error to tell
-                return False
-        return True
+            elif self.driver.is_in_transaction():  # a hook's
+                await greenlet_spawn(self._connection.rollback)
+        except Exception:  # noqa: BLE001 - there is another error to tell
+            await self._closed()
+        else:
+            await self.give_back()
 
 
 def lends_at_once(pool: Any, known: Mapping[object, Any]) -> bool:
@@ -195,6 +203,7 @@ def is_lendable(pool: Any, entry: Any, known: Mapping[object, Any]) -> bool:
         is_ready(entry, known)
         and not entry._is_hard_or_soft_invalidated()  # noqa: SLF001
         and _is_quiet(pool, "checkout", known)
+        and not pool.dispatch.reset  # which is for proxies alone
         and not pool._pre_ping  # noqa: SLF001
         and not pool._should_log_debug()  # noqa: SLF001
         and (pool._recycle < 0 or time.time() - entry.starttime <= pool._recycle)  # noqa: SLF001

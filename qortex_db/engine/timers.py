@@ -49,7 +49,7 @@ class OneTimerLoop:
         now = self._loop.time()
         for each in [each for each in self._waiting if each.when <= now]:
             each.cancel()
-            each.callback(*each.args)
+            self._loop.call_soon(each.callback, *each.args)
         if self._waiting:
             self._set(min(each.when for each in self._waiting))
 

@@ -18,6 +18,7 @@ from qortex_db.filters.fields import (
     MAX_INDEXED_CHARS,
     Path,
 )
+from qortex_db.filters.full_text import text_configuration
 from qortex_db.filters.geo import geo
 from qortex_db.filters.payload_indexes import has_kind, is_declared
 from qortex_db.filters.text_operators import ilike, like, text
@@ -349,7 +350,7 @@ def is_served(table: Table, condition: object, path: Path | None, constants: Seq
     if condition in (conditions.contains, conditions.contains_any):
         return has_kind(table, "containment")
     if condition is conditions.document_matches:
-        return has_kind(table, "document")
+        return has_kind(table, "document") and constants[0] == text_configuration(table)
     if condition in _OF_COLUMNS and path is not None:
         return is_declared(table, path, constants[0])
     return False

@@ -74,6 +74,11 @@ class Filter:
         """
         return self.clause if self.key is None else _unseen(self.clause)
 
+    @property
+    def is_served(self) -> bool:
+        """Whether the indexes that the table declares find rows by it, or by a part of it."""
+        return self.key is not None and _is_served(self._shape, self._table)
+
     @functools.cached_property
     def served(self) -> ColumnElement[bool] | None:
         """What the indexes that the table declares find rows by; None where they don't.
@@ -354,6 +359,18 @@ def _has(shape: Shape, wanted: tuple[object, ...]) -> bool:
     )
 
 
+def _is_served(shape: Shape, table: Table) -> bool:
+    condition, *rest = shape
+    if condition == "and":
+        return any(_is_served(part, table) for part in rest)
+    if condition == "or":
+        return all(_is_served(part, table) for part in rest)
+    if condition == "not":
+        return False
+    path, *constants = rest
+    return is_served(table, condition, path, constants)
+
+
 def _unseen(clause: ColumnElement[bool]) -> ColumnElement[bool]:
     """A condition whose parameters are read by subqueries of their own."""
 
@@ -380,10 +397,7 @@ def _served(shape: Shape, table: Table, numbers: Iterator[int]) -> ColumnElement
             return and_(*by_index) if by_index else None
         return or_(*by_index) if len(by_index) == len(parts) else None
     clause = _render(shape, table, numbers)
-    if condition == "not":
-        return None
-    path, *constants = rest
-    return clause if is_served(table, condition, path, constants) else None
+    return clause if _is_served(shape, table) else None
 
 
 def _render(shape: Shape, table: Table, numbers: Iterator[int]) -> ColumnElement[bool]:

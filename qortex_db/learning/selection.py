@@ -153,7 +153,8 @@ class _Rule:
             self.ids = [arm if isinstance(arm, str) else arm.id for arm in candidates]
             self._costs = [0 if isinstance(arm, str) else arm.token_cost for arm in candidates]
         known: list[Any] = [states.get(arm_id, _PRIOR) for arm_id in self.ids]
-        if ArmState in set(map(type, known)):
+        self._known = known
+        if any(issubclass(kind, ArmState) for kind in set(map(type, known))):
             known = list(map(_columns, known))
         columns: list[Any] = list(zip(*known, strict=True)) or [(), (), ()]
         self._alphas, self._betas, self._pulls = columns
@@ -169,8 +170,8 @@ class _Rule:
         """The policy's; ours by default draws without a look at states."""
         if policy is None or type(policy) is ThompsonSampling:
             return drawn(self._alphas, self._betas, rng, rounds)
-        known = zip(self._alphas, self._betas, self._pulls, strict=True)
-        return policy.scores([ArmState(*one) for one in known], rng, rounds)
+        states = [one if isinstance(one, ArmState) else ArmState(*one) for one in self._known]
+        return policy.scores(states, rng, rounds)
 
     def choose(self, order: Iterable[int]) -> tuple[list[int], int]:
         """The places of the chosen, and what they cost."""

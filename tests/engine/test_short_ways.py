@@ -17,6 +17,7 @@ from qortex_db import (
     Database,
     FairPool,
     InteroceptionFactor,
+    QortexDbError,
     QueryTimeoutError,
     Settings,
     UnitOfWork,
@@ -223,3 +224,49 @@ async def test_a_host_is_told_once_of_a_pool_that_rotates(dsn: str) -> None:
                 Database.from_engine(engine)
         assert [each["event"] for each in logs] == ["host_pool_rotates_connections"] * told
         await engine.dispose()
+
+
+async def test_a_cancellation_while_a_failed_call_is_rolled_back_loses_no_connection(
+    dsn: str,
+) -> None:
+    settings = settings_of(dsn, pool_min_size=1, pool_max_size=1, pool_timeout_seconds=3)
+    async with Database.connect(settings) as db:
+        view = db.with_settings({"app.tenant": "a"})
+        for seconds in (0.0005, 0.001, 0.002, 0.003, 0.004, 0.006):
+            for _ in range(5):
+                with suppress(TimeoutError, QortexDbError):
+                    async with asyncio.timeout(seconds):
+                        await view.arms.observe("l", "a", reward=1.0)
+                        await view.vectors.upsert([{"id": "a", "embedding": VECTOR, "payload": {}}])
+                        await view.executor.run(text("SELECT 1 / 0"), {})
+        assert await db.vectors.count() <= 1  # the one connection is there
+        assert db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+async def test_what_waits_for_its_turn_when_the_unit_of_work_ends_is_not_run(dsn: str) -> None:
+    settings = settings_of(dsn, pool_min_size=1, pool_max_size=1)
+    async with Database.connect(settings) as db:
+        async with db.unit_of_work() as uow:
+            await uow.factors.load()
+            late = [asyncio.ensure_future(uow.factors.save({f"n{i}": 2.0})) for i in range(50)]
+            await asyncio.sleep(0)
+        outcomes = await asyncio.gather(*late, return_exceptions=True)
+        await db.vectors.count()  # which would commit what another left behind
+        stored = await db.factors.load()
+        said = sum(outcome is None for outcome in outcomes)
+        assert len(stored) <= said
+        assert all(isinstance(one, (QortexDbError, type(None))) for one in outcomes), outcomes
+        async with db.engine.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert not driver.is_in_transaction()  # type: ignore[union-attr]
+
+
+async def test_a_pools_reset_listener_hears_every_call(dsn: str) -> None:
+    engine = engine_of(dsn)
+    heard: list[str] = []
+    event.listen(engine.sync_engine, "reset", lambda *_: heard.append("reset"))
+    async with Database.from_engine(engine) as db:
+        for _ in range(3):
+            await db.factors.load()
+    await engine.dispose()
+    assert len(heard) >= 3

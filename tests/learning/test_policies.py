@@ -275,3 +275,19 @@ def test_an_interval_holds_the_mean_whatever_is_stored() -> None:
     for state in (ArmState(a, b) for a in numbers for b in numbers):
         (belief,) = posteriors([state])
         assert 0 <= belief.low <= belief.mean <= belief.high <= 1
+
+
+def test_a_policy_of_ones_own_sees_the_states_as_they_were_given() -> None:
+    class Own(ArmState):
+        pass
+
+    seen: list[list[ArmState]] = []
+
+    class Recorder:
+        def scores(self, states: Any, rng: Any, rounds: int) -> Any:  # noqa: ARG002
+            seen.append(list(states))
+            return np.zeros((rounds, len(states)))
+
+    given = {"a": ArmState(2.0, 1.0, 5, 4.5, "2026-01-01"), "b": Own(1.0, 1.0, 1, 0.5, "")}
+    select(["a", "b", "c"], given, policy=Recorder())
+    assert seen == [[given["a"], given["b"], ArmState()]]

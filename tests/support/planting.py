@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _TYPES: Final = (
     "text", "varchar", "name", "smallint", "int", "bigint", "real", "float8", "numeric", "bool",
     "oid", "jsonb", "timestamp", "timestamptz", "interval", "tsvector", "tsquery", "regconfig",
-    "record", "text[]", "varchar[]", "int[]",
+    "regclass", "tid", "record", "text[]", "varchar[]", "int[]",
 )  # fmt: skip
 _VECTORS: Final = ("vector", "halfvec", "sparsevec")
 _FEW: Final = ("text", "varchar", "name", "int", "bigint", "float8", "bool", "jsonb", "tsquery")

@@ -39,7 +39,7 @@ TABLE_SIZE: Final = text("""
 SELECT c.reltuples::bigint, pg_catalog.pg_relation_size(c.oid),
        (SELECT setting::bigint * 8192 FROM pg_catalog.pg_settings
         WHERE name = 'effective_cache_size')
-FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(:name)
+FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(:name)::oid
 """)
 """The planner's idea of a table's rows (-1 before the first ANALYZE) and of the server's cache."""
 

@@ -43,7 +43,7 @@ SELECT EXISTS (
   SELECT FROM pg_catalog.pg_index i
   JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
   JOIN pg_catalog.pg_am a ON a.oid = c.relam
-  WHERE i.indrelid = pg_catalog.to_regclass(:name) AND a.amname IN ('hnsw', 'ivfflat'))
+  WHERE i.indrelid = pg_catalog.to_regclass(:name)::oid AND a.amname IN ('hnsw', 'ivfflat'))
 """)
 _OF_A_ROW: Final = ("22", "23", "44", "P0")
 """Classes of SQLSTATE that tell of a row: data, constraints, a view's CHECK OPTION, a trigger's."""

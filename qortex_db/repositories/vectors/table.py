@@ -51,21 +51,22 @@ _OVERSAMPLING: Final = {None: 1.0, "half": 2.0, "binary": 20.0}
 
 
 _FACTS: Final = text("""
-SELECT a.atttypmod, a.attnotnull, c.relkind IN ('r'::"char", 'm'::"char", 'p'::"char")
+SELECT a.atttypmod, a.attnotnull, c.relkind = 'p'::"char" OR c.relam = (
+  SELECT m.oid FROM pg_catalog.pg_am m WHERE m.amname = 'heap'::name)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
-WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))
+WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
   AND a.attname = CAST(:column_name AS text)
 """)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class TableFacts:
     """What an embedding column declares, one object for each of an engine's.
 
     Attributes:
         dimensions: None where it takes any.
         is_nullable: Whether a row may have none.
-        has_pages: Whether it is a table, whose rows have places in pages; a view's have none.
+        has_pages: Whether its rows have places in pages, as a view's have not.
     """
 
     dimensions: int | None

@@ -98,9 +98,9 @@ async def approach(
     settings = _settings(max(reach, beside), knobs, filtered=filtered)
     bounded = complete != "always" and not exact
     facts = await vectors.facts()
-    is_served = narrowed is not None and narrowed.served is not None
-    is_probed = is_served and facts.has_pages and not exact
-    probed = vectors.limits.max_probed_rows if is_probed else 0
+    probed = 0
+    if facts.has_pages and not exact and narrowed is not None and narrowed.is_served:
+        probed = vectors.limits.max_probed_rows
     if exact:
         settings = {}
     if bounded or probed:

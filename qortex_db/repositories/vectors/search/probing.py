@@ -45,12 +45,13 @@ _TOLD_FROM: Final = Constant(4)
 def has_few_rows() -> ColumnElement[bool]:
     """Whether the table, with all its partitions, has few enough rows to be compared each.
 
-    By the planner's count; a table that was never analyzed is taken to have rows of 500 bytes, more
-    than it has.
+    By the planner's count; one that was never analyzed is taken to have rows of 500 bytes, with
+    what lies in TOAST. A view is never known to have few.
     """
     total = _number("""
 SELECT coalesce(pg_catalog.sum(CASE WHEN c.reltuples >= 0.0::real THEN c.reltuples::float8
-  ELSE pg_catalog.pg_relation_size(c.oid)::float8 / 500.0::float8 END), 0.0::float8)
+  WHEN c.relkind IN ('v'::"char", 'f'::"char") THEN 'Infinity'::float8
+  ELSE pg_catalog.pg_table_size(c.oid)::float8 / 500.0::float8 END), 0.0::float8)
 FROM pg_catalog.pg_class c
 WHERE c.relkind <> 'p'::"char" AND c.oid = ANY (ARRAY(
   SELECT pg_catalog.to_regclass(CAST(:table_name AS text))::oid UNION ALL
@@ -113,7 +114,7 @@ def _rare(rows: Nearest, where: Filter, too_many: ColumnElement[int]) -> CTE:
     # Where policies hide rows, their conditions come first, and no index of a payload is used.
     size = text("""
 SELECT c.reltuples::float8 AS total, pg_catalog.row_security_active(c.oid) AS is_guarded
-FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))
+FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
 """).columns(column("total", Float), column("is_guarded", Boolean))
     table = size.subquery("size")
     estimate = cast(sample.c.matched, Float) * table.c.total
@@ -136,7 +137,7 @@ SELECT ('(' || page::text || ',' || item::text || ')')::tid AS place
 FROM pg_catalog.pg_class c,
   pg_catalog.generate_series(0, c.relpages - 1, greatest(1, c.relpages / 48)) page,
   (VALUES (1), (3)) items (item)
-WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))
+WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
 """)
     return places.columns(column("place", NullType())).scalar_subquery()
 

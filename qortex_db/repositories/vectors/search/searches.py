@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from qortex_db import checks
 from qortex_db.errors import InvalidInputError
@@ -30,14 +31,12 @@ from qortex_db.repositories.vectors.search.nearest import SearchForm
 from qortex_db.repositories.vectors.search.statements import SearchStatements, search_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from sqlalchemy import Select
+    from collections.abc import Mapping, Sequence
 
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
     from qortex_db.repositories.vectors.search.index_settings import Approach
-    from qortex_db.repositories.vectors.table import VectorTable
+    from qortex_db.repositories.vectors.table import TableFacts, VectorTable
     from qortex_db.types import EmbeddingInput
 
 
@@ -140,8 +139,21 @@ class VectorSearches(FusedSearches, ExampleSearches):
             query = vectors.encode(embedding, facts)
         except InvalidInputError:  # said in full, unless by facts that are no longer true
             query = await vectors.encode_query(embedding)
-        how, statement = await _plain(vectors, count)
-        rows = await vectors.rows(statement, {"query": query, **how.params})
+        how = await _plain(vectors, count)
+        statements = search_statements(vectors)
+        params = {"query": query, **how.params}
+        rows: Sequence[Any] = ()
+        # To look whether it fell short takes the server an eighth more.
+        short_from = _short_from.get(facts, 1)
+        by_index = count < short_from and not how.form.settings
+        if by_index:
+            rows = await vectors.rows(statements.by_index(how.form), params)
+        if len(rows) < count:
+            rows = await vectors.rows(statements.search(None, how.form), params)
+            if by_index:
+                _short_from[facts] = count
+            elif short_from == 1 and len(rows) == count:
+                _short_from[facts] = MAX_LIMIT + 1
         if vectors.encrypted is not None:
             rows = await vectors.opened(rows)
         return SearchHits(vectors.hits(rows), requested=count, complete=True)
@@ -335,17 +347,19 @@ class VectorSearches(FusedSearches, ExampleSearches):
         return SearchGroups(groups.values(), requested=count, complete=full or everything)
 
 
-_prepared: dict[tuple[SearchStatements, int], tuple[Approach, Select[Any]]] = {}
-_MOST_PREPARED: Final = 1_024
+_short_from: WeakKeyDictionary[TableFacts, int] = WeakKeyDictionary()
+"""From which limit on a table's index may find too few; nothing before it once found enough."""
+_approaches: dict[tuple[SearchStatements, int], Approach] = {}
+_MOST_KEPT: Final = 1_024
 
 
-async def _plain(vectors: VectorTable, count: int) -> tuple[Approach, Select[Any]]:
-    """How to find so many without a filter, and the statement that does."""
-    statements = search_statements(vectors)
-    found = _prepared.get((statements, count))
-    if found is None:
+async def _plain(vectors: VectorTable, count: int) -> Approach:
+    """How to find so many without a filter."""
+    key = search_statements(vectors), count
+    how = _approaches.get(key)
+    if how is None:
         how = await approach(vectors, count, None, exact=False)
-        if len(_prepared) >= _MOST_PREPARED:
-            _prepared.clear()
-        found = _prepared[statements, count] = how, statements.search(None, how.form)
-    return found
+        if len(_approaches) >= _MOST_KEPT:
+            _approaches.clear()
+        _approaches[key] = how
+    return how

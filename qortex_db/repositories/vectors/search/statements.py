@@ -45,6 +45,12 @@ class SearchStatements:
         return select(*hits.c).order_by(hits.c.distance, hits.c.id)
 
     @built_once
+    def by_index(self, form: SearchForm) -> Select[Any]:
+        """The rows that the index finds nearest, be they too few; without settings."""
+        hits = self.rows.nearest(form, None).subquery("hits")
+        return select(*hits.c).order_by(hits.c.distance, hits.c.id)
+
+    @built_once
     def groups(self, where: Filter | None, form: SearchForm, steps: Steps) -> Select[Any]:
         """The nearest rows of each value at a path, and how many rows were looked at."""
         (hits,) = found([Branch(self.rows)], form, where)
