@@ -104,8 +104,8 @@ objects (number, object, definition, class, oid, sub) AS (
                                       s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache,
                                       CASE WHEN s.seqcycle THEN ' CYCLE' ELSE '' END)
                         FROM pg_sequence s JOIN pg_depend p
-                            ON p.classid = 'pg_class'::regclass AND p.objid = s.seqrelid
-                        WHERE p.refclassid = 'pg_class'::regclass AND p.refobjid = t.oid
+                            ON p.classid = 'pg_class'::regclass::oid AND p.objid = s.seqrelid
+                        WHERE p.refclassid = 'pg_class'::regclass::oid AND p.refobjid = t.oid
                             AND p.refobjsubid = a.attnum AND p.deptype IN ('a', 'i')
                         ORDER BY s.seqrelid LIMIT 1), '')
            || CASE WHEN a.attstorage = y.typstorage THEN ''

@@ -22,7 +22,7 @@ _HELD = text("""
 SELECT attribute.atttypmod FROM pg_catalog.pg_attribute attribute
 WHERE attribute.attname = 'vec'
   AND attribute.attrelid
-    = to_regclass(coalesce(quote_ident(:schema) || '.', '') || 'qortex_vectors')
+    = to_regclass(coalesce(quote_ident(:schema) || '.', '') || 'qortex_vectors')::oid
 """)
 
 

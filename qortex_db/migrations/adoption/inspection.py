@@ -33,7 +33,7 @@ _SCHEMAS = text("""
 SELECT DISTINCT n.nspname
 FROM unnest(CAST(:names AS text[])) AS wanted (name)
 JOIN pg_catalog.pg_class c
-  ON c.oid = to_regclass(coalesce(quote_ident(:schema) || '.', '') || quote_ident(wanted.name))
+  ON c.oid = to_regclass(coalesce(quote_ident(:schema) || '.', '') || quote_ident(wanted.name))::oid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY 1
 """)
 _EXTENSION = text("""

@@ -55,7 +55,7 @@ FROM pg_catalog.pg_index i
 JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
 JOIN pg_catalog.pg_am a ON a.oid = c.relam
 JOIN pg_catalog.pg_opclass o ON o.oid = i.indclass[0]
-WHERE i.indrelid = to_regclass(:name)
+WHERE i.indrelid = to_regclass(:name)::oid
 """)
 
 

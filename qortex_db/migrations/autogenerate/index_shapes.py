@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 VECTOR_METHODS: Final = ("hnsw", "ivfflat")
 _VALID: Final = text("""
 SELECT indisvalid FROM pg_catalog.pg_index WHERE indexrelid = to_regclass(
-    coalesce(quote_ident(CAST(:schema AS text)) || '.', '') || quote_ident(:name))
+    coalesce(quote_ident(CAST(:schema AS text)) || '.', '') || quote_ident(:name))::oid
 """)
 _TIMEOUTS: Final = {"statement_timeout": "0", "lock_timeout": "10min"}  # older transactions end
 

@@ -30,7 +30,7 @@ _FIND = text("""
 SELECT t.oid, n.nspname, t.relname, pg_catalog.pg_get_userbyid(t.relowner)
 FROM pg_catalog.pg_class t JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
 WHERE t.relkind = 'r'
-  AND t.oid = to_regclass(coalesce(quote_ident(:schema) || '.', '') || quote_ident(:name))
+  AND t.oid = to_regclass(coalesce(quote_ident(:schema) || '.', '') || quote_ident(:name))::oid
 """)
 _SET = text("SELECT set_config(:name, :value, false)")
 _CANCEL = text("SELECT pg_cancel_backend(:pid)")

@@ -39,7 +39,7 @@ WHERE n.nspname = :schema AND c.relname = :view
 _VISIBLE = text("""
 SELECT n.nspname FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = to_regclass(coalesce(quote_ident(:schema) || '.', '') || quote_ident(:view))
+WHERE c.oid = to_regclass(coalesce(quote_ident(:schema) || '.', '') || quote_ident(:view))::oid
   AND has_table_privilege(c.oid, 'SELECT')
 """)
 
