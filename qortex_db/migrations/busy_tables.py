@@ -43,7 +43,8 @@ SELECT lock.pid, CAST(CAST(lock.relation AS regclass) AS text), state,
        mode = 'ShareUpdateExclusiveLock' AND usesysid IS NULL
 FROM unnest(CAST(:tables AS text[])) AS ours (name)
 JOIN pg_catalog.pg_locks lock
-  ON lock.relation = to_regclass(coalesce(quote_ident(:schema) || '.', '') || quote_ident(name))::oid
+  ON lock.relation
+    = to_regclass(coalesce(quote_ident(:schema) || '.', '') || quote_ident(name))::oid
 JOIN pg_catalog.pg_stat_activity activity ON activity.pid = lock.pid
 WHERE granted AND lock.pid <> pg_backend_pid()
   AND lock.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
