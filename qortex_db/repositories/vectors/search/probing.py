@@ -127,17 +127,16 @@ FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name
 
 
 def _places() -> ScalarSelect[Any]:
-    """Where two rows are of each of some 48 pages, all over the table.
+    """Where some 96 rows are, all over the table, whatever pattern its rows have.
 
     TABLESAMPLE would go through the numbers of all pages. What has no pages of its own, as a
     partitioned table, has no sample.
     """
     places = text("""
-SELECT ('(' || page::text || ',' || item::text || ')')::tid AS place
-FROM pg_catalog.pg_class c,
-  pg_catalog.generate_series(0, c.relpages - 1, greatest(1, c.relpages / 48)) page,
-  (VALUES (1), (3)) items (item)
-WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
+SELECT ('(' || ((pg_catalog.hashint4(number) & 2147483647) % c.relpages)::text || ','
+  || (1 + (pg_catalog.hashint4(-number) & 3))::text || ')')::tid AS place
+FROM pg_catalog.pg_class c, pg_catalog.generate_series(1, 96) number
+WHERE c.relpages > 0 AND c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
 """)
     return places.columns(column("place", NullType())).scalar_subquery()
 

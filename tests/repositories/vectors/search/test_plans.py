@@ -217,6 +217,8 @@ async def test_the_filters_own_index_decides_where_it_finds_few(db: Database) ->
     assert not rare.compared_every_row
     half = await db.vectors.explain(QUERIES[0], where=HALF)
     assert half.indexes == ("ix_qortex_vectors_vec",)  # a sample said so: nothing else was read
+    odd = await db.vectors.explain(QUERIES[0], where={"half": False})
+    assert odd.indexes == half.indexes  # whose rows lie one by one between the others
     limits = Limits(max_probed_rows=20)
     few = Database.from_engine(db.engine, limits=limits)
     more = await few.vectors.explain(QUERIES[0], where=RARE)
