@@ -209,35 +209,33 @@ class Contender:
                     )
 
     async def stream_batches(self, _: int) -> int:
-        count, after = 0, ""
-        while True:
-            async with self.pool.acquire() as connection:
-                rows = await connection.fetch(
-                    "SELECT id, vector_send(vec) FROM qortex_vectors WHERE id > $1 "
-                    "ORDER BY id LIMIT 500",
-                    after,
-                )
-            if not rows:
-                return count
+        count = 0
+        async for rows in self._pages("id, vector_send(vec)"):
             ids = [row[0] for row in rows]
             sent = np.frombuffer(b"".join([row[1] for row in rows]), ">f4")
-            matrix = sent.reshape(len(ids), -1)[:, 1:].astype(np.float32)
-            count, after = count + len(matrix), ids[-1]
+            count += len(sent.reshape(len(ids), -1)[:, 1:].astype(np.float32))
+        return count
 
     async def stream(self, _: int) -> int:
-        count, after = 0, ""
+        count = 0
+        async for rows in self._pages("id, vec, payload, document"):
+            for row in rows:
+                _ = (row["id"], row["vec"], json.loads(row["payload"]), row["document"])
+            count += len(rows)
+        return count
+
+    async def _pages(self, columns: str) -> AsyncIterator[list[asyncpg.Record]]:
+        after = ""
         while True:
             async with self.pool.acquire() as connection:
                 rows = await connection.fetch(
-                    "SELECT id, vec, payload, document FROM qortex_vectors WHERE id > $1 "
-                    "ORDER BY id LIMIT 500",
+                    f"SELECT {columns} FROM qortex_vectors WHERE id > $1 ORDER BY id LIMIT 500",
                     after,
                 )
             if not rows:
-                return count
-            for row in rows:
-                _ = (row["id"], row["vec"], json.loads(row["payload"]), row["document"])
-            count, after = count + len(rows), rows[-1]["id"]
+                return
+            yield rows
+            after = rows[-1]["id"]
 
     async def observe(self, learner: str, arm: str, reward: float) -> None:
         async with self.pool.acquire() as connection:

@@ -390,14 +390,14 @@ def _unseen(clause: ColumnElement[bool]) -> ColumnElement[bool]:
 def _served(shape: Shape, table: Table, numbers: Iterator[int]) -> ColumnElement[bool] | None:
     """The part of a shape's clause that declared indexes serve, with the same parameters."""
     condition, *rest = shape
-    if condition in ("and", "or"):
-        parts = [_served(part, table, numbers) for part in rest]
-        by_index = [part for part in parts if part is not None]
-        if condition == "and":
-            return and_(*by_index) if by_index else None
-        return or_(*by_index) if len(by_index) == len(parts) else None
-    clause = _render(shape, table, numbers)
-    return clause if _is_served(shape, table) else None
+    if condition not in ("and", "or"):
+        clause = _render(shape, table, numbers)
+        return clause if _is_served(shape, table) else None
+    parts = [_served(part, table, numbers) for part in rest]
+    if not _is_served(shape, table):
+        return None
+    join = and_ if condition == "and" else or_
+    return join(*(part for part in parts if part is not None))
 
 
 def _render(shape: Shape, table: Table, numbers: Iterator[int]) -> ColumnElement[bool]:

@@ -48,7 +48,7 @@ def has_few_rows() -> ColumnElement[bool]:
     By the planner's count; one that was never analyzed is taken to have rows of 500 bytes, with
     what lies in TOAST. A view is never known to have few.
     """
-    total = _number("""
+    total = text("""
 SELECT coalesce(pg_catalog.sum(CASE WHEN c.reltuples >= 0.0::real THEN c.reltuples::float8
   WHEN c.relkind IN ('v'::"char", 'f'::"char") THEN 'Infinity'::float8
   ELSE pg_catalog.pg_table_size(c.oid)::float8 / 500.0::float8 END), 0.0::float8)
@@ -57,8 +57,8 @@ WHERE c.relkind <> 'p'::"char" AND c.oid = ANY (ARRAY(
   SELECT pg_catalog.to_regclass(CAST(:table_name AS text))::oid UNION ALL
   SELECT part.relid::oid FROM pg_catalog.pg_partition_tree(
     pg_catalog.to_regclass(CAST(:table_name AS text))) part))
-""")
-    return total <= bindparam("max_compared_rows", type_=Float)
+""").columns(column("total", Float))
+    return total.scalar_subquery() <= bindparam("max_compared_rows", type_=Float)
 
 
 def probed(
@@ -139,7 +139,3 @@ FROM pg_catalog.pg_class c, pg_catalog.generate_series(1, 96) number
 WHERE c.relpages > 0 AND c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
 """)
     return places.columns(column("place", NullType())).scalar_subquery()
-
-
-def _number(statement: str) -> ScalarSelect[float]:
-    return text(statement).columns(column("number", Float)).scalar_subquery()
