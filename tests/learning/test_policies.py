@@ -289,5 +289,5 @@ def test_a_policy_of_ones_own_sees_the_states_as_they_were_given() -> None:
             return np.zeros((rounds, len(states)))
 
     given = {"a": ArmState(2.0, 1.0, 5, 4.5, "2026-01-01"), "b": Own(1.0, 1.0, 1, 0.5, "")}
-    select(["a", "b", "c"], given, policy=Recorder())
+    select(["a", "b", "c"], given, policy=Recorder(), baseline_rate=0)
     assert seen == [[given["a"], given["b"], ArmState()]]
