@@ -31,6 +31,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.full_text import document_words, is_found, web_tsquery, words
 from qortex_db.filters.instants import instant
+from qortex_db.keys import key_type
 from qortex_db.sql import Text, double, func
 
 if TYPE_CHECKING:
@@ -187,11 +188,11 @@ def has_size(field: Field, bind: Bind, operator: str) -> ColumnElement[bool]:
 
 
 def has_id(table: Table, bind: Bind) -> ColumnElement[bool]:
-    return table.c.id == any_(bind(ARRAY(Text())))
+    return table.c.id == any_(bind(ARRAY(key_type(table).type)))
 
 
 def has_id_of_many(table: Table, bind: Bind) -> ColumnElement[bool]:
-    return _is_among(table.c.id, bind(ARRAY(Text())))
+    return _is_among(table.c.id, bind(ARRAY(key_type(table).type)))
 
 
 def within_box(field: Field, bind: Bind, way: str) -> ColumnElement[bool]:

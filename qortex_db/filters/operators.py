@@ -33,9 +33,11 @@ from qortex_db.filters.values import (
     as_json,
     as_list,
     as_number,
+    check_list,
     kind_of,
     plain,
 )
+from qortex_db.keys import TextKey, key_type
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -301,14 +303,18 @@ def row_ids(table: Table, value: Any, at: str, values: list[Any]) -> Shape:
     """A row with one of these ids."""
     if "id" not in table.c:
         raise InvalidInputError(f"{at} needs a column id, which the table lacks.")
-    one = as_key(value)
-    keys = [one] if isinstance(one, str) else [as_key(key) for key in as_list(value, at)]
-    for key in keys:
-        if not isinstance(key, str):
-            raise InvalidInputError(
-                f"{at} has a {type(key).__name__} among its ids; pass a str, an int or a UUID."
-            )
-        check_text(key, name=at)
+    kind = key_type(table)
+    keys: list[Any] = [value] if kind.is_key(value) else check_list(value, at)
+    if type(kind) is not TextKey:
+        keys = [kind.check(key, name=f"{at}[{i}]") for i, key in enumerate(keys)]
+    else:  # of whatever length: what can't be there is not found
+        keys = [as_key(key) for key in keys]
+        for key in keys:
+            if not isinstance(key, str):
+                raise InvalidInputError(
+                    f"{at} has a {type(key).__name__} among its ids; pass a str, an int or a UUID."
+                )
+            check_text(key, name=at)
     if not keys:
         return conditions.nothing, None
     values.append(keys)

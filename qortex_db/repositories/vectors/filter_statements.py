@@ -24,6 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from qortex_db.checks import check_flag
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field, is_position
+from qortex_db.keys import key_type
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.key_statements import delete_in_key_order, merge_in_key_order
 from qortex_db.repositories.vectors.row_shape import row_shape, sent_embedding
@@ -79,7 +80,7 @@ class FilterStatements:
         """Rows in the order of their value at a path, which is at the end, then of their keys."""
         table, shape = self.table, row_shape(self.table)
         keys: list[ColumnElement[Any]] = [table.c.id]
-        seen: list[ColumnElement[Any]] = [bindparam("after", type_=Text)]
+        seen: list[ColumnElement[Any]] = [bindparam("after", type_=key_type(self.table).type)]
         conditions = [*self.scope.clauses]
         if page.steps:
             keys.insert(0, _value(table, page.steps))
@@ -109,7 +110,7 @@ class FilterStatements:
         key, embedding = self.table.c.id, self.table.c[vector]
         conditions = [*self.scope.clauses, embedding.is_not(None)]
         if goes_on:
-            conditions.append(key > bindparam("after", type_=Text))
+            conditions.append(key > bindparam("after", type_=key_type(self.table).type))
         if where is not None:
             conditions.append(where.clause)
         statement = select(key, embedding).where(*conditions).order_by(key).limit(_HITS)

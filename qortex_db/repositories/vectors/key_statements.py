@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from qortex_db.filters.full_text import kept_words
+from qortex_db.keys import key_type
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
@@ -54,9 +55,9 @@ GIVEN: Final = "row_given_"
 """Before a column's name: the parameter with the ids that give it, the keys of an object."""
 
 
-def ids_array() -> ColumnElement[Any]:
-    """The parameter `IDS` as a text array."""
-    return cast(bindparam(IDS), ARRAY(Text))
+def ids_array(table: Table) -> ColumnElement[Any]:
+    """The parameter `IDS` as an array of keys."""
+    return cast(bindparam(IDS), ARRAY(key_type(table).type))
 
 
 class KeyStatements:
@@ -65,17 +66,20 @@ class KeyStatements:
     def __init__(self, table: Table, scope: Scope) -> None:
         self.table = table
         self.scope = scope
+        self.key = key_type(table)
         self.written = written_columns(table)
         self.touched = touched_columns(table)
         columns = select(*row_shape(table).of_record()).where(*scope.clauses)
-        self.get = columns.where(table.c.id == func.any(ids_array()))
+        self.get = columns.where(table.c.id == func.any(ids_array(self.table)))
         # A list takes the server twice as long.
-        self.get_one = columns.where(as_text(table.c.id) == bindparam(ID, type_=Text))
+        self.get_one = columns.where(as_text(table.c.id) == bindparam(ID, type_=self.key.type))
 
     @functools.cached_property
     def delete(self) -> Delete:
         """Remove rows by their keys."""
-        return delete_in_key_order(self.table, self.scope, self.table.c.id == func.any(ids_array()))
+        return delete_in_key_order(
+            self.table, self.scope, self.table.c.id == func.any(ids_array(self.table))
+        )
 
     @functools.cached_property
     def fill(self) -> Select[Any]:
@@ -85,7 +89,7 @@ class KeyStatements:
     @built_once
     def merge(self, form: Form) -> Update:
         """Change the payloads of rows by their keys."""
-        condition = self.table.c.id == func.any(ids_array())
+        condition = self.table.c.id == func.any(ids_array(self.table))
         return merge_in_key_order(self.table, self.scope, condition, form)
 
     @built_once
@@ -94,7 +98,7 @@ class KeyStatements:
         table, space = self.table, self.scope.column
         used = {name: self.written[name] for name, _ in columns if name != DEFAULT_VECTOR}
         # In a select list unnest() streams; in FROM its rows are put aside first.
-        arrays = [ids_array(), cast(bindparam(VECS), EncodedEmbeddings())]
+        arrays = [ids_array(table), cast(bindparam(VECS), EncodedEmbeddings())]
         arrays += [one.array(f"row_values_{i}") for i, one in enumerate(used.values())]
         rows = select(*(func.unnest(array).label(f"of_{i}") for i, array in enumerate(arrays)))
         row = list(rows.subquery("rows").c)
@@ -104,7 +108,8 @@ class KeyStatements:
             values[name] = written.value(sent)
             if name in given and written.default is not None:
                 values[name] = case(
-                    (given[name].has_key(row[0]), values[name]), else_=written.default
+                    (given[name].has_key(self.key.sql_text(row[0])), values[name]),
+                    else_=written.default,
                 )
         kept = kept_words(table, values["document"]) if "document" in used else {}
         if space is not None:
@@ -114,18 +119,19 @@ class KeyStatements:
             list(values), select(*values.values()), include_defaults=False
         )
         new: Any = statement.excluded
+        key = self.key.sql_text(new.id)
         wanted: dict[str, Any] = {}
         for name in (DEFAULT_VECTOR, *used):
-            wanted[name] = _where_given(given.get(name), new, name, table.c[name])
+            wanted[name] = _where_given(given.get(name), new, name, table.c[name], key)
         changed = tuple_(*self._comparable(table.c, wanted)).is_distinct_from(
             tuple_(*self._comparable(wanted, wanted))
         )
         changes = self.touched.values(used) | wanted
         for name in kept:
-            changes[name] = _where_given(given.get("document"), new, name, table.c[name])
+            changes[name] = _where_given(given.get("document"), new, name, table.c[name], key)
         for name, value in self.touched.values().items():
             if name in given:
-                changes[name] = _where_given(given[name], new, name, value)
+                changes[name] = _where_given(given[name], new, name, value, key)
         # Writing back an equal vector that lies in TOAST would cost an index entry.
         vec = wanted[DEFAULT_VECTOR]
         changes["vec"] = case((table.c.vec.is_distinct_from(vec), vec), else_=table.c.vec)
@@ -163,18 +169,22 @@ class KeyStatements:
             values |= kept_words(table, values["document"])
         if "updated_at" in table.c:
             values["updated_at"] = func.now()
-        key = as_text(table.c.id) == bindparam(ID, type_=Text)
+        key = as_text(table.c.id) == bindparam(ID, type_=self.key.type)
         return update(table).where(key, *self.scope.clauses).values(values)
 
 
 def _where_given(
-    given: ColumnElement[Any] | None, new: Any, name: str, old: ColumnElement[Any]
+    given: ColumnElement[Any] | None,
+    new: Any,
+    name: str,
+    old: ColumnElement[Any],
+    key: ColumnElement[Any],
 ) -> ColumnElement[Any]:
     """A row's new value, where only some rows of a batch give one."""
     if given is None:
         return new[name]  # type: ignore[no-any-return]
     # An object's keys are found by bisection; `= ANY` would scan for each row.
-    return case((given.has_key(new.id), new[name]), else_=old)
+    return case((given.has_key(key), new[name]), else_=old)
 
 
 @functools.lru_cache(MAX_TABLES)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from qortex_db.filters import Where
+    from qortex_db.keys import KeyType
     from qortex_db.repositories.vectors.records import IdInput
 
 MAX_PAGE_SIZE: Final = 100_000
@@ -39,7 +40,7 @@ class VectorReads(TableBound):
         Args:
             ids: An int or a UUID is `str(id)`, and comes back as that.
         """
-        keys = validation.check_keys(ids, limits=self._vectors.limits)
+        keys = validation.check_keys(ids, self._vectors.key, limits=self._vectors.limits)
         if not keys:
             return {}
         vectors = self._vectors
@@ -110,7 +111,7 @@ class VectorReads(TableBound):
         vectors = self._vectors
         count = validation.check_limit(limit, MAX_LIMIT)
         steps = () if order_by is None else vectors.steps(order_by, "order_by")
-        cursor = {} if after is None else _read_cursor(after, has_value=bool(steps))
+        cursor = {} if after is None else _read_cursor(after, vectors.key, has_value=bool(steps))
         narrowed = await vectors.narrow(where, where_document)
         page = Page(
             steps,
@@ -122,7 +123,7 @@ class VectorReads(TableBound):
         rows = await vectors.rows(vectors.by_filter.page(narrowed, page), params)
         last = None
         if len(rows) == count:
-            last = json.dumps([rows[-1][0], rows[-1][-1] if steps else None])
+            last = json.dumps([rows[-1][0], rows[-1][-1] if steps else None], default=str)
         return ScrollPage(await self._records(rows, with_embedding=with_embedding), last)
 
     async def stream(
@@ -206,10 +207,10 @@ class VectorReads(TableBound):
         return [shape.record(row, with_embedding=with_embedding) for row in read]
 
 
-def _read_cursor(cursor: object, *, has_value: bool) -> dict[str, str]:
+def _read_cursor(cursor: object, kind: KeyType, *, has_value: bool) -> dict[str, Any]:
     try:
         key, value = json.loads(cursor)  # type: ignore[arg-type]
-        params = {"after": validation.check_id(key)}
+        params = {"after": kind.check(key)}
         if has_value:
             json.loads(value, parse_constant=_no_json)
             params["after_value"] = checks.check_text(value, name="after")

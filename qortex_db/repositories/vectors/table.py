@@ -21,6 +21,7 @@ from qortex_db.errors import (
 )
 from qortex_db.filters import Filter, Where, check_readable, read_filter, read_path, with_document
 from qortex_db.filters.fields import ENCRYPTED
+from qortex_db.keys import key_type
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.markers import ALL_NAMESPACES
 from qortex_db.models.collection import collection_of
@@ -121,6 +122,7 @@ class VectorTable:
         self.vector = collection_of(table).vectors[name]
         self.scope, self._scope_params = scope_of(table, namespace)
         self.shape = row_shape(table)
+        self.key = key_type(table)
         self.encryption_keys = encryption_keys
         self.encrypted: EncryptedColumns | None = None
         if ENCRYPTED in table.info:

@@ -23,9 +23,9 @@ from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, Storage, VectorSpec
 from qortex_db.repositories import validation
 from qortex_db.repositories.statement_cache import MAX_TABLES
-from qortex_db.repositories.vectors.column_values import is_decorated, sent_attribute, stored_type
+from qortex_db.repositories.vectors.column_values import sent_attribute
 from qortex_db.repositories.vectors.records import ReadAttributes
-from qortex_db.sql import Text, as_text, func
+from qortex_db.sql import Text, as_text, func, is_decorated, stored_type
 from qortex_db.types import Embedding, EncodedEmbeddings, HalfEmbedding, SparseEmbedding
 
 if TYPE_CHECKING:
