@@ -149,6 +149,12 @@ _INTEGERS: Final = (SmallInteger(), 15), (BigInteger(), 63), (Integer(), 31)
 _TEXT: Final = TextKey()
 
 
+def key_of(table: FromClause) -> ColumnElement[Any]:
+    """The key of a table, to be selected: called `id`, as no other part of a statement is."""
+    key = table.c.id
+    return key if key.name == "id" else key.label("id")
+
+
 def key_type(table: FromClause) -> KeyType:
     """What the keys of a table are.
 

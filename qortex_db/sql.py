@@ -74,6 +74,13 @@ def stored_type(kind: TypeEngine[Any]) -> TypeEngine[Any]:
     return kind
 
 
+def as_jsonb(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """JSON that was stored as a text, as jsonb, which has operators; whatever else as it is."""
+    kind = stored_type(value.type)
+    is_plain = isinstance(kind, sqlalchemy.JSON) and not isinstance(kind, JSONB)
+    return sqlalchemy.cast(value, JSONB) if is_plain else value
+
+
 class _PgCatalog:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         make = getattr(sqlalchemy.func, name)
@@ -96,6 +103,7 @@ if not TYPE_CHECKING:
 __all__ = [
     "DIALECT",
     "Text",
+    "as_jsonb",
     "as_text",
     "double",
     "func",

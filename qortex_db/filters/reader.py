@@ -21,10 +21,11 @@ from qortex_db import messages
 from qortex_db.checks import as_dict
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import conditions
-from qortex_db.filters.fields import Field, check_readable, read_path
+from qortex_db.filters.fields import Field, check_has_payload, check_readable, read_path
 from qortex_db.filters.operators import NEGATED, OPERATORS, is_served, row_ids
 from qortex_db.filters.text_operators import document_contains, document_text
 from qortex_db.limits import DEFAULT_LIMITS, Limits
+from qortex_db.mirrors import moved, original_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,15 +109,13 @@ def read_filter(where: Where, table: Table, limits: Limits = DEFAULT_LIMITS) -> 
 
     Args:
         where: An empty dictionary matches every row.
-        table: It has a jsonb column `payload`; $text without a path needs a column `document`.
+        table: Paths need its column `payload`; $text without a path needs a column `document`.
         limits: Of its values in sum.
 
     Raises:
         InvalidInputError: An operator is unknown, a value has the wrong type, or a limit is passed.
             The message names the place, never a value.
     """
-    if "payload" not in table.c:
-        raise InvalidInputError("The table has no column payload to filter by.")
     reader = _Reader(table, limits)
     shape = reader.read(where, "where", 0)
     params = {f"row_where_{i}": value for i, value in enumerate(reader.values)}
@@ -179,6 +178,7 @@ class _Reader:
             raise InvalidInputError(
                 f"{at} is a {type(where).__name__}; pass a dict or an expression of SQLAlchemy's."
             )
+        element = moved(element, original_of(self.table), self.table)
         if any(each != self.table for each in element._from_objects):  # noqa: SLF001
             # Each of this table's rows would be met once for each of the other's.
             raise InvalidInputError(
@@ -239,6 +239,7 @@ class _Reader:
 
     def _field(self, key: str, value: Any, at: str, depth: int) -> Shape:
         path = read_path(key)
+        check_has_payload(self.table, at)
         check_readable(self.table, path.steps[0], at)
         value = as_dict(value, name=at) if isinstance(value, Mapping) else {"$eq": value}
         if not value:

@@ -87,12 +87,12 @@ class Batch:
             for name, values in sorted(said.further.items())
         ]
         self.given: GivenColumns = tuple(
-            (one.column.name, "some" if is_missing(told.values) else "all")
+            (one.column.key, "some" if is_missing(told.values) else "all")
             for one, told in self._columns
         )
         if is_missing(self._embeddings.values):
             self.given = (*self.given, (DEFAULT_VECTOR, "some"))
-        told_of = {one.column.name: told for one, told in self._columns}
+        told_of = {one.column.key: told for one, told in self._columns}
         told_of[DEFAULT_VECTOR] = self._embeddings
         self._given_by_some = [
             (name, told_of[name].values) for name, mode in self.given if mode == "some"
@@ -163,7 +163,7 @@ class Batch:
             name = f"embedding of {row_name(self._first_row + place, said.ids[place])}"
             self._column.checked(said.embeddings[place], name)
         for one, told in self._columns:
-            values = said.further[one.column.name]
+            values = said.further[one.column.key]
             for place in told.outdone:
                 _sent(one, values[place], self._first_row + place, said.ids[place])
 

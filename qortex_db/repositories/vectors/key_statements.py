@@ -21,7 +21,8 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.ext.compiler import compiles
 
 from qortex_db.filters.full_text import kept_words
 from qortex_db.keys import key_type
@@ -31,7 +32,7 @@ from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.payload_changes import changed_payload
 from qortex_db.repositories.vectors.row_shape import row_shape
 from qortex_db.repositories.vectors.written_columns import touched_columns, written_columns
-from qortex_db.sql import Text, as_text, func, json_parameter
+from qortex_db.sql import Text, as_jsonb, as_text, func, json_parameter
 from qortex_db.types import Embedding, EncodedEmbeddings
 
 if TYPE_CHECKING:
@@ -58,6 +59,18 @@ GIVEN: Final = "row_given_"
 def ids_array(table: Table) -> ColumnElement[Any]:
     """The parameter `IDS` as an array of keys."""
     return cast(bindparam(IDS), ARRAY(key_type(table).type))
+
+
+class InsertGiven(Insert):
+    """What gives the keys that the server would make itself: of GENERATED ALWAYS AS IDENTITY."""
+
+    inherit_cache = True
+
+
+@compiles(InsertGiven)
+def _compile_given(element: InsertGiven, compiler: Any, **options: Any) -> str:
+    into, _, rows = compiler.visit_insert(element, **options).partition(") SELECT ")
+    return f"{into}) OVERRIDING SYSTEM VALUE SELECT {rows}"
 
 
 class KeyStatements:
@@ -114,8 +127,8 @@ class KeyStatements:
         kept = kept_words(table, values["document"]) if "document" in used else {}
         if space is not None:
             values[space.name] = self.scope.value
-        values |= kept
-        statement = insert(table).from_select(
+        values |= kept | _made_now(table)
+        statement = _insert(table).from_select(
             list(values), select(*values.values()), include_defaults=False
         )
         new: Any = statement.excluded
@@ -173,6 +186,17 @@ class KeyStatements:
         return update(table).where(key, *self.scope.clauses).values(values)
 
 
+def _insert(table: Table) -> Insert:
+    is_made = getattr(table.c.id.identity, "always", False)
+    return InsertGiven(table) if is_made else insert(table)
+
+
+def _made_now(table: Table) -> dict[str, ColumnElement[Any]]:
+    """The time of a change, where no default of the server's is one."""
+    own = table.c.get("updated_at")
+    return {} if own is None or own.server_default is not None else {"updated_at": func.now()}
+
+
 def _where_given(
     given: ColumnElement[Any] | None,
     new: Any,
@@ -218,11 +242,12 @@ def merge_in_key_order(
 ) -> Update:
     """Take paths out of payloads, and put values into them; an equal payload is left alone."""
     keys = locked_in_key_order([table.c.id], condition, *scope.clauses)
-    payload = changed_payload(table.c.payload, form)
+    stored = as_jsonb(table.c.payload)
+    payload = changed_payload(stored, form)
     changes: dict[str, Any] = touched_columns(table).values() | {"payload": payload}
     if "updated_at" in table.c:
         changes["updated_at"] = func.now()
-    changed = table.c.payload.is_distinct_from(payload)
+    changed = stored.is_distinct_from(payload)
     return update(table).where(table.c.id == keys.c.id, *scope.clauses, changed).values(changes)
 
 

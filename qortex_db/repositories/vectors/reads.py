@@ -38,7 +38,7 @@ class VectorReads(TableBound):
         """The stored vectors by id, embeddings as float32; who is missing is absent.
 
         Args:
-            ids: An int or a UUID is `str(id)`, and comes back as that.
+            ids: Where keys are texts, an int or a UUID is `str(id)`, and comes back as that.
         """
         keys = validation.check_keys(ids, self._vectors.key, limits=self._vectors.limits)
         if not keys:

@@ -48,7 +48,8 @@ class VectorRecord:
     `CLEAR` for an embedding, a document, a further vector or an attribute stores NULL.
 
     Attributes:
-        id: Its key, 1 to 1,024 bytes. To store, an int or a UUID is taken as `str(id)`.
+        id: Its key: of the type of the table's. Where that is text, 1 to 1,024 bytes, and an int or
+            a UUID is taken as `str(id)`.
         embedding: As many numbers as the column holds; float32 when it was read. None is no vector:
             to store it leaves what is there, and a new row has none, so that no search by this
             vector finds it.

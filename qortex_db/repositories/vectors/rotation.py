@@ -13,12 +13,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db.encryption import Cipher, is_token, named
 from qortex_db.errors import ConflictError, EncryptionError
-from qortex_db.keys import key_type
+from qortex_db.keys import key_of, key_type
 from qortex_db.repositories import validation
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.repositories.vectors.table import TableBound
-from qortex_db.sql import Text, as_text, func
+from qortex_db.sql import Text, as_jsonb, as_text, func
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -133,7 +133,7 @@ def _read(table: Table, scope: Scope, *, goes_on: bool) -> Select[Any]:
     document = table.c.document if "document" in table.c else null()
     after = [table.c.id > bindparam("after", type_=key_type(table).type)] if goes_on else []
     return (
-        select(table.c.id, payload.label("payload"), document.label("document"))
+        select(key_of(table), payload.label("payload"), document.label("document"))
         .where(*after, *scope.clauses)
         .order_by(table.c.id)
         .limit(bindparam("hits", type_=Integer))
@@ -152,8 +152,8 @@ def _write(table: Table, scope: Scope) -> Update:
     is_same = []
     values: dict[str, Any] = {}
     if "payload" in table.c:
-        is_same.append(table.c.payload.is_not_distinct_from(cast(given.c.payload, JSONB)))
-        values["payload"] = table.c.payload.op("||", return_type=JSONB())(given.c.put)
+        is_same.append(as_jsonb(table.c.payload).is_not_distinct_from(cast(given.c.payload, JSONB)))
+        values["payload"] = as_jsonb(table.c.payload).op("||", return_type=JSONB())(given.c.put)
     if "document" in table.c:
         is_same.append(table.c.document.is_not_distinct_from(given.c.document))
         values["document"] = given.c.new

@@ -249,8 +249,8 @@ class VectorTable:
         known = self.executor.known()
         if known is None:
             known = await self.executor.catalog()
-        name, column = self.qualified_name, self.vector.column
-        key = (TableFacts, name, column)
+        name, column = self.qualified_name, self.table.c[self.vector.column].name
+        key = (TableFacts, name, column, self.vector.dimensions)
         facts: TableFacts | None = None if anew else known.get(key)
         if facts is None:
             params = {"table_name": name, "column_name": column}
@@ -267,7 +267,9 @@ class VectorTable:
                     sqlstate="42P01",
                 )
             size, not_null, has_pages = rows[0]
-            known[key] = facts = TableFacts(None if size < 0 else size, not not_null, has_pages)
+            known[key] = facts = TableFacts(
+                self.vector.dimensions if size < 0 else size, not not_null, has_pages
+            )
         return facts
 
     async def renewed(self, facts: TableFacts, refusal: DimensionMismatchError) -> TableFacts:

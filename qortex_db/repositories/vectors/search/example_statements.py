@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import ARRAY, Integer, bindparam, case, cast, or_, select, true, union_all
 
 from qortex_db.filters.expressions import Constant
-from qortex_db.keys import key_type
+from qortex_db.keys import key_of, key_type
 from qortex_db.repositories.statement_cache import built_once
 from qortex_db.repositories.vectors.search.found import found
 from qortex_db.repositories.vectors.search.nearest import Branch, sent_embeddings
@@ -86,7 +86,7 @@ def best_scores(rows: Nearest, where: Filter | None, form: SearchForm) -> Select
         for side in sides
     ]
     compared = (
-        select(rows.table.c.id, nearest[0].label("liked"), nearest[1].label("disliked"))
+        select(key_of(rows.table), nearest[0].label("liked"), nearest[1].label("disliked"))
         .select_from(rows.table.join(keys, keys.c.id == rows.table.c.id))
         .where(*rows.scope.clauses)
         .subquery("compared")

@@ -186,7 +186,7 @@ def multi(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[Any]:
     place = func.row_number().over(partition_by=every.c.id, order_by=every.c.distance)
     placed = select(*every.c, place.label("place")).subquery("placed")
     return (
-        select(*(placed.c[column.name] for column in every.c if column.name != "number"))
+        select(*(placed.c[column.key] for column in every.c if column.key != "number"))
         .where(placed.c.place == 1)
         .order_by(placed.c.distance, placed.c.id)
         .limit(_HITS)
@@ -197,7 +197,7 @@ def multi(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[Any]:
 def many(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[Any]:
     """The rows nearest to each of several queries, and the number of that query, from 1 on."""
     (every,) = found([Branch(rows, queries=_queries(rows))], form, where)
-    columns = [column for column in every.c if column.name != "number"]
+    columns = [column for column in every.c if column.key != "number"]
     return select(*columns, every.c.number).order_by(every.c.number, every.c.distance, every.c.id)
 
 

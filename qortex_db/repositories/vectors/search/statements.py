@@ -89,7 +89,7 @@ class SearchStatements:
         total = select(*counts).select_from(hits).subquery("total")
         return (
             select(
-                *(best.c[column.name] for column in hits.c),
+                *(best.c[column.key] for column in hits.c),
                 type_coerce(cast(best.c.value, Text), JsonText()).label("value"),
                 best.c.group,
                 total.c.looked_at,
