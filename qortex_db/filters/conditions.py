@@ -50,6 +50,9 @@ Bind: TypeAlias = Callable[["TypeEngine[Any]"], "ColumnElement[Any]"]
 """What gives the parameter of the next value."""
 
 
+HASHED_FROM: Final = 100
+"""From how many values on a list is hashed by the server, which costs a row no more than a short
+one."""
 # An operator of arrays is one of any: who plants one of these arrays' own type is nearer.
 _OF_ARRAYS: Final = "OPERATOR(pg_catalog.{})"
 _ITSELF: Final = literal_column("'{}'::text[]", ARRAY(Text()))
@@ -100,7 +103,7 @@ def equals_any(field: Field, bind: Bind) -> ColumnElement[bool]:
 
 
 def equals_any_of_many(field: Field, bind: Bind) -> ColumnElement[bool]:
-    return _is_among(field.json, _jsons(bind))
+    return is_among(field.json, _jsons(bind))
 
 
 def contains(field: Field, bind: Bind) -> ColumnElement[bool]:
@@ -129,10 +132,10 @@ def is_one_of_many(field: Field, bind: Bind, column: str) -> ColumnElement[bool]
     values = bind(ARRAY(Text()))
     if column in _IN_LISTS:
         values = cast(values, ARRAY(_IN_LISTS[column]))
-    return _is_among(getattr(field, column), values)
+    return is_among(getattr(field, column), values)
 
 
-def _is_among(value: ColumnElement[Any], values: ColumnElement[Any]) -> ColumnElement[bool]:
+def is_among(value: ColumnElement[Any], values: ColumnElement[Any]) -> ColumnElement[bool]:
     """The same as `= ANY`, which goes through the whole list for each row where plans are kept."""
     return value.in_(select(func.unnest(values)))
 
@@ -192,7 +195,7 @@ def has_id(table: Table, bind: Bind) -> ColumnElement[bool]:
 
 
 def has_id_of_many(table: Table, bind: Bind) -> ColumnElement[bool]:
-    return _is_among(table.c.id, bind(ARRAY(key_type(table).type)))
+    return is_among(table.c.id, bind(ARRAY(key_type(table).type)))
 
 
 def within_box(field: Field, bind: Bind, way: str) -> ColumnElement[bool]:

@@ -46,10 +46,8 @@ if TYPE_CHECKING:
 
     from qortex_db.filters.conditions import Reader, Shape
 
-# A list this long is hashed by the server, and also compared by equality where its index is one of
-# containment, which it tries one by one. Below, the planner would take the two for independent and
-# expect too few rows.
-_HASHED_FROM = 100
+# A list that is hashed is also compared by equality where its index is one of containment, which it
+# tries one by one. Below, the planner would take the two for independent and expect too few rows.
 # And one this long is looked for by equality alone.
 _NOT_CONTAINED_FROM = 1_000
 
@@ -133,7 +131,7 @@ def _one_of_known(
             values.append([operand for _, operand in operands])
             return _is_one_of(len(items)), path, column
     texts = [as_json(item, at) for item in items]
-    is_long = len(items) >= _HASHED_FROM
+    is_long = len(items) >= conditions.HASHED_FROM
     is_contained = not path.positional and len(items) < _NOT_CONTAINED_FROM
     is_contained = is_contained and (by_index or not is_long)
     equality = conditions.equals_any_of_many if is_long else conditions.equals_any
@@ -148,7 +146,7 @@ def _one_of_known(
 
 
 def _is_one_of(count: int) -> Any:
-    return conditions.is_one_of_many if count >= _HASHED_FROM else conditions.is_one_of
+    return conditions.is_one_of_many if count >= conditions.HASHED_FROM else conditions.is_one_of
 
 
 def _comparable(value: Any, at: str) -> tuple[str, Any]:
@@ -318,7 +316,9 @@ def row_ids(table: Table, value: Any, at: str, values: list[Any]) -> Shape:
     if not keys:
         return conditions.nothing, None
     values.append(keys)
-    return conditions.has_id_of_many if len(keys) >= _HASHED_FROM else conditions.has_id, None
+    return conditions.has_id_of_many if len(
+        keys
+    ) >= conditions.HASHED_FROM else conditions.has_id, None
 
 
 OPERATORS: Final[dict[str, Reader]] = {

@@ -116,3 +116,13 @@ def as_string(value: object, at: str) -> str:
             f"{at} has {len(value):,} characters; at most {MAX_QUERY_CHARS:,} are allowed."
         )
     return check_text(value, name=at)
+
+
+def check_pattern(value: object, at: str) -> str:
+    """A pattern of LIKE."""
+    pattern = as_string(value, at)
+    if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
+        raise InvalidInputError(
+            f"{at} ends with the escape character; write two backslashes for one."
+        )
+    return pattern

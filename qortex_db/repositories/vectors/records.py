@@ -21,6 +21,8 @@ from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray  # noqa: TC002 - pydantic resolves annotations
+from sqlalchemy import ColumnElement
+from sqlalchemy.orm import InstrumentedAttribute
 
 from qortex_db import types
 from qortex_db.errors import InvalidInputError
@@ -96,6 +98,8 @@ class ReadAttributes(dict[str, Any]):
 
 IdInput: TypeAlias = str | int | UUID
 """An id that is given: an int or a UUID is stored, and comes back, as `str(id)`."""
+PathInput: TypeAlias = str | ColumnElement[Any] | InstrumentedAttribute[Any]
+"""A path into payloads, or a column of the host's own: by its name, or as `Model.price`."""
 RecordInput: TypeAlias = VectorRecord | Mapping[str, Any]
 
 

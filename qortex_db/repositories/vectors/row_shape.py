@@ -50,6 +50,7 @@ class RowShape:
     Attributes:
         vectors: The names of the further vectors.
         attributes: The names of the host's own columns.
+        own: Their keys by these names.
     """
 
     def __init__(self, table: Table) -> None:
@@ -58,6 +59,7 @@ class RowShape:
         self.vectors = [name for name in collection.vectors if name != DEFAULT_VECTOR]
         self._keys = list(collection.attributes)
         self.attributes = [table.c[key].name for key in self._keys]
+        self.own = dict(zip(self.attributes, self._keys, strict=True))
         vectors = {1: DEFAULT_VECTOR, **dict(enumerate(self.vectors, 4))}
         self._sent = [
             place

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import text
+from sqlalchemy import Column, ColumnElement, text
 
 from qortex_db import checks, observability, types
 from qortex_db.errors import (
@@ -20,10 +20,12 @@ from qortex_db.errors import (
     SchemaVersionError,
 )
 from qortex_db.filters import Filter, Where, check_readable, read_filter, read_path, with_document
+from qortex_db.filters.columns import no_column, value_column
 from qortex_db.filters.fields import ENCRYPTED
 from qortex_db.keys import key_type
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.markers import ALL_NAMESPACES
+from qortex_db.mirrors import moved, original_of
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.names import own_tables, qualified
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
     from qortex_db.encryption import EncryptionKeys
     from qortex_db.engine import Executor, Fetched
+    from qortex_db.repositories.vectors.filter_statements import Place
     from qortex_db.repositories.vectors.records import SearchHit
 
 T = TypeVar("T")
@@ -208,12 +211,25 @@ class VectorTable:
         if whole is None:
             return None
         if is_large(whole):
-            return await asyncio.to_thread(read_filter, whole, self.table, self.limits)
-        return read_filter(whole, self.table, self.limits)
+            return await asyncio.to_thread(
+                read_filter, whole, self.table, self.limits, self.shape.own
+            )
+        return read_filter(whole, self.table, self.limits, self.shape.own)
 
-    def steps(self, path: object, name: str) -> tuple[str, ...]:
+    def place(self, path: object, name: str) -> Place:
+        """Where values are: a column of the host's by its name or attribute, or a path."""
+        element = path.__clause_element__() if hasattr(path, "__clause_element__") else path
+        if isinstance(element, ColumnElement):
+            column = moved(element, original_of(self.table), self.table)
+            if not (isinstance(column, Column) and column.table is self.table):
+                raise InvalidInputError(f"{name} is no column of {self.table.name}.")
+            return value_column(column, name)
+        if isinstance(path, str) and path in self.shape.own:
+            return value_column(self.table.c[self.shape.own[path]], name)
         if "payload" not in self.table.c:
-            raise InvalidInputError(f"The table {self.table.name} has no column payload.")
+            if isinstance(path, str):
+                raise no_column(self.table, path, self.shape.own)
+            raise InvalidInputError(f"{name} is a {type(path).__name__}; pass a column.")
         steps = read_path(checks.check_text(path, name=name)).steps
         check_readable(self.table, steps[0], name)
         return steps

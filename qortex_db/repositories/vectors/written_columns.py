@@ -15,6 +15,7 @@ from sqlalchemy import ARRAY, JSON, Enum, TypeDecorator, bindparam, case, cast, 
 from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db import checks, messages, types
+from qortex_db.column_values import sent_attribute
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.expressions import Constant
 from qortex_db.limits import DEFAULT_LIMITS, Limits
@@ -23,7 +24,6 @@ from qortex_db.models.collection import attribute_key, collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, Storage, VectorSpec
 from qortex_db.repositories import validation
 from qortex_db.repositories.statement_cache import MAX_TABLES
-from qortex_db.repositories.vectors.column_values import sent_attribute
 from qortex_db.repositories.vectors.records import ReadAttributes
 from qortex_db.sql import Text, as_text, func, is_decorated, stored_type
 from qortex_db.types import Embedding, EncodedEmbeddings, HalfEmbedding, SparseEmbedding

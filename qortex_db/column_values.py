@@ -70,6 +70,15 @@ def sent_attribute(column: Column[Any], value: Any, name: str) -> Any:
     return made
 
 
+def compared_value(kind: TypeEngine[Any], value: Any, name: str) -> Any:
+    """A value that a column's, or an array's elements, are compared with; of whatever size."""
+    if is_decorated(kind):
+        return _made(kind, value, name)
+    if isinstance(kind, String) and not isinstance(kind, Enum):
+        return checks.check_text(value, name=name)
+    return _checked(BigInteger() if isinstance(kind, Integer) else kind, value, name)
+
+
 def _checked(kind: TypeEngine[Any], value: Any, name: str) -> Any:
     check = _check_of(type(kind))  # type: ignore[arg-type]
     return value if check is None else check(kind, value, name)
