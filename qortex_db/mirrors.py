@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import Column, FromClause
+from sqlalchemy import Column, Table
 from sqlalchemy.sql.visitors import replacement_traverse
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement
+    from sqlalchemy import ColumnElement, FromClause
 
 ORIGINAL: Final = "qortex_db_original"
 """The key of a mirror's info where the table is that it stands for."""
@@ -30,7 +30,7 @@ def moved(element: Of, source: FromClause, target: FromClause) -> Of:
     def replaced(part: Any, **_: Any) -> Any:
         if isinstance(part, Column):
             return columns.get(part.name) if part.table == source else None
-        return target if isinstance(part, FromClause) and part == source else None
+        return target if isinstance(part, Table) and part == source else None
 
     replace: Any = replacement_traverse  # typed for callables of SQLAlchemy's own
     found: Of = replace(element, {}, replaced)

@@ -402,6 +402,19 @@ def _with_own_parameters(element: ColumnElement[Any], at: str) -> ColumnElement[
     return found
 
 
+def with_values(clause: ColumnElement[Any], params: Mapping[str, Any]) -> ColumnElement[Any]:
+    """A clause whose parameters have their values, and names that no other clause's have."""
+
+    def valued(part: Any, **_: Any) -> Any:
+        if not isinstance(part, BindParameter) or part.key not in params:
+            return None
+        return bindparam(None, params[part.key], part.type, unique=True)
+
+    replace: Any = replacement_traverse  # typed for callables of SQLAlchemy's own
+    found: ColumnElement[Any] = replace(clause, {}, valued)
+    return found
+
+
 def _has(shape: Shape, wanted: tuple[object, ...]) -> bool:
     return any(
         part in wanted if callable(part) else isinstance(part, tuple) and _has(part, wanted)

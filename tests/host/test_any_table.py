@@ -13,7 +13,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 from pgvector.sqlalchemy import HALFVEC, VECTOR
-from sqlalchemy import JSON, BigInteger, Column, Identity, Text, Uuid, event, select
+from sqlalchemy import JSON, BigInteger, Column, Identity, Text, Uuid, event, func, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.ext.automap import automap_base
@@ -32,6 +32,7 @@ from qortex_db import (
     VectorSpec,
     unit_of_work,
 )
+from qortex_db.mirrors import original_of
 from qortex_db.repositories import VectorRepository
 from support.catalogue import execute
 
@@ -270,6 +271,24 @@ async def _updated(rows: Rows, **values: Any) -> list[Any]:
     return [*done, await rows.vectors.update(rows.key(5), **back)]
 
 
+async def _selected(rows: Rows, where: Any) -> list[Any]:
+    vectors = rows.vectors._vectors
+    table = original_of(vectors.table)
+    key = table.c[vectors.table.c.id.name]
+    statement = select(key).where(rows.vectors.clause(where)).order_by(key)
+    found = (await vectors.executor.run(statement, {})).rows
+    return [rows.numbers[row[0]] for row in found]
+
+
+async def _compared(rows: Rows) -> list[Any]:
+    vectors = rows.vectors._vectors
+    key = original_of(vectors.table).c[vectors.table.c.id.name]
+    distance, score = rows.vectors.distance(Q), rows.vectors.score(Q)
+    statement = select(key, distance, score).where(rows.vectors.clause())
+    found = (await vectors.executor.run(statement.order_by(distance, key).limit(5), {})).rows
+    return [(rows.numbers[row[0]], round(row[1], 3), round(row[2], 3)) for row in found]
+
+
 async def _explained(rows: Rows) -> bool:
     return (await rows.vectors.explain(Q, exact=True)).compared_every_row
 
@@ -360,6 +379,10 @@ METHODS: dict[str, tuple[set[str], Callable[[Rows, set[str]], Awaitable[Any]]]] 
     "dimensions": (set(), lambda r, _: r.vectors.dimensions()),
     "recall_probe": (set(), lambda r, _: r.vectors.recall_probe(sample=5, limit=3)),
     "tune": (set(), lambda r, _: r.vectors.tune(sample=5, limit=3)),
+    "clause": (PAYLOAD, lambda r, _: _selected(r, {"n": {"$lt": 2}})),
+    "clause of ids": (set(), lambda r, _: _selected(r, {"$id": [r.key(3), r.key(5)]})),
+    "distance": (set(), lambda r, _: _compared(r)),
+    "score": (set(), lambda r, _: _compared(r)),
     "explain": (set(), lambda r, _: _explained(r)),
     "recommend_index": (set(), lambda r, _: r.vectors.recommend_index(rows=10)),
     "delete": (set(), lambda r, _: r.vectors.delete([r.key(118), r.key(119), r.key(900)])),
@@ -477,7 +500,7 @@ async def test_columns_that_are_called_as_ours_are_attributes(dsn_of_strangers: 
         assert await odd.upsert([stored]) == 0
         assert await odd.update("a", attributes={"vec": None}, document="words")
         changed = attributes | {"created_at": None, "updated_at": 4, "vec": None}
-        (hit,) = await odd.search(Q, where=(Odd.id == 7) & (Odd.document > 8))
+        (hit,) = await odd.search(Q, where=(func.abs(Odd.id) == 7) & (Odd.document > 8))
         assert (hit.attributes, hit.document) == (changed, "words")
         with pytest.raises(InvalidInputError, match="names 'score', which the collection does not"):
             await odd.update("a", attributes={"score": 1})

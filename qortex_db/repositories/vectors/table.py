@@ -125,7 +125,7 @@ class VectorTable:
         self.name = name
         self.namespace = namespace
         self.vector = collection_of(table).vectors[name]
-        self.scope, self._scope_params = scope_of(table, namespace)
+        self.scope, self.scope_params = scope_of(table, namespace)
         self.shape = row_shape(table)
         self.key = key_type(table)
         self.encryption_keys = encryption_keys
@@ -236,20 +236,20 @@ class VectorTable:
 
     async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
         """A statement of this scope."""
-        if self._scope_params:
-            params = {**params, **self._scope_params}
+        if self.scope_params:
+            params = {**params, **self.scope_params}
         return await self.executor.run(statement, params)
 
     async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
         """One statement with several sets of parameters, all or none."""
-        if self._scope_params:
-            params = ({**each, **self._scope_params} for each in params)
+        if self.scope_params:
+            params = ({**each, **self.scope_params} for each in params)
         return await self.executor.run_all(statement, params)
 
     async def rows(self, statement: Select[Any], params: Mapping[str, Any]) -> Sequence[Any]:
         """The rows of a search, timed."""
-        if self._scope_params:
-            params = {**params, **self._scope_params}
+        if self.scope_params:
+            params = {**params, **self.scope_params}
         start = time.perf_counter()
         rows = (await self.executor.run(statement, params)).rows
         observability.vec_search_duration.record(time.perf_counter() - start)
@@ -323,12 +323,16 @@ class VectorTable:
 
     def encode(self, embedding: object, facts: TableFacts, name: str = "embedding") -> Any:
         """A query's embedding, checked."""
+        return self.encode_for(embedding, facts.dimensions, name)
+
+    def encode_for(self, embedding: object, dimensions: int | None, name: str = "embedding") -> Any:
+        """The same for a column of so many dimensions."""
         sparse, allow_zero, is_half = self._query_form
         if sparse is not None:
             return sparse.to_text(embedding, name=name, allow_zero=allow_zero)
         return types.checked(
             embedding,
-            dimensions=facts.dimensions,
+            dimensions=dimensions,
             allow_zero=allow_zero,
             is_half=is_half,
             name=name,
