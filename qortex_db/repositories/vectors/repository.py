@@ -20,12 +20,19 @@ from qortex_db.repositories.vectors.index_advice import (
 )
 from qortex_db.repositories.vectors.ingest import VectorIngest
 from qortex_db.repositories.vectors.reads import VectorReads
+from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.rotation import VectorRotation
 from qortex_db.repositories.vectors.search.index_settings import MAX_EF_SEARCH
 from qortex_db.repositories.vectors.search.searches import VectorSearches
 
 
-class VectorRepository(VectorClauses, VectorIngest, VectorReads, VectorRotation, VectorSearches):
+class VectorRepository(
+    VectorClauses[IdT],
+    VectorIngest[IdT],
+    VectorReads[IdT],
+    VectorRotation[IdT],
+    VectorSearches[IdT],
+):
     """The vectors of one table: stored, changed, read and searched."""
 
     async def dimensions(self) -> int | None:

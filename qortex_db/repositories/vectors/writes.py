@@ -17,6 +17,7 @@ from qortex_db.repositories.vectors.batches import Batch, Part
 from qortex_db.repositories.vectors.embedding_parts import EmbeddingColumn
 from qortex_db.repositories.vectors.key_statements import GIVEN, ID, IDS, VECS
 from qortex_db.repositories.vectors.payload_changes import PayloadChange
+from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.repositories.vectors.written_columns import named_values
 from qortex_db.translation import NOT_NULL_VIOLATION
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from qortex_db.types import EmbeddingInput
 
 
-class VectorWrites(TableBound):
+class VectorWrites(TableBound[IdT]):
     """What changes the vectors of a table."""
 
     async def upsert(self, records: Iterable[RecordInput]) -> int:

@@ -13,6 +13,7 @@ from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.records import (
+    IdT,
     SearchGroup,
     SearchGroups,
     SearchHits,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from qortex_db.types import EmbeddingInput
 
 
-class VectorSearches(FusedSearches, ExampleSearches):
+class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT]):
     """Searches by the metric of a collection; nothing here writes, so a standby can serve it.
 
     Where an index finds fewer rows than were asked for, the same statement compares with every row,
@@ -65,7 +66,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         exact: bool = False,
         with_payload: bool = True,
         with_embedding: bool = False,
-    ) -> SearchHits:
+    ) -> SearchHits[IdT]:
         """The most similar vectors, best first; ties by id.
 
         Args:
@@ -131,7 +132,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         hits = vectors.hits(await vectors.opened(rows, floor), floor)
         return SearchHits(hits, requested=count, complete=all_in)
 
-    async def _plain_search(self, embedding: EmbeddingInput, limit: int) -> SearchHits:
+    async def _plain_search(self, embedding: EmbeddingInput, limit: int) -> SearchHits[IdT]:
         """A search of which nothing else is said: its statement is known by its limit."""
         vectors = self._vectors
         count = validation.check_limit(limit, MAX_LIMIT)
@@ -200,7 +201,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         using: str | None = None,
         with_payload: bool = True,
         with_embedding: bool = False,
-    ) -> SearchHits:
+    ) -> SearchHits[IdT]:
         """All vectors at least this similar, best first; it compares with every row.
 
         What is not described here is as of :meth:`search`.
@@ -240,7 +241,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         exact: bool = False,
         with_payload: bool = True,
         with_embedding: bool = False,
-    ) -> SearchHits:
+    ) -> SearchHits[IdT]:
         """Similar vectors that differ among themselves, by maximal marginal relevance.
 
         Relevance and difference are both of the vector's metric, at any scale of the embeddings.
@@ -296,7 +297,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         exact: bool = False,
         with_payload: bool = True,
         with_embedding: bool = False,
-    ) -> SearchGroups:
+    ) -> SearchGroups[IdT]:
         """The best few of each value of a payload's field or a column, groups by their best hit.
 
         What is not described here is as of :meth:`search`.
@@ -339,7 +340,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         place = vectors.place(group_by, "group_by")
         statement = search_statements(vectors).groups(how.filter, how.form, place)
         rows = await vectors.rows(statement, params)
-        groups: dict[int, SearchGroup] = {}
+        groups: dict[int, SearchGroup[IdT]] = {}
         for *hit, value, number, _, _ in await vectors.opened(rows):
             if hit[0] is not None:
                 group = groups.setdefault(number, SearchGroup(value, []))
