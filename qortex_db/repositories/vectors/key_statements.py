@@ -24,8 +24,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.ext.compiler import compiles
 
+from qortex_db.composite_keys import packed
 from qortex_db.filters.full_text import kept_words
-from qortex_db.keys import key_type
+from qortex_db.keys import KeyType, key_columns, key_type
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
@@ -115,7 +116,9 @@ class KeyStatements:
         arrays += [one.array(f"row_values_{i}") for i, one in enumerate(used.values())]
         rows = select(*(func.unnest(array).label(f"of_{i}") for i, array in enumerate(arrays)))
         row = list(rows.subquery("rows").c)
-        values: dict[str, Any] = {"id": row[0], "vec": row[1]}
+        columns_of_key = [str(column.key) for column in key_columns(table)]
+        values: dict[str, Any] = dict(zip(columns_of_key, self.key.apart(row[0]), strict=True))
+        values["vec"] = row[1]
         given = {name: json_parameter(GIVEN + name) for name, mode in columns if mode == "some"}
         for (name, written), sent in zip(used.items(), row[2:], strict=True):
             values[name] = written.value(sent)
@@ -125,14 +128,12 @@ class KeyStatements:
                     else_=written.default,
                 )
         kept = kept_words(table, values["document"]) if "document" in used else {}
-        if space is not None:
-            values[space.name] = self.scope.value
-        values |= kept | _made_now(table)
+        values |= self._namespace() | kept | _made_now(table)
         statement = _insert(table).from_select(
             list(values), select(*values.values()), include_defaults=False
         )
         new: Any = statement.excluded
-        key = self.key.sql_text(new.id)
+        key = _sent_key(self.key, [new[name] for name in columns_of_key])
         wanted: dict[str, Any] = {}
         for name in (DEFAULT_VECTOR, *used):
             wanted[name] = _where_given(given.get(name), new, name, table.c[name], key)
@@ -154,10 +155,15 @@ class KeyStatements:
             # Another namespace's row is nobody else's to change: the NULL is refused.
             changes[space.name] = case((as_text(space) == as_text(new[space.name]), space))
             changed = or_(changed, as_text(space) != as_text(new[space.name]))
-        keys = [table.c.id] if space is None or not space.primary_key else [table.c.id, space]
+        keys: list[Any] = key_columns(table)
+        keys += [space] if space is not None and space.primary_key else []
         return statement.on_conflict_do_update(
             index_elements=keys, set_=changes, where=changed
         ).returning(literal_column("1"))  # to be counted
+
+    def _namespace(self) -> dict[str, Any]:
+        space = self.scope.column
+        return {} if space is None else {space.name: self.scope.value}
 
     def _comparable(self, values: Any, names: dict[str, Any]) -> list[ColumnElement[Any]]:
         return [
@@ -184,6 +190,11 @@ class KeyStatements:
             values["updated_at"] = func.now()
         key = as_text(table.c.id) == bindparam(ID, type_=self.key.type)
         return update(table).where(key, *self.scope.clauses).values(values)
+
+
+def _sent_key(kind: KeyType, columns: list[ColumnElement[Any]]) -> ColumnElement[Any]:
+    """A row's key as `str` has it of one that is sent."""
+    return packed(columns) if kind.is_composite else kind.sql_text(columns[0])
 
 
 def _insert(table: Table) -> Insert:
