@@ -298,6 +298,7 @@ SEARCHES: Calls = {
         "for two queries": lambda v: v.multi_search([VECTOR, OTHER]),
         "with a filter": lambda v: v.multi_search([VECTOR, OTHER], where=WHERE),
         "exact": lambda v: v.multi_search([VECTOR, OTHER], exact=True),
+        "by count and mean score": lambda v: v.multi_search([VECTOR, OTHER], rank="count"),
     },
     "hybrid_search": {
         "by meaning and words": lambda v: v.hybrid_search(VECTOR, "desert"),

@@ -186,6 +186,7 @@ READS: dict[str, Callable[[VectorRepository], Awaitable[Any]]] = {
     "ids": lambda v: v.count(where={"$id": ["r000", "other000"]}),
     "mmr_search": lambda v: v.mmr_search(Q, limit=5),
     "multi_search": lambda v: v.multi_search([Q, VECTORS[50]], limit=30),
+    "multi_search by count": lambda v: v.multi_search([Q, VECTORS[50]], limit=30, rank="count"),
     "recommend": lambda v: v.recommend(["r003"], ["r050"], limit=30),
     "search_groups": lambda v: v.search_groups(Q, "n", group_size=4),
     "get": lambda v: v.get(["r000", "r119", "other000", "none"]),

@@ -18,6 +18,7 @@ from qortex_db.repositories.vectors.search.fused_statements import (
     Fusion,
     hybrid,
     many,
+    most_found,
     multi,
 )
 from qortex_db.repositories.vectors.search.index_settings import (
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
 SparseInput: TypeAlias = SparseVector | Mapping[int, float]
 """A sparse embedding, or a mapping from positions, counted from 0, to components."""
+
+Rank: TypeAlias = Literal["best_score", "count"]
+"""What `multi_search` puts first: what is most similar to one, or to most."""
 
 _BRANCHES: Final[tuple[BranchName, ...]] = get_args(BranchName)
 
@@ -161,6 +165,7 @@ class FusedSearches(TableBound):
         embeddings: Sequence[EmbeddingInput],
         *,
         limit: int = 10,
+        rank: Rank = "best_score",
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         complete: Complete | None = None,
@@ -169,30 +174,38 @@ class FusedSearches(TableBound):
         with_payload: bool = True,
         with_embedding: bool = False,
     ) -> SearchHits:
-        """The vectors most similar to any of several, each once, by its best score.
+        """The vectors most similar to any of several, or to most of them, each once.
 
         What is not described here is as of :meth:`search`.
 
         Args:
             embeddings: 1 to `MAX_QUERIES`.
             limit: 1 to `MAX_LIMIT`, over all of them together.
+            rank: "best_score", or "count": of how many of the embeddings a row is among the hundred
+                nearest, or as many as the limit if that is larger, times its mean similarity to
+                those. By l2 and l1 similarity is 1 / (1 + distance).
         """
         vectors = self._vectors.using(using)
+        checks.check_choice(rank, get_args(Rank), name="rank")
+        by_count = rank == "count"
         count = validation.check_limit(limit, MAX_LIMIT)
         queries = await _queries(vectors, embeddings)
         how = await approach(
             vectors,
-            count,
+            max(BRANCH_LIMIT, count) if by_count else count,
             await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
             knobs=Knobs(complete=complete),
         )
-        statement = multi(search_statements(vectors).rows, how.filter, how.form)
+        build = most_found if by_count else multi
+        statement = build(search_statements(vectors).rows, how.filter, how.form)
         rows = await vectors.rows(statement, {"hits": count, "queries": queries, **how.params})
         rows, all_in = how.told(rows)
-        hits = vectors.hits(await vectors.opened(rows))
+        opened = await vectors.opened(rows)
+        shape = vectors.shape
+        hits = [shape.hit(row, row[1]) for row in opened] if by_count else vectors.hits(opened)
         return SearchHits(hits, requested=count, complete=len(hits) == count or all_in)
 
     async def search_many(

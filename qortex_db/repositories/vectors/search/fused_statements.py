@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from sqlalchemy import (
     Float,
     Integer,
+    and_,
     bindparam,
     case,
     cast,
+    or_,
     select,
     true,
     union_all,
@@ -190,6 +192,31 @@ def multi(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[Any]:
         .where(placed.c.place == 1)
         .order_by(placed.c.distance, placed.c.id)
         .limit(_HITS)
+    )
+
+
+@built_once
+def most_found(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[Any]:
+    """The rows that several queries find, by the sum of their similarities to those that do."""
+    bare = replace(form, with_payload=False, with_embedding=False)
+    (every,) = found([Branch(rows, queries=_queries(rows))], bare, where)
+    similarity = rows.similarity(every.c.distance)
+    # In their own order, whatever the plan's: equal ones have to give an equal sum.
+    score = func.sum(aggregate_order_by(similarity, similarity)).label("score")
+    best = (
+        select(every.c.id, score)
+        # A row without an id says that a query fell short.
+        .where(or_(every.c.distance != Constant("NaN"), every.c.id.is_(None)))
+        .group_by(every.c.id)
+        .order_by(score.desc().nulls_last(), every.c.id)
+        .limit(_HITS)
+        .subquery("best")
+    )
+    is_row = and_(rows.table.c.id == best.c.id, *rows.scope.clauses)
+    return (
+        select(best.c.id, best.c.score, *rows.columns(form))
+        .select_from(best.join(rows.table, is_row, isouter=form.bounded))
+        .order_by(best.c.score.desc().nulls_last(), best.c.id)
     )
 
 

@@ -131,6 +131,14 @@ class Nearest:
         """How far a vector, of the table or of what was selected from it, is from a query."""
         return self.vector.distance(column, self.query if query is None else query)
 
+    def similarity(self, distance: ColumnElement[float]) -> ColumnElement[Any]:
+        """What a distance is as a similarity, above zero for what is alike, by any metric."""
+        if self.vector.metric == "cosine":
+            return 1.0 - distance
+        if self.vector.metric == "inner_product":
+            return -distance
+        return 1.0 / (1.0 + distance)
+
     def columns(self, form: SearchForm) -> list[ColumnElement[Any]]:
         """What a hit has beside its id and distance."""
         return row_shape(self.table).of_hit(

@@ -292,6 +292,37 @@ async def test_multi_search_gives_each_row_once_by_its_best_score(pydocs: Databa
     assert recall(approximate, nearest_to_any(queries, "half")) >= 0.95
 
 
+@pytest.mark.parametrize("lane", ["alone", "together"])
+async def test_what_most_queries_find_comes_first_by_count_times_mean_score(
+    pydocs: Database, lane: str
+) -> None:
+    queries = QUERIES[:6]
+    scores = UNIT @ queries.T
+    found_by = np.zeros_like(scores, dtype=bool)
+    for number in range(len(queries)):
+        found_by[np.argsort(-scores[:, number], kind="stable")[:100], number] = True
+    total = np.where(found_by, scores, 0).sum(axis=1)
+    right = [f"p{i:04}" for i in np.argsort(-total, kind="stable")[:30]]
+    assert right != [hit.id for hit in await pydocs.vectors.multi_search(queries, limit=30)]
+    async with pydocs.unit_of_work() as uow:
+        vectors = (pydocs if lane == "alone" else uow).vectors
+        found = await vectors.multi_search(queries, limit=30, rank="count", exact=True)
+        assert [hit.id for hit in found] == right
+        assert [hit.score for hit in found] == pytest.approx(np.sort(total)[::-1][:30], abs=1e-4)
+        assert all(hit.payload == PAYLOADS[int(hit.id[1:])] for hit in found)
+        by_index = await vectors.multi_search(queries, limit=30, rank="count")
+        assert len({hit.id for hit in by_index} & set(right)) >= 27
+        few = {"thousandth": True}
+        bounded = await vectors.multi_search(
+            queries, limit=30, rank="count", where=few, complete="never", with_embedding=True
+        )
+        whole = await vectors.multi_search(queries, limit=30, rank="count", where=few)
+        assert len(whole) == sum(payload["thousandth"] for payload in PAYLOADS) < 30
+        assert whole.complete
+        assert [hit.id for hit in bounded] == [hit.id for hit in whole][: len(bounded)]
+        assert all(hit.embedding is not None for hit in bounded)
+
+
 def nearest_to_any(queries: NDArray[np.float32], share: str) -> list[str]:
     best = (UNIT @ queries.T).max(axis=1)
     return [f"p{i:04}" for i in np.argsort(-best, kind="stable") if PAYLOADS[i][share]]
@@ -494,6 +525,7 @@ async def test_no_search_prepares_a_statement_for_each_list_of_values(loaded: st
         (lambda v: v.multi_search([]), "number of embeddings is 0"),
         (lambda v: v.multi_search(QUERIES[:33]), "number of embeddings is 33"),
         (lambda v: v.multi_search("abc"), "embeddings is a str"),
+        (lambda v: v.multi_search(QUERIES[:2], rank="mean"), "rank"),
         (lambda v: v.recommend("p0001"), "positive is a str"),
         (lambda v: v.recommend([QUERIES[0][:3]]), r"positive\[0\] has 3 dimensions"),
         (lambda v: v.search_groups(QUERIES[0], ""), "path '' has an empty key"),
