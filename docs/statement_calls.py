@@ -56,6 +56,10 @@ OTHER = [0.0, 1.0] + [0.0] * 6
 SPARSE = {1: 1.0, 5: 0.5}
 _n = itertools.count()
 WHERE = {"kind": "novel"}
+AGGREGATED = {
+    "price": ("min", "max", "mean", "median", "sum", "count", "distinct"),
+    "year": ("min", "max"),
+}
 DEFAULT = "by default"
 
 
@@ -245,6 +249,10 @@ READS: Calls = {
     "facet": {
         DEFAULT: lambda v: v.facet("tags"),
         "with a filter": lambda v: v.facet("tags", where=WHERE),
+    },
+    "aggregate": {
+        DEFAULT: lambda v: v.aggregate(AGGREGATED),
+        "by group, with a filter": lambda v: v.aggregate(AGGREGATED, group_by="tags", where=WHERE),
     },
     "scroll": {
         DEFAULT: lambda v: v.scroll(),

@@ -157,6 +157,9 @@ CALLS: dict[str, Callable[[Database, Any], Any]] = {
     ),
     "VectorRepository.recommend.limit": lambda db, v: db.vectors.recommend([Q], limit=v),
     "VectorRepository.facet.limit": lambda db, v: db.vectors.facet("n", limit=v),
+    "VectorRepository.aggregate.limit": lambda db, v: db.vectors.aggregate(
+        {"n": ["sum"]}, group_by="tags", limit=v
+    ),
     "VectorRepository.scroll.limit": lambda db, v: db.vectors.scroll(limit=v),
     "VectorRepository.stream.batch_size": lambda db, v: listed(db.vectors.stream(batch_size=v)),
     "VectorRepository.stream_batches.batch_size": lambda db, v: listed(
@@ -225,6 +228,7 @@ CALLS: dict[str, Callable[[Database, Any], Any]] = {
 }
 
 COME_OUT = {
+    "Aggregate",
     "AdoptedTable",
     "CacheStats",
     "DimensionMismatchError",

@@ -16,6 +16,7 @@ from qortex_db.repositories.interoception.factors import (
     FactorSummary,
 )
 from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.repositories.vectors.aggregates import Aggregate
 from qortex_db.repositories.vectors.index_advice import IndexAdvice, RecallProbe, Tuning
 from qortex_db.repositories.vectors.records import (
     EmbeddingBatch,
@@ -37,6 +38,7 @@ __all__ = [
     "ALL_CONTEXTS",
     "MAX_CACHED",
     "MAX_LIMIT",
+    "Aggregate",
     "ArmRepository",
     "CacheStats",
     "EdgeRepository",

@@ -370,6 +370,34 @@ async def test_the_values_of_all_payloads_are_counted(stored: Repositories) -> N
     assert [one.count for one in few] == sorted(right.values(), reverse=True)[:100]
 
 
+@of(VectorRepository.aggregate)
+async def test_the_values_of_all_payloads_come_to_something(stored: Repositories) -> None:
+    numbers = defaultdict(list)
+    for one in PAYLOADS.values():
+        if one:
+            numbers[one["module"]].append(one["n"])
+    asked = {"n": ["min", "max", "mean", "median", "sum", "count"], "kind": ["distinct"]}
+    groups = await stored.vectors.aggregate(asked, group_by="module", limit=1_000)
+    assert {group.value: group.count for group in groups} == Counter(
+        {module: len(of) for module, of in numbers.items()}
+    )
+    for group in groups:
+        of = numbers[group.value]
+        assert group.of["n"] == {
+            "min": min(of),
+            "max": max(of),
+            "mean": pytest.approx(np.mean(of)),
+            "median": np.median(of),
+            "sum": sum(of),
+            "count": len(of),
+        }
+    (everything,) = await stored.vectors.aggregate(asked)
+    assert everything.count == len(PAYLOADS)
+    assert everything.of["kind"] == {
+        "distinct": len({one["kind"] for one in PAYLOADS.values() if one})
+    }
+
+
 @of(VectorRepository.scroll)
 async def test_pages_follow_one_another_to_the_end(stored: Repositories) -> None:
     with_n = [key for key in IDS if "n" in PAYLOADS[key]]

@@ -14,6 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from qortex_db import (
     ALL_NAMESPACES,
     HNSW,
+    Aggregate,
     Collection,
     ConflictError,
     Database,
@@ -142,6 +143,8 @@ def plain(value: Any) -> Any:
         return {key: plain(item) for key, item in value.items()}
     if hasattr(value, "records"):
         return plain(value.records), value.next
+    if isinstance(value, Aggregate):
+        return value.value, value.count, value.of
     if hasattr(value, "hits"):
         return value.value, plain(value.hits)
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
@@ -193,6 +196,7 @@ READS: dict[str, Callable[[VectorRepository], Awaitable[Any]]] = {
     "count": lambda v: v.count(),
     "count where": lambda v: v.count(where={"n": 2}),
     "facet": lambda v: v.facet("n"),
+    "aggregate": lambda v: v.aggregate({"of.x": ["min", "mean", "count"]}, group_by="n"),
     "scroll": lambda v: v.scroll(limit=30, after='["r010", null]'),
     "scroll by a field": lambda v: v.scroll(limit=200, order_by="n", with_embedding=True),
     "stream": streamed,
