@@ -361,6 +361,16 @@ WRITES: Calls = {
         "embeddings of some": lambda v: v.upsert([_record("d"), {"id": "e", "embedding": None}]),
     },
     "upsert_with_zeros": {DEFAULT: lambda v: v.upsert_with_zeros([_record("d")])},
+    "insert": {
+        "payloads of all records": lambda v: v.insert([_record("d", **PAYLOAD)]),
+        "payloads of some": lambda v: v.insert([_record("d", **PAYLOAD), _record("e")]),
+    },
+    "update_many": {
+        "payloads of all records": lambda v: v.update_many([{"id": "d", **PAYLOAD}]),
+        "each its own": lambda v: v.update_many(
+            [_record("d"), {"id": "e", **PAYLOAD}, {"id": "f", **DOCUMENT}]
+        ),
+    },
     "ingest": {
         DEFAULT: lambda v: v.ingest([_record("d")]),
         "after the first slow batch": _slowly,
@@ -434,7 +444,10 @@ NAMESPACED = {
 }
 OF_ANOTHER_NAMESPACE = {
     method: NAMESPACED[method]
-    for method in ("get", "search", "hybrid_search", "upsert", "update", "merge_payload", "delete")
+    for method in (
+        *("get", "search", "hybrid_search", "upsert", "insert", "update", "update_many"),
+        *("merge_payload", "delete"),
+    )
 }
 
 ATTRIBUTES = {
@@ -492,6 +505,11 @@ OF_A_HOST: Calls = {
         "further vectors of some": lambda v: v.upsert(
             [_record("d", vectors=FURTHER), _record("e")]
         ),
+    },
+    "update_many": {
+        "further vectors and attributes of some": lambda v: v.update_many(
+            [{"id": "d", "vectors": FURTHER, "attributes": ATTRIBUTES}, {"id": "e", **PAYLOAD}]
+        )
     },
     "update": {
         "further vectors": lambda v: v.update("d", vectors=FURTHER),

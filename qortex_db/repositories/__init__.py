@@ -17,6 +17,7 @@ from qortex_db.repositories.interoception.factors import (
 )
 from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.aggregates import Aggregate
+from qortex_db.repositories.vectors.changes import Inserted
 from qortex_db.repositories.vectors.index_advice import IndexAdvice, RecallProbe, Tuning
 from qortex_db.repositories.vectors.records import (
     EmbeddingBatch,
@@ -54,6 +55,7 @@ __all__ = [
     "IdempotencyRepository",
     "IndexAdvice",
     "IngestProgress",
+    "Inserted",
     "LearnerMetrics",
     "Promotion",
     "RecallProbe",

@@ -704,6 +704,31 @@ async def test_one_of_many_rows_is_updated(memory: Repositories) -> None:
     assert await rows(memory.vectors) == after
 
 
+@of(VectorRepository.update_many)
+async def test_many_rows_are_updated_each_its_own(memory: Repositories) -> None:
+    after = dict(ROWS)
+    given: list[dict[str, Any]] = [{"id": "nobody", "document": "new words"}]
+    for place, key in enumerate(IDS[:700]):
+        data, payload, document = after[key]
+        if place % 2:
+            after[key] = (data, {"new": [place]}, document)
+            given.append({"id": key, "payload": {"new": [place]}})
+        else:
+            after[key] = (ROWS[IDS[place + 1]][0], payload, f"words {place}")
+            given.append({"id": key, "embedding": MATRIX[place + 1], "document": f"words {place}"})
+    assert await memory.vectors.update_many(shuffled(given)) == 700
+    assert await rows(memory.vectors) == after
+
+
+@of(VectorRepository.insert)
+async def test_many_rows_are_inserted_where_they_are_new(memory: Repositories) -> None:
+    new = [replace(record, id=f"new {record.id}") for record in RECORDS]
+    told = await memory.vectors.insert(shuffled([*RECORDS, *new]))
+    assert told.new == [record.id for record in new]
+    assert told.existing == IDS
+    assert await rows(memory.vectors) == ROWS | {record.id: row(record) for record in new}
+
+
 @of(VectorRepository.fill_words)
 async def test_the_words_of_all_documents_are_filled(memory: Repositories) -> None:
     change = "UPDATE qortex_vectors SET document_words = NULL WHERE id < :key"

@@ -225,6 +225,10 @@ WRITES: dict[str, Callable[[VectorRepository], Awaitable[Any]]] = {
     "upsert": lambda v: v.upsert(
         [{"id": "r001", "embedding": Q, "payload": {"new": 1}}, {"id": "new", "embedding": Q}]
     ),
+    "insert": lambda v: v.insert(records(VECTORS)[5:] + records(VECTORS, "more")),
+    "update_many": lambda v: v.update_many(
+        [{"id": key, "document": f"of {key}"} for key in ("r007", "other002", "r009", "none")]
+    ),
     "ingest": lambda v: v.ingest(records(VECTORS[::-1]), batch_size=7),
     "update": lambda v: v.update("r002", document="changed", embedding=Q),
     "update of nobody": lambda v: v.update("other002", document="changed"),
@@ -391,7 +395,8 @@ async def test_scopes_of_one_table_share_their_statements(db: Database) -> None:
 
 
 ELSEWHERE = {
-    *("upsert", "upsert_with_zeros", "ingest", "update", "merge_payload"),
+    *("upsert", "upsert_with_zeros", "insert", "ingest", "update", "update_many"),
+    "merge_payload",
     *("delete", "delete_where", "delete_all"),
     *("dimensions", "recommend_index"),  # of the whole table
     "fill_words",  # of the default table alone
