@@ -74,7 +74,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
             where_document: `$contains` and `$not_contains` of the document, `$and` and `$or`.
             min_score: Leave out hits below this score; by cosine -1 to 1.
             ef_search: Candidates that an HNSW index keeps, 1 to 1,000; more find more and take
-                longer. By default the larger of 40 (200 with a filter) and the limit.
+                longer. By default the larger of 40 (400 with a filter) and the limit.
             probes: Lists that an IVFFlat index looks into, 1 to 32,768.
             iterative_scan: How an index goes on where a filter took its candidates away: relaxed
                 (the default with a filter), strict, or off.
@@ -144,15 +144,16 @@ class VectorSearches(FusedSearches, ExampleSearches):
         params = {"query": query, **how.params}
         rows: Sequence[Any] = ()
         # To look whether it fell short takes the server an eighth more.
-        short_from = _short_from.get(facts, 1)
-        by_index = count < short_from and not how.form.settings
+        short_from = _short_from.get(facts)
+        by_index = count < (facts.rows if short_from is None else short_from)
+        by_index = by_index and not how.form.settings
         if by_index:
             rows = await vectors.rows(statements.by_index(how.form), params)
         if len(rows) < count:
             rows = await vectors.rows(statements.search(None, how.form), params)
             if by_index:
                 _short_from[facts] = count
-            elif short_from == 1 and len(rows) == count:
+            elif short_from is None and len(rows) == count:
                 _short_from[facts] = MAX_LIMIT + 1
         if vectors.encrypted is not None:
             rows = await vectors.opened(rows)
@@ -348,7 +349,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
 
 
 _short_from: WeakKeyDictionary[TableFacts, int] = WeakKeyDictionary()
-"""From which limit on a table's index may find too few; nothing before it once found enough."""
+"""From which limit on a table's index once found too few; nothing where that is not known."""
 _approaches: dict[tuple[SearchStatements, int], Approach] = {}
 _MOST_KEPT: Final = 1_024
 

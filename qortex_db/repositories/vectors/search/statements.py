@@ -114,6 +114,11 @@ def search_statements(vectors: VectorTable) -> SearchStatements:
     return _search_statements(vectors.table, vectors.name, vectors.scope)
 
 
+def first_search(vectors: VectorTable) -> Select[Any]:
+    """What a process's first search sends, if it asks for nothing but the nearest."""
+    return search_statements(vectors).by_index(SearchForm())
+
+
 @functools.lru_cache(MAX_TABLES)
 def _search_statements(table: Table, name: str, scope: Scope) -> SearchStatements:
     return SearchStatements(table, collection_of(table).vectors[name], scope)
