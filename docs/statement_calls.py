@@ -293,6 +293,7 @@ SEARCHES: Calls = {
         "exact": lambda v: v.search(VECTOR, exact=True),
         "exact, with a filter": lambda v: v.search(VECTOR, exact=True, where=WHERE),
         "with min_score": lambda v: v.search(VECTOR, min_score=0.5),
+        "with an offset": lambda v: v.search(VECTOR, offset=1),
         "with embeddings": lambda v: v.search(VECTOR, with_embedding=True),
         "without payloads": lambda v: v.search(VECTOR, with_payload=False),
     },
@@ -334,6 +335,10 @@ SEARCHES: Calls = {
     "range_search": {
         DEFAULT: lambda v: v.range_search(VECTOR, min_score=0.5),
         "with a filter": lambda v: v.range_search(VECTOR, min_score=0.5, where=WHERE),
+    },
+    "stream_search": {
+        "two pages": lambda v: _all(v.stream_search(VECTOR, batch_size=2)),
+        "with a filter": lambda v: _all(v.stream_search(VECTOR, batch_size=2, where=WHERE)),
     },
     "mmr_search": {DEFAULT: lambda v: v.mmr_search(VECTOR, fetch_limit=40)},
     "search_groups": {

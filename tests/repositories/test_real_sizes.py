@@ -575,6 +575,13 @@ async def test_several_queries_have_one_answer(stored: Repositories) -> None:
     assert_bodies(hits)
 
 
+@of(VectorRepository.stream_search)
+async def test_all_rows_come_in_the_order_of_a_search(stored: Repositories) -> None:
+    hits = [hit async for hit in stored.vectors.stream_search(QUESTIONS[0], batch_size=90)]
+    assert_best(hits, cosines(QUESTIONS[0]), len(IDS))
+    assert_bodies(hits)
+
+
 @of(VectorRepository.search_many)
 async def test_each_of_several_queries_has_its_answer(stored: Repositories) -> None:
     answers = await stored.vectors.search_many(QUESTIONS[:32], limit=100, exact=True)

@@ -156,6 +156,10 @@ async def streamed(vectors: VectorRepository) -> list[Any]:
     return [record async for record in vectors.stream(batch_size=50)]
 
 
+async def streamed_hits(vectors: VectorRepository) -> list[Any]:
+    return [hit async for hit in vectors.stream_search(Q, batch_size=50)]
+
+
 async def in_batches(vectors: VectorRepository) -> list[Any]:
     batches = [batch async for batch in vectors.stream_batches(batch_size=50)]
     return [(batch.ids, batch.embeddings.tolist()) for batch in batches]
@@ -199,7 +203,9 @@ READS: dict[str, Callable[[VectorRepository], Awaitable[Any]]] = {
     "aggregate": lambda v: v.aggregate({"of.x": ["min", "mean", "count"]}, group_by="n"),
     "scroll": lambda v: v.scroll(limit=30, after='["r010", null]'),
     "scroll by a field": lambda v: v.scroll(limit=200, order_by="n", with_embedding=True),
+    "pages": lambda v: v.search(Q, limit=20, offset=30),
     "stream": streamed,
+    "stream_search": streamed_hits,
     "stream_batches": in_batches,
 }
 

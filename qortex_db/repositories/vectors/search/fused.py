@@ -26,6 +26,7 @@ from qortex_db.repositories.vectors.search.index_settings import (
     MAX_QUERIES,
     Knobs,
     approach,
+    check_offset,
 )
 from qortex_db.repositories.vectors.search.statements import search_statements
 from qortex_db.repositories.vectors.search.text_queries import TextMatch, read_text
@@ -58,6 +59,7 @@ class FusedSearches(TableBound):
         *,
         sparse: SparseInput | None = None,
         limit: int = 10,
+        offset: int = 0,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         alpha: float | None = None,
@@ -109,6 +111,7 @@ class FusedSearches(TableBound):
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
+        skipped = check_offset(offset, count)
         if sparse is None and sparse_using is not None:
             raise InvalidInputError(
                 "sparse_using names a vector, but there is no sparse embedding."
@@ -119,8 +122,8 @@ class FusedSearches(TableBound):
         names: tuple[BranchName, ...] = tuple(name for name in _BRANCHES if given[name] is not None)
         if not names:
             raise InvalidInputError("Pass an embedding, a text or a sparse embedding.")
-        limits = _limits(branch_limit, names, max(BRANCH_LIMIT, count))
-        params: dict[str, Any] = {"hits": count, **_weights(weights, names, alpha)}
+        limits = _limits(branch_limit, names, max(BRANCH_LIMIT, skipped + count))
+        params: dict[str, Any] = {"hits": skipped + count, **_weights(weights, names, alpha)}
         params |= {f"{name}_candidates": limits[name] for name in names}
         flatness = float(validation.check_limit(k, MAX_LIMIT, name="k"))
         if alpha is None:
@@ -145,6 +148,7 @@ class FusedSearches(TableBound):
             with_embedding=with_embedding,
             excluding=asked.excludes,
             beside=limits.get("sparse", 0),
+            skipped=skipped,
             knobs=Knobs(complete=complete),
         )
         spec = None if beside is None else beside.vector
@@ -152,8 +156,9 @@ class FusedSearches(TableBound):
         fusion = Fusion(names, by, spec, asked.match, asked.excludes)
         statement = hybrid(search_statements(vectors).rows, how.filter, how.form, fusion)
         rows = await vectors.rows(statement, {**params, **how.params})
+        rows = rows[:count]  # of equals at the end there may be more
         # A branch that brings in fewer than the limit may have left out what matches.
-        all_in = min(limits.values()) >= count and not how.form.bounded
+        all_in = min(limits.values()) >= skipped + count and not how.form.bounded
         return SearchHits(
             (vectors.shape.hit(row, row[1]) for row in await vectors.opened(rows)),
             requested=count,
@@ -165,6 +170,7 @@ class FusedSearches(TableBound):
         embeddings: Sequence[EmbeddingInput],
         *,
         limit: int = 10,
+        offset: int = 0,
         rank: Rank = "best_score",
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
@@ -189,19 +195,22 @@ class FusedSearches(TableBound):
         checks.check_choice(rank, get_args(Rank), name="rank")
         by_count = rank == "count"
         count = validation.check_limit(limit, MAX_LIMIT)
+        skipped = check_offset(offset, count)
         queries = await _queries(vectors, embeddings)
         how = await approach(
             vectors,
-            max(BRANCH_LIMIT, count) if by_count else count,
+            max(BRANCH_LIMIT, skipped + count) if by_count else skipped + count,
             await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
+            skipped=skipped,
             knobs=Knobs(complete=complete),
         )
         build = most_found if by_count else multi
         statement = build(search_statements(vectors).rows, how.filter, how.form)
-        rows = await vectors.rows(statement, {"hits": count, "queries": queries, **how.params})
+        hits_of = skipped + count if by_count else count
+        rows = await vectors.rows(statement, {"hits": hits_of, "queries": queries, **how.params})
         rows, all_in = how.told(rows)
         opened = await vectors.opened(rows)
         shape = vectors.shape
@@ -213,6 +222,7 @@ class FusedSearches(TableBound):
         embeddings: Sequence[EmbeddingInput],
         *,
         limit: int = 10,
+        offset: int = 0,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         min_score: float | None = None,
@@ -235,12 +245,15 @@ class FusedSearches(TableBound):
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
+        skipped = check_offset(offset, count)
         floor = -math.inf if min_score is None else vectors.check_score(min_score)
         queries = await _queries(vectors, embeddings)
-        vectors.limits.check("max_search_many_hits", len(queries) * count, "search_many", "hits")
+        vectors.limits.check(
+            "max_search_many_hits", len(queries) * (skipped + count), "search_many", "hits"
+        )
         how = await approach(
             vectors,
-            count,
+            skipped + count,
             await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
@@ -255,7 +268,9 @@ class FusedSearches(TableBound):
         for *row, number in await vectors.opened(hits, floor):
             answers[number - 1].append(row)
         return [
-            SearchHits(vectors.hits(answer, floor), requested=count, complete=number not in short)
+            SearchHits(
+                vectors.hits(answer[skipped:], floor), requested=count, complete=number not in short
+            )
             for number, answer in enumerate(answers, start=1)
         ]
 

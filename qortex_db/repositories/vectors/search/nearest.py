@@ -42,6 +42,7 @@ class SearchForm:
         walk: The most rows that are looked for. It is a constant of the statement, so that the
             server keeps one plan for all limits below; by a parameter it would plan each time.
         settings: Of pgvector, taken as parameters for this one statement.
+        skips: Leave out the first of its rows, as many as the parameter `skipped` says.
     """
 
     exact: bool = False
@@ -49,6 +50,7 @@ class SearchForm:
     probed: int = 0
     walk: int = 40
     settings: tuple[str, ...] = ()
+    skips: bool = False
     with_payload: bool = True
     with_embedding: bool = False
 
@@ -144,6 +146,12 @@ class Nearest:
         return row_shape(self.table).of_hit(
             self.column, with_payload=form.with_payload, with_embedding=form.with_embedding
         )
+
+
+def in_order(rows: Select[Any], form: SearchForm, *keys: ColumnElement[Any]) -> Select[Any]:
+    """Rows of a search in its order, without those that it skips."""
+    ordered = rows.order_by(*keys)
+    return ordered.offset(bindparam("skipped", type_=Integer)) if form.skips else ordered
 
 
 def sent_embeddings(vector: VectorSpec) -> TypeEngine[Any]:

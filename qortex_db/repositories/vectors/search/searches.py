@@ -15,6 +15,7 @@ from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.records import (
     SearchGroup,
     SearchGroups,
+    SearchHit,
     SearchHits,
 )
 from qortex_db.repositories.vectors.search.diversity import most_diverse
@@ -25,13 +26,14 @@ from qortex_db.repositories.vectors.search.index_settings import (
     IterativeScan,
     Knobs,
     approach,
+    check_offset,
     walk_of,
 )
 from qortex_db.repositories.vectors.search.nearest import SearchForm
 from qortex_db.repositories.vectors.search.statements import SearchStatements, search_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
@@ -52,6 +54,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         embedding: EmbeddingInput,
         *,
         limit: int = 10,
+        offset: int = 0,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         min_score: float | None = None,
@@ -70,6 +73,8 @@ class VectorSearches(FusedSearches, ExampleSearches):
         Args:
             embedding: As many numbers as the column holds.
             limit: 1 to `MAX_LIMIT`.
+            offset: How many of the best to skip; with the limit at most `MAX_LIMIT`. Pages of an
+                index, which finds other rows with other limits, may overlap; with `exact` they fit.
             where: A filter over the payload, or an expression over the table's columns.
             where_document: `$contains` and `$not_contains` of the document, `$and` and `$or`.
             min_score: Leave out hits below this score; by cosine -1 to 1.
@@ -106,21 +111,25 @@ class VectorSearches(FusedSearches, ExampleSearches):
             and self._vectors.limits.complete == "always"
             and using is None
             and exact is False
+            and type(offset) is int
+            and offset == 0
             and with_payload is True
             and with_embedding is False
         ):
             return await self._plain_search(embedding, limit)
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
+        skipped = check_offset(offset, count)
         if min_score is not None:
             min_score = vectors.check_score(min_score)
         how = await approach(
             vectors,
-            count,
+            count + skipped,
             await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
+            skipped=skipped,
             knobs=Knobs(ef_search, probes, iterative_scan, oversampling, complete),
         )
         params = {"query": await vectors.encode_query(embedding), **how.params}
@@ -193,7 +202,8 @@ class VectorSearches(FusedSearches, ExampleSearches):
         embedding: EmbeddingInput,
         *,
         min_score: float,
-        limit: int = MAX_LIMIT,
+        limit: int | None = None,
+        offset: int = 0,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         using: str | None = None,
@@ -206,24 +216,78 @@ class VectorSearches(FusedSearches, ExampleSearches):
 
         Args:
             min_score: The least score; by cosine -1 to 1.
-            limit: The most hits; `complete` says whether there are no more.
+            limit: The most hits, by default `MAX_LIMIT` with the offset; `complete` says whether
+                there are no more.
         """
         vectors = self._vectors.using(using)
-        count = validation.check_limit(limit, MAX_LIMIT)
+        skipped = check_offset(offset, 1 if limit is None else 0)
+        count = MAX_LIMIT - skipped
+        if limit is not None:
+            count = validation.check_limit(limit, MAX_LIMIT)
+            check_offset(skipped, count)
         least = vectors.check_score(min_score)
         narrowed = await vectors.narrow(where, where_document)
         params = {
             "query": await vectors.encode_query(embedding),
-            "candidates": count + 1,
+            "candidates": skipped + count + 1,
+            "skipped": skipped,
             "max_distance": vectors.zero_distance_score - least,
             **values_of(narrowed),
         }
         form = SearchForm(
-            walk=walk_of(count + 1), with_payload=with_payload, with_embedding=with_embedding
+            walk=walk_of(skipped + count + 1),
+            skips=skipped > 0,
+            with_payload=with_payload,
+            with_embedding=with_embedding,
         )
         rows = await vectors.rows(search_statements(vectors).within(narrowed, form), params)
         hits = vectors.hits(await vectors.opened(rows[:count]))
         return SearchHits(hits, requested=count, complete=len(rows) <= count)
+
+    async def stream_search(
+        self,
+        embedding: EmbeddingInput,
+        *,
+        batch_size: int = 1_000,
+        where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        using: str | None = None,
+        with_payload: bool = True,
+        with_embedding: bool = False,
+    ) -> AsyncIterator[SearchHit]:
+        """All vectors, the most similar first, however many; none is left out or comes twice.
+
+        Each page compares with every row, and begins after the last hit of the page before: what is
+        written meanwhile is seen if it comes after that. What is not described here is as of
+        :meth:`search`.
+
+        Args:
+            batch_size: Hits of a page, and of memory: 1 to `MAX_LIMIT`.
+        """
+        vectors = self._vectors.using(using)
+        size = validation.check_limit(batch_size, MAX_LIMIT, name="batch_size")
+        floor = -math.inf if min_score is None else vectors.check_score(min_score)
+        narrowed = await vectors.narrow(where, where_document)
+        form = SearchForm(
+            walk=walk_of(size), with_payload=with_payload, with_embedding=with_embedding
+        )
+        params: dict[str, Any] = {
+            "query": await vectors.encode_query(embedding),
+            "candidates": size,
+            **values_of(narrowed),
+        }
+        goes_on = False
+        while True:
+            statement = search_statements(vectors).onwards(narrowed, form, goes_on)
+            rows = await vectors.rows(statement, params)
+            hits = vectors.hits(await vectors.opened(rows, floor), floor)
+            for hit in hits:
+                yield hit
+            if len(rows) < size or len(hits) < len(rows):  # below the score, or without a distance
+                return
+            goes_on = True
+            params |= {"after": rows[-1][0], "after_distance": rows[-1][1]}
 
     async def mmr_search(
         self,
