@@ -32,6 +32,12 @@ from qortex_db.repositories.vectors.records import (
     VectorRecord,
 )
 from qortex_db.repositories.vectors.repository import VectorRepository
+from qortex_db.repositories.vectors.search.boosts import (
+    Factor,
+    FieldBoost,
+    RecencyBoost,
+    ValueBoost,
+)
 from qortex_db.repositories.vectors.search.explain import SearchPlan
 from qortex_db.repositories.vectors.search.searches import VectorSearches
 
@@ -49,9 +55,11 @@ __all__ = [
     "EmbeddingModel",
     "EmbeddingRepository",
     "FacetCount",
+    "Factor",
     "FactorChanges",
     "FactorRepository",
     "FactorSummary",
+    "FieldBoost",
     "IdempotencyRepository",
     "IndexAdvice",
     "IngestProgress",
@@ -59,6 +67,7 @@ __all__ = [
     "LearnerMetrics",
     "Promotion",
     "RecallProbe",
+    "RecencyBoost",
     "RejectedRecord",
     "ScrollPage",
     "SearchGroup",
@@ -67,6 +76,7 @@ __all__ = [
     "SearchHits",
     "SearchPlan",
     "Tuning",
+    "ValueBoost",
     "VectorRecord",
     "VectorRepository",
     "VectorSearches",

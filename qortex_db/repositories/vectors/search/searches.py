@@ -18,6 +18,7 @@ from qortex_db.repositories.vectors.records import (
     SearchHit,
     SearchHits,
 )
+from qortex_db.repositories.vectors.search.boosts import read_boosts
 from qortex_db.repositories.vectors.search.diversity import most_diverse
 from qortex_db.repositories.vectors.search.examples import ExampleSearches
 from qortex_db.repositories.vectors.search.explain import Explain, SearchPlan, read_plan
@@ -31,18 +32,21 @@ from qortex_db.repositories.vectors.search.index_settings import (
 )
 from qortex_db.repositories.vectors.search.nearest import SearchForm
 from qortex_db.repositories.vectors.search.statements import SearchStatements, search_statements
+from qortex_db.repositories.vectors.search.streams import SearchStreams
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
+    from qortex_db.repositories.vectors.records import SearchHit
+    from qortex_db.repositories.vectors.search.boosts import Boost, BoostTerm
     from qortex_db.repositories.vectors.search.index_settings import Approach
     from qortex_db.repositories.vectors.table import TableFacts, VectorTable
     from qortex_db.types import EmbeddingInput
 
 
-class VectorSearches(FusedSearches, ExampleSearches):
+class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
     """Searches by the metric of a collection; nothing here writes, so a standby can serve it.
 
     Where an index finds fewer rows than were asked for, the same statement compares with every row,
@@ -65,6 +69,8 @@ class VectorSearches(FusedSearches, ExampleSearches):
         complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
+        boost: Boost | Sequence[Boost] | None = None,
+        fetch_limit: int | None = None,
         with_payload: bool = True,
         with_embedding: bool = False,
     ) -> SearchHits:
@@ -90,6 +96,10 @@ class VectorSearches(FusedSearches, ExampleSearches):
                 `max_compared_rows`. By default what the settings say: "always".
             using: Which vector of the collection; by default its own, `vec`.
             exact: Compare with every row: slow, and right.
+            boost: What else a score is made of: its similarity, times what a `Factor` says, plus
+                each other term. `min_score` is one of similarity.
+            fetch_limit: How many of the most similar are boosted, `limit` to `MAX_LIMIT`; by
+                default ten times the limit, and 100 at least.
             with_payload: Return the hits' payloads and documents.
             with_embedding: Return the hits' embeddings too.
 
@@ -113,6 +123,8 @@ class VectorSearches(FusedSearches, ExampleSearches):
             and exact is False
             and type(offset) is int
             and offset == 0
+            and boost is None
+            and fetch_limit is None
             and with_payload is True
             and with_embedding is False
         ):
@@ -122,22 +134,49 @@ class VectorSearches(FusedSearches, ExampleSearches):
         skipped = check_offset(offset, count)
         if min_score is not None:
             min_score = vectors.check_score(min_score)
+        terms: tuple[BoostTerm, ...] = ()
+        sent: dict[str, Any] = {}
+        fetch = skipped + count
+        if boost is not None:
+            terms, sent = read_boosts(vectors, boost)
+            fetch = _boosted(skipped + count, fetch_limit)
+        elif fetch_limit is not None:
+            raise InvalidInputError("fetch_limit says how many are boosted: pass boost as well.")
         how = await approach(
             vectors,
-            count + skipped,
+            fetch,
             await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
-            skipped=skipped,
+            skipped=0 if terms else skipped,
             knobs=Knobs(ef_search, probes, iterative_scan, oversampling, complete),
         )
         params = {"query": await vectors.encode_query(embedding), **how.params}
         floor = -math.inf if min_score is None else min_score
+        if terms:
+            start = vectors.zero_distance_score
+            # One more: it may be the row that says that the index fell short.
+            most = skipped + count + how.form.bounded
+            params |= {"max_distance": start - floor, "hits": most, **sent}
+            hits, all_in = await self._boosted_search(vectors, how, terms, params)
+            return SearchHits(hits[skipped:][:count], requested=count, complete=all_in)
         statement = search_statements(vectors).search(how.filter, how.form)
         rows, all_in = how.told(await vectors.rows(statement, params))
         hits = vectors.hits(await vectors.opened(rows, floor), floor)
         return SearchHits(hits, requested=count, complete=all_in)
+
+    @staticmethod
+    async def _boosted_search(
+        vectors: VectorTable, how: Approach, terms: tuple[BoostTerm, ...], params: dict[str, Any]
+    ) -> tuple[list[SearchHit], bool]:
+        """The hits of a search whose scores are of more than distance, and whether they are all."""
+        start = vectors.zero_distance_score
+        statement = search_statements(vectors).boosted(how.filter, how.form, terms, start)
+        rows, all_in = how.told(await vectors.rows(statement, params))
+        hits = vectors.hits(await vectors.opened([row[:-1] for row in rows]))
+        scored = [replace(hit, score=row[-1]) for hit, row in zip(hits, rows, strict=True)]
+        return scored, all_in
 
     async def _plain_search(self, embedding: EmbeddingInput, limit: int) -> SearchHits:
         """A search of which nothing else is said: its statement is known by its limit."""
@@ -243,51 +282,6 @@ class VectorSearches(FusedSearches, ExampleSearches):
         rows = await vectors.rows(search_statements(vectors).within(narrowed, form), params)
         hits = vectors.hits(await vectors.opened(rows[:count]))
         return SearchHits(hits, requested=count, complete=len(rows) <= count)
-
-    async def stream_search(
-        self,
-        embedding: EmbeddingInput,
-        *,
-        batch_size: int = 1_000,
-        where: Where | None = None,
-        where_document: Mapping[str, Any] | None = None,
-        min_score: float | None = None,
-        using: str | None = None,
-        with_payload: bool = True,
-        with_embedding: bool = False,
-    ) -> AsyncIterator[SearchHit]:
-        """All vectors, the most similar first, however many; none is left out or comes twice.
-
-        Each page compares with every row, and begins after the last hit of the page before: what is
-        written meanwhile is seen if it comes after that. What is not described here is as of
-        :meth:`search`.
-
-        Args:
-            batch_size: Hits of a page, and of memory: 1 to `MAX_LIMIT`.
-        """
-        vectors = self._vectors.using(using)
-        size = validation.check_limit(batch_size, MAX_LIMIT, name="batch_size")
-        floor = -math.inf if min_score is None else vectors.check_score(min_score)
-        narrowed = await vectors.narrow(where, where_document)
-        form = SearchForm(
-            walk=walk_of(size), with_payload=with_payload, with_embedding=with_embedding
-        )
-        params: dict[str, Any] = {
-            "query": await vectors.encode_query(embedding),
-            "candidates": size,
-            **values_of(narrowed),
-        }
-        goes_on = False
-        while True:
-            statement = search_statements(vectors).onwards(narrowed, form, goes_on)
-            rows = await vectors.rows(statement, params)
-            hits = vectors.hits(await vectors.opened(rows, floor), floor)
-            for hit in hits:
-                yield hit
-            if len(rows) < size or len(hits) < len(rows):  # below the score, or without a distance
-                return
-            goes_on = True
-            params |= {"after": rows[-1][0], "after_distance": rows[-1][1]}
 
     async def mmr_search(
         self,
@@ -412,6 +406,19 @@ class VectorSearches(FusedSearches, ExampleSearches):
         return SearchGroups(groups.values(), requested=count, complete=full or everything)
 
 
+def _boosted(count: int, fetch_limit: object) -> int:
+    """How many of the most similar are boosted."""
+    if fetch_limit is None:
+        return min(MAX_LIMIT, max(_LEAST_BOOSTED, 10 * count))
+    fetch = validation.check_limit(fetch_limit, MAX_LIMIT, name="fetch_limit")
+    if fetch < count:
+        raise InvalidInputError(
+            f"fetch_limit is {fetch}, less than the limit, with the offset, {count}."
+        )
+    return fetch
+
+
+_LEAST_BOOSTED: Final = 100
 _short_from: WeakKeyDictionary[TableFacts, int] = WeakKeyDictionary()
 """From which limit on a table's index once found too few; nothing where that is not known."""
 _approaches: dict[tuple[SearchStatements, int], Approach] = {}

@@ -11,6 +11,7 @@ from sqlalchemy import false, literal, or_, text, true
 
 from qortex_db import (
     Database,
+    FieldBoost,
     InvalidInputError,
     NotFoundError,
     QortexVector,
@@ -326,6 +327,9 @@ async def test_what_most_queries_find_comes_first_by_count_times_mean_score(
 PAGED: dict[str, Any] = {
     "search": lambda v, **o: v.search(QUERIES[0], exact=True, **o),
     "with a filter": lambda v, **o: v.search(QUERIES[0], where={"tenth": True}, exact=True, **o),
+    "with a boost": lambda v, **o: v.search(
+        QUERIES[0], boost=[FieldBoost("n", weight=1e-4)], fetch_limit=200, exact=True, **o
+    ),
     "range_search": lambda v, **o: v.range_search(QUERIES[0], min_score=0.1, **o),
     "multi_search": lambda v, **o: v.multi_search(QUERIES[:3], exact=True, **o),
     "by count": lambda v, **o: v.multi_search(QUERIES[:3], rank="count", exact=True, **o),
