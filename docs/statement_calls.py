@@ -60,6 +60,10 @@ OTHER = [0.0, 1.0] + [0.0] * 6
 SPARSE = {1: 1.0, 5: 0.5}
 _n = itertools.count()
 WHERE = {"kind": "novel"}
+AGGREGATED = {
+    "price": ("min", "max", "mean", "median", "sum", "count", "distinct"),
+    "year": ("min", "max"),
+}
 DEFAULT = "by default"
 
 
@@ -250,6 +254,10 @@ READS: Calls = {
         DEFAULT: lambda v: v.facet("tags"),
         "with a filter": lambda v: v.facet("tags", where=WHERE),
     },
+    "aggregate": {
+        DEFAULT: lambda v: v.aggregate(AGGREGATED),
+        "by group, with a filter": lambda v: v.aggregate(AGGREGATED, group_by="tags", where=WHERE),
+    },
     "scroll": {
         DEFAULT: lambda v: v.scroll(),
         "with embeddings": lambda v: v.scroll(with_embedding=True),
@@ -289,6 +297,7 @@ SEARCHES: Calls = {
         "exact": lambda v: v.search(VECTOR, exact=True),
         "exact, with a filter": lambda v: v.search(VECTOR, exact=True, where=WHERE),
         "with min_score": lambda v: v.search(VECTOR, min_score=0.5),
+        "with an offset": lambda v: v.search(VECTOR, offset=1),
         "with embeddings": lambda v: v.search(VECTOR, with_embedding=True),
         "without payloads": lambda v: v.search(VECTOR, with_payload=False),
         "with boosts": lambda v: v.search(
@@ -311,6 +320,7 @@ SEARCHES: Calls = {
         "for two queries": lambda v: v.multi_search([VECTOR, OTHER]),
         "with a filter": lambda v: v.multi_search([VECTOR, OTHER], where=WHERE),
         "exact": lambda v: v.multi_search([VECTOR, OTHER], exact=True),
+        "by count and mean score": lambda v: v.multi_search([VECTOR, OTHER], rank="count"),
     },
     "hybrid_search": {
         "by meaning and words": lambda v: v.hybrid_search(VECTOR, "desert"),
@@ -339,6 +349,10 @@ SEARCHES: Calls = {
         DEFAULT: lambda v: v.range_search(VECTOR, min_score=0.5),
         "with a filter": lambda v: v.range_search(VECTOR, min_score=0.5, where=WHERE),
     },
+    "stream_search": {
+        "two pages": lambda v: _all(v.stream_search(VECTOR, batch_size=2)),
+        "with a filter": lambda v: _all(v.stream_search(VECTOR, batch_size=2, where=WHERE)),
+    },
     "mmr_search": {DEFAULT: lambda v: v.mmr_search(VECTOR, fetch_limit=40)},
     "search_groups": {
         DEFAULT: lambda v: v.search_groups(VECTOR, "year"),
@@ -365,6 +379,16 @@ WRITES: Calls = {
         "embeddings of some": lambda v: v.upsert([_record("d"), {"id": "e", "embedding": None}]),
     },
     "upsert_with_zeros": {DEFAULT: lambda v: v.upsert_with_zeros([_record("d")])},
+    "insert": {
+        "payloads of all records": lambda v: v.insert([_record("d", **PAYLOAD)]),
+        "payloads of some": lambda v: v.insert([_record("d", **PAYLOAD), _record("e")]),
+    },
+    "update_many": {
+        "payloads of all records": lambda v: v.update_many([{"id": "d", **PAYLOAD}]),
+        "each its own": lambda v: v.update_many(
+            [_record("d"), {"id": "e", **PAYLOAD}, {"id": "f", **DOCUMENT}]
+        ),
+    },
     "ingest": {
         DEFAULT: lambda v: v.ingest([_record("d")]),
         "after the first slow batch": _slowly,
@@ -438,7 +462,10 @@ NAMESPACED = {
 }
 OF_ANOTHER_NAMESPACE = {
     method: NAMESPACED[method]
-    for method in ("get", "search", "hybrid_search", "upsert", "update", "merge_payload", "delete")
+    for method in (
+        *("get", "search", "hybrid_search", "upsert", "insert", "update", "update_many"),
+        *("merge_payload", "delete"),
+    )
 }
 
 ATTRIBUTES = {
@@ -496,6 +523,11 @@ OF_A_HOST: Calls = {
         "further vectors of some": lambda v: v.upsert(
             [_record("d", vectors=FURTHER), _record("e")]
         ),
+    },
+    "update_many": {
+        "further vectors and attributes of some": lambda v: v.update_many(
+            [{"id": "d", "vectors": FURTHER, "attributes": ATTRIBUTES}, {"id": "e", **PAYLOAD}]
+        )
     },
     "update": {
         "further vectors": lambda v: v.update("d", vectors=FURTHER),

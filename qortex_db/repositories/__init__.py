@@ -16,6 +16,8 @@ from qortex_db.repositories.interoception.factors import (
     FactorSummary,
 )
 from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.repositories.vectors.aggregates import Aggregate
+from qortex_db.repositories.vectors.changes import Inserted
 from qortex_db.repositories.vectors.index_advice import IndexAdvice, RecallProbe, Tuning
 from qortex_db.repositories.vectors.records import (
     EmbeddingBatch,
@@ -43,6 +45,7 @@ __all__ = [
     "ALL_CONTEXTS",
     "MAX_CACHED",
     "MAX_LIMIT",
+    "Aggregate",
     "ArmRepository",
     "CacheStats",
     "EdgeRepository",
@@ -60,6 +63,7 @@ __all__ = [
     "IdempotencyRepository",
     "IndexAdvice",
     "IngestProgress",
+    "Inserted",
     "LearnerMetrics",
     "Promotion",
     "RecallProbe",

@@ -6,6 +6,7 @@ A table is any with `id` as its key and `vec`; `payload`, `document` and `update
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from sqlalchemy import (
@@ -34,7 +35,7 @@ from qortex_db.sql import Text, as_text, func, json_parameter
 from qortex_db.types import Embedding, EncodedEmbeddings
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Delete, Select, Table, Update
+    from sqlalchemy import Column, ColumnElement, Delete, Select, Table, Update
     from sqlalchemy.sql.dml import ReturningInsert
 
     from qortex_db.repositories.vectors.namespaces import Scope
@@ -57,6 +58,23 @@ GIVEN: Final = "row_given_"
 def ids_array() -> ColumnElement[Any]:
     """The parameter `IDS` as a text array."""
     return cast(bindparam(IDS), ARRAY(Text))
+
+
+@dataclass(frozen=True, slots=True)
+class GivenRows:
+    """The rows of a batch, as SQL.
+
+    Attributes:
+        used: The columns that it gives, beside id and vector.
+        values: Of a new row, by column.
+        given: By the columns that only some rows give, the ids that do.
+        kept: The columns of a document's words.
+    """
+
+    used: list[str]
+    values: dict[str, Any]
+    given: dict[str, Any]
+    kept: list[str]
 
 
 class KeyStatements:
@@ -92,6 +110,32 @@ class KeyStatements:
     def upsert(self, columns: GivenColumns) -> ReturningInsert[Any]:
         """Insert or change; a row that would not change is not touched, nor is its index entry."""
         table, space = self.table, self.scope.column
+        rows = self.given_rows(columns)
+        statement = insert(table).from_select(
+            list(rows.values), select(*rows.values.values()), include_defaults=False
+        )
+        new: Any = statement.excluded
+        changes, changed = self.changes(rows, new)
+        if "updated_at" in table.c:
+            changes["updated_at"] = new.updated_at
+        if space is not None and not space.primary_key:
+            # Another namespace's row is nobody else's to change: the NULL is refused.
+            changes[space.name] = case((as_text(space) == as_text(new[space.name]), space))
+            changed = or_(changed, as_text(space) != as_text(new[space.name]))
+        return statement.on_conflict_do_update(
+            index_elements=self.keys, set_=changes, where=changed
+        ).returning(literal_column("1"))  # to be counted
+
+    @property
+    def keys(self) -> list[Column[Any]]:
+        """What tells rows apart."""
+        space = self.scope.column
+        is_key = space is not None and space.primary_key
+        return [self.table.c.id, space] if is_key and space is not None else [self.table.c.id]
+
+    def given_rows(self, columns: GivenColumns) -> GivenRows:
+        """The rows of a batch that gives these columns, from its parameters."""
+        table, space = self.table, self.scope.column
         used = {name: self.written[name] for name, _ in columns if name != DEFAULT_VECTOR}
         # In a select list unnest() streams; in FROM its rows are put aside first.
         arrays = [ids_array(), cast(bindparam(VECS), EncodedEmbeddings())]
@@ -109,19 +153,22 @@ class KeyStatements:
         kept = kept_words(table, values["document"]) if "document" in used else {}
         if space is not None:
             values[space.name] = self.scope.value
-        values |= kept
-        statement = insert(table).from_select(
-            list(values), select(*values.values()), include_defaults=False
-        )
-        new: Any = statement.excluded
+        return GivenRows(list(used), values | kept, given, list(kept))
+
+    def changes(
+        self, rows: GivenRows, new: Any
+    ) -> tuple[dict[str, ColumnElement[Any]], ColumnElement[bool]]:
+        """What a stored row gets of a new one, and whether that changes it."""
+        table = self.table
+        given = rows.given
         wanted: dict[str, Any] = {}
-        for name in (DEFAULT_VECTOR, *used):
+        for name in (DEFAULT_VECTOR, *rows.used):
             wanted[name] = _where_given(given.get(name), new, name, table.c[name])
         changed = tuple_(*self._comparable(table.c, wanted)).is_distinct_from(
             tuple_(*self._comparable(wanted, wanted))
         )
-        changes = self.touched.values(used) | wanted
-        for name in kept:
+        changes = self.touched.values(rows.used) | wanted
+        for name in rows.kept:
             changes[name] = _where_given(given.get("document"), new, name, table.c[name])
         for name, value in self.touched.values().items():
             if name in given:
@@ -129,16 +176,7 @@ class KeyStatements:
         # Writing back an equal vector that lies in TOAST would cost an index entry.
         vec = wanted[DEFAULT_VECTOR]
         changes["vec"] = case((table.c.vec.is_distinct_from(vec), vec), else_=table.c.vec)
-        if "updated_at" in table.c:
-            changes["updated_at"] = new.updated_at
-        if space is not None and not space.primary_key:
-            # Another namespace's row is nobody else's to change: the NULL is refused.
-            changes[space.name] = case((as_text(space) == as_text(new[space.name]), space))
-            changed = or_(changed, as_text(space) != as_text(new[space.name]))
-        keys = [table.c.id] if space is None or not space.primary_key else [table.c.id, space]
-        return statement.on_conflict_do_update(
-            index_elements=keys, set_=changes, where=changed
-        ).returning(literal_column("1"))  # to be counted
+        return changes, changed
 
     def _comparable(self, values: Any, names: dict[str, Any]) -> list[ColumnElement[Any]]:
         return [

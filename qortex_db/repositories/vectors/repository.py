@@ -6,6 +6,8 @@ import sys
 
 from qortex_db import checks, observability, types
 from qortex_db.repositories import validation
+from qortex_db.repositories.vectors.aggregates import VectorAggregates
+from qortex_db.repositories.vectors.changes import VectorChanges
 from qortex_db.repositories.vectors.index_advice import (
     MAX_SAMPLE,
     TABLE_SIZE,
@@ -24,7 +26,9 @@ from qortex_db.repositories.vectors.search.index_settings import MAX_EF_SEARCH
 from qortex_db.repositories.vectors.search.searches import VectorSearches
 
 
-class VectorRepository(VectorIngest, VectorReads, VectorRotation, VectorSearches):
+class VectorRepository(
+    VectorIngest, VectorChanges, VectorReads, VectorAggregates, VectorRotation, VectorSearches
+):
     """The vectors of one table: stored, changed, read and searched."""
 
     async def dimensions(self) -> int | None:

@@ -222,8 +222,10 @@ class VectorTable:
             params = {**params, **self._scope_params}
         return await self.executor.run(statement, params)
 
-    async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
-        """One statement with several sets of parameters, all or none."""
+    async def run_all(
+        self, statement: Executable, params: Iterable[Mapping[str, Any]]
+    ) -> Sequence[Any]:
+        """One statement with several sets of parameters, all or none; the rows of all."""
         if self._scope_params:
             params = ({**each, **self._scope_params} for each in params)
         return await self.executor.run_all(statement, params)

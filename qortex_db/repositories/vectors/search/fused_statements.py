@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from sqlalchemy import (
     Float,
     Integer,
+    and_,
     bindparam,
     case,
     cast,
+    or_,
     select,
     true,
     union_all,
@@ -31,6 +33,7 @@ from qortex_db.repositories.vectors.search.nearest import (
     Branch,
     Nearest,
     SearchForm,
+    in_order,
     sent_embeddings,
 )
 from qortex_db.repositories.vectors.search.text_statements import matching, without_phrases
@@ -106,13 +109,12 @@ def hybrid(rows: Nearest, where: Filter | None, form: SearchForm, fusion: Fusion
     total = func.sum(aggregate_order_by(every.c.share, every.c.share))
     scored = select(every.c.id, total.label("score")).group_by(every.c.id).subquery("scored")
     best = _with_ties(select(*scored.c), scored.c.score, _HITS).subquery("best")
-    return (
+    answer = (
         select(best.c.id, best.c.score, *rows.columns(form))
         .select_from(best.join(rows.table, rows.table.c.id == best.c.id))
         .where(*rows.scope.clauses)
-        .order_by(*_best_first(best.c.score, near, best.c.id))
-        .limit(_HITS)
     )
+    return in_order(answer, form, *_best_first(best.c.score, near, best.c.id)).limit(_HITS)
 
 
 def _not_excluded(table: Table) -> ColumnElement[bool]:
@@ -185,12 +187,32 @@ def multi(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[Any]:
     (every,) = found([Branch(rows, queries=_queries(rows))], form, where)
     place = func.row_number().over(partition_by=every.c.id, order_by=every.c.distance)
     placed = select(*every.c, place.label("place")).subquery("placed")
-    return (
-        select(*(placed.c[column.name] for column in every.c if column.name != "number"))
-        .where(placed.c.place == 1)
-        .order_by(placed.c.distance, placed.c.id)
+    columns = [placed.c[column.name] for column in every.c if column.name != "number"]
+    first = select(*columns).where(placed.c.place == 1)
+    return in_order(first, form, placed.c.distance, placed.c.id).limit(_HITS)
+
+
+@built_once
+def most_found(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[Any]:
+    """The rows that several queries find, by the sum of their similarities to those that do."""
+    bare = replace(form, with_payload=False, with_embedding=False)
+    (every,) = found([Branch(rows, queries=_queries(rows))], bare, where)
+    similarity = rows.similarity(every.c.distance)
+    # In their own order, whatever the plan's: equal ones have to give an equal sum.
+    score = func.sum(aggregate_order_by(similarity, similarity)).label("score")
+    best = (
+        select(every.c.id, score)
+        # A row without an id says that a query fell short.
+        .where(or_(every.c.distance != Constant("NaN"), every.c.id.is_(None)))
+        .group_by(every.c.id)
+        .order_by(score.desc().nulls_last(), every.c.id)
         .limit(_HITS)
+        .subquery("best")
     )
+    is_row = and_(rows.table.c.id == best.c.id, *rows.scope.clauses)
+    sources = best.join(rows.table, is_row, isouter=form.bounded)
+    answer = select(best.c.id, best.c.score, *rows.columns(form)).select_from(sources)
+    return in_order(answer, form, best.c.score.desc().nulls_last(), best.c.id)
 
 
 @built_once

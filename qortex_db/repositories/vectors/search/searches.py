@@ -15,6 +15,7 @@ from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.records import (
     SearchGroup,
     SearchGroups,
+    SearchHit,
     SearchHits,
 )
 from qortex_db.repositories.vectors.search.boosts import read_boosts
@@ -26,10 +27,12 @@ from qortex_db.repositories.vectors.search.index_settings import (
     IterativeScan,
     Knobs,
     approach,
+    check_offset,
     walk_of,
 )
 from qortex_db.repositories.vectors.search.nearest import SearchForm
 from qortex_db.repositories.vectors.search.statements import SearchStatements, search_statements
+from qortex_db.repositories.vectors.search.streams import SearchStreams
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
     from qortex_db.types import EmbeddingInput
 
 
-class VectorSearches(FusedSearches, ExampleSearches):
+class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
     """Searches by the metric of a collection; nothing here writes, so a standby can serve it.
 
     Where an index finds fewer rows than were asked for, the same statement compares with every row,
@@ -55,6 +58,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
         embedding: EmbeddingInput,
         *,
         limit: int = 10,
+        offset: int = 0,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         min_score: float | None = None,
@@ -75,6 +79,8 @@ class VectorSearches(FusedSearches, ExampleSearches):
         Args:
             embedding: As many numbers as the column holds.
             limit: 1 to `MAX_LIMIT`.
+            offset: How many of the best to skip; with the limit at most `MAX_LIMIT`. Pages of an
+                index, which finds other rows with other limits, may overlap; with `exact` they fit.
             where: A filter over the payload, or an expression over the table's columns.
             where_document: `$contains` and `$not_contains` of the document, `$and` and `$or`.
             min_score: Leave out hits below this score; by cosine -1 to 1.
@@ -115,6 +121,8 @@ class VectorSearches(FusedSearches, ExampleSearches):
             and self._vectors.limits.complete == "always"
             and using is None
             and exact is False
+            and type(offset) is int
+            and offset == 0
             and boost is None
             and fetch_limit is None
             and with_payload is True
@@ -123,14 +131,15 @@ class VectorSearches(FusedSearches, ExampleSearches):
             return await self._plain_search(embedding, limit)
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
+        skipped = check_offset(offset, count)
         if min_score is not None:
             min_score = vectors.check_score(min_score)
         terms: tuple[BoostTerm, ...] = ()
         sent: dict[str, Any] = {}
-        fetch = count
+        fetch = skipped + count
         if boost is not None:
             terms, sent = read_boosts(vectors, boost)
-            fetch = _boosted(count, fetch_limit)
+            fetch = _boosted(skipped + count, fetch_limit)
         elif fetch_limit is not None:
             raise InvalidInputError("fetch_limit says how many are boosted: pass boost as well.")
         how = await approach(
@@ -140,6 +149,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
+            skipped=0 if terms else skipped,
             knobs=Knobs(ef_search, probes, iterative_scan, oversampling, complete),
         )
         params = {"query": await vectors.encode_query(embedding), **how.params}
@@ -147,9 +157,10 @@ class VectorSearches(FusedSearches, ExampleSearches):
         if terms:
             start = vectors.zero_distance_score
             # One more: it may be the row that says that the index fell short.
-            params |= {"max_distance": start - floor, "hits": count + how.form.bounded, **sent}
+            most = skipped + count + how.form.bounded
+            params |= {"max_distance": start - floor, "hits": most, **sent}
             hits, all_in = await self._boosted_search(vectors, how, terms, params)
-            return SearchHits(hits[:count], requested=count, complete=all_in)
+            return SearchHits(hits[skipped:][:count], requested=count, complete=all_in)
         statement = search_statements(vectors).search(how.filter, how.form)
         rows, all_in = how.told(await vectors.rows(statement, params))
         hits = vectors.hits(await vectors.opened(rows, floor), floor)
@@ -230,7 +241,8 @@ class VectorSearches(FusedSearches, ExampleSearches):
         embedding: EmbeddingInput,
         *,
         min_score: float,
-        limit: int = MAX_LIMIT,
+        limit: int | None = None,
+        offset: int = 0,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         using: str | None = None,
@@ -243,20 +255,29 @@ class VectorSearches(FusedSearches, ExampleSearches):
 
         Args:
             min_score: The least score; by cosine -1 to 1.
-            limit: The most hits; `complete` says whether there are no more.
+            limit: The most hits, by default `MAX_LIMIT` with the offset; `complete` says whether
+                there are no more.
         """
         vectors = self._vectors.using(using)
-        count = validation.check_limit(limit, MAX_LIMIT)
+        skipped = check_offset(offset, 1 if limit is None else 0)
+        count = MAX_LIMIT - skipped
+        if limit is not None:
+            count = validation.check_limit(limit, MAX_LIMIT)
+            check_offset(skipped, count)
         least = vectors.check_score(min_score)
         narrowed = await vectors.narrow(where, where_document)
         params = {
             "query": await vectors.encode_query(embedding),
-            "candidates": count + 1,
+            "candidates": skipped + count + 1,
+            "skipped": skipped,
             "max_distance": vectors.zero_distance_score - least,
             **values_of(narrowed),
         }
         form = SearchForm(
-            walk=walk_of(count + 1), with_payload=with_payload, with_embedding=with_embedding
+            walk=walk_of(skipped + count + 1),
+            skips=skipped > 0,
+            with_payload=with_payload,
+            with_embedding=with_embedding,
         )
         rows = await vectors.rows(search_statements(vectors).within(narrowed, form), params)
         hits = vectors.hits(await vectors.opened(rows[:count]))
@@ -391,7 +412,9 @@ def _boosted(count: int, fetch_limit: object) -> int:
         return min(MAX_LIMIT, max(_LEAST_BOOSTED, 10 * count))
     fetch = validation.check_limit(fetch_limit, MAX_LIMIT, name="fetch_limit")
     if fetch < count:
-        raise InvalidInputError(f"fetch_limit is {fetch}, less than the limit, {count}.")
+        raise InvalidInputError(
+            f"fetch_limit is {fetch}, less than the limit, with the offset, {count}."
+        )
     return fetch
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    tuple_,
     type_coerce,
 )
 
@@ -24,7 +25,12 @@ from qortex_db.models.collection import collection_of
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.search.boosts import boosted
 from qortex_db.repositories.vectors.search.found import found
-from qortex_db.repositories.vectors.search.nearest import Branch, Nearest, SearchForm
+from qortex_db.repositories.vectors.search.nearest import (
+    Branch,
+    Nearest,
+    SearchForm,
+    in_order,
+)
 from qortex_db.sql import Text, double, func
 from qortex_db.types import JsonText
 
@@ -55,7 +61,7 @@ class SearchStatements:
         """The nearest rows, nearest first; ties by id."""
         # Ties are broken outside: inside, that would lose the index.
         (hits,) = found([Branch(self.rows)], form, where)
-        return select(*hits.c).order_by(hits.c.distance, hits.c.id)
+        return in_order(select(*hits.c), form, hits.c.distance, hits.c.id)
 
     @built_once
     def by_index(self, form: SearchForm) -> Select[Any]:
@@ -149,6 +155,16 @@ class SearchStatements:
         near = self.vector.distance(self.rows.column, self.rows.query) <= distance
         clause = None if where is None else where.clause
         hits = self.rows.nearest(form, clause, besides=[near], exact=True).subquery("hits")
+        return in_order(select(*hits.c), form, hits.c.distance, hits.c.id)
+
+    @built_once
+    def onwards(self, where: Filter | None, form: SearchForm, goes_on: bool) -> Select[Any]:  # noqa: FBT001 - of the key
+        """The rows that come after one of a distance and a key, nearest first."""
+        key, distance = self.table.c.id, self.rows.distance(self.rows.column)
+        seen = bindparam("after_distance", type_=Float), bindparam("after", type_=Text)
+        besides = [tuple_(distance, key) > tuple_(*seen)] if goes_on else []
+        clause = None if where is None else where.clause
+        hits = self.rows.nearest(form, clause, besides=besides, exact=True).subquery("hits")
         return select(*hits.c).order_by(hits.c.distance, hits.c.id)
 
 
