@@ -72,11 +72,13 @@ if TYPE_CHECKING:
         QortexVector,
         VectorMixin,
         VectorSpec,
+        WordFrequency,
         vector_column,
         vector_index,
     )
     from qortex_db.repositories import (
         ALL_CONTEXTS,
+        BM25,
         MAX_CACHED,
         MAX_LIMIT,
         CacheStats,
@@ -96,6 +98,7 @@ if TYPE_CHECKING:
         SearchHit,
         SearchHits,
         VectorRecord,
+        WordStatistics,
     )
     from qortex_db.settings import Settings
     from qortex_db.stores import (
@@ -114,6 +117,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL_CONTEXTS",
     "ALL_NAMESPACES",
+    "BM25",
     "CLEAR",
     "HNSW",
     "MAX_CACHED",
@@ -200,6 +204,8 @@ __all__ = [
     "VectorMixin",
     "VectorRecord",
     "VectorSpec",
+    "WordFrequency",
+    "WordStatistics",
     "WrongLoopError",
     "__version__",
     "context_hash",
@@ -276,11 +282,13 @@ _NAMES = {
         "QortexVector",
         "VectorMixin",
         "VectorSpec",
+        "WordFrequency",
         "vector_column",
         "vector_index",
     ),
     "repositories": (
         "ALL_CONTEXTS",
+        "BM25",
         "MAX_CACHED",
         "MAX_LIMIT",
         "CacheStats",
@@ -300,6 +308,7 @@ _NAMES = {
         "SearchHit",
         "SearchHits",
         "VectorRecord",
+        "WordStatistics",
     ),
     "settings": ("Settings",),
     "stores": (

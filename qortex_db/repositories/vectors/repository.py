@@ -22,9 +22,10 @@ from qortex_db.repositories.vectors.reads import VectorReads
 from qortex_db.repositories.vectors.rotation import VectorRotation
 from qortex_db.repositories.vectors.search.index_settings import MAX_EF_SEARCH
 from qortex_db.repositories.vectors.search.searches import VectorSearches
+from qortex_db.repositories.vectors.word_counts import WordCounts
 
 
-class VectorRepository(VectorIngest, VectorReads, VectorRotation, VectorSearches):
+class VectorRepository(VectorIngest, VectorReads, VectorRotation, VectorSearches, WordCounts):
     """The vectors of one table: stored, changed, read and searched."""
 
     async def dimensions(self) -> int | None:

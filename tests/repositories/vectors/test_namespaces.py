@@ -388,7 +388,7 @@ async def test_scopes_of_one_table_share_their_statements(db: Database) -> None:
 ELSEWHERE = {
     *("upsert", "upsert_with_zeros", "ingest", "update", "merge_payload"),
     *("delete", "delete_where", "delete_all"),
-    *("dimensions", "recommend_index"),  # of the whole table
+    *("dimensions", "recommend_index", "count_words", "word_statistics"),  # of the whole table
     "fill_words",  # of the default table alone
     "rotate_keys",  # of a collection with something encrypted
     *("explain", "recall_probe", "tune"),  # by the searches above
