@@ -239,7 +239,7 @@ def _count(table: Table) -> Select[Any]:
     )
     every = select(documents.label("documents")).cte("every").prefix_with("MATERIALIZED")
     occurring = select(func.sum(counted.c.occurrences)).scalar_subquery()
-    size = func.nullif(cast(every.c.documents, Float), literal_column("0.0::float8"))
+    size = func.nullif(cast(every.c.documents, Float), literal_column("0.0::float8"), type_=Float)
     kept = union_all(
         select(
             counted.c.word,
