@@ -30,8 +30,12 @@ from qortex_db import (
     CounterOverflowError,
     Database,
     EdgeStats,
+    Factor,
+    FieldBoost,
     IVFFlat,
     QortexVector,
+    RecencyBoost,
+    ValueBoost,
     VectorMixin,
     VectorSpec,
     payload_index,
@@ -287,6 +291,15 @@ SEARCHES: Calls = {
         "with min_score": lambda v: v.search(VECTOR, min_score=0.5),
         "with embeddings": lambda v: v.search(VECTOR, with_embedding=True),
         "without payloads": lambda v: v.search(VECTOR, with_payload=False),
+        "with boosts": lambda v: v.search(
+            VECTOR,
+            boost=[
+                Factor(),
+                FieldBoost("likes", 0.1),
+                ValueBoost("kind", {"novel": 0.2}),
+                RecencyBoost("at", timedelta(days=30)),
+            ],
+        ),
     },
     "search_many": {
         "for two queries": lambda v: v.search_many([VECTOR, OTHER]),

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final, Self, get_args
 
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from qortex_db import embedded, observability, statement_spans, types
+from qortex_db import embedded, observability, opening, statement_spans
 from qortex_db import engine as engines
 from qortex_db.checks import check_choice, check_number
-from qortex_db.errors import DatabaseClosedError, InvalidInputError, SchemaVersionError
+from qortex_db.errors import DatabaseClosedError, InvalidInputError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.settings import Settings, read_settings
-from qortex_db.status import EXTENSION, TABLES, Status, read_status
-from qortex_db.translation import translate
+from qortex_db.status import TABLES, Status, read_status
 from qortex_db.uow import UnitOfWork, own_unit_of_work
 from qortex_db.view import DatabaseView, IsolationLevel, Lanes
 
@@ -229,9 +227,9 @@ class Database(Lanes):
         self._bind(engine)
         self._lane().operations.settle()
         try:
-            if self._settings.pool != "null":  # it keeps none
-                await self._warm_up(engine, self._settings.pool_min_size)
-            await self._check(engine, self._settings.dimensions)
+            size = 0 if self._settings.pool == "null" else self._settings.pool_min_size
+            await opening.get_ready(self._lane(), engine, size)
+            await opening.check(self._lane(), self.vectors, engine, self._settings.dimensions)
         except BaseException:
             await self._close(0)
             raise
@@ -381,39 +379,3 @@ class Database(Lanes):
             dimensions=await self.vectors.dimensions(),
             embedded=self._server is not None,
         )
-
-    async def _warm_up(self, engine: AsyncEngine, count: int) -> None:
-        try:
-            # The stack closes those that are there, whatever becomes of the others.
-            async with AsyncExitStack() as opened:
-                opening = (opened.enter_async_context(engine.connect()) for _ in range(count))
-                tasks = [asyncio.ensure_future(each) for each in opening]
-                try:
-                    await asyncio.gather(*tasks)
-                finally:
-                    # One that came later would be nobody's.
-                    await asyncio.gather(*tasks, return_exceptions=True)
-        except Exception as error:  # noqa: BLE001 - translated, and raised again
-            failure = translate(error) or error
-        else:
-            return
-        raise failure
-
-    async def _check(self, engine: AsyncEngine, wanted: int | None) -> None:
-        path = engines.path_of(engine.sync_engine)
-        # Where schemas were left out of the path, it is no longer what was asked.
-        if path.open or path.vector is None or not path.vector.is_visible:
-            extension = (await self.executor.run(EXTENSION, {})).rows
-            if not extension:
-                return  # not migrated yet: the calls say so
-            _, schema, visible = extension[0]
-            if not visible:
-                raise SchemaVersionError(
-                    f"pgvector is in the schema {schema}, which this role's search_path lacks: "
-                    f"ALTER ROLE … SET search_path = …, {schema}."
-                )
-        try:
-            held = await self.vectors.dimensions()
-        except SchemaVersionError:
-            return
-        types.check_setting(wanted, held)

@@ -16,6 +16,7 @@ from qortex_db import (
     HNSW,
     Database,
     Embedding,
+    FieldBoost,
     HalfEmbedding,
     InvalidInputError,
     IVFFlat,
@@ -146,6 +147,9 @@ CALLS: dict[str, Callable[[Database, Any], Any]] = {
     "DatabaseView.run.max_attempts": lambda db, v: db.options().run(counted_rows, max_attempts=v),
     "VectorRepository.search_groups.limit": lambda db, v: groups(db, limit=v),
     "VectorRepository.search_groups.group_size": lambda db, v: groups(db, group_size=v),
+    "VectorRepository.search.fetch_limit": lambda db, v: db.vectors.search(
+        Q, limit=2, boost=FieldBoost("n"), fetch_limit=v
+    ),
     "VectorRepository.search_groups.fetch_limit": lambda db, v: groups(db, fetch_limit=v),
     "VectorRepository.hybrid_search.limit": lambda db, v: db.vectors.hybrid_search(Q, limit=v),
     "VectorRepository.hybrid_search.k": lambda db, v: db.vectors.hybrid_search(Q, k=v),

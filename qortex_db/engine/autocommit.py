@@ -284,6 +284,10 @@ class AutocommitExecutor:
         except Exception as error:
             raise UnsentError from error
 
+    def compile(self, statement: Executable) -> None:
+        """Compile a statement that will be run, so that its first run need not."""
+        self._compile(statement, self._options)
+
     def _compile(self, statement: Executable, options: CallOptions) -> Compiled:
         if options.schema is not None:
             return compiled(statement, self._engine, {**self._schemas, None: options.schema})

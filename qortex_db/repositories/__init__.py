@@ -30,6 +30,12 @@ from qortex_db.repositories.vectors.records import (
     VectorRecord,
 )
 from qortex_db.repositories.vectors.repository import VectorRepository
+from qortex_db.repositories.vectors.search.boosts import (
+    Factor,
+    FieldBoost,
+    RecencyBoost,
+    ValueBoost,
+)
 from qortex_db.repositories.vectors.search.explain import SearchPlan
 from qortex_db.repositories.vectors.search.searches import VectorSearches
 from qortex_db.repositories.vectors.search.text_queries import BM25
@@ -49,15 +55,18 @@ __all__ = [
     "EmbeddingModel",
     "EmbeddingRepository",
     "FacetCount",
+    "Factor",
     "FactorChanges",
     "FactorRepository",
     "FactorSummary",
+    "FieldBoost",
     "IdempotencyRepository",
     "IndexAdvice",
     "IngestProgress",
     "LearnerMetrics",
     "Promotion",
     "RecallProbe",
+    "RecencyBoost",
     "RejectedRecord",
     "ScrollPage",
     "SearchGroup",
@@ -66,6 +75,7 @@ __all__ = [
     "SearchHits",
     "SearchPlan",
     "Tuning",
+    "ValueBoost",
     "VectorRecord",
     "VectorRepository",
     "VectorSearches",

@@ -52,7 +52,7 @@ _OVERSAMPLING: Final = {None: 1.0, "half": 2.0, "binary": 20.0}
 
 _FACTS: Final = text("""
 SELECT a.atttypmod, a.attnotnull, c.relkind = 'p'::"char" OR c.relam = (
-  SELECT m.oid FROM pg_catalog.pg_am m WHERE m.amname = 'heap'::name)
+  SELECT m.oid FROM pg_catalog.pg_am m WHERE m.amname = 'heap'::name), c.reltuples::float8
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
 WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
   AND a.attname = CAST(:column_name AS text)
@@ -67,11 +67,13 @@ class TableFacts:
         dimensions: None where it takes any.
         is_nullable: Whether a row may have none.
         has_pages: Whether its rows have places in pages, as a view's have not.
+        rows: How many the planner took it to have when this was looked up; -1 where unknown.
     """
 
     dimensions: int | None
     is_nullable: bool
     has_pages: bool
+    rows: float
 
 
 class TableBound:
@@ -264,8 +266,9 @@ class VectorTable:
                     f"There is no table {name} with a column {column} here: {remedy}.",
                     sqlstate="42P01",
                 )
-            size, not_null, has_pages = rows[0]
-            known[key] = facts = TableFacts(None if size < 0 else size, not not_null, has_pages)
+            size, not_null, has_pages, count = rows[0]
+            dimensions = None if size < 0 else size
+            known[key] = facts = TableFacts(dimensions, not not_null, has_pages, count)
         return facts
 
     async def renewed(self, facts: TableFacts, refusal: DimensionMismatchError) -> TableFacts:

@@ -13,7 +13,7 @@ from sqlalchemy import case, exists, false, null, select, true, union_all
 from qortex_db.filters.expressions import Constant
 from qortex_db.repositories.vectors.search.local_settings import restored, settings_of
 from qortex_db.repositories.vectors.search.nearest import count_of
-from qortex_db.repositories.vectors.search.probing import has_few_rows, probed
+from qortex_db.repositories.vectors.search.probing import PLACE, has_few_rows, probed
 from qortex_db.sql import func
 
 if TYPE_CHECKING:
@@ -41,10 +41,12 @@ def found(
     if form.exact:
         exact = [each.nearest(form, clause, besides, queries=each.queries) for each in branches]
         return [rows.subquery(f"found_{i}") for i, rows in enumerate(exact)]
-    few = many = settings = None
+    few = many = settings = not_many = None
     searched = clause
     if form.probed and where is not None and branches:
         few, many = probed(branches, form.probed, where, besides)
+        gate = select(true().label("go")).where(~exists(select(many.c.go))).cte("not_many")
+        not_many = gate.prefix_with("MATERIALIZED")
         # No index serves it but the vectors' own, and the planner takes it for a half of the rows.
         searched = func.coalesce(where.planned_once, false())
     if form.settings:
@@ -70,8 +72,8 @@ def found(
             nulls = [null() for column in hits.c if column.key != "number"]
             marks = select(*_numbers(short), *nulls).select_from(short)
             parts.append(marks.where(_is_none_of(short, compared)))
-        if few is not None and many is not None:
-            parts.append(_best_of_few(branches, i, form, few, many))
+        if few is not None and not_many is not None:
+            parts.append(_best_of_few(branches, i, form, few, not_many))
         subqueries.append(union_all(*parts).subquery(f"found_{i}"))
     return subqueries
 
@@ -108,13 +110,12 @@ def _short(branch: Branch, hits: CTE, many: CTE | None, done: CTE | None) -> Sel
 
 
 def _best_of_few(
-    branches: Sequence[Branch], place: int, form: SearchForm, few: CTE, many: CTE
+    branches: Sequence[Branch], place: int, form: SearchForm, few: CTE, gate: CTE
 ) -> Select[Any]:
     """The nearest of the few rows that match, all of which are compared."""
     branch = branches[place]
     rows, queries = branch.rows, branch.queries
-    gate = select(true().label("go")).where(~exists(select(many.c.go))).cte(f"few_{place}")
-    sources: list[FromClause] = [gate.prefix_with("MATERIALIZED")]
+    sources: list[FromClause] = [gate]
     if queries is not None:
         sources.append(queries)
     compared = few.c[f"compared_{place}"]
@@ -124,23 +125,23 @@ def _best_of_few(
         other = next(i for i, each in enumerate(branches) if each.rows is branch.then_by)
         ties.append(few.c[f"compared_{other}"])
     nearest = (
-        select(few.c.id, distance.label("distance"))
-        .where(compared.is_not(None), sources[0].c.go.is_not(None))
+        select(few.c.id, few.c.place, distance.label("distance"))
+        .where(compared.is_not(None), gate.c.go.is_not(None))
         .order_by(distance, *ties, few.c.id)
         .limit(Constant(form.walk))
         .correlate(*sources)
         .lateral()
     )
     best = select(*nearest.c).limit(rows.candidates).correlate(*sources).lateral(f"best_{place}")
-    # One by one, by their key: the planner expects more of them, and might read the whole table.
+    # One by one, where they are: the planner expects more of them, and might read the whole table.
     row = (
         select(rows.table.c.id, *rows.columns(form))
-        .where(rows.table.c.id == best.c.id, *rows.scope.clauses)
+        .where(best.c.place == PLACE, rows.table.c.id == best.c.id, *rows.scope.clauses)
         .limit(Constant(1))
         .correlate(best)
         .lateral(f"row_{place}")
     )
-    joined = sources[0]
+    joined: FromClause = gate
     for source in (*sources[1:], best, row):
         joined = joined.join(source, true())
     numbers = [] if queries is None else [queries.c.number]

@@ -29,7 +29,7 @@ BRANCH_LIMIT: Final = 100
 IterativeScan: TypeAlias = Literal["relaxed", "strict", "off"]
 
 _DEFAULT_EF_SEARCH = 40
-_FILTERED_EF_SEARCH = 200
+_FILTERED_EF_SEARCH = 400
 _SCANS = {"relaxed": "relaxed_order", "strict": "strict_order", "off": "off"}
 _LIBRARIES = {"ef_search": "hnsw", "iterative_scan": "hnsw", "probes": "ivfflat"}
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     Boolean,
+    ColumnElement,
     Float,
     and_,
     bindparam,
@@ -32,14 +33,20 @@ from qortex_db.sql import func
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import CTE, ColumnElement
+    from sqlalchemy import CTE
     from sqlalchemy.sql.selectable import ScalarSelect
 
     from qortex_db.filters import Filter
     from qortex_db.repositories.vectors.search.nearest import Branch, Nearest
 
+_SAMPLE: Final = 96
+"""About how many rows of a table are looked at."""
+_FIRST: Final = 32
+"""Where none of so many matches, those that do are taken to be rare: to look at more costs more."""
 _TOLD_FROM: Final = Constant(4)
 """How many rows of a sample have to match before it says anything."""
+PLACE: Final[ColumnElement[Any]] = literal_column("ctid", NullType())
+"""Where a row is, for as long as a statement runs."""
 
 
 def has_few_rows() -> ColumnElement[bool]:
@@ -77,7 +84,7 @@ def probed(
     rare = _rare(rows, where, too_many)
     compared = [_compared(each).label(f"compared_{i}") for i, each in enumerate(branches)]
     matching = (
-        select(rows.table.c.id, *compared)
+        select(rows.table.c.id, PLACE.label("place"), *compared)
         .where(where.planned_once, *rows.scope.clauses, *besides, rare.c.go.is_not(None))
         .limit(too_many)
         .correlate(rare)
@@ -103,39 +110,39 @@ def _compared(branch: Branch) -> ColumnElement[Any]:
 def _rare(rows: Nearest, where: Filter, too_many: ColumnElement[int]) -> CTE:
     """One row unless a sample has more rows that the filter's index would find than are probed."""
     served: Any = where.served
+    matches = and_(served, *rows.scope.clauses)
+    first = select(Constant(1)).select_from(rows.table).where(_is_in_sample(_FIRST))
     seen = func.count().label("seen")
-    matched = func.count().filter(and_(served, *rows.scope.clauses)).label("matched")
-    sample = (
-        select(seen, matched)
-        .select_from(rows.table)
-        .where(literal_column("ctid") == func.any(func.array(_places())))
-        .subquery("sample")
-    )
+    matched = func.count().filter(matches).label("matched")
+    sample = select(seen, matched).select_from(rows.table).where(_is_in_sample(_SAMPLE))
+    told = sample.subquery("sample")
     # Where policies hide rows, their conditions come first, and no index of a payload is used.
     size = text("""
 SELECT c.reltuples::float8 AS total, pg_catalog.row_security_active(c.oid) AS is_guarded
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
 """).columns(column("total", Float), column("is_guarded", Boolean))
     table = size.subquery("size")
-    estimate = cast(sample.c.matched, Float) * table.c.total
-    is_rare = or_(
-        sample.c.matched < _TOLD_FROM, estimate < cast(too_many, Float) * cast(sample.c.seen, Float)
+    estimate = cast(told.c.matched, Float) * table.c.total
+    is_few = or_(
+        told.c.matched < _TOLD_FROM, estimate < cast(too_many, Float) * cast(told.c.seen, Float)
     )
-    statement = select(true().label("go")).select_from(sample.join(table, ~table.c.is_guarded))
-    rare = statement.where(is_rare)
-    return rare.cte("rare").prefix_with("MATERIALIZED")
+    is_rare = or_(~exists(first.where(matches)), select(is_few).correlate(table).scalar_subquery())
+    statement = select(true().label("go")).select_from(table).where(~table.c.is_guarded, is_rare)
+    return statement.cte("rare").prefix_with("MATERIALIZED")
 
 
-def _places() -> ScalarSelect[Any]:
-    """Where some 96 rows are, all over the table, whatever pattern its rows have.
+def _is_in_sample(size: int) -> ColumnElement[bool]:
+    """Whether a row is one of so many, all over the table, whatever pattern its rows have.
 
     TABLESAMPLE would go through the numbers of all pages. What has no pages of its own, as a
     partitioned table, has no sample.
     """
-    places = text("""
+    places = text(f"""
 SELECT ('(' || ((pg_catalog.hashint4(number) & 2147483647) % c.relpages)::text || ','
   || (1 + (pg_catalog.hashint4(-number) & 3))::text || ')')::tid AS place
-FROM pg_catalog.pg_class c, pg_catalog.generate_series(1, 96) number
+FROM pg_catalog.pg_class c, pg_catalog.generate_series(1, {size}) number
 WHERE c.relpages > 0 AND c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
-""")
-    return places.columns(column("place", NullType())).scalar_subquery()
+""")  # noqa: S608 - a number of ours
+    chosen: ScalarSelect[Any] = places.columns(column("place", NullType())).scalar_subquery()
+    at: ColumnElement[Any] = func.any(func.array(chosen))
+    return PLACE == at  # noqa: SIM300 - ANY stands on the right

@@ -17,6 +17,7 @@ from qortex_db.repositories.vectors.records import (
     SearchGroups,
     SearchHits,
 )
+from qortex_db.repositories.vectors.search.boosts import read_boosts
 from qortex_db.repositories.vectors.search.diversity import most_diverse
 from qortex_db.repositories.vectors.search.examples import ExampleSearches
 from qortex_db.repositories.vectors.search.explain import Explain, SearchPlan, read_plan
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
+    from qortex_db.repositories.vectors.records import SearchHit
+    from qortex_db.repositories.vectors.search.boosts import Boost, BoostTerm
     from qortex_db.repositories.vectors.search.index_settings import Approach
     from qortex_db.repositories.vectors.table import TableFacts, VectorTable
     from qortex_db.types import EmbeddingInput
@@ -62,6 +65,8 @@ class VectorSearches(FusedSearches, ExampleSearches):
         complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
+        boost: Boost | Sequence[Boost] | None = None,
+        fetch_limit: int | None = None,
         with_payload: bool = True,
         with_embedding: bool = False,
     ) -> SearchHits:
@@ -74,7 +79,7 @@ class VectorSearches(FusedSearches, ExampleSearches):
             where_document: `$contains` and `$not_contains` of the document, `$and` and `$or`.
             min_score: Leave out hits below this score; by cosine -1 to 1.
             ef_search: Candidates that an HNSW index keeps, 1 to 1,000; more find more and take
-                longer. By default the larger of 40 (200 with a filter) and the limit.
+                longer. By default the larger of 40 (400 with a filter) and the limit.
             probes: Lists that an IVFFlat index looks into, 1 to 32,768.
             iterative_scan: How an index goes on where a filter took its candidates away: relaxed
                 (the default with a filter), strict, or off.
@@ -85,6 +90,10 @@ class VectorSearches(FusedSearches, ExampleSearches):
                 `max_compared_rows`. By default what the settings say: "always".
             using: Which vector of the collection; by default its own, `vec`.
             exact: Compare with every row: slow, and right.
+            boost: What else a score is made of: its similarity, times what a `Factor` says, plus
+                each other term. `min_score` is one of similarity.
+            fetch_limit: How many of the most similar are boosted, `limit` to `MAX_LIMIT`; by
+                default ten times the limit, and 100 at least.
             with_payload: Return the hits' payloads and documents.
             with_embedding: Return the hits' embeddings too.
 
@@ -106,6 +115,8 @@ class VectorSearches(FusedSearches, ExampleSearches):
             and self._vectors.limits.complete == "always"
             and using is None
             and exact is False
+            and boost is None
+            and fetch_limit is None
             and with_payload is True
             and with_embedding is False
         ):
@@ -114,9 +125,17 @@ class VectorSearches(FusedSearches, ExampleSearches):
         count = validation.check_limit(limit, MAX_LIMIT)
         if min_score is not None:
             min_score = vectors.check_score(min_score)
+        terms: tuple[BoostTerm, ...] = ()
+        sent: dict[str, Any] = {}
+        fetch = count
+        if boost is not None:
+            terms, sent = read_boosts(vectors, boost)
+            fetch = _boosted(count, fetch_limit)
+        elif fetch_limit is not None:
+            raise InvalidInputError("fetch_limit says how many are boosted: pass boost as well.")
         how = await approach(
             vectors,
-            count,
+            fetch,
             await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
@@ -125,10 +144,28 @@ class VectorSearches(FusedSearches, ExampleSearches):
         )
         params = {"query": await vectors.encode_query(embedding), **how.params}
         floor = -math.inf if min_score is None else min_score
+        if terms:
+            start = vectors.zero_distance_score
+            # One more: it may be the row that says that the index fell short.
+            params |= {"max_distance": start - floor, "hits": count + how.form.bounded, **sent}
+            hits, all_in = await self._boosted_search(vectors, how, terms, params)
+            return SearchHits(hits[:count], requested=count, complete=all_in)
         statement = search_statements(vectors).search(how.filter, how.form)
         rows, all_in = how.told(await vectors.rows(statement, params))
         hits = vectors.hits(await vectors.opened(rows, floor), floor)
         return SearchHits(hits, requested=count, complete=all_in)
+
+    @staticmethod
+    async def _boosted_search(
+        vectors: VectorTable, how: Approach, terms: tuple[BoostTerm, ...], params: dict[str, Any]
+    ) -> tuple[list[SearchHit], bool]:
+        """The hits of a search whose scores are of more than distance, and whether they are all."""
+        start = vectors.zero_distance_score
+        statement = search_statements(vectors).boosted(how.filter, how.form, terms, start)
+        rows, all_in = how.told(await vectors.rows(statement, params))
+        hits = vectors.hits(await vectors.opened([row[:-1] for row in rows]))
+        scored = [replace(hit, score=row[-1]) for hit, row in zip(hits, rows, strict=True)]
+        return scored, all_in
 
     async def _plain_search(self, embedding: EmbeddingInput, limit: int) -> SearchHits:
         """A search of which nothing else is said: its statement is known by its limit."""
@@ -144,15 +181,16 @@ class VectorSearches(FusedSearches, ExampleSearches):
         params = {"query": query, **how.params}
         rows: Sequence[Any] = ()
         # To look whether it fell short takes the server an eighth more.
-        short_from = _short_from.get(facts, 1)
-        by_index = count < short_from and not how.form.settings
+        short_from = _short_from.get(facts)
+        by_index = count < (facts.rows if short_from is None else short_from)
+        by_index = by_index and not how.form.settings
         if by_index:
             rows = await vectors.rows(statements.by_index(how.form), params)
         if len(rows) < count:
             rows = await vectors.rows(statements.search(None, how.form), params)
             if by_index:
                 _short_from[facts] = count
-            elif short_from == 1 and len(rows) == count:
+            elif short_from is None and len(rows) == count:
                 _short_from[facts] = MAX_LIMIT + 1
         if vectors.encrypted is not None:
             rows = await vectors.opened(rows)
@@ -347,8 +385,19 @@ class VectorSearches(FusedSearches, ExampleSearches):
         return SearchGroups(groups.values(), requested=count, complete=full or everything)
 
 
+def _boosted(count: int, fetch_limit: object) -> int:
+    """How many of the most similar are boosted."""
+    if fetch_limit is None:
+        return min(MAX_LIMIT, max(_LEAST_BOOSTED, 10 * count))
+    fetch = validation.check_limit(fetch_limit, MAX_LIMIT, name="fetch_limit")
+    if fetch < count:
+        raise InvalidInputError(f"fetch_limit is {fetch}, less than the limit, {count}.")
+    return fetch
+
+
+_LEAST_BOOSTED: Final = 100
 _short_from: WeakKeyDictionary[TableFacts, int] = WeakKeyDictionary()
-"""From which limit on a table's index may find too few; nothing before it once found enough."""
+"""From which limit on a table's index once found too few; nothing where that is not known."""
 _approaches: dict[tuple[SearchStatements, int], Approach] = {}
 _MOST_KEPT: Final = 1_024
 

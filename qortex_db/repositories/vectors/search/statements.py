@@ -5,15 +5,27 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Float, Integer, bindparam, cast, literal_column, select, true, type_coerce
+from sqlalchemy import (
+    Float,
+    Integer,
+    and_,
+    bindparam,
+    cast,
+    literal_column,
+    or_,
+    select,
+    true,
+    type_coerce,
+)
 
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
+from qortex_db.repositories.vectors.search.boosts import boosted
 from qortex_db.repositories.vectors.search.found import found
 from qortex_db.repositories.vectors.search.nearest import Branch, Nearest, SearchForm
-from qortex_db.sql import Text, func
+from qortex_db.sql import Text, double, func
 from qortex_db.types import JsonText
 
 if TYPE_CHECKING:
@@ -23,6 +35,7 @@ if TYPE_CHECKING:
     from qortex_db.models import VectorSpec
     from qortex_db.repositories.vectors.filter_statements import Steps
     from qortex_db.repositories.vectors.namespaces import Scope
+    from qortex_db.repositories.vectors.search.boosts import BoostTerm
     from qortex_db.repositories.vectors.table import VectorTable
 
 _HITS = bindparam("hits", type_=Integer)
@@ -49,6 +62,36 @@ class SearchStatements:
         """The rows that the index finds nearest, be they too few; without settings."""
         hits = self.rows.nearest(form, None).subquery("hits")
         return select(*hits.c).order_by(hits.c.distance, hits.c.id)
+
+    @built_once
+    def boosted(
+        self, where: Filter | None, form: SearchForm, terms: tuple[BoostTerm, ...], start: float
+    ) -> Select[Any]:
+        """The candidates by what their scores become, best first, each with it as the last column.
+
+        Args:
+            start: The score at no distance.
+        """
+        (hits,) = found([Branch(self.rows)], form, where)
+        score = boosted(self.table, double(start) - hits.c.distance, terms).label("boosted")
+        is_it = and_(self.table.c.id == hits.c.id, *self.scope.clauses)
+        rows = hits.outerjoin(self.table, is_it)
+        near = hits.c.distance <= bindparam("max_distance", type_=Float)
+        # NaN, a zero vector's, is no distance. A row without an id says that the index fell short.
+        near = and_(near, hits.c.distance != Constant("NaN"))
+        scored = (
+            select(*hits.c, score)
+            .select_from(rows)
+            .where(or_(hits.c.id.is_(None), near))
+            .subquery("scored")
+        )
+        return (
+            select(*scored.c)
+            .order_by(
+                scored.c.id.is_not(None), scored.c.boosted.desc(), scored.c.distance, scored.c.id
+            )
+            .limit(_HITS)
+        )
 
     @built_once
     def groups(self, where: Filter | None, form: SearchForm, steps: Steps) -> Select[Any]:
@@ -112,6 +155,11 @@ class SearchStatements:
 def search_statements(vectors: VectorTable) -> SearchStatements:
     """The searches of a table by one of its vectors, the same object at every call."""
     return _search_statements(vectors.table, vectors.name, vectors.scope)
+
+
+def first_search(vectors: VectorTable) -> Select[Any]:
+    """What a process's first search sends, if it asks for nothing but the nearest."""
+    return search_statements(vectors).by_index(SearchForm())
 
 
 @functools.lru_cache(MAX_TABLES)

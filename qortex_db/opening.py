@@ -1,0 +1,86 @@
+"""What is done once when a Database opens: connections, compiled statements, checks."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from qortex_db import engine as engines
+from qortex_db import types
+from qortex_db.errors import SchemaVersionError
+from qortex_db.models import QortexVector
+from qortex_db.repositories.vectors.search.statements import first_search
+from qortex_db.repositories.vectors.table import VectorTable
+from qortex_db.status import EXTENSION
+from qortex_db.translation import translate
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from qortex_db.repositories.vectors.repository import VectorRepository
+
+
+async def get_ready(
+    executor: engines.AutocommitExecutor, engine: AsyncEngine, connections: int
+) -> None:
+    """Connect so often, and meanwhile compile what a process is likely to ask first."""
+    compiling = asyncio.to_thread(_compile_first_search, executor)
+    await asyncio.gather(_connect(engine, connections), compiling)
+
+
+def _compile_first_search(executor: engines.AutocommitExecutor) -> None:
+    table: Any = QortexVector.__table__
+    executor.compile(first_search(VectorTable(executor, table)))
+
+
+async def _connect(engine: AsyncEngine, count: int) -> None:
+    try:
+        # The stack closes those that are there, whatever becomes of the others.
+        async with AsyncExitStack() as opened:
+            opening = (opened.enter_async_context(engine.connect()) for _ in range(count))
+            tasks = [asyncio.ensure_future(each) for each in opening]
+            try:
+                await asyncio.gather(*tasks)
+            finally:
+                # One that came later would be nobody's.
+                await asyncio.gather(*tasks, return_exceptions=True)
+    except Exception as error:  # noqa: BLE001 - translated, and raised again
+        failure = translate(error) or error
+    else:
+        return
+    raise failure
+
+
+async def check(
+    executor: engines.AutocommitExecutor,
+    vectors: VectorRepository,
+    engine: AsyncEngine,
+    dimensions: int | None,
+) -> None:
+    """Refuse what no call would work with; a database that is not migrated yet is fine.
+
+    Args:
+        dimensions: What the settings say that the default table holds.
+
+    Raises:
+        DimensionMismatchError: It holds others.
+        SchemaVersionError: The role does not see the schema that pgvector is in.
+    """
+    path = engines.path_of(engine.sync_engine)
+    # Where schemas were left out of the path, it is no longer what was asked.
+    if path.open or path.vector is None or not path.vector.is_visible:
+        extension = (await executor.run(EXTENSION, {})).rows
+        if not extension:
+            return  # the calls say so
+        _, schema, visible = extension[0]
+        if not visible:
+            raise SchemaVersionError(
+                f"pgvector is in the schema {schema}, which this role's search_path lacks: "
+                f"ALTER ROLE … SET search_path = …, {schema}."
+            )
+    try:
+        held = await vectors.dimensions()
+    except SchemaVersionError:
+        return
+    types.check_setting(dimensions, held)
