@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from qortex_db import __version__
-from qortex_db.cli import encryption
+from qortex_db.cli import encryption, words
 from qortex_db.cli import roles as granting
 from qortex_db.cli.arms import arms
 from qortex_db.cli.collections import collections
@@ -47,6 +47,7 @@ app.add_typer(index, name="index")
 app.add_typer(collections, name="collections")
 app.command()(granting.roles)
 app.command()(encryption.rotate_keys)
+app.command()(words.count_words)
 
 Revision = Annotated[str, typer.Argument(help="As Alembic's: a name, head, base, +1, -1.")]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import MetaData
 
@@ -70,6 +70,18 @@ def metadata_of(name: str, *, option: str = "--metadata") -> MetaData:
     if not isinstance(metadata, MetaData):
         fail(f"{name} is neither a declarative base nor a MetaData.")
     return metadata
+
+
+def load_model(name: str) -> Any:
+    """Import one model."""
+    module, _, attribute = name.partition(":")
+    if not (module and attribute):
+        fail("Name the model as package.module:Model.", status=2)
+    sys.path.insert(0, str(Path.cwd()))  # as Python's own -m has it
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        fail(f"There is no such model ({type(error).__name__}).", status=2)
 
 
 async def check_there(db: Database, settings: Settings, models: HostModels) -> None:
