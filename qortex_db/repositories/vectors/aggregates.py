@@ -78,10 +78,10 @@ class VectorAggregates(TableBound):
         count = validation.check_limit(limit, MAX_LIMIT)
         asked = _read(paths)
         wanted: Wanted = tuple(
-            (vectors.steps(path, f"paths[{messages.shown(path)}]"), names)
+            (vectors.place(path, f"paths[{messages.shown(path)}]"), names)
             for path, names in asked.items()
         )
-        steps = None if group_by is None else vectors.steps(group_by, "group_by")
+        steps = None if group_by is None else vectors.place(group_by, "group_by")
         narrowed = await vectors.narrow(where, where_document)
         statement = aggregates(vectors.by_filter, narrowed, wanted, steps)
         rows = await vectors.rows(statement, {"hits": count, **values_of(narrowed)})

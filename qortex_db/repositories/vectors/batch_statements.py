@@ -49,7 +49,7 @@ def update_each(owner: KeyStatements, columns: GivenColumns) -> UpdateBase:
     values["vec"] = cast(values["vec"], table.c.vec.type)
     new = select(*(value.label(name) for name, value in values.items())).subquery("new")
     keys = locked_in_key_order(
-        [table.c.id], table.c.id == func.any(ids_array()), *owner.scope.clauses
+        [table.c.id], table.c.id == func.any(ids_array(table)), *owner.scope.clauses
     )
     changes, changed = owner.changes(rows, new.c)
     if "updated_at" in table.c:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from sqlalchemy import Integer, bindparam, select, text
 
 from qortex_db.errors import NotFoundError
+from qortex_db.keys import key_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.repositories.vectors.row_shape import sent_embedding
@@ -94,7 +95,7 @@ class IndexAdvice:
 def sampled(table: Table, scope: Scope) -> Select[Any]:
     """Random rows; it reads every id, as the exact answers read every row."""
     return (
-        select(table.c.id, sent_embedding(table.c.vec))
+        select(key_of(table), sent_embedding(table.c.vec))
         .where(table.c.vec.is_not(None), *scope.clauses)
         .order_by(func.random())
         .limit(bindparam("sample", type_=Integer))

@@ -178,7 +178,7 @@ class VectorIngest(VectorWrites):
 
     async def _store_whole(
         self, records: list[RecordInput], facts: TableFacts, done: int, size: int
-    ) -> list[str]:
+    ) -> list[Any]:
         try:
             batch = self._batch(records, facts, first_row=done)
             await self._write(batch)
@@ -210,7 +210,7 @@ class VectorIngest(VectorWrites):
             return first + await self._screened(rows[middle:], facts, aside)
         return rows
 
-    async def _store(self, rows: list[_Numbered], facts: TableFacts, aside: _Aside) -> list[str]:
+    async def _store(self, rows: list[_Numbered], facts: TableFacts, aside: _Aside) -> list[Any]:
         """Write rows, and find by halves those that the server refuses."""
         if not rows:
             return []

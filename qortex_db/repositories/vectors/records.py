@@ -21,6 +21,8 @@ from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray  # noqa: TC002 - pydantic resolves annotations
+from sqlalchemy import ColumnElement
+from sqlalchemy.orm import InstrumentedAttribute
 
 from qortex_db import types
 from qortex_db.errors import InvalidInputError
@@ -48,7 +50,8 @@ class VectorRecord:
     `CLEAR` for an embedding, a document, a further vector or an attribute stores NULL.
 
     Attributes:
-        id: Its key, 1 to 1,024 bytes. To store, an int or a UUID is taken as `str(id)`.
+        id: Its key: of the type of the table's. Where that is text, 1 to 1,024 bytes, and an int or
+            a UUID is taken as `str(id)`.
         embedding: As many numbers as the column holds; float32 when it was read. None is no vector:
             to store it leaves what is there, and a new row has none, so that no search by this
             vector finds it.
@@ -95,6 +98,8 @@ class ReadAttributes(dict[str, Any]):
 
 IdInput: TypeAlias = str | int | UUID
 """An id that is given: an int or a UUID is stored, and comes back, as `str(id)`."""
+PathInput: TypeAlias = str | ColumnElement[Any] | InstrumentedAttribute[Any]
+"""A path into payloads, or a column of the host's own: by its name, or as `Model.price`."""
 RecordInput: TypeAlias = VectorRecord | Mapping[str, Any]
 
 

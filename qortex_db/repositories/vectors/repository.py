@@ -8,6 +8,7 @@ from qortex_db import checks, observability, types
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.aggregates import VectorAggregates
 from qortex_db.repositories.vectors.changes import VectorChanges
+from qortex_db.repositories.vectors.clauses import VectorClauses
 from qortex_db.repositories.vectors.index_advice import (
     MAX_SAMPLE,
     TABLE_SIZE,
@@ -28,6 +29,7 @@ from qortex_db.repositories.vectors.word_counts import WordCounts
 
 
 class VectorRepository(
+    VectorClauses,
     VectorIngest,
     VectorChanges,
     VectorReads,

@@ -50,13 +50,16 @@ class RowShape:
     Attributes:
         vectors: The names of the further vectors.
         attributes: The names of the host's own columns.
+        own: Their keys by these names.
     """
 
     def __init__(self, table: Table) -> None:
         self.table = table
         collection = collection_of(table)
         self.vectors = [name for name in collection.vectors if name != DEFAULT_VECTOR]
-        self.attributes = list(collection.attributes)
+        self._keys = list(collection.attributes)
+        self.attributes = [table.c[key].name for key in self._keys]
+        self.own = dict(zip(self.attributes, self._keys, strict=True))
         vectors = {1: DEFAULT_VECTOR, **dict(enumerate(self.vectors, 4))}
         self._sent = [
             place
@@ -66,7 +69,7 @@ class RowShape:
 
     def columns(self, *, with_embedding: bool = True) -> list[Column[Any]]:
         """What `of_record` is made of."""
-        names = ["id", *(name for name in OPTIONAL if name in self.table.c), *self.attributes]
+        names = ["id", *(name for name in OPTIONAL if name in self.table.c), *self._keys]
         vectors = [DEFAULT_VECTOR, *self.vectors] if with_embedding else []
         return [self.table.c[name] for name in (*names, *vectors)]
 
@@ -166,7 +169,7 @@ class RowShape:
 
     def _attributes(self, rows: FromClause) -> list[ColumnElement[Any]]:
         # By number: a host may call a column as a statement of ours calls something else.
-        return [rows.c[name].label(f"attribute_{i}") for i, name in enumerate(self.attributes)]
+        return [rows.c[name].label(f"attribute_{i}") for i, name in enumerate(self._keys)]
 
 
 @functools.lru_cache(MAX_TABLES)

@@ -102,7 +102,7 @@ class VectorWrites(TableBound):
             is_half=vector.is_half,
             may_lack=changes_only,
         )
-        return Batch(records, column, self._vectors.written, first_row=first_row)
+        return Batch(records, column, self._vectors.written, self._vectors.key, first_row=first_row)
 
     async def _write(self, batch: Batch) -> int:
         """Write a batch, all of it or nothing; return how many rows changed."""
@@ -161,7 +161,7 @@ class VectorWrites(TableBound):
             Whether there is such a vector.
         """
         by_key, written = self._vectors.by_key, self._vectors.written
-        key = validation.check_key(id)
+        key = self._vectors.key.check(id)
         values: dict[str, Any] = {}
         if embedding is not None:
             values["vec"] = await self._encoded(embedding)
@@ -244,7 +244,7 @@ class VectorWrites(TableBound):
             params |= values_of(narrowed)
             statement = self._vectors.by_filter.merge(narrowed, change.form)
         else:
-            params[IDS] = validation.check_keys(ids, limits=self._vectors.limits)
+            params[IDS] = validation.check_keys(ids, self._vectors.key, limits=self._vectors.limits)
             statement = by_key.merge(change.form)
         return (await self._vectors.run(statement, params)).rowcount
 
@@ -254,7 +254,7 @@ class VectorWrites(TableBound):
         Returns:
             How many were there.
         """
-        keys = validation.check_keys(ids, limits=self._vectors.limits)
+        keys = validation.check_keys(ids, self._vectors.key, limits=self._vectors.limits)
         if not keys:
             return 0
         return (await self._vectors.run(self._vectors.by_key.delete, {IDS: keys})).rowcount

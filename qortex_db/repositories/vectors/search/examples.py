@@ -130,13 +130,13 @@ class _Examples:
 
 def _examples(vectors: VectorTable, side: str, given: object, facts: TableFacts) -> _Examples:
     listed = validation.check_list(given, name=side)
-    examples = [checks.as_key(one) for one in listed]
-    ids = [one for one in examples if isinstance(one, str)]
-    keys = validation.check_ids(ids, name=f"the ids of {side}")
+    is_key = vectors.key.is_key
+    ids = [one for one in listed if is_key(one)]
+    keys = validation.check_keys(ids, vectors.key, name=f"the ids of {side}")
     embeddings = [
         vectors.encode(one, facts, f"{side}[{i}]")
-        for i, one in enumerate(examples)
-        if not isinstance(one, str)
+        for i, one in enumerate(listed)
+        if not is_key(one)
     ]
     params = {f"{side}_ids": keys, f"{side}_vecs": embeddings}
     return _Examples(len(keys) + len(embeddings), params)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
-    from qortex_db.repositories.vectors.records import SearchHit
+    from qortex_db.repositories.vectors.records import PathInput, SearchHit
     from qortex_db.repositories.vectors.search.boosts import Boost, BoostTerm
     from qortex_db.repositories.vectors.search.index_settings import Approach
     from qortex_db.repositories.vectors.table import TableFacts, VectorTable
@@ -341,7 +341,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
     async def search_groups(
         self,
         embedding: EmbeddingInput,
-        group_by: str,
+        group_by: PathInput,
         *,
         limit: int = 10,
         group_size: int = 3,
@@ -354,12 +354,13 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         with_payload: bool = True,
         with_embedding: bool = False,
     ) -> SearchGroups:
-        """The best few of each value of a payload's field, groups by their best hit.
+        """The best few of each value of a payload's field or a column, groups by their best hit.
 
         What is not described here is as of :meth:`search`.
 
         Args:
-            group_by: A path into the payload, as in a filter; rows without a value are left out.
+            group_by: A path into the payload, as in a filter, or a column by its name or attribute;
+                rows without a value are left out.
                 Values are the same as filters have it: 1 and 1.0 are. An array's row is in the
                 group of each of its elements.
             limit: The most groups, 1 to 1,000.
@@ -392,8 +393,8 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
             "group_size": size,
             **how.params,
         }
-        steps = vectors.steps(group_by, "group_by")
-        statement = search_statements(vectors).groups(how.filter, how.form, steps)
+        place = vectors.place(group_by, "group_by")
+        statement = search_statements(vectors).groups(how.filter, how.form, place)
         rows = await vectors.rows(statement, params)
         groups: dict[int, SearchGroup] = {}
         for *hit, value, number, _, _ in await vectors.opened(rows):
