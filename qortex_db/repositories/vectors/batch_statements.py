@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, cast, literal_column, select, update
-from sqlalchemy.dialects.postgresql import insert
 
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import built_once
-from qortex_db.repositories.vectors.key_statements import GivenColumns, KeyStatements, ids_array
+from qortex_db.repositories.vectors.key_statements import (
+    GivenColumns,
+    KeyStatements,
+    ids_array,
+    insert_given,
+)
 from qortex_db.sql import as_text, func
 
 if TYPE_CHECKING:
@@ -21,7 +25,7 @@ def insert_new(owner: KeyStatements, columns: GivenColumns) -> ReturningInsert[A
     """Insert the rows that are not there, and return their ids."""
     table, space = owner.table, owner.scope.column
     values = owner.given_rows(columns).values
-    statement = insert(table).from_select(
+    statement = insert_given(table).from_select(
         list(values), select(*values.values()), include_defaults=False
     )
     if space is None or space.primary_key:

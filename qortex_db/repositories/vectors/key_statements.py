@@ -128,7 +128,7 @@ class KeyStatements:
         """Insert or change; a row that would not change is not touched, nor is its index entry."""
         table, space = self.table, self.scope.column
         rows = self.given_rows(columns)
-        statement = insert(table).from_select(
+        statement = insert_given(table).from_select(
             list(rows.values), select(*rows.values.values()), include_defaults=False
         )
         new: Any = statement.excluded
@@ -225,7 +225,7 @@ class KeyStatements:
         return update(table).where(key, *self.scope.clauses).values(values)
 
 
-def _insert(table: Table) -> Insert:
+def insert_given(table: Table) -> Insert:
     is_made = getattr(table.c.id.identity, "always", False)
     return InsertGiven(table) if is_made else insert(table)
 
