@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from qortex_db.encryption import EncryptionKeys
     from qortex_db.engine import Executor, Operations
     from qortex_db.models import Collection
+    from qortex_db.repositories.vectors.records import IdT
 
 AnySession = TypeVar("AnySession", bound="AsyncSession")
 
@@ -127,7 +128,7 @@ class Repositories:
         collection: Collection | None = None,
         *,
         namespace: Any = None,
-    ) -> VectorRepository:
+    ) -> VectorRepository[IdT]:
         """The vectors of a model with VectorMixin, or of any other with a key and a vector.
 
         Args:

@@ -16,6 +16,7 @@ from qortex_db.repositories.vectors.aggregate_statements import (
     Wanted,
     aggregates,
 )
+from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.table import TableBound
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Aggregate:
     of: Mapping[str, Mapping[AggregateName, Any]] = field(default_factory=dict)
 
 
-class VectorAggregates(TableBound):
+class VectorAggregates(TableBound[IdT]):
     """What computes with the values of many rows."""
 
     async def aggregate(

@@ -11,6 +11,7 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.filters import read_filter, with_document
 from qortex_db.filters.reader import with_values
 from qortex_db.mirrors import moved, original_of
+from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.table import TableBound
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from qortex_db.types import EmbeddingInput
 
 
-class VectorClauses(TableBound):
+class VectorClauses(TableBound[IdT]):
     """What a table's filters and vectors are in SQLAlchemy's expressions; nothing is sent."""
 
     def clause(

@@ -109,11 +109,11 @@ class Judge:
         limit: How many neighbours of each.
     """
 
-    def __init__(self, searches: VectorSearches, limit: int) -> None:
+    def __init__(self, searches: VectorSearches[Any], limit: int) -> None:
         self._searches = searches
         self.limit = validation.check_limit(limit, 1_000)
         self._queries: list[Any] = []
-        self._right: list[set[str]] = []
+        self._right: list[set[Any]] = []
 
     async def prepare(self, rows: Sequence[Any]) -> None:
         """Find the true neighbours of rows."""
@@ -135,7 +135,7 @@ class Judge:
         """How many queries there are."""
         return len(self._queries)
 
-    async def _found(self, key: str, embedding: Any, **options: Any) -> set[str]:
+    async def _found(self, key: Any, embedding: Any, **options: Any) -> set[Any]:
         # One more, since each finds itself.
         hits = await self._searches.search(
             embedding, limit=self.limit + 1, with_payload=False, **options

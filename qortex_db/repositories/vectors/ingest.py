@@ -19,6 +19,7 @@ from qortex_db.filters.full_text import is_whole, stored_words
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.distinct_ids import DistinctIds
 from qortex_db.repositories.vectors.records import (
+    IdT,
     IngestProgress,
     RecordInput,
     RejectedRecord,
@@ -50,7 +51,7 @@ _OF_A_ROW: Final = ("22", "23", "44", "P0")
 """Classes of SQLSTATE that tell of a row: data, constraints, a view's CHECK OPTION, a trigger's."""
 
 
-class VectorIngest(VectorWrites):
+class VectorIngest(VectorWrites[IdT]):
     """What writes more than one statement takes."""
 
     async def ingest(

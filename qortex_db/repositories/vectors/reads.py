@@ -16,6 +16,7 @@ from qortex_db.repositories.vectors.key_statements import ID, IDS
 from qortex_db.repositories.vectors.records import (
     EmbeddingBatch,
     FacetCount,
+    IdT,
     ScrollPage,
     VectorRecord,
 )
@@ -33,10 +34,10 @@ MAX_PAGE_SIZE: Final = 100_000
 """The most rows of one page of `stream`."""
 
 
-class VectorReads(TableBound):
+class VectorReads(TableBound[IdT]):
     """What reads the vectors of a table without comparing them."""
 
-    async def get(self, ids: Iterable[IdInput]) -> dict[str, VectorRecord]:
+    async def get(self, ids: Iterable[IdInput]) -> dict[IdT, VectorRecord[IdT]]:
         """The stored vectors by id, embeddings as float32; who is missing is absent.
 
         Args:
@@ -104,7 +105,7 @@ class VectorReads(TableBound):
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         with_embedding: bool = False,
-    ) -> ScrollPage:
+    ) -> ScrollPage[IdT]:
         """A page of vectors in the order of their ids, or of a field or column and then of ids.
 
         What is not described here is as of :meth:`search`.
@@ -143,7 +144,7 @@ class VectorReads(TableBound):
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         with_embedding: bool = True,
-    ) -> AsyncIterator[VectorRecord]:
+    ) -> AsyncIterator[VectorRecord[IdT]]:
         """All vectors in the order of their ids, page by page by the last id seen.
 
         What is not described here is as of :meth:`search`.
@@ -173,7 +174,7 @@ class VectorReads(TableBound):
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         using: str | None = None,
-    ) -> AsyncIterator[EmbeddingBatch]:
+    ) -> AsyncIterator[EmbeddingBatch[IdT]]:
         """Ids and embeddings alone, in the order of the ids: a list and a matrix for each batch.
 
         For what computes with many vectors, at a fraction of what their records cost. Rows without
@@ -210,7 +211,7 @@ class VectorReads(TableBound):
 
     async def _records(
         self, rows: Sequence[Sequence[Any]], *, with_embedding: bool = True
-    ) -> list[VectorRecord]:
+    ) -> list[VectorRecord[IdT]]:
         """Rows of records, with what is encrypted in clear."""
         shape = self._vectors.shape
         read = await self._vectors.opened(shape.read(rows, with_embedding=with_embedding))

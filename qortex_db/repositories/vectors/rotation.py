@@ -17,6 +17,7 @@ from qortex_db.keys import key_of, key_type
 from qortex_db.repositories import validation
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import MAX_TABLES
+from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.sql import Text, as_jsonb, as_text, func
 
@@ -33,7 +34,7 @@ MAX_ROTATED: Final = 10_000
 _MAX_TRIES: Final = 100
 
 
-class VectorRotation(TableBound):
+class VectorRotation(TableBound[IdT]):
     """What writes encrypted values anew."""
 
     async def rotate_keys(

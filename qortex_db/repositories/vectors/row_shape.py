@@ -110,7 +110,7 @@ class RowShape:
                 columns[place] = map(from_binary, columns[place])
         return list(zip(*columns, strict=True))
 
-    def record(self, row: Sequence[Any], *, with_embedding: bool = True) -> VectorRecord:
+    def record(self, row: Sequence[Any], *, with_embedding: bool = True) -> VectorRecord[Any]:
         """A row that was read; what comes after is left alone."""
         if not (self.vectors or self.attributes):
             return VectorRecord(*row[:4])
@@ -137,7 +137,9 @@ class RowShape:
             columns.append(null().label("vec"))
         return [*columns, *self._attributes(self.table)]
 
-    def hits(self, rows: Iterable[Sequence[Any]], start: float, floor: float) -> list[SearchHit]:
+    def hits(
+        self, rows: Iterable[Sequence[Any]], start: float, floor: float
+    ) -> list[SearchHit[Any]]:
         """Rows of id, distance and `of_hit` as hits, but those that score less than a floor.
 
         Args:
@@ -150,7 +152,7 @@ class RowShape:
             SearchHit(row[0], score, *row[2:]) for row in rows if (score := start - row[1]) >= floor
         ]
 
-    def hit(self, row: Sequence[Any], score: float) -> SearchHit:
+    def hit(self, row: Sequence[Any], score: float) -> SearchHit[Any]:
         """A row of id, distance and `of_hit`, with its score."""
         if len(row) <= 5:  # noqa: PLR2004 - without payloads, and so without attributes
             return SearchHit(row[0], score, *row[2:])

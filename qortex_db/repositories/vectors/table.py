@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from sqlalchemy import Column, ColumnElement, text
 
@@ -34,6 +34,7 @@ from qortex_db.repositories.vectors.encrypted_columns import EncryptedColumns
 from qortex_db.repositories.vectors.filter_statements import by_filter
 from qortex_db.repositories.vectors.key_statements import by_key
 from qortex_db.repositories.vectors.namespaces import scope_of
+from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.row_shape import row_shape
 from qortex_db.repositories.vectors.written_columns import written_columns
 
@@ -80,7 +81,7 @@ class TableFacts:
     rows: float
 
 
-class TableBound:
+class TableBound(Generic[IdT]):
     """What reads, writes and searches have in common: the table that they are bound to.
 
     Args:
@@ -186,7 +187,7 @@ class VectorTable:
             rows = [row for row in rows if start - row[1] >= floor]
         return await self.encrypted.opened(rows)
 
-    def hits(self, rows: Iterable[Sequence[Any]], floor: float = -math.inf) -> list[SearchHit]:
+    def hits(self, rows: Iterable[Sequence[Any]], floor: float = -math.inf) -> list[SearchHit[Any]]:
         """Rows as hits: a score is 1 - distance by cosine, -distance by every other metric."""
         return self.shape.hits(rows, self.zero_distance_score, floor)
 

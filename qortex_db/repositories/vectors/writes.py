@@ -24,6 +24,7 @@ from qortex_db.repositories.vectors.key_statements import (
     KeyStatements,
 )
 from qortex_db.repositories.vectors.payload_changes import PayloadChange
+from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.repositories.vectors.written_columns import named_values
 from qortex_db.translation import NOT_NULL_VIOLATION
@@ -44,7 +45,7 @@ Build: TypeAlias = "Callable[[KeyStatements, GivenColumns], Executable]"
 """What makes a statement for batches that give these columns."""
 
 
-class VectorWrites(TableBound):
+class VectorWrites(TableBound[IdT]):
     """What changes the vectors of a table."""
 
     async def upsert(self, records: Iterable[RecordInput]) -> int:
@@ -73,7 +74,7 @@ class VectorWrites(TableBound):
 
     async def _by_batch(
         self, records: Iterable[RecordInput], build: Build, **options: bool
-    ) -> tuple[list[str], Sequence[Any]]:
+    ) -> tuple[list[Any], Sequence[Any]]:
         """Run a statement with records; return their ids in key order, and its rows."""
         listed = validation.check_list(records, name="records", limits=self._vectors.limits)
         facts = await self._vectors.facts()

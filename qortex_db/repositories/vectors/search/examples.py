@@ -10,7 +10,7 @@ from qortex_db import checks
 from qortex_db.errors import InvalidInputError, NotFoundError
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
-from qortex_db.repositories.vectors.records import SearchHits
+from qortex_db.repositories.vectors.records import IdT, SearchHits
 from qortex_db.repositories.vectors.search.example_statements import best_scores, nearest_to_mean
 from qortex_db.repositories.vectors.search.index_settings import (
     BRANCH_LIMIT,
@@ -37,7 +37,7 @@ MAX_EXAMPLES: Final = 1_000
 Strategy: TypeAlias = Literal["average", "best_score"]
 
 
-class ExampleSearches(TableBound):
+class ExampleSearches(TableBound[IdT]):
     """Searches of a table by what is in it."""
 
     async def recommend(
@@ -55,7 +55,7 @@ class ExampleSearches(TableBound):
         exact: bool = False,
         with_payload: bool = True,
         with_embedding: bool = False,
-    ) -> SearchHits:
+    ) -> SearchHits[IdT]:
         """What is like the positive examples and unlike the negative ones; no example is a hit.
 
         What is not described here is as of :meth:`search`.

@@ -13,6 +13,7 @@ from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.records import (
+    IdT,
     SearchGroup,
     SearchGroups,
     SearchHit,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from qortex_db.types import EmbeddingInput
 
 
-class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
+class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT]):
     """Searches by the metric of a collection; nothing here writes, so a standby can serve it.
 
     Where an index finds fewer rows than were asked for, the same statement compares with every row,
@@ -73,7 +74,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         fetch_limit: int | None = None,
         with_payload: bool = True,
         with_embedding: bool = False,
-    ) -> SearchHits:
+    ) -> SearchHits[IdT]:
         """The most similar vectors, best first; ties by id.
 
         Args:
@@ -169,7 +170,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
     @staticmethod
     async def _boosted_search(
         vectors: VectorTable, how: Approach, terms: tuple[BoostTerm, ...], params: dict[str, Any]
-    ) -> tuple[list[SearchHit], bool]:
+    ) -> tuple[list[SearchHit[Any]], bool]:
         """The hits of a search whose scores are of more than distance, and whether they are all."""
         start = vectors.zero_distance_score
         statement = search_statements(vectors).boosted(how.filter, how.form, terms, start)
@@ -178,7 +179,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         scored = [replace(hit, score=row[-1]) for hit, row in zip(hits, rows, strict=True)]
         return scored, all_in
 
-    async def _plain_search(self, embedding: EmbeddingInput, limit: int) -> SearchHits:
+    async def _plain_search(self, embedding: EmbeddingInput, limit: int) -> SearchHits[IdT]:
         """A search of which nothing else is said: its statement is known by its limit."""
         vectors = self._vectors
         count = validation.check_limit(limit, MAX_LIMIT)
@@ -248,7 +249,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         using: str | None = None,
         with_payload: bool = True,
         with_embedding: bool = False,
-    ) -> SearchHits:
+    ) -> SearchHits[IdT]:
         """All vectors at least this similar, best first; it compares with every row.
 
         What is not described here is as of :meth:`search`.
@@ -297,7 +298,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         exact: bool = False,
         with_payload: bool = True,
         with_embedding: bool = False,
-    ) -> SearchHits:
+    ) -> SearchHits[IdT]:
         """Similar vectors that differ among themselves, by maximal marginal relevance.
 
         Relevance and difference are both of the vector's metric, at any scale of the embeddings.
@@ -353,7 +354,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         exact: bool = False,
         with_payload: bool = True,
         with_embedding: bool = False,
-    ) -> SearchGroups:
+    ) -> SearchGroups[IdT]:
         """The best few of each value of a payload's field or a column, groups by their best hit.
 
         What is not described here is as of :meth:`search`.
@@ -396,7 +397,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         place = vectors.place(group_by, "group_by")
         statement = search_statements(vectors).groups(how.filter, how.form, place)
         rows = await vectors.rows(statement, params)
-        groups: dict[int, SearchGroup] = {}
+        groups: dict[int, SearchGroup[IdT]] = {}
         for *hit, value, number, _, _ in await vectors.opened(rows):
             if hit[0] is not None:
                 group = groups.setdefault(number, SearchGroup(value, []))
