@@ -30,8 +30,12 @@ from qortex_db import (
     CounterOverflowError,
     Database,
     EdgeStats,
+    Factor,
+    FieldBoost,
     IVFFlat,
     QortexVector,
+    RecencyBoost,
+    ValueBoost,
     VectorMixin,
     VectorSpec,
     payload_index,
@@ -56,6 +60,10 @@ OTHER = [0.0, 1.0] + [0.0] * 6
 SPARSE = {1: 1.0, 5: 0.5}
 _n = itertools.count()
 WHERE = {"kind": "novel"}
+AGGREGATED = {
+    "price": ("min", "max", "mean", "median", "sum", "count", "distinct"),
+    "year": ("min", "max"),
+}
 DEFAULT = "by default"
 
 
@@ -246,6 +254,10 @@ READS: Calls = {
         DEFAULT: lambda v: v.facet("tags"),
         "with a filter": lambda v: v.facet("tags", where=WHERE),
     },
+    "aggregate": {
+        DEFAULT: lambda v: v.aggregate(AGGREGATED),
+        "by group, with a filter": lambda v: v.aggregate(AGGREGATED, group_by="tags", where=WHERE),
+    },
     "scroll": {
         DEFAULT: lambda v: v.scroll(),
         "with embeddings": lambda v: v.scroll(with_embedding=True),
@@ -285,8 +297,18 @@ SEARCHES: Calls = {
         "exact": lambda v: v.search(VECTOR, exact=True),
         "exact, with a filter": lambda v: v.search(VECTOR, exact=True, where=WHERE),
         "with min_score": lambda v: v.search(VECTOR, min_score=0.5),
+        "with an offset": lambda v: v.search(VECTOR, offset=1),
         "with embeddings": lambda v: v.search(VECTOR, with_embedding=True),
         "without payloads": lambda v: v.search(VECTOR, with_payload=False),
+        "with boosts": lambda v: v.search(
+            VECTOR,
+            boost=[
+                Factor(),
+                FieldBoost("likes", 0.1),
+                ValueBoost("kind", {"novel": 0.2}),
+                RecencyBoost("at", timedelta(days=30)),
+            ],
+        ),
     },
     "search_many": {
         "for two queries": lambda v: v.search_many([VECTOR, OTHER]),
@@ -298,6 +320,7 @@ SEARCHES: Calls = {
         "for two queries": lambda v: v.multi_search([VECTOR, OTHER]),
         "with a filter": lambda v: v.multi_search([VECTOR, OTHER], where=WHERE),
         "exact": lambda v: v.multi_search([VECTOR, OTHER], exact=True),
+        "by count and mean score": lambda v: v.multi_search([VECTOR, OTHER], rank="count"),
     },
     "hybrid_search": {
         "by meaning and words": lambda v: v.hybrid_search(VECTOR, "desert"),
@@ -307,6 +330,9 @@ SEARCHES: Calls = {
         "by all words alone": lambda v: v.hybrid_search(None, "desert", match="all"),
         "as a web search with an exclusion": lambda v: v.hybrid_search(
             VECTOR, "desert -sand", match="websearch"
+        ),
+        "by BM25, where words were not counted": lambda v: v.hybrid_search(
+            None, "desert", rank="bm25"
         ),
         "by meaning alone": lambda v: v.hybrid_search(VECTOR),
         "with a filter": lambda v: v.hybrid_search(VECTOR, "desert", where=WHERE),
@@ -326,6 +352,10 @@ SEARCHES: Calls = {
         DEFAULT: lambda v: v.range_search(VECTOR, min_score=0.5),
         "with a filter": lambda v: v.range_search(VECTOR, min_score=0.5, where=WHERE),
     },
+    "stream_search": {
+        "two pages": lambda v: _all(v.stream_search(VECTOR, batch_size=2)),
+        "with a filter": lambda v: _all(v.stream_search(VECTOR, batch_size=2, where=WHERE)),
+    },
     "mmr_search": {DEFAULT: lambda v: v.mmr_search(VECTOR, fetch_limit=40)},
     "search_groups": {
         DEFAULT: lambda v: v.search_groups(VECTOR, "year"),
@@ -339,7 +369,14 @@ SEARCHES: Calls = {
     "recall_probe": {DEFAULT: lambda v: v.recall_probe(sample=1)},
     "tune": {DEFAULT: lambda v: v.tune(sample=1)},
     "recommend_index": {DEFAULT: lambda v: v.recommend_index()},
+    "word_statistics": {DEFAULT: lambda v: v.word_statistics()},
 }
+
+
+async def _searched_by_bm25(vectors: Any, **options: Any) -> object:
+    await vectors.count_words()
+    return await vectors.hybrid_search(None, "desert", **options)
+
 
 WRITES: Calls = {
     "upsert": {
@@ -352,11 +389,26 @@ WRITES: Calls = {
         "embeddings of some": lambda v: v.upsert([_record("d"), {"id": "e", "embedding": None}]),
     },
     "upsert_with_zeros": {DEFAULT: lambda v: v.upsert_with_zeros([_record("d")])},
+    "insert": {
+        "payloads of all records": lambda v: v.insert([_record("d", **PAYLOAD)]),
+        "payloads of some": lambda v: v.insert([_record("d", **PAYLOAD), _record("e")]),
+    },
+    "update_many": {
+        "payloads of all records": lambda v: v.update_many([{"id": "d", **PAYLOAD}]),
+        "each its own": lambda v: v.update_many(
+            [_record("d"), {"id": "e", **PAYLOAD}, {"id": "f", **DOCUMENT}]
+        ),
+    },
     "ingest": {
         DEFAULT: lambda v: v.ingest([_record("d")]),
         "after the first slow batch": _slowly,
     },
     "fill_words": {DEFAULT: lambda v: v.fill_words()},
+    "count_words": {
+        DEFAULT: lambda v: v.count_words(),
+        "and by BM25 what is searched then": _searched_by_bm25,
+        "and all words of that": lambda v: _searched_by_bm25(v, match="all"),
+    },
     "update": {
         "an embedding": lambda v: v.update("d", embedding=OTHER),
         "a payload": lambda v: v.update("d", **PAYLOAD),
@@ -423,9 +475,13 @@ NAMESPACED = {
     **_first(WRITES),
     **_only(WRITES, merge_payload=("by ids", "by a filter")),
 }
+NAMESPACED.pop("count_words")  # of the table, and what is searched next would be so by BM25
 OF_ANOTHER_NAMESPACE = {
     method: NAMESPACED[method]
-    for method in ("get", "search", "hybrid_search", "upsert", "update", "merge_payload", "delete")
+    for method in (
+        *("get", "search", "hybrid_search", "upsert", "insert", "update", "update_many"),
+        *("merge_payload", "delete"),
+    )
 }
 
 ATTRIBUTES = {
@@ -483,6 +539,11 @@ OF_A_HOST: Calls = {
         "further vectors of some": lambda v: v.upsert(
             [_record("d", vectors=FURTHER), _record("e")]
         ),
+    },
+    "update_many": {
+        "further vectors and attributes of some": lambda v: v.update_many(
+            [{"id": "d", "vectors": FURTHER, "attributes": ATTRIBUTES}, {"id": "e", **PAYLOAD}]
+        )
     },
     "update": {
         "further vectors": lambda v: v.update("d", vectors=FURTHER),
@@ -714,6 +775,7 @@ SECTIONS = (
                 hybrid_search=("by meaning and words", "by words alone", "by all words alone"),
             ),
             "count": {"by words": lambda v: v.count(where={"$text": "desert"})},
+            **_only(WRITES, count_words=("and by BM25 what is searched then",)),
         },
         lambda db: _three(db.collection(Worded)),
     ),

@@ -15,6 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import qortex_db
 from qortex_db import (
+    Aggregate,
     CacheStats,
     Database,
     EdgeSummary,
@@ -22,6 +23,7 @@ from qortex_db import (
     FacetCount,
     FactorChanges,
     FactorSummary,
+    Inserted,
     LearnerMetrics,
     Posterior,
     RejectedRecord,
@@ -68,6 +70,8 @@ RETURNED: list[Any] = [
     ScrollPage([RECORD], "next"),
     EmbeddingBatch(["a"], np.ones((1, 2), np.float32)),
     FacetCount("red", 3),
+    Inserted(["a"], ["b"]),
+    Aggregate("red", 3, {"price": {"mean": 1.5, "distinct": 2}}),
     ArmFactory.build(metadata={"a": 1}),
     ArmOutcomeFactory.build(),
     ArmStateFactory.build(pulled=True),

@@ -16,6 +16,7 @@ from qortex_db import (
     HNSW,
     Database,
     Embedding,
+    FieldBoost,
     HalfEmbedding,
     InvalidInputError,
     IVFFlat,
@@ -128,6 +129,17 @@ async def counted_rows(uow: UnitOfWork) -> int:
 
 CALLS: dict[str, Callable[[Database, Any], Any]] = {
     "VectorRepository.search.limit": lambda db, v: db.vectors.search(Q, limit=v),
+    "VectorRepository.search.offset": lambda db, v: db.vectors.search(Q, offset=v),
+    "VectorRepository.range_search.offset": lambda db, v: db.vectors.range_search(
+        Q, min_score=-1, offset=v
+    ),
+    "VectorRepository.hybrid_search.offset": lambda db, v: db.vectors.hybrid_search(Q, offset=v),
+    "VectorRepository.multi_search.offset": lambda db, v: db.vectors.multi_search([Q], offset=v),
+    "VectorRepository.search_many.offset": lambda db, v: db.vectors.search_many([Q], offset=v),
+    "VectorRepository.recommend.offset": lambda db, v: db.vectors.recommend([Q], offset=v),
+    "VectorRepository.stream_search.batch_size": lambda db, v: listed(
+        db.vectors.stream_search(Q, batch_size=v)
+    ),
     "VectorRepository.search.ef_search": lambda db, v: db.vectors.search(Q, ef_search=v),
     "VectorRepository.search.probes": lambda db, v: db.vectors.search(Q, probes=v),
     "VectorRepository.explain.limit": lambda db, v: plan(db, limit=v),
@@ -146,6 +158,9 @@ CALLS: dict[str, Callable[[Database, Any], Any]] = {
     "DatabaseView.run.max_attempts": lambda db, v: db.options().run(counted_rows, max_attempts=v),
     "VectorRepository.search_groups.limit": lambda db, v: groups(db, limit=v),
     "VectorRepository.search_groups.group_size": lambda db, v: groups(db, group_size=v),
+    "VectorRepository.search.fetch_limit": lambda db, v: db.vectors.search(
+        Q, limit=2, boost=FieldBoost("n"), fetch_limit=v
+    ),
     "VectorRepository.search_groups.fetch_limit": lambda db, v: groups(db, fetch_limit=v),
     "VectorRepository.hybrid_search.limit": lambda db, v: db.vectors.hybrid_search(Q, limit=v),
     "VectorRepository.hybrid_search.k": lambda db, v: db.vectors.hybrid_search(Q, k=v),
@@ -157,6 +172,9 @@ CALLS: dict[str, Callable[[Database, Any], Any]] = {
     ),
     "VectorRepository.recommend.limit": lambda db, v: db.vectors.recommend([Q], limit=v),
     "VectorRepository.facet.limit": lambda db, v: db.vectors.facet("n", limit=v),
+    "VectorRepository.aggregate.limit": lambda db, v: db.vectors.aggregate(
+        {"n": ["sum"]}, group_by="tags", limit=v
+    ),
     "VectorRepository.scroll.limit": lambda db, v: db.vectors.scroll(limit=v),
     "VectorRepository.stream.batch_size": lambda db, v: listed(db.vectors.stream(batch_size=v)),
     "VectorRepository.stream_batches.batch_size": lambda db, v: listed(
@@ -225,6 +243,7 @@ CALLS: dict[str, Callable[[Database, Any], Any]] = {
 }
 
 COME_OUT = {
+    "Aggregate",
     "AdoptedTable",
     "CacheStats",
     "DimensionMismatchError",
@@ -249,6 +268,7 @@ COME_OUT = {
     "Selection",
     "SelectionResult",
     "Tuning",
+    "WordStatistics",
 }
 """What the package makes itself."""
 OTHERS = {

@@ -38,8 +38,10 @@ class Executor(Protocol):
         """Execute and fetch everything."""
         ...
 
-    async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
-        """Execute with each of the parameters, all or none; return how many rows came back."""
+    async def run_all(
+        self, statement: Executable, params: Iterable[Mapping[str, Any]]
+    ) -> Sequence[Any]:
+        """Execute with each of the parameters, all or none; return the rows that came back."""
         ...
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:

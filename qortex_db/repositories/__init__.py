@@ -16,6 +16,8 @@ from qortex_db.repositories.interoception.factors import (
     FactorSummary,
 )
 from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.repositories.vectors.aggregates import Aggregate
+from qortex_db.repositories.vectors.changes import Inserted
 from qortex_db.repositories.vectors.index_advice import IndexAdvice, RecallProbe, Tuning
 from qortex_db.repositories.vectors.records import (
     EmbeddingBatch,
@@ -30,13 +32,23 @@ from qortex_db.repositories.vectors.records import (
     VectorRecord,
 )
 from qortex_db.repositories.vectors.repository import VectorRepository
+from qortex_db.repositories.vectors.search.boosts import (
+    Factor,
+    FieldBoost,
+    RecencyBoost,
+    ValueBoost,
+)
 from qortex_db.repositories.vectors.search.explain import SearchPlan
 from qortex_db.repositories.vectors.search.searches import VectorSearches
+from qortex_db.repositories.vectors.search.text_queries import BM25
+from qortex_db.repositories.vectors.word_counts import WordStatistics
 
 __all__ = [
     "ALL_CONTEXTS",
+    "BM25",
     "MAX_CACHED",
     "MAX_LIMIT",
+    "Aggregate",
     "ArmRepository",
     "CacheStats",
     "EdgeRepository",
@@ -46,15 +58,19 @@ __all__ = [
     "EmbeddingModel",
     "EmbeddingRepository",
     "FacetCount",
+    "Factor",
     "FactorChanges",
     "FactorRepository",
     "FactorSummary",
+    "FieldBoost",
     "IdempotencyRepository",
     "IndexAdvice",
     "IngestProgress",
+    "Inserted",
     "LearnerMetrics",
     "Promotion",
     "RecallProbe",
+    "RecencyBoost",
     "RejectedRecord",
     "ScrollPage",
     "SearchGroup",
@@ -63,7 +79,9 @@ __all__ = [
     "SearchHits",
     "SearchPlan",
     "Tuning",
+    "ValueBoost",
     "VectorRecord",
     "VectorRepository",
     "VectorSearches",
+    "WordStatistics",
 ]

@@ -273,6 +273,16 @@ async def _pages(rows: Rows, **options: Any) -> list[Any]:
     return pages
 
 
+async def _all_found(rows: Rows) -> list[Any]:
+    return [hit async for hit in rows.vectors.stream_search(Q, batch_size=50)]
+
+
+async def _counted(rows: Rows) -> list[Any]:
+    counted = await rows.vectors.count_words()
+    assert counted == await rows.vectors.word_statistics()
+    return [counted.documents, counted.words, counted.mean_length]
+
+
 async def _streamed(rows: Rows) -> list[Any]:
     return [record async for record in rows.vectors.stream(batch_size=50)]
 
@@ -282,6 +292,19 @@ async def _batches(rows: Rows) -> list[Any]:
     return [
         ([rows.numbers[key] for key in batch.ids], rows.plain(batch.embeddings)) for batch in found
     ]
+
+
+async def _inserted(rows: Rows, has: set[str]) -> list[Any]:
+    found = await rows.vectors.insert(rows.records(range(117, 125), has))
+    removed = await rows.vectors.delete([rows.key(n) for n in range(120, 130)])
+    return [[rows.numbers[key] for key in ids] for ids in (found.new, found.existing)] + [removed]
+
+
+async def _changed(rows: Rows, has: set[str]) -> list[Any]:
+    given = [{"id": rows.key(n), "embedding": None, "payload": {"n": n}} for n in (4, 5, 700)]
+    done: list[Any] = [await rows.vectors.update_many(given)]
+    done.append(await rows.vectors.get([rows.key(n) for n in (3, 4, 5)]))
+    return [*done, await rows.vectors.update_many(rows.records(range(4, 6), has))]
 
 
 async def _ingested(rows: Rows, has: set[str]) -> list[Any]:
@@ -345,6 +368,8 @@ METHODS: dict[str, tuple[set[str], Callable[[Rows, set[str]], Awaitable[Any]]]] 
         ),
     ),
     "ingest": (set(), _ingested),
+    "insert": (set(), _inserted),
+    "update_many": (PAYLOAD, _changed),
     "fill_words": (set(), lambda r, _: r.vectors.fill_words()),
     "get": (set(), lambda r, _: r.vectors.get([r.key(0), r.key(119), r.key(500)])),
     "get one": (set(), lambda r, _: r.vectors.get([r.key(1)])),
@@ -416,6 +441,14 @@ METHODS: dict[str, tuple[set[str], Callable[[Rows, set[str]], Awaitable[Any]]]] 
     "clause of ids": (set(), lambda r, _: _selected(r, {"$id": [r.key(3), r.key(5)]})),
     "distance": (set(), lambda r, _: _of_a_hosts(r)),
     "score": (set(), lambda r, _: _of_a_hosts(r)),
+    "aggregate": (
+        PAYLOAD,
+        lambda r, _: r.vectors.aggregate({"n": ["min", "mean", "distinct"]}, group_by="tags"),
+    ),
+    "stream_search": (set(), lambda r, _: _all_found(r)),
+    "count_words": (DOCUMENT, lambda r, _: _counted(r)),
+    "word_statistics": (DOCUMENT, lambda r, _: _counted(r)),
+    "hybrid_search by bm25": (DOCUMENT, lambda r, _: r.vectors.hybrid_search(Q, "red words odd")),
     "explain": (set(), lambda r, _: _explained(r)),
     "recommend_index": (set(), lambda r, _: r.vectors.recommend_index(rows=10)),
     "delete": (set(), lambda r, _: r.vectors.delete([r.key(118), r.key(119), r.key(900)])),
@@ -426,9 +459,9 @@ METHODS: dict[str, tuple[set[str], Callable[[Rows, set[str]], Awaitable[Any]]]] 
 
 
 @pytest.fixture
-async def dsn_of_strangers(empty_dsn: str) -> str:
-    await execute(empty_dsn, "CREATE EXTENSION vector", *STRANGERS.strip().split(";\n"))
-    async with Database.connect(empty_dsn) as db, db.engine.begin() as connection:
+async def dsn_of_strangers(dsn: str) -> str:
+    await execute(dsn, *STRANGERS.strip().split(";\n"))
+    async with Database.connect(dsn) as db, db.engine.begin() as connection:
         for metadata in (Base.metadata, UUIDAuditBase.metadata, SQLModel.metadata):
             tables = [
                 table
@@ -436,7 +469,7 @@ async def dsn_of_strangers(empty_dsn: str) -> str:
                 if table.name in ("article", "product") or metadata is Base.metadata
             ]
             await connection.run_sync(functools.partial(metadata.create_all, tables=tables))
-    return empty_dsn
+    return dsn
 
 
 async def model_of(db: Database, stranger: Stranger) -> Any:

@@ -74,7 +74,7 @@ class Batch:
         *,
         first_row: int = 0,
     ) -> None:
-        said = RecordColumns(records, written, key, first_row)
+        said = RecordColumns(records, written, key, first_row, lacks_embedding=column.may_lack)
         self._column = column
         self._first_row = first_row
         last = dict(zip(said.ids, itertools.count()))

@@ -6,6 +6,7 @@ A table is any with `id` as its key and `vec`; `payload`, `document` and `update
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from sqlalchemy import (
@@ -26,7 +27,7 @@ from sqlalchemy.ext.compiler import compiles
 
 from qortex_db.composite_keys import packed
 from qortex_db.filters.full_text import kept_words
-from qortex_db.keys import KeyType, key_columns, key_type
+from qortex_db.keys import key_columns, key_type
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
@@ -74,6 +75,23 @@ def _compile_given(element: InsertGiven, compiler: Any, **options: Any) -> str:
     return f"{into}) OVERRIDING SYSTEM VALUE SELECT {rows}"
 
 
+@dataclass(frozen=True, slots=True)
+class GivenRows:
+    """The rows of a batch, as SQL.
+
+    Attributes:
+        used: The columns that it gives, beside id and vector.
+        values: Of a new row, by column.
+        given: By the columns that only some rows give, the ids that do.
+        kept: The columns of a document's words.
+    """
+
+    used: list[str]
+    values: dict[str, Any]
+    given: dict[str, Any]
+    kept: list[str]
+
+
 class KeyStatements:
     """What reads and changes rows by their keys, in one table or one namespace of it."""
 
@@ -110,6 +128,32 @@ class KeyStatements:
     def upsert(self, columns: GivenColumns) -> ReturningInsert[Any]:
         """Insert or change; a row that would not change is not touched, nor is its index entry."""
         table, space = self.table, self.scope.column
+        rows = self.given_rows(columns)
+        statement = insert_given(table).from_select(
+            list(rows.values), select(*rows.values.values()), include_defaults=False
+        )
+        new: Any = statement.excluded
+        changes, changed = self.changes(rows, new)
+        if "updated_at" in table.c:
+            changes["updated_at"] = new.updated_at
+        if space is not None and not space.primary_key:
+            # Another namespace's row is nobody else's to change: the NULL is refused.
+            changes[space.name] = case((as_text(space) == as_text(new[space.name]), space))
+            changed = or_(changed, as_text(space) != as_text(new[space.name]))
+        return statement.on_conflict_do_update(
+            index_elements=self.keys, set_=changes, where=changed
+        ).returning(literal_column("1"))  # to be counted
+
+    @property
+    def keys(self) -> list[Any]:
+        """What tells rows apart."""
+        space = self.scope.column
+        is_key = space is not None and space.primary_key
+        return [*key_columns(self.table), space] if is_key else key_columns(self.table)
+
+    def given_rows(self, columns: GivenColumns) -> GivenRows:
+        """The rows of a batch that gives these columns, from its parameters."""
+        table, space = self.table, self.scope.column
         used = {name: self.written[name] for name, _ in columns if name != DEFAULT_VECTOR}
         # In a select list unnest() streams; in FROM its rows are put aside first.
         arrays = [ids_array(table), cast(bindparam(VECS), EncodedEmbeddings())]
@@ -128,20 +172,26 @@ class KeyStatements:
                     else_=written.default,
                 )
         kept = kept_words(table, values["document"]) if "document" in used else {}
-        values |= self._namespace() | kept | _made_now(table)
-        statement = _insert(table).from_select(
-            list(values), select(*values.values()), include_defaults=False
-        )
-        new: Any = statement.excluded
-        key = _sent_key(self.key, [new[name] for name in columns_of_key])
+        if space is not None:
+            values[space.name] = self.scope.value
+        values |= kept | _made_now(table)
+        return GivenRows(list(used), values, given, list(kept))
+
+    def changes(
+        self, rows: GivenRows, new: Any
+    ) -> tuple[dict[str, ColumnElement[Any]], ColumnElement[bool]]:
+        """What a stored row gets of a new one, and whether that changes it."""
+        table = self.table
+        given = rows.given
+        key = sent_key(table, new)
         wanted: dict[str, Any] = {}
-        for name in (DEFAULT_VECTOR, *used):
+        for name in (DEFAULT_VECTOR, *rows.used):
             wanted[name] = _where_given(given.get(name), new, name, table.c[name], key)
         changed = tuple_(*self._comparable(table.c, wanted)).is_distinct_from(
             tuple_(*self._comparable(wanted, wanted))
         )
-        changes = self.touched.values(used) | wanted
-        for name in kept:
+        changes = self.touched.values(rows.used) | wanted
+        for name in rows.kept:
             changes[name] = _where_given(given.get("document"), new, name, table.c[name], key)
         for name, value in self.touched.values().items():
             if name in given:
@@ -149,21 +199,7 @@ class KeyStatements:
         # Writing back an equal vector that lies in TOAST would cost an index entry.
         vec = wanted[DEFAULT_VECTOR]
         changes["vec"] = case((table.c.vec.is_distinct_from(vec), vec), else_=table.c.vec)
-        if "updated_at" in table.c:
-            changes["updated_at"] = new.updated_at
-        if space is not None and not space.primary_key:
-            # Another namespace's row is nobody else's to change: the NULL is refused.
-            changes[space.name] = case((as_text(space) == as_text(new[space.name]), space))
-            changed = or_(changed, as_text(space) != as_text(new[space.name]))
-        keys: list[Any] = key_columns(table)
-        keys += [space] if space is not None and space.primary_key else []
-        return statement.on_conflict_do_update(
-            index_elements=keys, set_=changes, where=changed
-        ).returning(literal_column("1"))  # to be counted
-
-    def _namespace(self) -> dict[str, Any]:
-        space = self.scope.column
-        return {} if space is None else {space.name: self.scope.value}
+        return changes, changed
 
     def _comparable(self, values: Any, names: dict[str, Any]) -> list[ColumnElement[Any]]:
         return [
@@ -192,12 +228,14 @@ class KeyStatements:
         return update(table).where(key, *self.scope.clauses).values(values)
 
 
-def _sent_key(kind: KeyType, columns: list[ColumnElement[Any]]) -> ColumnElement[Any]:
-    """A row's key as `str` has it of one that is sent."""
+def sent_key(table: Table, rows: Any) -> ColumnElement[Any]:
+    """The keys of rows that have the table's columns, as `str` has those that are sent."""
+    kind = key_type(table)
+    columns = [rows[str(column.key)] for column in key_columns(table)]
     return packed(columns) if kind.is_composite else kind.sql_text(columns[0])
 
 
-def _insert(table: Table) -> Insert:
+def insert_given(table: Table) -> Insert:
     is_made = getattr(table.c.id.identity, "always", False)
     return InsertGiven(table) if is_made else insert(table)
 

@@ -41,7 +41,10 @@ class RecordColumns:
         written: Mapping[str, WrittenColumn],
         key_type: KeyType,
         first_row: int,
+        *,
+        lacks_embedding: bool = False,
     ) -> None:
+        needed = ("id",) if lacks_embedding else ("id", "embedding")
         self.ids: list[Any] = []
         self.embeddings: list[Any] = []
         payloads: list[Any] = []
@@ -54,8 +57,8 @@ class RecordColumns:
                 documents.append(item.document)
                 vectors, attributes = item.vectors, item.attributes
             else:
-                _check_mapping(item, f"row {first_row + number}")
-                key, embedding = item["id"], item["embedding"]
+                _check_mapping(item, f"row {first_row + number}", needed)
+                key, embedding = item["id"], item.get("embedding")
                 payloads.append(item.get("payload"))
                 documents.append(item.get("document"))
                 vectors, attributes = item.get("vectors"), item.get("attributes")
@@ -137,7 +140,7 @@ def is_missing(values: Iterable[Any]) -> bool:
     return type(MISSING) in set(map(type, values))  # much faster than one by one
 
 
-def _check_mapping(item: object, name: str) -> None:
+def _check_mapping(item: object, name: str, needed: tuple[str, ...]) -> None:
     if type(item) is not dict and not isinstance(item, Mapping):
         raise InvalidInputError(
             f"{name} is a {type(item).__name__}; pass a VectorRecord or a mapping with its fields."
@@ -147,6 +150,6 @@ def _check_mapping(item: object, name: str) -> None:
         raise InvalidInputError(
             f"{name} has unknown fields {unknown}; a record has {', '.join(sorted(_FIELDS))}."
         )
-    for field in ("id", "embedding"):
+    for field in needed:
         if field not in item:
             raise InvalidInputError(f"{name} lacks {field!r}.")

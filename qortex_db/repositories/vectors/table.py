@@ -241,8 +241,10 @@ class VectorTable:
             params = {**params, **self.scope_params}
         return await self.executor.run(statement, params)
 
-    async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
-        """One statement with several sets of parameters, all or none."""
+    async def run_all(
+        self, statement: Executable, params: Iterable[Mapping[str, Any]]
+    ) -> Sequence[Any]:
+        """One statement with several sets of parameters, all or none; the rows of all."""
         if self.scope_params:
             params = ({**each, **self.scope_params} for each in params)
         return await self.executor.run_all(statement, params)

@@ -91,7 +91,7 @@ def best_scores(rows: Nearest, where: Filter | None, form: SearchForm) -> Select
         .where(*rows.scope.clauses)
         .subquery("compared")
     )
-    good, bad = (_similarity(rows, compared.c[name]) for name in ("liked", "disliked"))
+    good, bad = (rows.similarity(compared.c[name]) for name in ("liked", "disliked"))
     score = case((or_(bad.is_(None), good > bad), good), else_=-(bad * bad)).label("score")
     best = (
         select(compared.c.id, score)
@@ -133,10 +133,3 @@ def _ids(rows: Nearest, side: str) -> ColumnElement[Any]:
 def _no_example(rows: Nearest) -> list[ColumnElement[bool]]:
     keys = [_ids(rows, side) for side in _SIDES]
     return [rows.table.c.id != func.all(ids) for ids in keys]
-
-
-def _similarity(rows: Nearest, distance: ColumnElement[float]) -> ColumnElement[Any]:
-    """Above zero for what is alike, by any metric."""
-    if rows.vector.metric == "cosine":
-        return 1.0 - distance
-    return -distance if rows.vector.metric == "inner_product" else 1.0 / (1.0 + distance)

@@ -17,6 +17,7 @@ from qortex_db.repositories.vectors.search.index_settings import (
     MAX_QUERIES,
     Knobs,
     approach,
+    check_offset,
 )
 from qortex_db.repositories.vectors.search.statements import search_statements
 from qortex_db.repositories.vectors.table import TableBound
@@ -45,6 +46,7 @@ class ExampleSearches(TableBound[IdT]):
         negative: Sequence[IdInput | EmbeddingInput] = (),
         *,
         limit: int = 10,
+        offset: int = 0,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         strategy: Strategy = "average",
@@ -81,6 +83,7 @@ class ExampleSearches(TableBound[IdT]):
         checks.check_choice(strategy, get_args(Strategy), name="strategy")
         by_each = strategy == "best_score"
         count = validation.check_limit(limit, MAX_LIMIT)
+        skipped = check_offset(offset, count)
         liked = await vectors.by_facts(partial(_examples, vectors, "positive", positive))
         if not liked.count:
             raise InvalidInputError("positive is empty; pass at least one example.")
@@ -90,7 +93,7 @@ class ExampleSearches(TableBound[IdT]):
         validation.check_limit(wanted, most, name="the number of examples")
         how = await approach(
             vectors,
-            max(BRANCH_LIMIT, count) if by_each else count,
+            max(BRANCH_LIMIT, skipped + count) if by_each else skipped + count,
             await vectors.narrow(where, where_document),
             excluding=True,  # the examples
             exact=exact,
@@ -103,14 +106,14 @@ class ExampleSearches(TableBound[IdT]):
             statement = best_scores(sources, how.filter, how.form)
         else:
             statement = nearest_to_mean(sources, how.filter, how.form)
-        params = {"hits": count, **liked.params, **disliked.params, **how.params}
+        params = {"hits": skipped + count, **liked.params, **disliked.params, **how.params}
         rows = await vectors.rows(statement, params)
         if rows[0][-1] < wanted:
             missing = wanted - rows[0][-1]
             raise NotFoundError(
                 f"{missing} of the examples' ids are not there, or have no {vectors.name}."
             )
-        found = await vectors.opened([row[:-1] for row in rows if row[0] is not None])
+        found = await vectors.opened([row[:-1] for row in rows[skipped:] if row[0] is not None])
         shape = vectors.shape
         hits = [shape.hit(row, row[1]) for row in found] if by_each else vectors.hits(found)
         full = len(hits) == count or not how.form.bounded

@@ -18,6 +18,7 @@ from qortex_db.repositories.vectors.search.fused_statements import (
     Fusion,
     hybrid,
     many,
+    most_found,
     multi,
 )
 from qortex_db.repositories.vectors.search.index_settings import (
@@ -25,10 +26,17 @@ from qortex_db.repositories.vectors.search.index_settings import (
     MAX_QUERIES,
     Knobs,
     approach,
+    check_offset,
 )
 from qortex_db.repositories.vectors.search.statements import search_statements
-from qortex_db.repositories.vectors.search.text_queries import TextMatch, read_text
+from qortex_db.repositories.vectors.search.text_queries import (
+    BM25,
+    TextMatch,
+    TextRank,
+    read_text,
+)
 from qortex_db.repositories.vectors.table import TableBound
+from qortex_db.repositories.vectors.word_counts import counted_documents
 from qortex_db.types import EmbeddingInput, SparseVector
 
 if TYPE_CHECKING:
@@ -40,6 +48,9 @@ if TYPE_CHECKING:
 
 SparseInput: TypeAlias = SparseVector | Mapping[int, float]
 """A sparse embedding, or a mapping from positions, counted from 0, to components."""
+
+Rank: TypeAlias = Literal["best_score", "count"]
+"""What `multi_search` puts first: what is most similar to one, or to most."""
 
 _BRANCHES: Final[tuple[BranchName, ...]] = get_args(BranchName)
 
@@ -54,6 +65,7 @@ class FusedSearches(TableBound[IdT]):
         *,
         sparse: SparseInput | None = None,
         limit: int = 10,
+        offset: int = 0,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         alpha: float | None = None,
@@ -63,6 +75,7 @@ class FusedSearches(TableBound[IdT]):
         using: str | None = None,
         sparse_using: str | None = None,
         match: TextMatch = "any",
+        rank: TextRank | BM25 | None = None,
         complete: Complete | None = None,
         exact: bool = False,
         with_payload: bool = True,
@@ -94,6 +107,10 @@ class FusedSearches(TableBound[IdT]):
                 better. "all" of them; "phrase", one after the other; or "websearch": words,
                 "phrases", `or`, and -exclusions, which are left out of the whole answer. The first
                 64 words count; a websearch has at most 1,000 characters.
+            rank: By what the branch "text" ranks: "bm25", or `BM25(k1=…, b=…)`, by how rare the
+                words are in the table, how often a document has them, and how long it is; or
+                "ts_rank". By default BM25 once :meth:`count_words` has counted the table's words,
+                and ts_rank before.
             exact: Compare the embeddings with every row.
 
         Returns:
@@ -105,6 +122,7 @@ class FusedSearches(TableBound[IdT]):
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
+        skipped = check_offset(offset, count)
         if sparse is None and sparse_using is not None:
             raise InvalidInputError(
                 "sparse_using names a vector, but there is no sparse embedding."
@@ -115,9 +133,10 @@ class FusedSearches(TableBound[IdT]):
         names: tuple[BranchName, ...] = tuple(name for name in _BRANCHES if given[name] is not None)
         if not names:
             raise InvalidInputError("Pass an embedding, a text or a sparse embedding.")
-        limits = _limits(branch_limit, names, max(BRANCH_LIMIT, count))
-        params: dict[str, Any] = {"hits": count, **_weights(weights, names, alpha)}
+        limits = _limits(branch_limit, names, max(BRANCH_LIMIT, skipped + count))
+        params: dict[str, Any] = {"hits": skipped + count, **_weights(weights, names, alpha)}
         params |= {f"{name}_candidates": limits[name] for name in names}
+        bm25: Literal["counted", "found"] | None = None
         flatness = float(validation.check_limit(k, MAX_LIMIT, name="k"))
         if alpha is None:
             params["k"] = flatness
@@ -126,6 +145,11 @@ class FusedSearches(TableBound[IdT]):
                 raise InvalidInputError(f"The table {vectors.table.name} has no column document.")
             check_readable(vectors.table, None, "text")
             params |= asked.params
+            weighing = await _weighing(vectors, rank)
+            if weighing is not None:
+                bm25, own = weighing
+                params |= {"words": asked.words, "bm25_k1": own.k1, "bm25_b": own.b}
+                params["table_name"] = vectors.qualified_name
         if embedding is not None:
             params["query"] = await vectors.encode_query(embedding)
         if beside is not None:
@@ -141,15 +165,17 @@ class FusedSearches(TableBound[IdT]):
             with_embedding=with_embedding,
             excluding=asked.excludes,
             beside=limits.get("sparse", 0),
+            skipped=skipped,
             knobs=Knobs(complete=complete),
         )
         spec = None if beside is None else beside.vector
         by: Literal["ranks", "scores"] = "ranks" if alpha is None else "scores"
-        fusion = Fusion(names, by, spec, asked.match, asked.excludes)
+        fusion = Fusion(names, by, spec, asked.match, asked.excludes, bm25)
         statement = hybrid(search_statements(vectors).rows, how.filter, how.form, fusion)
         rows = await vectors.rows(statement, {**params, **how.params})
+        rows = rows[:count]  # of equals at the end there may be more
         # A branch that brings in fewer than the limit may have left out what matches.
-        all_in = min(limits.values()) >= count and not how.form.bounded
+        all_in = min(limits.values()) >= skipped + count and not how.form.bounded
         return SearchHits(
             (vectors.shape.hit(row, row[1]) for row in await vectors.opened(rows)),
             requested=count,
@@ -161,6 +187,8 @@ class FusedSearches(TableBound[IdT]):
         embeddings: Sequence[EmbeddingInput],
         *,
         limit: int = 10,
+        offset: int = 0,
+        rank: Rank = "best_score",
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         complete: Complete | None = None,
@@ -169,30 +197,41 @@ class FusedSearches(TableBound[IdT]):
         with_payload: bool = True,
         with_embedding: bool = False,
     ) -> SearchHits[IdT]:
-        """The vectors most similar to any of several, each once, by its best score.
+        """The vectors most similar to any of several, or to most of them, each once.
 
         What is not described here is as of :meth:`search`.
 
         Args:
             embeddings: 1 to `MAX_QUERIES`.
             limit: 1 to `MAX_LIMIT`, over all of them together.
+            rank: "best_score", or "count": of how many of the embeddings a row is among the hundred
+                nearest, or as many as the limit if that is larger, times its mean similarity to
+                those. By l2 and l1 similarity is 1 / (1 + distance).
         """
         vectors = self._vectors.using(using)
+        checks.check_choice(rank, get_args(Rank), name="rank")
+        by_count = rank == "count"
         count = validation.check_limit(limit, MAX_LIMIT)
+        skipped = check_offset(offset, count)
         queries = await _queries(vectors, embeddings)
         how = await approach(
             vectors,
-            count,
+            max(BRANCH_LIMIT, skipped + count) if by_count else skipped + count,
             await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
+            skipped=skipped,
             knobs=Knobs(complete=complete),
         )
-        statement = multi(search_statements(vectors).rows, how.filter, how.form)
-        rows = await vectors.rows(statement, {"hits": count, "queries": queries, **how.params})
+        build = most_found if by_count else multi
+        statement = build(search_statements(vectors).rows, how.filter, how.form)
+        hits_of = skipped + count if by_count else count
+        rows = await vectors.rows(statement, {"hits": hits_of, "queries": queries, **how.params})
         rows, all_in = how.told(rows)
-        hits = vectors.hits(await vectors.opened(rows))
+        opened = await vectors.opened(rows)
+        shape = vectors.shape
+        hits = [shape.hit(row, row[1]) for row in opened] if by_count else vectors.hits(opened)
         return SearchHits(hits, requested=count, complete=len(hits) == count or all_in)
 
     async def search_many(
@@ -200,6 +239,7 @@ class FusedSearches(TableBound[IdT]):
         embeddings: Sequence[EmbeddingInput],
         *,
         limit: int = 10,
+        offset: int = 0,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         min_score: float | None = None,
@@ -222,12 +262,15 @@ class FusedSearches(TableBound[IdT]):
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
+        skipped = check_offset(offset, count)
         floor = -math.inf if min_score is None else vectors.check_score(min_score)
         queries = await _queries(vectors, embeddings)
-        vectors.limits.check("max_search_many_hits", len(queries) * count, "search_many", "hits")
+        vectors.limits.check(
+            "max_search_many_hits", len(queries) * (skipped + count), "search_many", "hits"
+        )
         how = await approach(
             vectors,
-            count,
+            skipped + count,
             await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
@@ -242,9 +285,25 @@ class FusedSearches(TableBound[IdT]):
         for *row, number in await vectors.opened(hits, floor):
             answers[number - 1].append(row)
         return [
-            SearchHits(vectors.hits(answer, floor), requested=count, complete=number not in short)
+            SearchHits(
+                vectors.hits(answer[skipped:], floor), requested=count, complete=number not in short
+            )
             for number, answer in enumerate(answers, start=1)
         ]
+
+
+async def _weighing(
+    vectors: VectorTable, rank: object
+) -> tuple[Literal["counted", "found"], BM25] | None:
+    """How to rank by BM25; None for not at all."""
+    if rank is not None and not isinstance(rank, BM25):
+        checks.check_choice(rank, get_args(TextRank), name="rank")
+    if rank == "ts_rank":
+        return None
+    own = rank if isinstance(rank, BM25) else BM25()
+    if await counted_documents(vectors) is not None:
+        return "counted", own
+    return None if rank is None else ("found", own)
 
 
 async def _queries(vectors: VectorTable, embeddings: object) -> list[Any]:

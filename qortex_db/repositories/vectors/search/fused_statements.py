@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from sqlalchemy import (
     Float,
     Integer,
+    and_,
     bindparam,
     case,
     cast,
+    or_,
     select,
     true,
     union_all,
@@ -26,11 +28,13 @@ from qortex_db.filters.full_text import (
     web_tsquery,
 )
 from qortex_db.repositories.statement_cache import built_once
+from qortex_db.repositories.vectors.search.bm25 import WordRanks
 from qortex_db.repositories.vectors.search.found import found
 from qortex_db.repositories.vectors.search.nearest import (
     Branch,
     Nearest,
     SearchForm,
+    in_order,
     sent_embeddings,
 )
 from qortex_db.repositories.vectors.search.text_statements import matching, without_phrases
@@ -62,6 +66,8 @@ class Fusion:
         sparse: What the branch of this name searches.
         match: What the branch "text" finds.
         excludes: Whether documents with what is excluded are left out.
+        bm25: Whether that branch ranks by BM25, and by what: frequencies that were counted, or the
+            rows that it finds.
     """
 
     names: tuple[BranchName, ...]
@@ -69,6 +75,7 @@ class Fusion:
     sparse: VectorSpec | None
     match: TextMatch = "any"
     excludes: bool = False
+    bm25: Literal["counted", "found"] | None = None
 
 
 @built_once
@@ -99,20 +106,19 @@ def hybrid(rows: Nearest, where: Filter | None, form: SearchForm, fusion: Fusion
         shares.append(select(branch.c.id, share).where(matches))
     if "text" in fusion.names:
         beside_words = [_found_not_excluded(rows.table)] if fusion.excludes else []
-        lexical = _lexical(rows, where, near, fusion.match, beside_words)
+        lexical = _lexical(rows, where, near, fusion, beside_words)
         shares.append(select(lexical.c.id, _share(fusion, "text", lexical.c.rank)))
     every = union_all(*shares).subquery("every")
     # In the shares' own order: equal ones in another order have to give an equal sum.
     total = func.sum(aggregate_order_by(every.c.share, every.c.share))
     scored = select(every.c.id, total.label("score")).group_by(every.c.id).subquery("scored")
     best = _with_ties(select(*scored.c), scored.c.score, _HITS).subquery("best")
-    return (
+    answer = (
         select(best.c.id, best.c.score, *rows.columns(form))
         .select_from(best.join(rows.table, rows.table.c.id == best.c.id))
         .where(*rows.scope.clauses)
-        .order_by(*_best_first(best.c.score, near, best.c.id))
-        .limit(_HITS)
     )
+    return in_order(answer, form, *_best_first(best.c.score, near, best.c.id)).limit(_HITS)
 
 
 def _not_excluded(table: Table) -> ColumnElement[bool]:
@@ -138,7 +144,7 @@ def _lexical(
     rows: Nearest,
     where: Filter | None,
     near: ColumnElement[float] | None,
-    match: TextMatch,
+    fusion: Fusion,
     besides: Sequence[ColumnElement[bool]],
 ) -> Subquery:
     """The rows whose documents match a text, the best by their rank."""
@@ -149,7 +155,13 @@ def _lexical(
         read = is_whole(rows.table) or where.has_words
         conditions.append(where.clause if read else case((where.clause, true())))
     limit = bindparam("text_candidates", type_=Integer)
-    if match == "any":
+    if fusion.bm25 is not None:
+        ranks = WordRanks(rows, conditions, counted=fusion.bm25 == "counted")
+        if fusion.match == "any":
+            found = ranks.best(near, limit)
+        else:
+            found = matching(rows, conditions, near, lambda held: ranks.rank(held, rows.table))
+    elif fusion.match == "any":
         found = with_any_word(rows, conditions, near, limit)
     else:
         found = matching(rows, conditions, near)
@@ -185,12 +197,32 @@ def multi(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[Any]:
     (every,) = found([Branch(rows, queries=_queries(rows))], form, where)
     place = func.row_number().over(partition_by=every.c.id, order_by=every.c.distance)
     placed = select(*every.c, place.label("place")).subquery("placed")
-    return (
-        select(*(placed.c[column.key] for column in every.c if column.key != "number"))
-        .where(placed.c.place == 1)
-        .order_by(placed.c.distance, placed.c.id)
+    columns = [placed.c[column.key] for column in every.c if column.key != "number"]
+    first = select(*columns).where(placed.c.place == 1)
+    return in_order(first, form, placed.c.distance, placed.c.id).limit(_HITS)
+
+
+@built_once
+def most_found(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[Any]:
+    """The rows that several queries find, by the sum of their similarities to those that do."""
+    bare = replace(form, with_payload=False, with_embedding=False)
+    (every,) = found([Branch(rows, queries=_queries(rows))], bare, where)
+    similarity = rows.similarity(every.c.distance)
+    # In their own order, whatever the plan's: equal ones have to give an equal sum.
+    score = func.sum(aggregate_order_by(similarity, similarity)).label("score")
+    best = (
+        select(every.c.id, score)
+        # A row without an id says that a query fell short.
+        .where(or_(every.c.distance != Constant("NaN"), every.c.id.is_(None)))
+        .group_by(every.c.id)
+        .order_by(score.desc().nulls_last(), every.c.id)
         .limit(_HITS)
+        .subquery("best")
     )
+    is_row = and_(rows.table.c.id == best.c.id, *rows.scope.clauses)
+    sources = best.join(rows.table, is_row, isouter=form.bounded)
+    answer = select(best.c.id, best.c.score, *rows.columns(form)).select_from(sources)
+    return in_order(answer, form, best.c.score.desc().nulls_last(), best.c.id)
 
 
 @built_once

@@ -43,6 +43,7 @@ class SearchForm:
         walk: The most rows that are looked for. It is a constant of the statement, so that the
             server keeps one plan for all limits below; by a parameter it would plan each time.
         settings: Of pgvector, taken as parameters for this one statement.
+        skips: Leave out the first of its rows, as many as the parameter `skipped` says.
     """
 
     exact: bool = False
@@ -50,6 +51,7 @@ class SearchForm:
     probed: int = 0
     walk: int = 40
     settings: tuple[str, ...] = ()
+    skips: bool = False
     with_payload: bool = True
     with_embedding: bool = False
 
@@ -132,11 +134,25 @@ class Nearest:
         """How far a vector, of the table or of what was selected from it, is from a query."""
         return self.vector.distance(column, self.query if query is None else query)
 
+    def similarity(self, distance: ColumnElement[float]) -> ColumnElement[Any]:
+        """What a distance is as a similarity, above zero for what is alike, by any metric."""
+        if self.vector.metric == "cosine":
+            return 1.0 - distance
+        if self.vector.metric == "inner_product":
+            return -distance
+        return 1.0 / (1.0 + distance)
+
     def columns(self, form: SearchForm) -> list[ColumnElement[Any]]:
         """What a hit has beside its id and distance."""
         return row_shape(self.table).of_hit(
             self.column, with_payload=form.with_payload, with_embedding=form.with_embedding
         )
+
+
+def in_order(rows: Select[Any], form: SearchForm, *keys: ColumnElement[Any]) -> Select[Any]:
+    """Rows of a search in its order, without those that it skips."""
+    ordered = rows.order_by(*keys)
+    return ordered.offset(bindparam("skipped", type_=Integer)) if form.skips else ordered
 
 
 def sent_embeddings(vector: VectorSpec) -> TypeEngine[Any]:

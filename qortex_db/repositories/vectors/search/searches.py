@@ -16,8 +16,10 @@ from qortex_db.repositories.vectors.records import (
     IdT,
     SearchGroup,
     SearchGroups,
+    SearchHit,
     SearchHits,
 )
+from qortex_db.repositories.vectors.search.boosts import read_boosts
 from qortex_db.repositories.vectors.search.diversity import most_diverse
 from qortex_db.repositories.vectors.search.examples import ExampleSearches
 from qortex_db.repositories.vectors.search.explain import Explain, SearchPlan, read_plan
@@ -26,23 +28,26 @@ from qortex_db.repositories.vectors.search.index_settings import (
     IterativeScan,
     Knobs,
     approach,
+    check_offset,
     walk_of,
 )
 from qortex_db.repositories.vectors.search.nearest import SearchForm
 from qortex_db.repositories.vectors.search.statements import SearchStatements, search_statements
+from qortex_db.repositories.vectors.search.streams import SearchStreams
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
-    from qortex_db.repositories.vectors.records import PathInput
+    from qortex_db.repositories.vectors.records import PathInput, SearchHit
+    from qortex_db.repositories.vectors.search.boosts import Boost, BoostTerm
     from qortex_db.repositories.vectors.search.index_settings import Approach
     from qortex_db.repositories.vectors.table import TableFacts, VectorTable
     from qortex_db.types import EmbeddingInput
 
 
-class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT]):
+class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT]):
     """Searches by the metric of a collection; nothing here writes, so a standby can serve it.
 
     Where an index finds fewer rows than were asked for, the same statement compares with every row,
@@ -54,6 +59,7 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT]):
         embedding: EmbeddingInput,
         *,
         limit: int = 10,
+        offset: int = 0,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         min_score: float | None = None,
@@ -64,6 +70,8 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT]):
         complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
+        boost: Boost | Sequence[Boost] | None = None,
+        fetch_limit: int | None = None,
         with_payload: bool = True,
         with_embedding: bool = False,
     ) -> SearchHits[IdT]:
@@ -72,6 +80,8 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT]):
         Args:
             embedding: As many numbers as the column holds.
             limit: 1 to `MAX_LIMIT`.
+            offset: How many of the best to skip; with the limit at most `MAX_LIMIT`. Pages of an
+                index, which finds other rows with other limits, may overlap; with `exact` they fit.
             where: A filter over the payload, or an expression over the table's columns.
             where_document: `$contains` and `$not_contains` of the document, `$and` and `$or`.
             min_score: Leave out hits below this score; by cosine -1 to 1.
@@ -87,6 +97,10 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT]):
                 `max_compared_rows`. By default what the settings say: "always".
             using: Which vector of the collection; by default its own, `vec`.
             exact: Compare with every row: slow, and right.
+            boost: What else a score is made of: its similarity, times what a `Factor` says, plus
+                each other term. `min_score` is one of similarity.
+            fetch_limit: How many of the most similar are boosted, `limit` to `MAX_LIMIT`; by
+                default ten times the limit, and 100 at least.
             with_payload: Return the hits' payloads and documents.
             with_embedding: Return the hits' embeddings too.
 
@@ -108,29 +122,62 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT]):
             and self._vectors.limits.complete == "always"
             and using is None
             and exact is False
+            and type(offset) is int
+            and offset == 0
+            and boost is None
+            and fetch_limit is None
             and with_payload is True
             and with_embedding is False
         ):
             return await self._plain_search(embedding, limit)
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
+        skipped = check_offset(offset, count)
         if min_score is not None:
             min_score = vectors.check_score(min_score)
+        terms: tuple[BoostTerm, ...] = ()
+        sent: dict[str, Any] = {}
+        fetch = skipped + count
+        if boost is not None:
+            terms, sent = read_boosts(vectors, boost)
+            fetch = _boosted(skipped + count, fetch_limit)
+        elif fetch_limit is not None:
+            raise InvalidInputError("fetch_limit says how many are boosted: pass boost as well.")
         how = await approach(
             vectors,
-            count,
+            fetch,
             await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
+            skipped=0 if terms else skipped,
             knobs=Knobs(ef_search, probes, iterative_scan, oversampling, complete),
         )
         params = {"query": await vectors.encode_query(embedding), **how.params}
         floor = -math.inf if min_score is None else min_score
+        if terms:
+            start = vectors.zero_distance_score
+            # One more: it may be the row that says that the index fell short.
+            most = skipped + count + how.form.bounded
+            params |= {"max_distance": start - floor, "hits": most, **sent}
+            hits, all_in = await self._boosted_search(vectors, how, terms, params)
+            return SearchHits(hits[skipped:][:count], requested=count, complete=all_in)
         statement = search_statements(vectors).search(how.filter, how.form)
         rows, all_in = how.told(await vectors.rows(statement, params))
         hits = vectors.hits(await vectors.opened(rows, floor), floor)
         return SearchHits(hits, requested=count, complete=all_in)
+
+    @staticmethod
+    async def _boosted_search(
+        vectors: VectorTable, how: Approach, terms: tuple[BoostTerm, ...], params: dict[str, Any]
+    ) -> tuple[list[SearchHit[Any]], bool]:
+        """The hits of a search whose scores are of more than distance, and whether they are all."""
+        start = vectors.zero_distance_score
+        statement = search_statements(vectors).boosted(how.filter, how.form, terms, start)
+        rows, all_in = how.told(await vectors.rows(statement, params))
+        hits = vectors.hits(await vectors.opened([row[:-1] for row in rows]))
+        scored = [replace(hit, score=row[-1]) for hit, row in zip(hits, rows, strict=True)]
+        return scored, all_in
 
     async def _plain_search(self, embedding: EmbeddingInput, limit: int) -> SearchHits[IdT]:
         """A search of which nothing else is said: its statement is known by its limit."""
@@ -195,7 +242,8 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT]):
         embedding: EmbeddingInput,
         *,
         min_score: float,
-        limit: int = MAX_LIMIT,
+        limit: int | None = None,
+        offset: int = 0,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         using: str | None = None,
@@ -208,20 +256,29 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT]):
 
         Args:
             min_score: The least score; by cosine -1 to 1.
-            limit: The most hits; `complete` says whether there are no more.
+            limit: The most hits, by default `MAX_LIMIT` with the offset; `complete` says whether
+                there are no more.
         """
         vectors = self._vectors.using(using)
-        count = validation.check_limit(limit, MAX_LIMIT)
+        skipped = check_offset(offset, 1 if limit is None else 0)
+        count = MAX_LIMIT - skipped
+        if limit is not None:
+            count = validation.check_limit(limit, MAX_LIMIT)
+            check_offset(skipped, count)
         least = vectors.check_score(min_score)
         narrowed = await vectors.narrow(where, where_document)
         params = {
             "query": await vectors.encode_query(embedding),
-            "candidates": count + 1,
+            "candidates": skipped + count + 1,
+            "skipped": skipped,
             "max_distance": vectors.zero_distance_score - least,
             **values_of(narrowed),
         }
         form = SearchForm(
-            walk=walk_of(count + 1), with_payload=with_payload, with_embedding=with_embedding
+            walk=walk_of(skipped + count + 1),
+            skips=skipped > 0,
+            with_payload=with_payload,
+            with_embedding=with_embedding,
         )
         rows = await vectors.rows(search_statements(vectors).within(narrowed, form), params)
         hits = vectors.hits(await vectors.opened(rows[:count]))
@@ -351,6 +408,19 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT]):
         return SearchGroups(groups.values(), requested=count, complete=full or everything)
 
 
+def _boosted(count: int, fetch_limit: object) -> int:
+    """How many of the most similar are boosted."""
+    if fetch_limit is None:
+        return min(MAX_LIMIT, max(_LEAST_BOOSTED, 10 * count))
+    fetch = validation.check_limit(fetch_limit, MAX_LIMIT, name="fetch_limit")
+    if fetch < count:
+        raise InvalidInputError(
+            f"fetch_limit is {fetch}, less than the limit, with the offset, {count}."
+        )
+    return fetch
+
+
+_LEAST_BOOSTED: Final = 100
 _short_from: WeakKeyDictionary[TableFacts, int] = WeakKeyDictionary()
 """From which limit on a table's index once found too few; nothing where that is not known."""
 _approaches: dict[tuple[SearchStatements, int], Approach] = {}

@@ -5,17 +5,36 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Float, Integer, bindparam, cast, literal_column, select, true, type_coerce
+from sqlalchemy import (
+    Float,
+    Integer,
+    and_,
+    bindparam,
+    cast,
+    literal_column,
+    or_,
+    select,
+    true,
+    tuple_,
+    type_coerce,
+)
 
 from qortex_db.filters.columns import ColumnKey
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field
+from qortex_db.keys import key_type
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.filter_statements import value_at
+from qortex_db.repositories.vectors.search.boosts import boosted
 from qortex_db.repositories.vectors.search.found import found
-from qortex_db.repositories.vectors.search.nearest import Branch, Nearest, SearchForm
-from qortex_db.sql import Text, func
+from qortex_db.repositories.vectors.search.nearest import (
+    Branch,
+    Nearest,
+    SearchForm,
+    in_order,
+)
+from qortex_db.sql import Text, double, func
 from qortex_db.types import JsonText
 
 if TYPE_CHECKING:
@@ -25,6 +44,7 @@ if TYPE_CHECKING:
     from qortex_db.models import VectorSpec
     from qortex_db.repositories.vectors.filter_statements import Place
     from qortex_db.repositories.vectors.namespaces import Scope
+    from qortex_db.repositories.vectors.search.boosts import BoostTerm
     from qortex_db.repositories.vectors.table import VectorTable
 
 _HITS = bindparam("hits", type_=Integer)
@@ -44,13 +64,43 @@ class SearchStatements:
         """The nearest rows, nearest first; ties by id."""
         # Ties are broken outside: inside, that would lose the index.
         (hits,) = found([Branch(self.rows)], form, where)
-        return select(*hits.c).order_by(hits.c.distance, hits.c.id)
+        return in_order(select(*hits.c), form, hits.c.distance, hits.c.id)
 
     @built_once
     def by_index(self, form: SearchForm) -> Select[Any]:
         """The rows that the index finds nearest, be they too few; without settings."""
         hits = self.rows.nearest(form, None).subquery("hits")
         return select(*hits.c).order_by(hits.c.distance, hits.c.id)
+
+    @built_once
+    def boosted(
+        self, where: Filter | None, form: SearchForm, terms: tuple[BoostTerm, ...], start: float
+    ) -> Select[Any]:
+        """The candidates by what their scores become, best first, each with it as the last column.
+
+        Args:
+            start: The score at no distance.
+        """
+        (hits,) = found([Branch(self.rows)], form, where)
+        score = boosted(self.table, double(start) - hits.c.distance, terms).label("boosted")
+        is_it = and_(self.table.c.id == hits.c.id, *self.scope.clauses)
+        rows = hits.outerjoin(self.table, is_it)
+        near = hits.c.distance <= bindparam("max_distance", type_=Float)
+        # NaN, a zero vector's, is no distance. A row without an id says that the index fell short.
+        near = and_(near, hits.c.distance != Constant("NaN"))
+        scored = (
+            select(*hits.c, score)
+            .select_from(rows)
+            .where(or_(hits.c.id.is_(None), near))
+            .subquery("scored")
+        )
+        return (
+            select(*scored.c)
+            .order_by(
+                scored.c.id.is_not(None), scored.c.boosted.desc(), scored.c.distance, scored.c.id
+            )
+            .limit(_HITS)
+        )
 
     @built_once
     def groups(self, where: Filter | None, form: SearchForm, place: Place) -> Select[Any]:
@@ -119,6 +169,19 @@ class SearchStatements:
         near = self.vector.distance(self.rows.column, self.rows.query) <= distance
         clause = None if where is None else where.clause
         hits = self.rows.nearest(form, clause, besides=[near], exact=True).subquery("hits")
+        return in_order(select(*hits.c), form, hits.c.distance, hits.c.id)
+
+    @built_once
+    def onwards(self, where: Filter | None, form: SearchForm, goes_on: bool) -> Select[Any]:  # noqa: FBT001 - of the key
+        """The rows that come after one of a distance and a key, nearest first."""
+        key, distance = self.table.c.id, self.rows.distance(self.rows.column)
+        seen = (
+            bindparam("after_distance", type_=Float),
+            bindparam("after", type_=key_type(self.table).type),
+        )
+        besides = [tuple_(distance, key) > tuple_(*seen)] if goes_on else []
+        clause = None if where is None else where.clause
+        hits = self.rows.nearest(form, clause, besides=besides, exact=True).subquery("hits")
         return select(*hits.c).order_by(hits.c.distance, hits.c.id)
 
 
