@@ -113,7 +113,7 @@ class Bare(Base):
 class Counted(Base):
     """A key that the server makes and takes from nobody, and a time that we write."""
 
-    __tablename__ = "counted"
+    __tablename__ = "numbered_notes"
 
     number: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     embedding: Mapped[Any | None] = mapped_column(VECTOR(8))
