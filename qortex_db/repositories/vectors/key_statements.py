@@ -66,7 +66,7 @@ def ids_array(table: Table) -> ColumnElement[Any]:
 class InsertGiven(Insert):
     """What gives the keys that the server would make itself: of GENERATED ALWAYS AS IDENTITY."""
 
-    inherit_cache = True
+    inherit_cache = Insert.inherit_cache  # which 2.0 has false, for what comes on conflict
 
 
 @compiles(InsertGiven)
