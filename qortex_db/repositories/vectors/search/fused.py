@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
+    from qortex_db.repositories.vectors.payload_parts import WithPayload
     from qortex_db.repositories.vectors.table import VectorTable
 
 SparseInput: TypeAlias = SparseVector | Mapping[int, float]
@@ -71,7 +72,7 @@ class FusedSearches(TableBound):
         match: TextMatch = "any",
         complete: Complete | None = None,
         exact: bool = False,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
     ) -> SearchHits:
         """The best by meaning, by words and by a sparse vector together, all under one filter.
@@ -177,7 +178,7 @@ class FusedSearches(TableBound):
         complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
     ) -> SearchHits:
         """The vectors most similar to any of several, or to most of them, each once.
@@ -229,7 +230,7 @@ class FusedSearches(TableBound):
         complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
     ) -> list[SearchHits]:
         """What `search` finds for each of several embeddings, in one round trip.

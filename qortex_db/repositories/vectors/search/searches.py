@@ -12,6 +12,7 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.repositories.vectors.payload_parts import read_body
 from qortex_db.repositories.vectors.records import (
     SearchGroup,
     SearchGroups,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
+    from qortex_db.repositories.vectors.payload_parts import WithPayload
     from qortex_db.repositories.vectors.records import SearchHit
     from qortex_db.repositories.vectors.search.boosts import Boost, BoostTerm
     from qortex_db.repositories.vectors.search.index_settings import Approach
@@ -71,7 +73,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         exact: bool = False,
         boost: Boost | Sequence[Boost] | None = None,
         fetch_limit: int | None = None,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
     ) -> SearchHits:
         """The most similar vectors, best first; ties by id.
@@ -100,7 +102,9 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
                 each other term. `min_score` is one of similarity.
             fetch_limit: How many of the most similar are boosted, `limit` to `MAX_LIMIT`; by
                 default ten times the limit, and 100 at least.
-            with_payload: Return the hits' payloads and documents.
+            with_payload: Return the hits' payloads, documents and attributes; or of payloads the
+                values at these paths alone, with "$document" the document too. A path leads through
+                objects; what is not there is left out.
             with_embedding: Return the hits' embeddings too.
 
         Returns:
@@ -246,7 +250,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         using: str | None = None,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
     ) -> SearchHits:
         """All vectors at least this similar, best first; it compares with every row.
@@ -276,7 +280,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         form = SearchForm(
             walk=walk_of(skipped + count + 1),
             skips=skipped > 0,
-            with_payload=with_payload,
+            with_payload=read_body(vectors.table, with_payload),
             with_embedding=with_embedding,
         )
         rows = await vectors.rows(search_statements(vectors).within(narrowed, form), params)
@@ -295,7 +299,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
     ) -> SearchHits:
         """Similar vectors that differ among themselves, by maximal marginal relevance.
@@ -351,7 +355,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
     ) -> SearchGroups:
         """The best few of each value of a payload's field, groups by their best hit.
