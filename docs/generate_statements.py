@@ -74,7 +74,8 @@ follows the statement.
 
 _SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|SET|CREATE|ALTER|LOCK)\b")
 _DIALECT = asyncpg.dialect()
-_LOOKUP = f"`vectors.dimensions`, {DEFAULT}"
+_LOOKUPS = {f"`vectors.dimensions`, {DEFAULT}", "`vectors.hybrid_search`, by meaning and words"}
+"""What is looked up once is shown where it is first."""
 
 
 class Recorder:
@@ -249,7 +250,7 @@ async def _add_section(page: Page, section: Section, db: Database, recorder: Rec
             await call(repository)
             found: list[Executable] = recorder.statements
             if method != "dimensions":
-                found = [one for one in found if page.shown.get(sql_of(one)) != _LOOKUP]
+                found = [one for one in found if page.shown.get(sql_of(one)) not in _LOOKUPS]
             page.add(form, f"{headings[method]}, {form}", found)
 
 

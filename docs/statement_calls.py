@@ -337,6 +337,9 @@ SEARCHES: Calls = {
         "as a web search with an exclusion": lambda v: v.hybrid_search(
             VECTOR, "desert -sand", match="websearch"
         ),
+        "by BM25, where words were not counted": lambda v: v.hybrid_search(
+            None, "desert", rank="bm25"
+        ),
         "by meaning alone": lambda v: v.hybrid_search(VECTOR),
         "with a filter": lambda v: v.hybrid_search(VECTOR, "desert", where=WHERE),
         "exact": lambda v: v.hybrid_search(VECTOR, "desert", exact=True),
@@ -372,7 +375,14 @@ SEARCHES: Calls = {
     "recall_probe": {DEFAULT: lambda v: v.recall_probe(sample=1)},
     "tune": {DEFAULT: lambda v: v.tune(sample=1)},
     "recommend_index": {DEFAULT: lambda v: v.recommend_index()},
+    "word_statistics": {DEFAULT: lambda v: v.word_statistics()},
 }
+
+
+async def _searched_by_bm25(vectors: Any, **options: Any) -> object:
+    await vectors.count_words()
+    return await vectors.hybrid_search(None, "desert", **options)
+
 
 WRITES: Calls = {
     "upsert": {
@@ -400,6 +410,11 @@ WRITES: Calls = {
         "after the first slow batch": _slowly,
     },
     "fill_words": {DEFAULT: lambda v: v.fill_words()},
+    "count_words": {
+        DEFAULT: lambda v: v.count_words(),
+        "and by BM25 what is searched then": _searched_by_bm25,
+        "and all words of that": lambda v: _searched_by_bm25(v, match="all"),
+    },
     "update": {
         "an embedding": lambda v: v.update("d", embedding=OTHER),
         "a payload": lambda v: v.update("d", **PAYLOAD),
@@ -466,6 +481,7 @@ NAMESPACED = {
     **_first(WRITES),
     **_only(WRITES, merge_payload=("by ids", "by a filter")),
 }
+NAMESPACED.pop("count_words")  # of the table, and what is searched next would be so by BM25
 OF_ANOTHER_NAMESPACE = {
     method: NAMESPACED[method]
     for method in (
@@ -765,6 +781,7 @@ SECTIONS = (
                 hybrid_search=("by meaning and words", "by words alone", "by all words alone"),
             ),
             "count": {"by words": lambda v: v.count(where={"$text": "desert"})},
+            **_only(WRITES, count_words=("and by BM25 what is searched then",)),
         },
         lambda db: _three(db.collection(Worded)),
     ),

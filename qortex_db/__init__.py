@@ -72,11 +72,13 @@ if TYPE_CHECKING:
         QortexVector,
         VectorMixin,
         VectorSpec,
+        WordFrequency,
         vector_column,
         vector_index,
     )
     from qortex_db.repositories import (
         ALL_CONTEXTS,
+        BM25,
         MAX_CACHED,
         MAX_LIMIT,
         Aggregate,
@@ -102,6 +104,7 @@ if TYPE_CHECKING:
         SearchHits,
         ValueBoost,
         VectorRecord,
+        WordStatistics,
     )
     from qortex_db.settings import Settings
     from qortex_db.stores import (
@@ -120,6 +123,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL_CONTEXTS",
     "ALL_NAMESPACES",
+    "BM25",
     "CLEAR",
     "HNSW",
     "MAX_CACHED",
@@ -212,6 +216,8 @@ __all__ = [
     "VectorMixin",
     "VectorRecord",
     "VectorSpec",
+    "WordFrequency",
+    "WordStatistics",
     "WrongLoopError",
     "__version__",
     "context_hash",
@@ -288,11 +294,13 @@ _NAMES = {
         "QortexVector",
         "VectorMixin",
         "VectorSpec",
+        "WordFrequency",
         "vector_column",
         "vector_index",
     ),
     "repositories": (
         "ALL_CONTEXTS",
+        "BM25",
         "MAX_CACHED",
         "MAX_LIMIT",
         "Aggregate",
@@ -318,6 +326,7 @@ _NAMES = {
         "SearchHits",
         "ValueBoost",
         "VectorRecord",
+        "WordStatistics",
     ),
     "settings": ("Settings",),
     "stores": (

@@ -205,6 +205,7 @@ async def test_no_command_runs_what_a_stranger_planted(open_to_all: str, calls: 
         ("edges", "promote"),
         ("prune-keys",),
         ("fill-words",),
+        ("count-words",),
     ):
         done = await program(sys.executable, "-m", "qortex_db", *arguments, PGVECTOR_DSN=dsn)
         assert done.code == 0, (arguments, done.err)

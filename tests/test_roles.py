@@ -36,6 +36,7 @@ NEEDS = {
     "INSERT UPDATE": "vectors.upsert vectors.upsert_with_zeros vectors.ingest factors.save "
     "factors.adjust edges.save edges.record edges.record_many arms.observe arms.observe_many "
     "arms.apply_deltas arms.put",
+    "INSERT UPDATE DELETE": "vectors.count_words",
     "UPDATE DELETE": "vectors.delete vectors.delete_where vectors.delete_all factors.delete "
     "edges.promote edges.remove arms.delete",
 }

@@ -268,6 +268,7 @@ COME_OUT = {
     "Selection",
     "SelectionResult",
     "Tuning",
+    "WordStatistics",
 }
 """What the package makes itself."""
 OTHERS = {

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from qortex_db.cli.shell import Embedded, err, fail, opened, out, run
+from qortex_db.cli.host_models import load_model
+from qortex_db.cli.shell import Embedded, err, opened, out, run
 
 
 def rotate_keys(
@@ -22,7 +20,7 @@ def rotate_keys(
     embedded: Embedded = False,
 ) -> None:
     """Encrypt a collection by the newest of QORTEX_DB_ENCRYPTION_KEYS; run again, it goes on."""
-    run(_rotate(_model(model), namespace, batch_size, embedded=embedded))
+    run(_rotate(load_model(model), namespace, batch_size, embedded=embedded))
 
 
 async def _rotate(model: Any, namespace: str | None, batch_size: int, *, embedded: bool) -> None:
@@ -45,14 +43,3 @@ async def _rotate(model: Any, namespace: str | None, batch_size: int, *, embedde
         vectors = database.collection(model, namespace=whose)
         count = await vectors.rotate_keys(batch_size=batch_size, on_progress=show)
     out().print(f"{count:,} rows are encrypted anew.", highlight=False)
-
-
-def _model(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    if not (module and attribute):
-        fail("Name the model as package.module:Model.", status=2)
-    sys.path.insert(0, str(Path.cwd()))  # as Python's own -m has it
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        fail(f"There is no such model ({type(error).__name__}).", status=2)

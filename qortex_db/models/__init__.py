@@ -16,6 +16,7 @@ from qortex_db.models.idempotency import IdempotencyKey
 from qortex_db.models.mixin import VectorMixin
 from qortex_db.models.vector import QortexVector
 from qortex_db.models.vector_spec import HNSW, IVFFlat, VectorSpec
+from qortex_db.models.word_frequency import WordFrequency
 from qortex_db.names import own_columns, own_tables
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "QortexVector",
     "VectorMixin",
     "VectorSpec",
+    "WordFrequency",
     "collection_of",
     "vector_column",
     "vector_index",

@@ -40,9 +40,12 @@ from qortex_db.repositories.vectors.search.boosts import (
 )
 from qortex_db.repositories.vectors.search.explain import SearchPlan
 from qortex_db.repositories.vectors.search.searches import VectorSearches
+from qortex_db.repositories.vectors.search.text_queries import BM25
+from qortex_db.repositories.vectors.word_counts import WordStatistics
 
 __all__ = [
     "ALL_CONTEXTS",
+    "BM25",
     "MAX_CACHED",
     "MAX_LIMIT",
     "Aggregate",
@@ -80,4 +83,5 @@ __all__ = [
     "VectorRecord",
     "VectorRepository",
     "VectorSearches",
+    "WordStatistics",
 ]

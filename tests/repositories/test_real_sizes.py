@@ -751,6 +751,21 @@ async def test_the_words_of_all_documents_are_filled(memory: Repositories) -> No
     assert not (await memory.executor.run(statement, {})).rows
 
 
+@of(VectorRepository.count_words, VectorRepository.word_statistics)
+async def test_the_words_of_all_documents_are_counted(memory: Repositories) -> None:
+    counted = await memory.vectors.count_words()
+    documents = [row[2] for row in ROWS.values() if row[2] is not None]
+    assert (counted.documents, counted.changed) == (len(documents), 0)
+    assert counted == await memory.vectors.word_statistics()
+    query = (
+        f"SELECT count(*) FROM qortex_vectors, unnest({WORDS}) GROUP BY lexeme HAVING count(*) > 1"
+    )
+    statement = text(query.replace(":-@", r"\:-@"))
+    assert counted.words == len((await memory.executor.run(statement, {})).rows) > 500
+    question = sample().questions[3]["text"]
+    assert_bodies(await memory.vectors.hybrid_search(None, question, limit=150))
+
+
 @of(VectorRepository.hybrid_search)
 async def test_any_word_of_a_question_finds_documents(stored: Repositories) -> None:
     for number, question in enumerate(one["text"] for one in sample().questions):

@@ -153,6 +153,16 @@ LATER = {  # what the revisions after the baseline add
         "CREATE INDEX ix_qortex_db_idempotency_keys_made_at ON public.qortex_db_idempotency_keys "
         "USING btree (made_at)"
     ),
+    "qortex_db_word_frequencies.table_name text not null",
+    "qortex_db_word_frequencies.word text not null",
+    "qortex_db_word_frequencies.documents bigint not null",
+    "qortex_db_word_frequencies.mean_length double precision",
+    "qortex_db_word_frequencies.counted_at timestamp with time zone",
+    "qortex_db_word_frequencies pk_qortex_db_word_frequencies PRIMARY KEY (table_name, word)",
+    (
+        "CREATE UNIQUE INDEX pk_qortex_db_word_frequencies ON public.qortex_db_word_frequencies "
+        "USING btree (table_name, word)"
+    ),
     (
         "CREATE UNIQUE INDEX pk_learning_contexts ON public.learning_contexts "
         "USING btree (context_hash)"

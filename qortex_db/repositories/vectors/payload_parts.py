@@ -91,8 +91,9 @@ def _object(value: ColumnElement[Any], paths: Sequence[tuple[str, ...]]) -> Colu
     for path in paths:
         below.setdefault(path[0], []).append(path[1:])
     for key, rest in below.items():
-        found = func.jsonb_object_field(value, Constant(key), type_=JSONB())
-        there, part = found.is_not(None), found
+        found: ColumnElement[Any] = func.jsonb_object_field(value, Constant(key), type_=JSONB())
+        there: ColumnElement[bool] = found.is_not(None)
+        part = found
         if rest != [()]:
             there, part = func.jsonb_typeof(found) == Constant("object"), _object(found, rest)
         one = func.jsonb_build_object(Constant(key), part, type_=JSONB())

@@ -24,10 +24,17 @@ from qortex_db.repositories.vectors.reads import VectorReads
 from qortex_db.repositories.vectors.rotation import VectorRotation
 from qortex_db.repositories.vectors.search.index_settings import MAX_EF_SEARCH
 from qortex_db.repositories.vectors.search.searches import VectorSearches
+from qortex_db.repositories.vectors.word_counts import WordCounts
 
 
 class VectorRepository(
-    VectorIngest, VectorChanges, VectorReads, VectorAggregates, VectorRotation, VectorSearches
+    VectorIngest,
+    VectorChanges,
+    VectorReads,
+    VectorAggregates,
+    VectorRotation,
+    VectorSearches,
+    WordCounts,
 ):
     """The vectors of one table: stored, changed, read and searched."""
 

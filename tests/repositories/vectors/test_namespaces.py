@@ -406,7 +406,7 @@ ELSEWHERE = {
     *("upsert", "upsert_with_zeros", "insert", "ingest", "update", "update_many"),
     "merge_payload",
     *("delete", "delete_where", "delete_all"),
-    *("dimensions", "recommend_index"),  # of the whole table
+    *("dimensions", "recommend_index", "count_words", "word_statistics"),  # of the whole table
     "fill_words",  # of the default table alone
     "rotate_keys",  # of a collection with something encrypted
     *("explain", "recall_probe", "tune"),  # by the searches above

@@ -29,8 +29,14 @@ from qortex_db.repositories.vectors.search.index_settings import (
     check_offset,
 )
 from qortex_db.repositories.vectors.search.statements import search_statements
-from qortex_db.repositories.vectors.search.text_queries import TextMatch, read_text
+from qortex_db.repositories.vectors.search.text_queries import (
+    BM25,
+    TextMatch,
+    TextRank,
+    read_text,
+)
 from qortex_db.repositories.vectors.table import TableBound
+from qortex_db.repositories.vectors.word_counts import counted_documents
 from qortex_db.types import EmbeddingInput, SparseVector
 
 if TYPE_CHECKING:
@@ -70,6 +76,7 @@ class FusedSearches(TableBound):
         using: str | None = None,
         sparse_using: str | None = None,
         match: TextMatch = "any",
+        rank: TextRank | BM25 | None = None,
         complete: Complete | None = None,
         exact: bool = False,
         with_payload: WithPayload = True,
@@ -101,6 +108,10 @@ class FusedSearches(TableBound):
                 better. "all" of them; "phrase", one after the other; or "websearch": words,
                 "phrases", `or`, and -exclusions, which are left out of the whole answer. The first
                 64 words count; a websearch has at most 1,000 characters.
+            rank: By what the branch "text" ranks: "bm25", or `BM25(k1=…, b=…)`, by how rare the
+                words are in the table, how often a document has them, and how long it is; or
+                "ts_rank". By default BM25 once :meth:`count_words` has counted the table's words,
+                and ts_rank before.
             exact: Compare the embeddings with every row.
 
         Returns:
@@ -126,6 +137,7 @@ class FusedSearches(TableBound):
         limits = _limits(branch_limit, names, max(BRANCH_LIMIT, skipped + count))
         params: dict[str, Any] = {"hits": skipped + count, **_weights(weights, names, alpha)}
         params |= {f"{name}_candidates": limits[name] for name in names}
+        bm25: Literal["counted", "found"] | None = None
         flatness = float(validation.check_limit(k, MAX_LIMIT, name="k"))
         if alpha is None:
             params["k"] = flatness
@@ -134,6 +146,11 @@ class FusedSearches(TableBound):
                 raise InvalidInputError(f"The table {vectors.table.name} has no column document.")
             check_readable(vectors.table, None, "text")
             params |= asked.params
+            weighing = await _weighing(vectors, rank)
+            if weighing is not None:
+                bm25, own = weighing
+                params |= {"words": asked.words, "bm25_k1": own.k1, "bm25_b": own.b}
+                params["table_name"] = vectors.qualified_name
         if embedding is not None:
             params["query"] = await vectors.encode_query(embedding)
         if beside is not None:
@@ -154,7 +171,7 @@ class FusedSearches(TableBound):
         )
         spec = None if beside is None else beside.vector
         by: Literal["ranks", "scores"] = "ranks" if alpha is None else "scores"
-        fusion = Fusion(names, by, spec, asked.match, asked.excludes)
+        fusion = Fusion(names, by, spec, asked.match, asked.excludes, bm25)
         statement = hybrid(search_statements(vectors).rows, how.filter, how.form, fusion)
         rows = await vectors.rows(statement, {**params, **how.params})
         rows = rows[:count]  # of equals at the end there may be more
@@ -274,6 +291,20 @@ class FusedSearches(TableBound):
             )
             for number, answer in enumerate(answers, start=1)
         ]
+
+
+async def _weighing(
+    vectors: VectorTable, rank: object
+) -> tuple[Literal["counted", "found"], BM25] | None:
+    """How to rank by BM25; None for not at all."""
+    if rank is not None and not isinstance(rank, BM25):
+        checks.check_choice(rank, get_args(TextRank), name="rank")
+    if rank == "ts_rank":
+        return None
+    own = rank if isinstance(rank, BM25) else BM25()
+    if await counted_documents(vectors) is not None:
+        return "counted", own
+    return None if rank is None else ("found", own)
 
 
 async def _queries(vectors: VectorTable, embeddings: object) -> list[Any]:

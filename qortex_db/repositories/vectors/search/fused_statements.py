@@ -28,6 +28,7 @@ from qortex_db.filters.full_text import (
     web_tsquery,
 )
 from qortex_db.repositories.statement_cache import built_once
+from qortex_db.repositories.vectors.search.bm25 import WordRanks
 from qortex_db.repositories.vectors.search.found import found
 from qortex_db.repositories.vectors.search.nearest import (
     Branch,
@@ -65,6 +66,8 @@ class Fusion:
         sparse: What the branch of this name searches.
         match: What the branch "text" finds.
         excludes: Whether documents with what is excluded are left out.
+        bm25: Whether that branch ranks by BM25, and by what: frequencies that were counted, or the
+            rows that it finds.
     """
 
     names: tuple[BranchName, ...]
@@ -72,6 +75,7 @@ class Fusion:
     sparse: VectorSpec | None
     match: TextMatch = "any"
     excludes: bool = False
+    bm25: Literal["counted", "found"] | None = None
 
 
 @built_once
@@ -102,7 +106,7 @@ def hybrid(rows: Nearest, where: Filter | None, form: SearchForm, fusion: Fusion
         shares.append(select(branch.c.id, share).where(matches))
     if "text" in fusion.names:
         beside_words = [_found_not_excluded(rows.table)] if fusion.excludes else []
-        lexical = _lexical(rows, where, near, fusion.match, beside_words)
+        lexical = _lexical(rows, where, near, fusion, beside_words)
         shares.append(select(lexical.c.id, _share(fusion, "text", lexical.c.rank)))
     every = union_all(*shares).subquery("every")
     # In the shares' own order: equal ones in another order have to give an equal sum.
@@ -140,7 +144,7 @@ def _lexical(
     rows: Nearest,
     where: Filter | None,
     near: ColumnElement[float] | None,
-    match: TextMatch,
+    fusion: Fusion,
     besides: Sequence[ColumnElement[bool]],
 ) -> Subquery:
     """The rows whose documents match a text, the best by their rank."""
@@ -151,7 +155,13 @@ def _lexical(
         read = is_whole(rows.table) or where.has_words
         conditions.append(where.clause if read else case((where.clause, true())))
     limit = bindparam("text_candidates", type_=Integer)
-    if match == "any":
+    if fusion.bm25 is not None:
+        ranks = WordRanks(rows, conditions, counted=fusion.bm25 == "counted")
+        if fusion.match == "any":
+            found = ranks.best(near, limit)
+        else:
+            found = matching(rows, conditions, near, lambda held: ranks.rank(held, rows.table))
+    elif fusion.match == "any":
         found = with_any_word(rows, conditions, near, limit)
     else:
         found = matching(rows, conditions, near)

@@ -23,7 +23,7 @@ from qortex_db.filters.full_text import (
 from qortex_db.sql import Text, func
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import CTE, ColumnElement, Select, Subquery
 
@@ -36,21 +36,30 @@ FOUND_ROWS: Final = 10_000
 
 
 def matching(
-    rows: Nearest, conditions: Sequence[ColumnElement[bool]], near: ColumnElement[float] | None
+    rows: Nearest,
+    conditions: Sequence[ColumnElement[bool]],
+    near: ColumnElement[float] | None,
+    rank_of: Callable[[ColumnElement[Any]], ColumnElement[float]] | None = None,
 ) -> Subquery:
-    """The rows whose documents match the query, as id and rank: by `ts_rank_cd`, 0 is no match.
+    """The rows whose documents match the query, as id and rank: 0 is no match.
 
     Args:
         conditions: What else has to hold of a row.
         near: What the nearest rows have least of; None where there is no embedding.
+        rank_of: The rank of a document by its words; by default `ts_rank_cd` of the query.
     """
     table, configuration = rows.table, text_configuration(rows.table)
     query = web_tsquery(configuration, bindparam("text", type_=Text))
+
+    def by_closeness(held: ColumnElement[Any]) -> ColumnElement[float]:
+        return func.ts_rank_cd(held, query)
+
+    rank_of = rank_of or by_closeness
     stored = stored_words(table)
     distance = null() if near is None else near
     columns = [table.c.id, distance.label("distance")]
     if stored is not None and is_whole(table):
-        whole = func.ts_rank_cd(stored, query).label("rank")
+        whole = rank_of(stored).label("rank")
         found = select(*columns, whole).where(is_found(stored, query), *conditions)
         return found.subquery("matching")
     parsed = words(table.c.document, configuration)
@@ -61,14 +70,14 @@ def matching(
         # A phrase is looked for in the stored words: in those of the index, it would be in parsed
         # documents. What others wrote may be stored of an older document, or not.
         every = without_phrases(query)
-        rank = case((is_found(stored, every), func.ts_rank_cd(stored, query)))
+        rank = case((is_found(stored, every), rank_of(stored)))
         found = select(*columns, rank.label("rank")).where(
             is_found(parsed, every),
             case((is_found(stored, every), is_found(stored, query)), else_=is_found(parsed, query)),
             *conditions,
         )
     held = found.cte("matched").prefix_with("MATERIALIZED")
-    ranked = _parsed(rows, held, func.ts_rank_cd(parsed, query))
+    ranked = _parsed(rows, held, rank_of(parsed))
     if stored is None:
         return ranked.subquery("matching")
     kept = select(held.c.id, held.c.rank).where(held.c.rank.is_not(None))

@@ -63,7 +63,7 @@ def with_any_word(
         near: What the nearest rows have least of; None where there is no embedding.
         limit: How many of the best rows are wanted.
     """
-    asked = _words(text_configuration(rows.table))
+    asked = asked_words(text_configuration(rows.table))
     found = _found(rows, asked, conditions)
     weights = _weights(found)
     scores = (
@@ -87,9 +87,14 @@ def with_any_word(
     return _ranked(rows, best, asked, weights, near)
 
 
-def _words(configuration: str) -> CTE:
-    """The first words of the text, each as a number and a query."""
-    text = words(bindparam("text", type_=Text), configuration)
+def asked_words(configuration: str, *, parameter: str = "text", lexemes: bool = False) -> CTE:
+    """The first words of a text, each as a number and a query.
+
+    Args:
+        parameter: The text.
+        lexemes: Give them, too.
+    """
+    text = words(bindparam(parameter, type_=Text), configuration)
     columns = column("lexeme", Text), "positions", "weights"
     parts = func.unnest(text).table_valued(*columns, name="parts")
     first = literal_column("parts.positions[1]", Integer)
@@ -99,6 +104,7 @@ def _words(configuration: str) -> CTE:
         select(
             func.row_number().over(order_by=first).label("number"),
             cast(quoted, TSQUERY).label("query"),
+            *([parts.c.lexeme] if lexemes else []),
         )
         .select_from(parts)
         .order_by(first)
