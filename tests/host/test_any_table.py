@@ -24,6 +24,7 @@ from qortex_db import (
     CLEAR,
     Collection,
     Database,
+    FieldBoost,
     InvalidInputError,
     SearchHit,
     UnitOfWork,
@@ -33,6 +34,7 @@ from qortex_db import (
     unit_of_work,
 )
 from qortex_db.mirrors import original_of
+from qortex_db.models import WordFrequency
 from qortex_db.repositories import VectorRepository
 from support.catalogue import execute
 
@@ -271,6 +273,42 @@ async def _updated(rows: Rows, **values: Any) -> list[Any]:
     return [*done, await rows.vectors.update(rows.key(5), **back)]
 
 
+async def _found_in_a_stream(rows: Rows, _: set[str]) -> list[Any]:
+    return [hit async for hit in rows.vectors.stream_search(Q, batch_size=50)]
+
+
+async def _inserted(rows: Rows, has: set[str]) -> list[Any]:
+    found = await rows.vectors.insert(rows.records(range(117, 123), has))
+    new, existing = (
+        sorted(rows.numbers[key] for key in keys) for keys in (found.new, found.existing)
+    )
+    return [new, existing, await rows.vectors.delete([rows.key(n) for n in range(120, 123)])]
+
+
+async def _updated_many(rows: Rows, _: set[str]) -> list[Any]:
+    keys = [rows.key(n) for n in (4, 5, 700)]
+    done = [
+        await rows.vectors.update_many(
+            [{"id": key, "embedding": VECTORS[50 + i]} for i, key in enumerate(keys)]
+        ),
+        await rows.vectors.get(keys),
+    ]
+    back = [{"id": rows.key(n), "embedding": VECTORS[n]} for n in (4, 5)]
+    return [*done, await rows.vectors.update_many(back)]
+
+
+async def _aggregated(rows: Rows, _: set[str]) -> list[Any]:
+    found = await rows.vectors.aggregate({"n": ["sum"]}, group_by="tags")
+    return [(one.value, one.count, one.of) for one in found]
+
+
+async def _counted_words(rows: Rows, _: set[str]) -> list[Any]:
+    counted = await rows.vectors.count_words()
+    known = await rows.vectors.word_statistics()
+    assert known is not None
+    return [counted.documents, counted.words, counted.mean_length, known.documents]
+
+
 async def _selected(rows: Rows, where: Any) -> list[Any]:
     vectors = rows.vectors._vectors
     table = original_of(vectors.table)
@@ -355,6 +393,20 @@ METHODS: dict[str, tuple[set[str], Callable[[Rows, set[str]], Awaitable[Any]]]] 
         set(),
         lambda r, _: r.vectors.recommend([r.key(3)], [r.key(50)], strategy="best_score"),
     ),
+    "multi_search by count": (
+        set(),
+        lambda r, _: r.vectors.multi_search([Q, VECTORS[50]], limit=30, rank="count"),
+    ),
+    "search with an offset": (set(), lambda r, _: r.vectors.search(Q, limit=5, offset=15)),
+    "search boosted": (PAYLOAD, lambda r, _: r.vectors.search(Q, boost=FieldBoost("n", 0.1))),
+    "search with parts": (PAYLOAD, lambda r, _: r.vectors.search(Q, with_payload=["n", "of.x"])),
+    "stream_search": (set(), _found_in_a_stream),
+    "aggregate": (PAYLOAD, _aggregated),
+    "insert": (set(), _inserted),
+    "update_many": (set(), _updated_many),
+    "count_words": (DOCUMENT, _counted_words),
+    "word_statistics": (DOCUMENT, _counted_words),
+    "hybrid_search by bm25": (DOCUMENT, lambda r, _: r.vectors.hybrid_search(Q, "odd", limit=40)),
     "count": (set(), lambda r, _: r.vectors.count()),
     "count where": (PAYLOAD, lambda r, _: r.vectors.count(where={"of.x": {"$gte": 60}})),
     "facet": (PAYLOAD, lambda r, _: r.vectors.facet("tags")),
@@ -396,6 +448,9 @@ METHODS: dict[str, tuple[set[str], Callable[[Rows, set[str]], Awaitable[Any]]]] 
 async def dsn_of_strangers(empty_dsn: str) -> str:
     await execute(empty_dsn, "CREATE EXTENSION vector", *STRANGERS.strip().split(";\n"))
     async with Database.connect(empty_dsn) as db, db.engine.begin() as connection:
+        await connection.run_sync(
+            WordFrequency.metadata.tables["qortex_db_word_frequencies"].create
+        )
         for metadata in (Base.metadata, UUIDAuditBase.metadata, SQLModel.metadata):
             tables = [
                 table

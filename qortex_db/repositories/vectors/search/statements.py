@@ -22,6 +22,7 @@ from sqlalchemy import (
 from qortex_db.filters.columns import ColumnKey
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field
+from qortex_db.keys import key_type
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.filter_statements import value_at
@@ -174,7 +175,10 @@ class SearchStatements:
     def onwards(self, where: Filter | None, form: SearchForm, goes_on: bool) -> Select[Any]:  # noqa: FBT001 - of the key
         """The rows that come after one of a distance and a key, nearest first."""
         key, distance = self.table.c.id, self.rows.distance(self.rows.column)
-        seen = bindparam("after_distance", type_=Float), bindparam("after", type_=Text)
+        seen = (
+            bindparam("after_distance", type_=Float),
+            bindparam("after", type_=key_type(self.table).type),
+        )
         besides = [tuple_(distance, key) > tuple_(*seen)] if goes_on else []
         clause = None if where is None else where.clause
         hits = self.rows.nearest(form, clause, besides=besides, exact=True).subquery("hits")
