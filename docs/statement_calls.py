@@ -244,7 +244,11 @@ DOCUMENT = {"document": "Spice"}
 
 READS: Calls = {
     "dimensions": {DEFAULT: lambda v: v.dimensions()},
-    "get": {DEFAULT: lambda v: v.get(["a", "b"]), "of one": lambda v: v.get(["a"])},
+    "get": {
+        DEFAULT: lambda v: v.get(["a", "b"]),
+        "of one": lambda v: v.get(["a"]),
+        "parts of payloads": lambda v: v.get(["a"], with_payload=["year", "$document"]),
+    },
     "count": {
         DEFAULT: lambda v: v.count(),
         "with a filter": lambda v: v.count(where=WHERE),
@@ -262,6 +266,7 @@ READS: Calls = {
         DEFAULT: lambda v: v.scroll(),
         "with embeddings": lambda v: v.scroll(with_embedding=True),
         "with a filter": lambda v: v.scroll(where=WHERE),
+        "with parts of payloads": lambda v: v.scroll(with_payload=["year"]),
         "the next page": _next_page,
         "the next page, descending": lambda v: _next_page(v, descending=True),
         "by a payload's field": lambda v: v.scroll(order_by="year"),
@@ -300,6 +305,7 @@ SEARCHES: Calls = {
         "with an offset": lambda v: v.search(VECTOR, offset=1),
         "with embeddings": lambda v: v.search(VECTOR, with_embedding=True),
         "without payloads": lambda v: v.search(VECTOR, with_payload=False),
+        "with parts of payloads": lambda v: v.search(VECTOR, with_payload=["year", "by.whom"]),
         "with boosts": lambda v: v.search(
             VECTOR,
             boost=[

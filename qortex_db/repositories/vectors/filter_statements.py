@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from qortex_db.filters import Filter
     from qortex_db.repositories.vectors.namespaces import Scope
     from qortex_db.repositories.vectors.payload_changes import Form
+    from qortex_db.repositories.vectors.payload_parts import Body
 
 Steps: TypeAlias = tuple[str, ...]
 """The keys that lead from a payload to a value."""
@@ -61,6 +62,7 @@ class Page:
     goes_on: bool = False
     descending: bool = False
     with_embedding: bool = True
+    body: Body = True
 
     def __post_init__(self) -> None:
         check_flag(self.descending, name="descending")
@@ -103,13 +105,13 @@ class FilterStatements:
         if where is not None:
             conditions.append(where.clause)
         elif not page.place:  # the key's index has the order
-            columns = shape.of_record(with_embedding=page.with_embedding)
+            columns = shape.of_record(with_embedding=page.with_embedding, body=page.body)
             return _ordered(select(*columns).where(*conditions), keys, page).limit(_HITS)
         # What is read is made of the page's rows alone: under a sort it would be of all.
         own = shape.columns(with_embedding=page.with_embedding)
         statement = select(*own, *(value.label("row_value") for value in values))
         rows = _ordered(statement.where(*conditions), keys, page).limit(_HITS).subquery()
-        columns = shape.of_record(rows, with_embedding=page.with_embedding)
+        columns = shape.of_record(rows, with_embedding=page.with_embedding, body=page.body)
         values = [*rows.c][len(own) :]
         shown = [cast(value, Text).label("value") for value in values]
         return _ordered(select(*columns, *shown), [*values, *key_columns(rows)], page)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from qortex_db.repositories.vectors.namespaces import Scope
     from qortex_db.repositories.vectors.payload_changes import Form
+    from qortex_db.repositories.vectors.payload_parts import Body
 
 Given: TypeAlias = Literal["all", "some"]
 """For which rows of a batch a column is given."""
@@ -105,6 +106,12 @@ class KeyStatements:
         self.get = columns.where(table.c.id == func.any(ids_array(self.table)))
         # A list takes the server twice as long.
         self.get_one = columns.where(as_text(table.c.id) == bindparam(ID, type_=self.key.type))
+
+    @built_once
+    def get_parts(self, body: Body) -> Select[Any]:
+        """Rows by their keys, with parts of their payloads."""
+        columns = select(*row_shape(self.table).of_record(body=body)).where(*self.scope.clauses)
+        return columns.where(self.table.c.id == func.any(ids_array(self.table)))
 
     @functools.cached_property
     def delete(self) -> Delete:

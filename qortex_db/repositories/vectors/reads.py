@@ -13,6 +13,7 @@ from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.filter_statements import Page
 from qortex_db.repositories.vectors.key_statements import ID, IDS
+from qortex_db.repositories.vectors.payload_parts import Body, WithPayload, read_body
 from qortex_db.repositories.vectors.records import (
     EmbeddingBatch,
     FacetCount,
@@ -37,16 +38,23 @@ MAX_PAGE_SIZE: Final = 100_000
 class VectorReads(TableBound[IdT]):
     """What reads the vectors of a table without comparing them."""
 
-    async def get(self, ids: Iterable[IdInput]) -> dict[IdT, VectorRecord[IdT]]:
+    async def get(
+        self, ids: Iterable[IdInput], *, with_payload: WithPayload = True
+    ) -> dict[IdT, VectorRecord[IdT]]:
         """The stored vectors by id, embeddings as float32; who is missing is absent.
 
         Args:
             ids: Where keys are texts, an int or a UUID is `str(id)`, and comes back as that.
+            with_payload: As of :meth:`search`.
         """
         keys = validation.check_keys(ids, self._vectors.key, limits=self._vectors.limits)
         if not keys:
             return {}
         vectors = self._vectors
+        if with_payload is not True:
+            body = read_body(vectors.table, with_payload)
+            rows = (await vectors.run(vectors.by_key.get_parts(body), {IDS: keys})).rows
+            return {record.id: record for record in await self._records(rows, body=body)}
         if len(keys) == 1:
             rows = (await vectors.run(vectors.by_key.get_one, {ID: keys[0]})).rows
         else:
@@ -104,6 +112,7 @@ class VectorReads(TableBound[IdT]):
         descending: bool = False,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
     ) -> ScrollPage[IdT]:
         """A page of vectors in the order of their ids, or of a field or column and then of ids.
@@ -124,18 +133,21 @@ class VectorReads(TableBound[IdT]):
         place: Place = () if order_by is None else vectors.place(order_by, "order_by")
         cursor = {} if after is None else _read_cursor(after, vectors.key, place)
         narrowed = await vectors.narrow(where, where_document)
+        body = read_body(vectors.table, with_payload)
         page = Page(
             place,
             goes_on=after is not None,
             descending=descending,
             with_embedding=with_embedding,
+            body=body,
         )
         params = {"hits": count, **cursor, **values_of(narrowed)}
         rows = await vectors.rows(vectors.by_filter.page(narrowed, page), params)
         last = None
         if len(rows) == count:
             last = json.dumps([rows[-1][0], rows[-1][-1] if place else None], default=str)
-        return ScrollPage(await self._records(rows, with_embedding=with_embedding), last)
+        records = await self._records(rows, with_embedding=with_embedding, body=body)
+        return ScrollPage(records, last)
 
     async def stream(
         self,
@@ -143,6 +155,7 @@ class VectorReads(TableBound[IdT]):
         batch_size: int = 500,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
+        with_payload: WithPayload = True,
         with_embedding: bool = True,
     ) -> AsyncIterator[VectorRecord[IdT]]:
         """All vectors in the order of their ids, page by page by the last id seen.
@@ -156,15 +169,16 @@ class VectorReads(TableBound[IdT]):
         size = validation.check_limit(batch_size, MAX_PAGE_SIZE, name="batch_size")
         narrowed = await self._vectors.narrow(where, where_document)
         params: dict[str, Any] = {"hits": size, **values_of(narrowed)}
-        page = Page(with_embedding=with_embedding)
+        body = read_body(self._vectors.table, with_payload)
+        page = Page(with_embedding=with_embedding, body=body)
         while True:
             statement = self._vectors.by_filter.page(narrowed, page)
             rows = (await self._vectors.run(statement, params)).rows
-            for record in await self._records(rows, with_embedding=with_embedding):
+            for record in await self._records(rows, with_embedding=with_embedding, body=body):
                 yield record
             if len(rows) < size:
                 return
-            page = Page(goes_on=True, with_embedding=with_embedding)
+            page = Page(goes_on=True, with_embedding=with_embedding, body=body)
             params["after"] = rows[-1][0]
 
     async def stream_batches(
@@ -211,12 +225,12 @@ class VectorReads(TableBound[IdT]):
             goes_on, params["after"] = True, rows[-1][0]
 
     async def _records(
-        self, rows: Sequence[Sequence[Any]], *, with_embedding: bool = True
+        self, rows: Sequence[Sequence[Any]], *, with_embedding: bool = True, body: Body = True
     ) -> list[VectorRecord[IdT]]:
         """Rows of records, with what is encrypted in clear."""
         shape = self._vectors.shape
         read = await self._vectors.opened(shape.read(rows, with_embedding=with_embedding))
-        return [shape.record(row, with_embedding=with_embedding) for row in read]
+        return [shape.record(row, with_embedding=with_embedding, body=body) for row in read]
 
 
 def _read_cursor(cursor: object, kind: KeyType, place: Place) -> dict[str, Any]:

@@ -11,8 +11,14 @@ from qortex_db.keys import key_of, key_type
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories.statement_cache import MAX_TABLES
+from qortex_db.repositories.vectors.payload_parts import (
+    Body,
+    PayloadParts,
+    has_document,
+    payload_parts,
+)
 from qortex_db.repositories.vectors.records import ReadAttributes, SearchHit, VectorRecord
-from qortex_db.sql import Text, of_pgvector
+from qortex_db.sql import Text, as_jsonb, of_pgvector
 from qortex_db.types import (
     Embedding,
     EmbeddingBytes,
@@ -76,12 +82,17 @@ class RowShape:
         return [key_of(self.table), *(self.table.c[name] for name in (*names, *vectors))]
 
     def of_record(
-        self, rows: FromClause | None = None, *, with_embedding: bool = True
+        self,
+        rows: FromClause | None = None,
+        *,
+        with_embedding: bool = True,
+        body: Body = True,
     ) -> list[ColumnElement[Any]]:
         """What `read` reads; without embeddings those are NULL.
 
         Args:
             rows: Of `columns`, by default the table's.
+            body: What is read of payload and document; attributes with all of them alone.
         """
         rows = self.table if rows is None else rows
 
@@ -93,11 +104,12 @@ class RowShape:
         vec = sent(DEFAULT_VECTOR, "vec")
         further = [sent(name, f"vector_{i}") for i, name in enumerate(self.vectors)]
         own: list[ColumnElement[Any]] = [null().label(name) for name in OPTIONAL]
-        if "payload" in rows.c:
-            own[0] = cast(rows.c.payload, Text).label("payload")
-        if "document" in rows.c:
+        if "payload" in rows.c and body:
+            own[0] = cast(_payload(rows, body), Text).label("payload")
+        if "document" in rows.c and has_document(body):
             own[1] = rows.c.document
-        return [key_of(rows), vec, *own, *further, *self._attributes(rows)]
+        attributes = self._attributes(rows) if body is True else []
+        return [key_of(rows), vec, *own, *further, *attributes]
 
     def read(
         self, rows: Sequence[Sequence[Any]], *, with_embedding: bool = True
@@ -112,7 +124,9 @@ class RowShape:
                 columns[place] = map(from_binary, columns[place])
         return list(zip(*columns, strict=True))
 
-    def record(self, row: Sequence[Any], *, with_embedding: bool = True) -> VectorRecord[Any]:
+    def record(
+        self, row: Sequence[Any], *, with_embedding: bool = True, body: Body = True
+    ) -> VectorRecord[Any]:
         """A row that was read; what comes after is left alone."""
         if self._key.is_composite:
             row = [self._key.read(row[0]), *row[1:]]
@@ -122,20 +136,20 @@ class RowShape:
         vectors = None
         if with_embedding:
             vectors = dict(zip(self.vectors, row[4:end], strict=True))
-        attributes = ReadAttributes(zip(self.attributes, row[end:], strict=False))
+        attributes = None
+        if body is True:
+            attributes = ReadAttributes(zip(self.attributes, row[end:], strict=False))
         key, embedding, payload, document = row[:4]
         return VectorRecord(key, embedding, payload, document, vectors, attributes)
 
     def of_hit(
-        self, vector: ColumnElement[Any], *, with_payload: bool, with_embedding: bool
+        self, vector: ColumnElement[Any], *, with_payload: Body, with_embedding: bool
     ) -> list[ColumnElement[Any]]:
-        """What `hit` reads after id and score."""
-        columns = self._optional()
-        if not with_payload:
-            columns = [null().label(name) for name in OPTIONAL]
+        """What `hit` reads after id and score; attributes with all of payloads alone."""
+        columns = self._optional(with_payload)
         if with_embedding:
             columns.append(sent_embedding(vector))
-        if not (with_payload and self.attributes):
+        if not (with_payload is True and self.attributes):
             return columns
         if not with_embedding:
             columns.append(null().label("vec"))
@@ -166,18 +180,24 @@ class RowShape:
         attributes = dict(zip(self.attributes, row[5:], strict=True))
         return SearchHit(row[0], score, payload, document, embedding, attributes)
 
-    def _optional(self) -> list[ColumnElement[Any]]:
-        """Payload and document, NULL where the table lacks one."""
+    def _optional(self, body: Body) -> list[ColumnElement[Any]]:
+        """Payload and document, NULL where the table lacks one, or it is not asked for."""
         table = self.table
-        payload = (
-            type_coerce(cast(table.c.payload, Text), JsonText()) if "payload" in table.c else null()
-        )
-        document = table.c.document if "document" in table.c else null()
+        payload: ColumnElement[Any] = null()
+        if "payload" in table.c and body:
+            payload = type_coerce(cast(_payload(table, body), Text), JsonText())
+        has = "document" in table.c and has_document(body)
+        document = table.c.document if has else null()
         return [payload.label("payload"), document.label("document")]
 
     def _attributes(self, rows: FromClause) -> list[ColumnElement[Any]]:
         # By number: a host may call a column as a statement of ours calls something else.
         return [rows.c[name].label(f"attribute_{i}") for i, name in enumerate(self._keys)]
+
+
+def _payload(rows: FromClause, body: Body) -> ColumnElement[Any]:
+    payload: ColumnElement[Any] = rows.c.payload
+    return payload_parts(as_jsonb(payload), body) if isinstance(body, PayloadParts) else payload
 
 
 @functools.lru_cache(MAX_TABLES)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
+    from qortex_db.repositories.vectors.payload_parts import WithPayload
     from qortex_db.repositories.vectors.records import IdInput
     from qortex_db.repositories.vectors.table import TableFacts, VectorTable
     from qortex_db.types import EmbeddingInput
@@ -53,7 +54,7 @@ class ExampleSearches(TableBound[IdT]):
         complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
     ) -> SearchHits[IdT]:
         """What is like the positive examples and unlike the negative ones; no example is a hit.

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
+    from qortex_db.repositories.vectors.payload_parts import WithPayload
     from qortex_db.repositories.vectors.table import VectorTable
 
 SparseInput: TypeAlias = SparseVector | Mapping[int, float]
@@ -78,7 +79,7 @@ class FusedSearches(TableBound[IdT]):
         rank: TextRank | BM25 | None = None,
         complete: Complete | None = None,
         exact: bool = False,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
     ) -> SearchHits[IdT]:
         """The best by meaning, by words and by a sparse vector together, all under one filter.
@@ -194,7 +195,7 @@ class FusedSearches(TableBound[IdT]):
         complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
     ) -> SearchHits[IdT]:
         """The vectors most similar to any of several, or to most of them, each once.
@@ -246,7 +247,7 @@ class FusedSearches(TableBound[IdT]):
         complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
     ) -> list[SearchHits[IdT]]:
         """What `search` finds for each of several embeddings, in one round trip.

@@ -11,6 +11,7 @@ from qortex_db.filters import values_of
 from qortex_db.limits import Complete
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.repositories.vectors.payload_parts import WithPayload, read_body
 from qortex_db.repositories.vectors.search.nearest import SearchForm
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ async def approach(
     narrowed: Filter | None,
     *,
     exact: bool,
-    with_payload: bool = True,
+    with_payload: WithPayload = True,
     with_embedding: bool = False,
     excluding: bool = False,
     beside: int = 0,
@@ -122,7 +123,7 @@ async def approach(
         probed=probed,
         walk=walk_of(max(reach, beside)),
         settings=tuple(f"{_LIBRARIES[name]}.{name}" for name in settings),
-        with_payload=with_payload,
+        with_payload=read_body(vectors.table, with_payload),
         with_embedding=with_embedding,
     )
     return Approach(narrowed, form, params | settings)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from qortex_db.models import VectorSpec
     from qortex_db.repositories.vectors.namespaces import Scope
+    from qortex_db.repositories.vectors.payload_parts import Body
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,11 @@ class SearchForm:
     walk: int = 40
     settings: tuple[str, ...] = ()
     skips: bool = False
-    with_payload: bool = True
+    with_payload: Body = True
     with_embedding: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("exact", "with_payload", "with_embedding"):
+        for name in ("exact", "with_embedding"):
             check_flag(getattr(self, name), name=name)
 
 

@@ -12,6 +12,7 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.repositories.vectors.payload_parts import read_body
 from qortex_db.repositories.vectors.records import (
     IdT,
     SearchGroup,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
+    from qortex_db.repositories.vectors.payload_parts import WithPayload
     from qortex_db.repositories.vectors.records import PathInput, SearchHit
     from qortex_db.repositories.vectors.search.boosts import Boost, BoostTerm
     from qortex_db.repositories.vectors.search.index_settings import Approach
@@ -72,7 +74,7 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT
         exact: bool = False,
         boost: Boost | Sequence[Boost] | None = None,
         fetch_limit: int | None = None,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
     ) -> SearchHits[IdT]:
         """The most similar vectors, best first; ties by id.
@@ -101,7 +103,9 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT
                 each other term. `min_score` is one of similarity.
             fetch_limit: How many of the most similar are boosted, `limit` to `MAX_LIMIT`; by
                 default ten times the limit, and 100 at least.
-            with_payload: Return the hits' payloads and documents.
+            with_payload: Return the hits' payloads, documents and attributes; or of payloads the
+                values at these paths alone, with "$document" the document too. A path leads through
+                objects; what is not there is left out.
             with_embedding: Return the hits' embeddings too.
 
         Returns:
@@ -247,7 +251,7 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         using: str | None = None,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
     ) -> SearchHits[IdT]:
         """All vectors at least this similar, best first; it compares with every row.
@@ -277,7 +281,7 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT
         form = SearchForm(
             walk=walk_of(skipped + count + 1),
             skips=skipped > 0,
-            with_payload=with_payload,
+            with_payload=read_body(vectors.table, with_payload),
             with_embedding=with_embedding,
         )
         rows = await vectors.rows(search_statements(vectors).within(narrowed, form), params)
@@ -296,7 +300,7 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT
         complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
     ) -> SearchHits[IdT]:
         """Similar vectors that differ among themselves, by maximal marginal relevance.
@@ -352,7 +356,7 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT
         complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
     ) -> SearchGroups[IdT]:
         """The best few of each value of a payload's field or a column, groups by their best hit.

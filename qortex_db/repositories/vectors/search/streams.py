@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.repositories.vectors.payload_parts import read_body
 from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.search.index_settings import walk_of
 from qortex_db.repositories.vectors.search.nearest import SearchForm
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from qortex_db.filters import Where
+    from qortex_db.repositories.vectors.payload_parts import WithPayload
     from qortex_db.repositories.vectors.records import SearchHit
     from qortex_db.types import EmbeddingInput
 
@@ -34,7 +36,7 @@ class SearchStreams(TableBound[IdT]):
         where_document: Mapping[str, Any] | None = None,
         min_score: float | None = None,
         using: str | None = None,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
     ) -> AsyncIterator[SearchHit[IdT]]:
         """All vectors, the most similar first, however many; none is left out or comes twice.
@@ -51,7 +53,9 @@ class SearchStreams(TableBound[IdT]):
         floor = -math.inf if min_score is None else vectors.check_score(min_score)
         narrowed = await vectors.narrow(where, where_document)
         form = SearchForm(
-            walk=walk_of(size), with_payload=with_payload, with_embedding=with_embedding
+            walk=walk_of(size),
+            with_payload=read_body(vectors.table, with_payload),
+            with_embedding=with_embedding,
         )
         params: dict[str, Any] = {
             "query": await vectors.encode_query(embedding),

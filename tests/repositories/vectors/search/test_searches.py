@@ -638,7 +638,7 @@ async def test_no_search_prepares_a_statement_for_each_list_of_values(loaded: st
         (lambda v: v.facet(3), "path is a int"),
         (lambda v: v.delete_where("x"), "where is a str"),
         (lambda v: v.delete_where(None), "every vector"),
-        (lambda v: v.search(QUERIES[0], with_payload=["a"]), "with_payload is a list"),
+        (lambda v: v.search(QUERIES[0], with_payload="a"), "with_payload is a str"),
         (
             lambda v: v.hybrid_search(QUERIES[0], "a", with_embedding="yes"),
             "with_embedding is a str",
