@@ -57,6 +57,8 @@ class TextKey:
     type: TypeEngine[Any] = Text()
     least: Any = ""
     """What is before all keys; None where nothing is."""
+    is_composite = False
+    """Whether what is sent is another thing than what a caller has."""
 
     def check(self, value: object, *, name: str = "id") -> Any:
         """A key as it is sent.
@@ -80,6 +82,22 @@ class TextKey:
     def sql_text(self, key: ColumnElement[Any]) -> ColumnElement[Any]:
         """A key of the server's as `str` has it of one that is sent."""
         return key
+
+    def check_cursor(self, value: object) -> Any:
+        """A key in a page's `next`."""
+        return self.check(value)
+
+    def read(self, sent: Any) -> Any:
+        """What a caller has of a key that was sent or read."""
+        return sent
+
+    def order(self, sent: Any) -> Any:
+        """What Python sorts as the server does."""
+        return sent
+
+    def apart(self, sent: ColumnElement[Any]) -> list[ColumnElement[Any]]:
+        """The values of the key's columns in one that is sent."""
+        return [sent]
 
 
 class IntegerKey(TextKey):
@@ -161,10 +179,26 @@ def key_type(table: FromClause) -> KeyType:
     Raises:
         InvalidInputError: They are of a type that no keys are of here.
     """
-    found = _key_type(table.c.id.type)
+    return key_kind(table.c.id)
+
+
+def key_columns(table: FromClause) -> list[ColumnElement[Any]]:
+    """The columns of a table's key, or of rows that were selected from it: to order by."""
+    key = table.c.id
+    parts = getattr(key, "parts", None)
+    return key_type(table).apart(key) if parts is None else list(parts)
+
+
+def key_kind(column: ColumnElement[Any]) -> KeyType:
+    """What the keys of a column are.
+
+    Raises:
+        InvalidInputError: They are of a type that no keys are of here.
+    """
+    found = getattr(column.type, "key", None) or _key_type(column.type)
     if found is None:
         raise InvalidInputError(
-            f"{table.c.id} is {stored_type(table.c.id.type)}: the key of a collection is text, "
+            f"{column} is {stored_type(column.type)}: the key of a collection is text, "
             "varchar, uuid, smallint, integer or bigint."
         )
     return found

@@ -63,7 +63,7 @@ class Collection:
         encrypted_document: Whether documents are. Then there is no full text, and `language` says
             nothing.
         id: Of a model without VectorMixin, the column of the key; by default `id`, or the primary
-            key.
+            key. A tuple of several, whose ids are tuples.
         payload: The column of a JSON object; None for none. By default `payload`, if it is there.
         document: The column of the text behind the vector, likewise.
         updated_at: The column of the time of the last change, if there is one for us to write.
@@ -81,7 +81,7 @@ class Collection:
     large_namespaces: tuple[str | int, ...] = ()
     encrypted: tuple[str, ...] = ()
     encrypted_document: bool = False
-    id: str | None = None
+    id: str | tuple[str, ...] | None = None
     payload: str | None = "payload"
     document: str | None = "document"
     updated_at: str | None = None
@@ -102,15 +102,22 @@ class Collection:
             check_text(self.namespace, name="namespace")
         check_flag(self.payload_index, name="payload_index")
         check_flag(self.namespace_in_key, name="namespace_in_key")
-        for name in ("id", "payload", "document", "updated_at"):
-            if getattr(self, name) is not None:
-                check_text(getattr(self, name), name=name)
+        self._check_names()
         if self.namespace in _OWN:
             raise InvalidInputError(f"namespace can't be the column {self.namespace}.")
         if self.namespace_in_key and self.namespace is None:
             raise InvalidInputError("namespace_in_key needs namespace, the name of a column.")
         self._check_large()
         self._check_encrypted()
+
+    def _check_names(self) -> None:
+        for name in ("payload", "document", "updated_at"):
+            if getattr(self, name) is not None:
+                check_text(getattr(self, name), name=name)
+        for part in self.id if isinstance(self.id, tuple) else (self.id or "id",):
+            check_text(part, name="id")
+        if isinstance(self.id, tuple) and len(set(self.id)) < max(2, len(self.id)):
+            raise InvalidInputError("id has to be a column, or a tuple of several.")
 
     def _check_encrypted(self) -> None:
         check_flag(self.encrypted_document, name="encrypted_document")
@@ -203,6 +210,16 @@ def attribute_key(name: str) -> str:
     return f"own {name}" if name in _OWN or name == STORED_WORDS else name
 
 
+def part_key(number: int) -> str:
+    """The key, in a mirror, of one of several columns that a key has."""
+    return f"id {number}"
+
+
+def is_part(key: str) -> bool:
+    """Whether it is such a key."""
+    return key.startswith("id ")
+
+
 def collection_of(table: Table) -> Collection:
     """What a table's model declared; of another table, what its columns say."""
     declared = table.info.get(COLLECTION)
@@ -270,7 +287,11 @@ def resolved(table: Table, collection: Collection) -> Collection:
     return replace(
         collection,
         vectors=MappingProxyType(vectors),
-        attributes=tuple(column.key for column in table.columns if column.key not in own),
+        attributes=tuple(
+            column.key
+            for column in table.columns
+            if column.key not in own and not is_part(column.key)
+        ),
     )
 
 

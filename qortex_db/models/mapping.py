@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import JSON, MetaData, Table, UniqueConstraint, inspect
 from sqlalchemy.exc import CompileError
 
+from qortex_db.composite_keys import CompositeColumn
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.full_text import TEXT_CONFIGURATION
 from qortex_db.keys import key_type
@@ -24,6 +25,8 @@ from qortex_db.models.collection import (
     Collection,
     attribute_key,
     declare_encrypted,
+    is_part,
+    part_key,
     resolved,
 )
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, VectorSpec
@@ -97,9 +100,13 @@ def _mirror(name: str, table: Table, collection: Collection) -> Table:
         mirrored.key = keys.get(column.name) or attribute_key(column.name)
         if mirrored.key == DEFAULT_VECTOR:
             mirrored.type = collection.vector.type
-        elif mirrored.key == "id":
+        elif mirrored.key == "id" or is_part(mirrored.key):
             mirrored.type = stored_type(column.type)
         columns.append(mirrored)
+    parts = [column for column in columns if is_part(column.key)]
+    if parts:
+        parts.sort(key=lambda column: int(column.key.split()[1]))
+        columns.append(CompositeColumn(parts))
     mirror = Table(table.name, MetaData(), *columns, schema=table.schema)
     mirror.info[ORIGINAL] = table
     key_type(mirror)
@@ -118,8 +125,8 @@ def _mirror(name: str, table: Table, collection: Collection) -> Table:
 def _keys(name: str, table: Table, collection: Collection) -> dict[str, str]:
     """Our keys by the names of the columns, all of which are there and of their kind."""
     columns = {column.name: column for column in table.columns}
-    wanted = {
-        "id": collection.id or _default_key(name, columns, table),
+    wanted: dict[str, str | None] = {
+        **dict(_named_keys(name, columns, table, collection.id)),
         DEFAULT_VECTOR: collection.vector.column,
         "payload": collection.payload,
         "document": collection.document,
@@ -133,10 +140,14 @@ def _keys(name: str, table: Table, collection: Collection) -> dict[str, str]:
         if column is None:
             continue
         if column not in columns:
-            says = "VectorSpec(…, column=…)" if key == DEFAULT_VECTOR else f"Collection({key}=…)"
+            says = (
+                "VectorSpec(…, column=…)"
+                if key == DEFAULT_VECTOR
+                else f"Collection({key.partition(' ')[0]}=…)"
+            )
             raise InvalidInputError(
                 f"{name} has no column {column!r}; it has {', '.join(columns)}: say which by {says}"
-                + (", or None for none." if key not in {"id", DEFAULT_VECTOR} else ".")
+                + (", or None for none." if key in {"payload", "document", "updated_at"} else ".")
             )
         if column in keys:
             raise InvalidInputError(
@@ -144,22 +155,27 @@ def _keys(name: str, table: Table, collection: Collection) -> dict[str, str]:
             )
         keys[column] = key
     by_key = {key: columns[column] for column, key in keys.items()}
-    _check_key(name, table, by_key["id"], collection)
+    _check_key(name, table, [by_key[key] for key in by_key if key.startswith("id")], collection)
     _check_vector(name, by_key[DEFAULT_VECTOR], collection.vector)
     _check_kinds(name, by_key)
     return keys
 
 
-def _default_key(name: str, columns: Mapping[str, Any], table: Table) -> str:
-    if "id" in columns:
-        return "id"
+def _named_keys(
+    name: str, columns: Mapping[str, Any], table: Table, given: str | tuple[str, ...] | None
+) -> list[tuple[str, str]]:
+    """Our keys of the key's columns, with their names."""
+    if isinstance(given, tuple):
+        return [(part_key(i), column) for i, column in enumerate(given)]
+    if given is not None or "id" in columns:
+        return [("id", given or "id")]
     primary = [column.name for column in table.primary_key.columns]
     if len(primary) != 1:
         raise InvalidInputError(f"{name} has no column 'id': say which is the key, by id=….")
-    return primary[0]
+    return [("id", primary[0])]
 
 
-def _check_key(name: str, table: Table, key: Column[Any], collection: Collection) -> None:
+def _check_key(name: str, table: Table, parts: list[Column[Any]], collection: Collection) -> None:
     unique = [set(table.primary_key.columns.keys())]
     unique += [
         {column.name for column in each.columns}
@@ -167,15 +183,14 @@ def _check_key(name: str, table: Table, key: Column[Any], collection: Collection
         if isinstance(each, UniqueConstraint)
     ]
     unique += [{column.name for column in each.columns} for each in table.indexes if each.unique]
-    if key.unique:
-        unique.append({key.name})
-    wanted = {key.name}
+    unique += [{part.name} for part in parts if part.unique]
+    wanted = {part.name for part in parts}
     if collection.namespace_in_key and collection.namespace is not None:
         wanted.add(collection.namespace)
     if any(unique) and wanted not in unique:  # of a view nothing is declared
         raise InvalidInputError(
-            f"{name}.{key.name} is no key: neither the primary key nor UNIQUE. Name the one that "
-            "is, by id=…."
+            f"{name}.{', '.join(part.name for part in parts)} is no key: neither the primary key "
+            "nor UNIQUE. Name the one that is, by id=…."
         )
 
 

@@ -33,10 +33,12 @@ def locked_in_key_order(
         also: What else is read of them.
         key_share: As of `with_for_update`, for what changes no key.
     """
+    columns = [part for key in keys for part in getattr(key, "parts", [key])]
+    named = [key.label("id") if hasattr(key, "parts") else key for key in keys]
     return (
-        select(*keys, *also)
+        select(*named, *also)
         .where(*conditions)
-        .order_by(*map(_in_order, keys))
+        .order_by(*map(_in_order, columns))
         .with_for_update(key_share=key_share)
         .cte("keys")
         .prefix_with("MATERIALIZED")

@@ -36,10 +36,17 @@ def check_keys(
     values: object, kind: KeyType, *, name: str = "ids", limits: Limits = DEFAULT_LIMITS
 ) -> list[Any]:
     """The same of a table whose keys are of some type."""
+    if kind.is_composite and _is_one(values):
+        values = [values]
     keys = _listed_ids(values, name, limits)
     if not kind.all_plain(keys):
         keys = [kind.check(key, name=f"{name}[{i}]") for i, key in enumerate(keys)]
-    return sorted(set(keys))
+    return sorted(set(keys), key=kind.order if kind.is_composite else None)
+
+
+def _is_one(values: object) -> bool:
+    """Whether a tuple is a key of several columns, and no tuple of keys."""
+    return isinstance(values, tuple) and not any(isinstance(one, tuple) for one in values)
 
 
 def _listed_ids(values: object, name: str, limits: Limits) -> list[Any]:

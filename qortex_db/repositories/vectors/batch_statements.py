@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, cast, literal_column, select, update
 
+from qortex_db.keys import key_columns, key_of
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import built_once
 from qortex_db.repositories.vectors.key_statements import (
@@ -37,7 +38,7 @@ def insert_new(owner: KeyStatements, columns: GivenColumns) -> ReturningInsert[A
         statement = statement.on_conflict_do_update(
             index_elements=owner.keys, set_={space.name: case((~theirs, space))}, where=theirs
         )
-    return statement.returning(table.c.id)
+    return statement.returning(key_of(table))
 
 
 @built_once
@@ -58,7 +59,9 @@ def update_each(owner: KeyStatements, columns: GivenColumns) -> UpdateBase:
     changes, changed = owner.changes(rows, new.c)
     if "updated_at" in table.c:
         changes["updated_at"] = func.now()
-    there = (table.c.id == new.c.id, table.c.id == keys.c.id, *owner.scope.clauses)
+    own: list[Any] = key_columns(table)
+    is_same = [column == new.c[column.key] for column in own]
+    there = (*is_same, table.c.id == keys.c.id, *owner.scope.clauses)
     # No CTE: a pipeline puts the whole statement into one, where none may write.
     statement = update(table).where(*there, changed).values(changes)
     return statement.returning(literal_column("1"))  # to be counted

@@ -78,7 +78,7 @@ class Batch:
         self._column = column
         self._first_row = first_row
         last = dict(zip(said.ids, itertools.count()))
-        self.ids = sorted(last)
+        self.ids = sorted(last, key=key.order if key.is_composite else None)
         places = [last[key] for key in self.ids]
         repeated = _repeated(said.ids, self.ids) if len(last) < len(said.ids) else {}
         self._embeddings = Told(said.embeddings, places, repeated)

@@ -43,8 +43,9 @@ class VectorChanges(VectorWrites[IdT]):
         """
         self._vectors.check_takes_rows()
         ids, rows = await self._by_batch(records, insert_new)
-        new = {row[0] for row in rows}
-        return Inserted([key for key in ids if key in new], [key for key in ids if key not in new])
+        new, read = {row[0] for row in rows}, self._vectors.key.read
+        made = [read(key) for key in ids if key in new]
+        return Inserted(made, [read(key) for key in ids if key not in new])
 
     async def update_many(self, records: Iterable[RecordInput]) -> int:
         """Change what is given of existing vectors, each row its own, all of it or nothing.

@@ -25,7 +25,7 @@ from qortex_db.checks import check_flag
 from qortex_db.filters.columns import ColumnKey, column_kind
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field, is_position
-from qortex_db.keys import key_type
+from qortex_db.keys import key_columns, key_of, key_type
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.key_statements import delete_in_key_order, merge_in_key_order
 from qortex_db.repositories.vectors.row_shape import row_shape, sent_embedding
@@ -33,6 +33,8 @@ from qortex_db.sql import Text, as_text, func
 from qortex_db.types import EmbeddingBytes, JsonText
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import ColumnElement, Delete, Select, Table, Update
 
     from qortex_db.filters import Filter
@@ -84,15 +86,18 @@ class FilterStatements:
     def page(self, where: Filter | None, page: Page) -> Select[Any]:
         """Rows in the order of their value at a path, which is at the end, then of their keys."""
         table, shape = self.table, row_shape(self.table)
-        keys: list[ColumnElement[Any]] = [table.c.id]
-        seen: list[ColumnElement[Any]] = [bindparam("after", type_=key_type(self.table).type)]
+        kind = key_type(table)
+        keys = key_columns(table)
+        seen = kind.apart(bindparam("after", type_=kind.type))
+        values: Sequence[ColumnElement[Any]] = []
         conditions = [*self.scope.clauses]
         if page.place:
             value = value_at(table, page.place)
+            values = [value]
             keys.insert(0, value)
             is_column = isinstance(page.place, ColumnKey)
-            kind = column_kind(value) if is_column else JSONB()
-            seen.insert(0, cast(bindparam("after_value", type_=Text), kind))
+            value_type = column_kind(value) if is_column else JSONB()
+            seen.insert(0, cast(bindparam("after_value", type_=Text), value_type))
             conditions.append(keys[0].is_not(None))
         if page.goes_on:
             here, there = tuple_(*keys), tuple_(*seen)
@@ -104,27 +109,29 @@ class FilterStatements:
             return _ordered(select(*columns).where(*conditions), keys, page).limit(_HITS)
         # What is read is made of the page's rows alone: under a sort it would be of all.
         own = shape.columns(with_embedding=page.with_embedding)
-        statement = select(*own, *(value.label("row_value") for value in keys[:-1]))
+        statement = select(*own, *(value.label("row_value") for value in values))
         rows = _ordered(statement.where(*conditions), keys, page).limit(_HITS).subquery()
         columns = shape.of_record(rows, with_embedding=page.with_embedding, body=page.body)
-        keys = [*list(rows.c)[len(own) :], rows.c.id]
-        return _ordered(
-            select(*columns, *(cast(value, Text).label("value") for value in keys[:-1])), keys, page
-        )
+        values = [*rows.c][len(own) :]
+        shown = [cast(value, Text).label("value") for value in values]
+        return _ordered(select(*columns, *shown), [*values, *key_columns(rows)], page)
 
     @built_once
     def embeddings(self, where: Filter | None, vector: str, goes_on: bool) -> Select[Any]:  # noqa: FBT001 - of the key
         """Keys and embeddings, in key order, of the rows that have one."""
         key, embedding = self.table.c.id, self.table.c[vector]
+        order = key_columns(self.table)
         conditions = [*self.scope.clauses, embedding.is_not(None)]
         if goes_on:
             conditions.append(key > bindparam("after", type_=key_type(self.table).type))
         if where is not None:
             conditions.append(where.clause)
-        statement = select(key, embedding).where(*conditions).order_by(key).limit(_HITS)
+        statement = (
+            select(key_of(self.table), embedding).where(*conditions).order_by(*order).limit(_HITS)
+        )
         rows = statement.subquery()
         sent = sent_embedding(rows.c[vector], kind=EmbeddingBytes)
-        return select(rows.c.id, sent).order_by(rows.c.id)
+        return select(rows.c.id, sent).order_by(*key_columns(rows))
 
     @built_once
     def facet_of_column(self, where: Filter | None, column: ColumnKey) -> Select[Any]:

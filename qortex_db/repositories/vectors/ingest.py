@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from uuid import UUID
 
 from sqlalchemy import text
 
@@ -254,6 +255,8 @@ class _Aside:
         found: object = getattr(record, "id", None)
         if isinstance(record, Mapping):
             found = record.get("id")
+        if isinstance(found, tuple) and all(isinstance(one, str | int | UUID) for one in found):
+            found = json.dumps(found, default=str)
         found = checks.as_key(found)
         key = found if isinstance(found, str) else None
         self._waiting.append(RejectedRecord(row, key, str(error)))

@@ -25,8 +25,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.ext.compiler import compiles
 
+from qortex_db.composite_keys import packed
 from qortex_db.filters.full_text import kept_words
-from qortex_db.keys import key_type
+from qortex_db.keys import key_columns, key_type
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
@@ -37,7 +38,7 @@ from qortex_db.sql import Text, as_jsonb, as_text, func, json_parameter
 from qortex_db.types import Embedding, EncodedEmbeddings
 
 if TYPE_CHECKING:
-    from sqlalchemy import Column, ColumnElement, Delete, Select, Table, Update
+    from sqlalchemy import ColumnElement, Delete, Select, Table, Update
     from sqlalchemy.sql.dml import ReturningInsert
 
     from qortex_db.repositories.vectors.namespaces import Scope
@@ -151,11 +152,11 @@ class KeyStatements:
         ).returning(literal_column("1"))  # to be counted
 
     @property
-    def keys(self) -> list[Column[Any]]:
+    def keys(self) -> list[Any]:
         """What tells rows apart."""
         space = self.scope.column
         is_key = space is not None and space.primary_key
-        return [self.table.c.id, space] if is_key and space is not None else [self.table.c.id]
+        return [*key_columns(self.table), space] if is_key else key_columns(self.table)
 
     def given_rows(self, columns: GivenColumns) -> GivenRows:
         """The rows of a batch that gives these columns, from its parameters."""
@@ -166,7 +167,9 @@ class KeyStatements:
         arrays += [one.array(f"row_values_{i}") for i, one in enumerate(used.values())]
         rows = select(*(func.unnest(array).label(f"of_{i}") for i, array in enumerate(arrays)))
         row = list(rows.subquery("rows").c)
-        values: dict[str, Any] = {"id": row[0], "vec": row[1]}
+        columns_of_key = [str(column.key) for column in key_columns(table)]
+        values: dict[str, Any] = dict(zip(columns_of_key, self.key.apart(row[0]), strict=True))
+        values["vec"] = row[1]
         given = {name: json_parameter(GIVEN + name) for name, mode in columns if mode == "some"}
         for (name, written), sent in zip(used.items(), row[2:], strict=True):
             values[name] = written.value(sent)
@@ -187,7 +190,7 @@ class KeyStatements:
         """What a stored row gets of a new one, and whether that changes it."""
         table = self.table
         given = rows.given
-        key = self.key.sql_text(new.id)
+        key = sent_key(table, new)
         wanted: dict[str, Any] = {}
         for name in (DEFAULT_VECTOR, *rows.used):
             wanted[name] = _where_given(given.get(name), new, name, table.c[name], key)
@@ -230,6 +233,13 @@ class KeyStatements:
             values["updated_at"] = func.now()
         key = as_text(table.c.id) == bindparam(ID, type_=self.key.type)
         return update(table).where(key, *self.scope.clauses).values(values)
+
+
+def sent_key(table: Table, rows: Any) -> ColumnElement[Any]:
+    """The keys of rows that have the table's columns, as `str` has those that are sent."""
+    kind = key_type(table)
+    columns = [rows[str(column.key)] for column in key_columns(table)]
+    return packed(columns) if kind.is_composite else kind.sql_text(columns[0])
 
 
 def insert_given(table: Table) -> Insert:

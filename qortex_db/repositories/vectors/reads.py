@@ -218,7 +218,8 @@ class VectorReads(TableBound[IdT]):
                         f"The vectors {which} have several lengths, and are no matrix; stream() "
                         "gives them one by one."
                     )
-                yield EmbeddingBatch(ids, types.matrix_from_binary(sent))
+                read = [vectors.key.read(key) for key in ids] if vectors.key.is_composite else ids
+                yield EmbeddingBatch(read, types.matrix_from_binary(sent))
             if len(rows) < size:
                 return
             goes_on, params["after"] = True, rows[-1][0]
@@ -235,7 +236,7 @@ class VectorReads(TableBound[IdT]):
 def _read_cursor(cursor: object, kind: KeyType, place: Place) -> dict[str, Any]:
     try:
         key, value = json.loads(cursor)  # type: ignore[arg-type]
-        params = {"after": kind.check(key)}
+        params = {"after": kind.check_cursor(key)}
         if place:
             if not isinstance(place, ColumnKey):
                 json.loads(value, parse_constant=_no_json)

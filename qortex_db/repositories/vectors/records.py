@@ -99,8 +99,9 @@ class ReadAttributes(dict[str, Any]):
     """Of a row that was read: written back, what the server generates is left to it."""
 
 
-IdInput: TypeAlias = str | int | UUID
-"""An id that is given: an int or a UUID is stored, and comes back, as `str(id)`."""
+IdInput: TypeAlias = str | int | UUID | tuple[str | int | UUID, ...]
+"""An id that is given: where keys are texts, an int or a UUID is stored as `str(id)`; a tuple where
+they are of several columns."""
 PathInput: TypeAlias = str | ColumnElement[Any] | InstrumentedAttribute[Any]
 """A path into payloads, or a column of the host's own: by its name, or as `Model.price`."""
 RecordInput: TypeAlias = VectorRecord[Any] | Mapping[str, Any]

@@ -118,5 +118,6 @@ class VectorRepository(
         count = validation.check_limit(sample, MAX_SAMPLE, name="sample")
         judge = Judge(self, limit)
         statement = sampled(self._vectors.table, self._vectors.scope)
-        await judge.prepare(await self._vectors.rows(statement, {"sample": count}))
+        rows = await self._vectors.rows(statement, {"sample": count})
+        await judge.prepare([(self._vectors.key.read(key), vec) for key, vec in rows])
         return judge

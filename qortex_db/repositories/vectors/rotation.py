@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db.encryption import Cipher, is_token, named
 from qortex_db.errors import ConflictError, EncryptionError
-from qortex_db.keys import key_of, key_type
+from qortex_db.keys import key_columns, key_of, key_type
 from qortex_db.repositories import validation
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import MAX_TABLES
@@ -136,7 +136,7 @@ def _read(table: Table, scope: Scope, *, goes_on: bool) -> Select[Any]:
     return (
         select(key_of(table), payload.label("payload"), document.label("document"))
         .where(*after, *scope.clauses)
-        .order_by(table.c.id)
+        .order_by(*key_columns(table))
         .limit(bindparam("hits", type_=Integer))
     )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import cast, null, type_coerce
 
+from qortex_db.keys import key_of, key_type
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories.statement_cache import MAX_TABLES
@@ -32,7 +33,7 @@ from qortex_db.types import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import Column, ColumnElement, FromClause, Table
+    from sqlalchemy import ColumnElement, FromClause, Table
 
 OPTIONAL: Final = ("payload", "document")
 """What a table of vectors may lack."""
@@ -62,6 +63,7 @@ class RowShape:
     def __init__(self, table: Table) -> None:
         self.table = table
         collection = collection_of(table)
+        self._key = key_type(table)
         self.vectors = [name for name in collection.vectors if name != DEFAULT_VECTOR]
         self._keys = list(collection.attributes)
         self.attributes = [table.c[key].name for key in self._keys]
@@ -73,11 +75,11 @@ class RowShape:
             if not isinstance(table.c[name].type, SparseEmbedding)
         ]
 
-    def columns(self, *, with_embedding: bool = True) -> list[Column[Any]]:
+    def columns(self, *, with_embedding: bool = True) -> list[ColumnElement[Any]]:
         """What `of_record` is made of."""
-        names = ["id", *(name for name in OPTIONAL if name in self.table.c), *self._keys]
+        names = [*(name for name in OPTIONAL if name in self.table.c), *self._keys]
         vectors = [DEFAULT_VECTOR, *self.vectors] if with_embedding else []
-        return [self.table.c[name] for name in (*names, *vectors)]
+        return [key_of(self.table), *(self.table.c[name] for name in (*names, *vectors))]
 
     def of_record(
         self,
@@ -107,7 +109,7 @@ class RowShape:
         if "document" in rows.c and has_document(body):
             own[1] = rows.c.document
         attributes = self._attributes(rows) if body is True else []
-        return [rows.c.id, vec, *own, *further, *attributes]
+        return [key_of(rows), vec, *own, *further, *attributes]
 
     def read(
         self, rows: Sequence[Sequence[Any]], *, with_embedding: bool = True
@@ -126,6 +128,8 @@ class RowShape:
         self, row: Sequence[Any], *, with_embedding: bool = True, body: Body = True
     ) -> VectorRecord[Any]:
         """A row that was read; what comes after is left alone."""
+        if self._key.is_composite:
+            row = [self._key.read(row[0]), *row[1:]]
         if not (self.vectors or self.attributes):
             return VectorRecord(*row[:4])
         end = 4 + len(self.vectors)
@@ -160,7 +164,7 @@ class RowShape:
             start: The score at no distance.
         """
         # A zero vector has no angle: its score is NaN, which is no hit.
-        if self.attributes:
+        if self.attributes or self._key.is_composite:
             return [self.hit(row, score) for row in rows if (score := start - row[1]) >= floor]
         return [
             SearchHit(row[0], score, *row[2:]) for row in rows if (score := start - row[1]) >= floor
@@ -168,6 +172,8 @@ class RowShape:
 
     def hit(self, row: Sequence[Any], score: float) -> SearchHit[Any]:
         """A row of id, distance and `of_hit`, with its score."""
+        if self._key.is_composite:
+            row = [self._key.read(row[0]), *row[1:]]
         if len(row) <= 5:  # noqa: PLR2004 - without payloads, and so without attributes
             return SearchHit(row[0], score, *row[2:])
         payload, document, embedding = row[2:5]

@@ -65,7 +65,7 @@ def best_scores(rows: Nearest, where: Filter | None, form: SearchForm) -> Select
     liked = sides[0]
     candidates: SelectBase
     if form.exact:
-        every = select(rows.table.c.id).where(
+        every = select(key_of(rows.table)).where(
             rows.column.is_not(None), *rows.scope.clauses, *_no_example(rows)
         )
         candidates = every if where is None else every.where(where.clause)

@@ -32,6 +32,7 @@ from qortex_db.filters.full_text import (
     text_configuration,
     words,
 )
+from qortex_db.keys import key_of
 from qortex_db.repositories.vectors.search.text_queries import MAX_WORDS
 from qortex_db.repositories.vectors.search.text_statements import FOUND_ROWS, PARSED_DOCUMENTS
 from qortex_db.sql import Text, double, func
@@ -118,7 +119,7 @@ def _found(rows: Nearest, asked: CTE, conditions: Sequence[ColumnElement[bool]])
     """The rows of each word."""
     table = rows.table
     having = (
-        select(table.c.id)
+        select(key_of(table))
         .where(is_found(document_words(table), asked.c.query), *conditions)
         .limit(Constant(FOUND_ROWS))
         .correlate(asked)
