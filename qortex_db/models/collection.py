@@ -16,6 +16,7 @@ from sqlalchemy.orm import MappedColumn, mapped_column
 from sqlalchemy.sql.elements import Grouping
 
 from qortex_db.checks import check_flag, check_text
+from qortex_db.embedders import Embedder
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import payload_index
 from qortex_db.filters.expressions import Constant
@@ -62,6 +63,8 @@ class Collection:
             `encryption_keys`; no filter can name them.
         encrypted_document: Whether documents are. Then there is no full text, and `language` says
             nothing.
+        embedder: Of the documents: what is written without an embedding gets the document's, and
+            searches take texts.
         vectors: By their names, the default one as "vec". Filled in by the model.
         attributes: The host's own columns. Filled in by the model.
     """
@@ -76,6 +79,7 @@ class Collection:
     large_namespaces: tuple[str | int, ...] = ()
     encrypted: tuple[str, ...] = ()
     encrypted_document: bool = False
+    embedder: Embedder | None = None
     vectors: Mapping[str, VectorSpec] = field(default_factory=dict)
     attributes: tuple[str, ...] = ()
 
@@ -99,6 +103,8 @@ class Collection:
             raise InvalidInputError("namespace_in_key needs namespace, the name of a column.")
         self._check_large()
         self._check_encrypted()
+        if self.embedder is not None and not isinstance(self.embedder, Embedder):
+            raise InvalidInputError("embedder has to be an Embedder(model, name=…).")
 
     def _check_encrypted(self) -> None:
         check_flag(self.encrypted_document, name="encrypted_document")

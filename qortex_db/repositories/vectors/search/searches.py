@@ -57,7 +57,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
 
     async def search(
         self,
-        embedding: EmbeddingInput,
+        embedding: EmbeddingInput | str,
         *,
         limit: int = 10,
         offset: int = 0,
@@ -79,7 +79,8 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         """The most similar vectors, best first; ties by id.
 
         Args:
-            embedding: As many numbers as the column holds.
+            embedding: As many numbers as the column holds; or a text, where the collection has an
+                embedder.
             limit: 1 to `MAX_LIMIT`.
             offset: How many of the best to skip; with the limit at most `MAX_LIMIT`. Pages of an
                 index, which finds other rows with other limits, may overlap; with `exact` they fit.
@@ -182,7 +183,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         scored = [replace(hit, score=row[-1]) for hit, row in zip(hits, rows, strict=True)]
         return scored, all_in
 
-    async def _plain_search(self, embedding: EmbeddingInput, limit: int) -> SearchHits:
+    async def _plain_search(self, embedding: EmbeddingInput | str, limit: int) -> SearchHits:
         """A search of which nothing else is said: its statement is known by its limit."""
         vectors = self._vectors
         count = validation.check_limit(limit, MAX_LIMIT)
@@ -213,7 +214,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
 
     async def explain(
         self,
-        embedding: EmbeddingInput,
+        embedding: EmbeddingInput | str,
         *,
         limit: int = 10,
         where: Where | None = None,
@@ -242,7 +243,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
 
     async def range_search(
         self,
-        embedding: EmbeddingInput,
+        embedding: EmbeddingInput | str,
         *,
         min_score: float,
         limit: int | None = None,
@@ -289,7 +290,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
 
     async def mmr_search(
         self,
-        embedding: EmbeddingInput,
+        embedding: EmbeddingInput | str,
         *,
         limit: int = 10,
         fetch_limit: int = 50,
@@ -320,8 +321,9 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         count = validation.check_limit(limit, fetch)
         weight = checks.check_number(lambda_, name="lambda_", low=0, high=1)
         checks.check_flag(with_embedding, name="with_embedding")
+        (query,) = await self._vectors.using(using).embedded([embedding])
         found = await self.search(
-            embedding,
+            query,
             limit=fetch,
             where=where,
             where_document=where_document,
@@ -333,7 +335,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         )
         vectors = self._vectors.using(using)
         chosen = most_diverse(
-            vectors.read_query(embedding),
+            vectors.read_query(query),
             [hit.embedding for hit in found if hit.embedding is not None],
             count,
             weight,
@@ -344,7 +346,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
 
     async def search_groups(
         self,
-        embedding: EmbeddingInput,
+        embedding: EmbeddingInput | str,
         group_by: str,
         *,
         limit: int = 10,

@@ -28,7 +28,7 @@ class SearchStreams(TableBound):
 
     async def stream_search(
         self,
-        embedding: EmbeddingInput,
+        embedding: EmbeddingInput | str,
         *,
         batch_size: int = 1_000,
         where: Where | None = None,
