@@ -30,7 +30,8 @@ from qortex_db.models import (
     LearningArmState,
     QortexVector,
 )
-from qortex_db.models.collection import collection_of, collection_table
+from qortex_db.models.collection import collection_of
+from qortex_db.models.mapping import collection_table
 from qortex_db.repositories import (
     ArmRepository,
     EdgeRepository,
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 
     from qortex_db.encryption import EncryptionKeys
     from qortex_db.engine import Executor, Operations
+    from qortex_db.models import Collection
+    from qortex_db.repositories.vectors.records import IdT
 
 AnySession = TypeVar("AnySession", bound="AsyncSession")
 
@@ -125,16 +128,19 @@ class Repositories:
     def collection(
         self,
         model: type[object],
+        collection: Collection | None = None,
         *,
         namespace: Any = None,
         embedder: object = None,
         name: str | None = None,
         revision: str = "",
-    ) -> VectorRepository:
-        """The vectors of any declared collection: a model with the columns `id` and `vec`.
+    ) -> VectorRepository[IdT]:
+        """The vectors of a model with VectorMixin, or of any other with a key and a vector.
 
         Args:
             model: The class, mapped in whatever way.
+            collection: Which of its columns are what, where it has no `__collection__` that says
+                so.
             namespace: Of a collection that declares one, and then it has to be given: every method
                 is about its rows alone, and writes into it. `ALL_NAMESPACES` means everybody's
                 rows, to which none can be added; not where the namespace is in the key.
@@ -145,9 +151,10 @@ class Repositories:
             revision: As of `Embedder`.
 
         Raises:
-            InvalidInputError: The model is no collection, or has no such namespace.
+            InvalidInputError: The model is no collection, or has no such namespace;
+                it says what is missing.
         """
-        table = collection_table(model)
+        table = collection_table(model, collection)
         given = collection_of(table).embedder if embedder is None else embedder
         texts = None
         if given is not None:

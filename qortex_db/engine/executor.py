@@ -10,6 +10,7 @@ from sqlalchemy.sql.dml import UpdateBase
 
 from qortex_db import translation
 from qortex_db.errors import InvalidInputError
+from qortex_db.mirrors import original_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -97,7 +98,7 @@ def written_tables(statement: Executable) -> tuple[object, ...] | None:
 
     One that writes in a CTE says which by the option `writes`.
     """
-    own = (statement.table,) if isinstance(statement, UpdateBase) else None
+    own = (original_of(statement.table),) if isinstance(statement, UpdateBase) else None
     tables: tuple[object, ...] | None = statement.get_execution_options().get("writes", own)
     return tables
 

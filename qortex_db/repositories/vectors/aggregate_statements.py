@@ -21,10 +21,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from qortex_db.filters.columns import ColumnKey
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field
 from qortex_db.repositories.statement_cache import built_once
-from qortex_db.repositories.vectors.filter_statements import FilterStatements, Steps
+from qortex_db.repositories.vectors.filter_statements import FilterStatements, Place
 from qortex_db.sql import Text, double, func
 from qortex_db.types import JsonText
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from qortex_db.filters import Filter
 
 AggregateName: TypeAlias = Literal["min", "max", "mean", "median", "sum", "count", "distinct"]
-Wanted: TypeAlias = tuple[tuple[Steps, tuple[AggregateName, ...]], ...]
+Wanted: TypeAlias = tuple[tuple[Place, tuple[AggregateName, ...]], ...]
 """The paths, and what is wanted of the values at each."""
 
 _ARRAY: Final = Constant("array")
@@ -46,7 +47,7 @@ _TWO: Final = literal_column("2::numeric", Numeric())
 
 @built_once
 def aggregates(
-    owner: FilterStatements, where: Filter | None, wanted: Wanted, group_by: Steps | None
+    owner: FilterStatements, where: Filter | None, wanted: Wanted, group_by: Place | None
 ) -> Select[Any]:
     """A row for each group: its value, how many rows it has, and path by path what is wanted.
 
@@ -82,12 +83,12 @@ def aggregates(
     )
 
 
-def _values(table: Table, paths: list[Steps]) -> LateralFromClause:
+def _values(table: Table, paths: list[Place]) -> LateralFromClause:
     """Of a row what it has at each path, and then the elements of its arrays, path by path.
 
     Most have no arrays: what takes those apart is behind a filter that is looked at once for a row.
     """
-    fields = [Field(table, steps) for steps in paths]
+    fields = [_field(table, place) for place in paths]
     itself = [case((field.kind != _ARRAY, field.json)) for field in fields]
     parts = [select(true().label("is_row"), *_numbered(itself)).correlate(table)]
     for place, field in enumerate(fields):
@@ -99,18 +100,33 @@ def _values(table: Table, paths: list[Steps]) -> LateralFromClause:
     return union_all(*parts).lateral("each")
 
 
-def _distinct(table: Table, path: Steps) -> LateralFromClause:
+def _distinct(table: Table, path: Place) -> LateralFromClause:
     """What a row has at a path, or each of an array's elements once."""
-    field = Field(table, path)
+    field = _field(table, path)
     elements = _elements(field, "keys")
     itself = select(field.json.label("value")).where(field.kind != _ARRAY).correlate(table)
     once = select(elements.c.value).where(field.kind == _ARRAY).correlate(table).distinct()
     return union_all(itself, once).lateral("once")
 
 
-def _elements(field: Field, name: str) -> FromClause:
+def _elements(field: Field | _Column, name: str) -> FromClause:
     elements = func.jsonb_array_elements(field.elements)
     return elements.table_valued(column("value", JSONB())).lateral(name)
+
+
+class _Column:
+    """A column's value as JSON, which a payload's values are."""
+
+    def __init__(self, column: ColumnElement[Any]) -> None:
+        self.json: ColumnElement[Any] = func.to_jsonb(column, type_=JSONB())
+        self.kind: ColumnElement[str] = func.jsonb_typeof(self.json)
+        self.elements: ColumnElement[Any] = case((self.kind == _ARRAY, self.json))
+
+
+def _field(table: Table, place: Place) -> Field | _Column:
+    if isinstance(place, ColumnKey):
+        return _Column(table.c[place.key])
+    return Field(table, place)
 
 
 def _numbered(values: Sequence[ColumnElement[Any]]) -> list[ColumnElement[Any]]:

@@ -16,6 +16,7 @@ from qortex_db.repositories.vectors.aggregate_statements import (
     Wanted,
     aggregates,
 )
+from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.table import TableBound
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Aggregate:
     of: Mapping[str, Mapping[AggregateName, Any]] = field(default_factory=dict)
 
 
-class VectorAggregates(TableBound):
+class VectorAggregates(TableBound[IdT]):
     """What computes with the values of many rows."""
 
     async def aggregate(
@@ -78,10 +79,10 @@ class VectorAggregates(TableBound):
         count = validation.check_limit(limit, MAX_LIMIT)
         asked = _read(paths)
         wanted: Wanted = tuple(
-            (vectors.steps(path, f"paths[{messages.shown(path)}]"), names)
+            (vectors.place(path, f"paths[{messages.shown(path)}]"), names)
             for path, names in asked.items()
         )
-        steps = None if group_by is None else vectors.steps(group_by, "group_by")
+        steps = None if group_by is None else vectors.place(group_by, "group_by")
         narrowed = await vectors.narrow(where, where_document)
         statement = aggregates(vectors.by_filter, narrowed, wanted, steps)
         rows = await vectors.rows(statement, {"hits": count, **values_of(narrowed)})

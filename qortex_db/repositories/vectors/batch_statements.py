@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, cast, literal_column, select, update
-from sqlalchemy.dialects.postgresql import insert
 
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import built_once
-from qortex_db.repositories.vectors.key_statements import GivenColumns, KeyStatements, ids_array
+from qortex_db.repositories.vectors.key_statements import (
+    GivenColumns,
+    KeyStatements,
+    ids_array,
+    insert_given,
+)
 from qortex_db.sql import as_text, func
 
 if TYPE_CHECKING:
@@ -21,7 +25,7 @@ def insert_new(owner: KeyStatements, columns: GivenColumns) -> ReturningInsert[A
     """Insert the rows that are not there, and return their ids."""
     table, space = owner.table, owner.scope.column
     values = owner.given_rows(columns).values
-    statement = insert(table).from_select(
+    statement = insert_given(table).from_select(
         list(values), select(*values.values()), include_defaults=False
     )
     if space is None or space.primary_key:
@@ -49,7 +53,7 @@ def update_each(owner: KeyStatements, columns: GivenColumns) -> UpdateBase:
     values["vec"] = cast(values["vec"], table.c.vec.type)
     new = select(*(value.label(name) for name, value in values.items())).subquery("new")
     keys = locked_in_key_order(
-        [table.c.id], table.c.id == func.any(ids_array()), *owner.scope.clauses
+        [table.c.id], table.c.id == func.any(ids_array(table)), *owner.scope.clauses
     )
     changes, changed = owner.changes(rows, new.c)
     if "updated_at" in table.c:

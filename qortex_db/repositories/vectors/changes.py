@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
 
 from qortex_db.repositories.vectors.batch_statements import insert_new, update_each
+from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.writes import VectorWrites
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Inserted:
+class Inserted(Generic[IdT]):
     """What an insert found.
 
     Attributes:
@@ -23,14 +24,14 @@ class Inserted:
         existing: Those that were there, whose rows are left as they are.
     """
 
-    new: list[str]
-    existing: list[str]
+    new: list[IdT]
+    existing: list[IdT]
 
 
-class VectorChanges(VectorWrites):
+class VectorChanges(VectorWrites[IdT]):
     """What inserts only, or changes only, rows by the batch."""
 
-    async def insert(self, records: Iterable[RecordInput]) -> Inserted:
+    async def insert(self, records: Iterable[RecordInput]) -> Inserted[IdT]:
         """Insert the vectors whose ids are not there, and leave the others as they are.
 
         Args:

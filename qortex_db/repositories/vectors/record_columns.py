@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db import messages
 from qortex_db.errors import InvalidInputError
-from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.records import RecordInput, VectorRecord
 from qortex_db.repositories.vectors.written_columns import MISSING, named_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from qortex_db.keys import KeyType
     from qortex_db.repositories.vectors.written_columns import RecordPart, WrittenColumn
 
 _FIELDS: Final = frozenset({"id", "embedding", "payload", "document", "vectors", "attributes"})
 
 
-def row_name(number: int, key: str) -> str:
+def row_name(number: int, key: object) -> str:
     """What a refusal calls a row."""
-    return f"row {number} (id {messages.shown(key)})"
+    return f"row {number} (id {messages.shown(key if isinstance(key, str) else str(key))})"
 
 
 class RecordColumns:
@@ -39,6 +39,7 @@ class RecordColumns:
         self,
         records: Iterable[RecordInput],
         written: Mapping[str, WrittenColumn],
+        key_type: KeyType,
         first_row: int,
         *,
         lacks_embedding: bool = False,
@@ -67,9 +68,9 @@ class RecordColumns:
                 named.append((number, "vectors", vectors))
             if attributes is not None:
                 named.append((number, "attributes", attributes))
-        if not validation.all_plain(self.ids):
+        if not key_type.all_plain(self.ids):
             self.ids = [
-                validation.check_key(key, name=f"id of row {number}")
+                key_type.check(key, name=f"id of row {number}")
                 for number, key in enumerate(self.ids, first_row)
             ]
         count = len(self.ids)

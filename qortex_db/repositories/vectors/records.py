@@ -12,15 +12,18 @@ from typing import (
     Any,
     ClassVar,
     Final,
+    Generic,
     Self,
     TypeAlias,
-    TypeVar,
     overload,
 )
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray  # noqa: TC002 - pydantic resolves annotations
+from sqlalchemy import ColumnElement
+from sqlalchemy.orm import InstrumentedAttribute
+from typing_extensions import TypeVar
 
 from qortex_db import types
 from qortex_db.errors import InvalidInputError
@@ -37,18 +40,21 @@ if TYPE_CHECKING:
 
     from qortex_db.markers import Clear
 
+IdT = TypeVar("IdT", default=str)
+"""What ids are: the Python type of the key's column."""
 JsonObject: TypeAlias = Annotated[Mapping[str, Any], WITH_VECTORS]
 """A mapping that may hold vectors."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class VectorRecord:
+class VectorRecord(Generic[IdT]):
     """A vector to store, or a stored one.
 
     `CLEAR` for an embedding, a document, a further vector or an attribute stores NULL.
 
     Attributes:
-        id: Its key, 1 to 1,024 bytes. To store, an int or a UUID is taken as `str(id)`.
+        id: Its key: of the type of the table's. Where that is text, 1 to 1,024 bytes, and an int or
+            a UUID is taken as `str(id)`.
         embedding: As many numbers as the column holds; float32 when it was read. None is no vector:
             to store it leaves what is there, and a new row has none, so that no search by this
             vector finds it.
@@ -59,7 +65,7 @@ class VectorRecord:
         attributes: The host's own columns, by name. The same, and a new row gets their defaults.
     """
 
-    id: str
+    id: IdT
     embedding: Annotated[EmbeddingInput | None, EMBEDDING] = None
     payload: JsonObject | None = None
     document: str | None = None
@@ -69,7 +75,7 @@ class VectorRecord:
     # What is read is never CLEAR, so that only what is stored has it in its type.
     def __init__(  # noqa: PLR0917 - the fields
         self,
-        id: str | int | UUID,  # noqa: A002 - the column's name
+        id: IdT | int | UUID,  # noqa: A002 - the column's name
         embedding: EmbeddingInput | Clear | None = None,
         payload: Mapping[str, Any] | None = None,
         document: str | Clear | None = None,
@@ -95,7 +101,9 @@ class ReadAttributes(dict[str, Any]):
 
 IdInput: TypeAlias = str | int | UUID
 """An id that is given: an int or a UUID is stored, and comes back, as `str(id)`."""
-RecordInput: TypeAlias = VectorRecord | Mapping[str, Any]
+PathInput: TypeAlias = str | ColumnElement[Any] | InstrumentedAttribute[Any]
+"""A path into payloads, or a column of the host's own: by its name, or as `Model.price`."""
+RecordInput: TypeAlias = VectorRecord[Any] | Mapping[str, Any]
 
 
 class IngestProgress(int):
@@ -146,7 +154,7 @@ class RejectedRecord:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SearchHit:
+class SearchHit(Generic[IdT]):
     """A vector that a search found.
 
     Attributes:
@@ -155,7 +163,7 @@ class SearchHit:
         attributes: The host's own columns; None where the collection has none.
     """
 
-    id: str
+    id: IdT
     score: float
     payload: JsonObject | None = None
     document: str | None = None
@@ -165,7 +173,7 @@ class SearchHit:
     # As a frozen dataclass has it, in half the time: a search makes many.
     def __init__(  # noqa: PLR0917 - the fields
         self,
-        id: str,  # noqa: A002 - the column's name
+        id: IdT,  # noqa: A002 - the column's name
         score: float,
         payload: Mapping[str, Any] | None = None,
         document: str | None = None,
@@ -185,7 +193,7 @@ _set_id, _set_score, _set_payload, _set_document, _set_embedding, _set_attribute
 )
 
 
-Scorer: TypeAlias = Callable[[str, Sequence[SearchHit]], Any]
+Scorer: TypeAlias = Callable[[str, Sequence[SearchHit[Any]]], Any]
 """A model that scores hits: it gives, or is awaited to give, a number for each of them."""
 
 
@@ -231,7 +239,7 @@ class _Answer(Sequence[ItemT]):
         return cls(items, requested=max(1, len(items)), complete=True)
 
 
-class SearchHits(_Answer[SearchHit]):
+class SearchHits(_Answer[SearchHit[IdT]]):
     """The hits of one search, best first.
 
     Attributes:
@@ -242,7 +250,9 @@ class SearchHits(_Answer[SearchHit]):
     __slots__ = ()
     _kind = SearchHit
 
-    async def rerank(self, query: str, scorer: Scorer, *, limit: int | None = None) -> SearchHits:
+    async def rerank(
+        self, query: str, scorer: Scorer, *, limit: int | None = None
+    ) -> SearchHits[IdT]:
         """The same hits in the order that another model gives them, by its scores.
 
         Args:
@@ -274,14 +284,14 @@ class SearchHits(_Answer[SearchHit]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SearchGroup:
+class SearchGroup(Generic[IdT]):
     """The hits that share a value."""
 
     value: Any
-    hits: list[SearchHit]
+    hits: list[SearchHit[IdT]]
 
 
-class SearchGroups(_Answer[SearchGroup]):
+class SearchGroups(_Answer[SearchGroup[IdT]]):
     """The groups of one search, the one with the best hit first.
 
     Attributes:
@@ -308,24 +318,24 @@ class FacetCount:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class EmbeddingBatch:
+class EmbeddingBatch(Generic[IdT]):
     """Some vectors, without what belongs to them.
 
     Attributes:
         embeddings: float32, a row for each id.
     """
 
-    ids: list[str]
+    ids: list[IdT]
     embeddings: Annotated[NDArray[np.float32], MATRIX]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ScrollPage:
+class ScrollPage(Generic[IdT]):
     """A page of vectors.
 
     Attributes:
         next: What the next page begins after; None on the last one.
     """
 
-    records: list[VectorRecord]
+    records: list[VectorRecord[IdT]]
     next: str | None

@@ -17,7 +17,7 @@ from qortex_db.repositories.vectors.payload_parts import (
     payload_parts,
 )
 from qortex_db.repositories.vectors.records import ReadAttributes, SearchHit, VectorRecord
-from qortex_db.sql import Text, of_pgvector
+from qortex_db.sql import Text, as_jsonb, of_pgvector
 from qortex_db.types import (
     Embedding,
     EmbeddingBytes,
@@ -56,13 +56,16 @@ class RowShape:
     Attributes:
         vectors: The names of the further vectors.
         attributes: The names of the host's own columns.
+        own: Their keys by these names.
     """
 
     def __init__(self, table: Table) -> None:
         self.table = table
         collection = collection_of(table)
         self.vectors = [name for name in collection.vectors if name != DEFAULT_VECTOR]
-        self.attributes = list(collection.attributes)
+        self._keys = list(collection.attributes)
+        self.attributes = [table.c[key].name for key in self._keys]
+        self.own = dict(zip(self.attributes, self._keys, strict=True))
         vectors = {1: DEFAULT_VECTOR, **dict(enumerate(self.vectors, 4))}
         self._sent = [
             place
@@ -72,7 +75,7 @@ class RowShape:
 
     def columns(self, *, with_embedding: bool = True) -> list[Column[Any]]:
         """What `of_record` is made of."""
-        names = ["id", *(name for name in OPTIONAL if name in self.table.c), *self.attributes]
+        names = ["id", *(name for name in OPTIONAL if name in self.table.c), *self._keys]
         vectors = [DEFAULT_VECTOR, *self.vectors] if with_embedding else []
         return [self.table.c[name] for name in (*names, *vectors)]
 
@@ -121,7 +124,7 @@ class RowShape:
 
     def record(
         self, row: Sequence[Any], *, with_embedding: bool = True, body: Body = True
-    ) -> VectorRecord:
+    ) -> VectorRecord[Any]:
         """A row that was read; what comes after is left alone."""
         if not (self.vectors or self.attributes):
             return VectorRecord(*row[:4])
@@ -148,7 +151,9 @@ class RowShape:
             columns.append(null().label("vec"))
         return [*columns, *self._attributes(self.table)]
 
-    def hits(self, rows: Iterable[Sequence[Any]], start: float, floor: float) -> list[SearchHit]:
+    def hits(
+        self, rows: Iterable[Sequence[Any]], start: float, floor: float
+    ) -> list[SearchHit[Any]]:
         """Rows of id, distance and `of_hit` as hits, but those that score less than a floor.
 
         Args:
@@ -161,7 +166,7 @@ class RowShape:
             SearchHit(row[0], score, *row[2:]) for row in rows if (score := start - row[1]) >= floor
         ]
 
-    def hit(self, row: Sequence[Any], score: float) -> SearchHit:
+    def hit(self, row: Sequence[Any], score: float) -> SearchHit[Any]:
         """A row of id, distance and `of_hit`, with its score."""
         if len(row) <= 5:  # noqa: PLR2004 - without payloads, and so without attributes
             return SearchHit(row[0], score, *row[2:])
@@ -181,12 +186,12 @@ class RowShape:
 
     def _attributes(self, rows: FromClause) -> list[ColumnElement[Any]]:
         # By number: a host may call a column as a statement of ours calls something else.
-        return [rows.c[name].label(f"attribute_{i}") for i, name in enumerate(self.attributes)]
+        return [rows.c[name].label(f"attribute_{i}") for i, name in enumerate(self._keys)]
 
 
 def _payload(rows: FromClause, body: Body) -> ColumnElement[Any]:
     payload: ColumnElement[Any] = rows.c.payload
-    return payload_parts(payload, body) if isinstance(body, PayloadParts) else payload
+    return payload_parts(as_jsonb(payload), body) if isinstance(body, PayloadParts) else payload
 
 
 @functools.lru_cache(MAX_TABLES)

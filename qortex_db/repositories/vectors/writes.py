@@ -25,7 +25,7 @@ from qortex_db.repositories.vectors.key_statements import (
     KeyStatements,
 )
 from qortex_db.repositories.vectors.payload_changes import PayloadChange
-from qortex_db.repositories.vectors.records import VectorRecord
+from qortex_db.repositories.vectors.records import IdT, VectorRecord
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.repositories.vectors.written_columns import named_values
 from qortex_db.translation import NOT_NULL_VIOLATION
@@ -46,7 +46,7 @@ Build: TypeAlias = "Callable[[KeyStatements, GivenColumns], Executable]"
 """What makes a statement for batches that give these columns."""
 
 
-class VectorWrites(TableBound):
+class VectorWrites(TableBound[IdT]):
     """What changes the vectors of a table."""
 
     async def upsert(self, records: Iterable[RecordInput]) -> int:
@@ -75,7 +75,7 @@ class VectorWrites(TableBound):
 
     async def _by_batch(
         self, records: Iterable[RecordInput], build: Build, **options: bool
-    ) -> tuple[list[str], Sequence[Any]]:
+    ) -> tuple[list[Any], Sequence[Any]]:
         """Run a statement with records; return their ids in key order, and its rows."""
         listed = validation.check_list(records, name="records", limits=self._vectors.limits)
         if self._vectors.texts is not None:
@@ -106,7 +106,7 @@ class VectorWrites(TableBound):
             is_half=vector.is_half,
             may_lack=changes_only,
         )
-        return Batch(records, column, self._vectors.written, first_row=first_row)
+        return Batch(records, column, self._vectors.written, self._vectors.key, first_row=first_row)
 
     async def _write(self, batch: Batch) -> int:
         """Write a batch, all of it or nothing; return how many rows changed."""
@@ -165,7 +165,7 @@ class VectorWrites(TableBound):
             Whether there is such a vector.
         """
         by_key, written = self._vectors.by_key, self._vectors.written
-        key = validation.check_key(id)
+        key = self._vectors.key.check(id)
         if embedding is None and document is not None and self._vectors.texts is not None:
             said = VectorRecord(key, document=document)
             (made,) = await self._vectors.texts.records([said], self._vectors.limits)
@@ -252,7 +252,7 @@ class VectorWrites(TableBound):
             params |= values_of(narrowed)
             statement = self._vectors.by_filter.merge(narrowed, change.form)
         else:
-            params[IDS] = validation.check_keys(ids, limits=self._vectors.limits)
+            params[IDS] = validation.check_keys(ids, self._vectors.key, limits=self._vectors.limits)
             statement = by_key.merge(change.form)
         return (await self._vectors.run(statement, params)).rowcount
 
@@ -262,7 +262,7 @@ class VectorWrites(TableBound):
         Returns:
             How many were there.
         """
-        keys = validation.check_keys(ids, limits=self._vectors.limits)
+        keys = validation.check_keys(ids, self._vectors.key, limits=self._vectors.limits)
         if not keys:
             return 0
         return (await self._vectors.run(self._vectors.by_key.delete, {IDS: keys})).rowcount

@@ -10,7 +10,7 @@ from qortex_db import checks
 from qortex_db.errors import InvalidInputError, NotFoundError
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
-from qortex_db.repositories.vectors.records import SearchHits
+from qortex_db.repositories.vectors.records import IdT, SearchHits
 from qortex_db.repositories.vectors.search.example_statements import best_scores, nearest_to_mean
 from qortex_db.repositories.vectors.search.index_settings import (
     BRANCH_LIMIT,
@@ -38,7 +38,7 @@ MAX_EXAMPLES: Final = 1_000
 Strategy: TypeAlias = Literal["average", "best_score"]
 
 
-class ExampleSearches(TableBound):
+class ExampleSearches(TableBound[IdT]):
     """Searches of a table by what is in it."""
 
     async def recommend(
@@ -56,7 +56,7 @@ class ExampleSearches(TableBound):
         exact: bool = False,
         with_payload: WithPayload = True,
         with_embedding: bool = False,
-    ) -> SearchHits:
+    ) -> SearchHits[IdT]:
         """What is like the positive examples and unlike the negative ones; no example is a hit.
 
         What is not described here is as of :meth:`search`.
@@ -131,13 +131,13 @@ class _Examples:
 
 def _examples(vectors: VectorTable, side: str, given: object, facts: TableFacts) -> _Examples:
     listed = validation.check_list(given, name=side)
-    examples = [checks.as_key(one) for one in listed]
-    ids = [one for one in examples if isinstance(one, str)]
-    keys = validation.check_ids(ids, name=f"the ids of {side}")
+    is_key = vectors.key.is_key
+    ids = [one for one in listed if is_key(one)]
+    keys = validation.check_keys(ids, vectors.key, name=f"the ids of {side}")
     embeddings = [
         vectors.encode(one, facts, f"{side}[{i}]")
-        for i, one in enumerate(examples)
-        if not isinstance(one, str)
+        for i, one in enumerate(listed)
+        if not is_key(one)
     ]
     params = {f"{side}_ids": keys, f"{side}_vecs": embeddings}
     return _Examples(len(keys) + len(embeddings), params)

@@ -12,7 +12,7 @@ from qortex_db.filters import check_readable
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
-from qortex_db.repositories.vectors.records import SearchHits
+from qortex_db.repositories.vectors.records import IdT, SearchHits
 from qortex_db.repositories.vectors.search.fused_statements import (
     BranchName,
     Fusion,
@@ -56,7 +56,7 @@ Rank: TypeAlias = Literal["best_score", "count"]
 _BRANCHES: Final[tuple[BranchName, ...]] = get_args(BranchName)
 
 
-class FusedSearches(TableBound):
+class FusedSearches(TableBound[IdT]):
     """Searches of a table by several queries at once."""
 
     async def hybrid_search(
@@ -81,7 +81,7 @@ class FusedSearches(TableBound):
         exact: bool = False,
         with_payload: WithPayload = True,
         with_embedding: bool = False,
-    ) -> SearchHits:
+    ) -> SearchHits[IdT]:
         """The best by meaning, by words and by a sparse vector together, all under one filter.
 
         Each that is given is a branch; one alone will do. A row's score is the sum over the
@@ -197,7 +197,7 @@ class FusedSearches(TableBound):
         exact: bool = False,
         with_payload: WithPayload = True,
         with_embedding: bool = False,
-    ) -> SearchHits:
+    ) -> SearchHits[IdT]:
         """The vectors most similar to any of several, or to most of them, each once.
 
         What is not described here is as of :meth:`search`.
@@ -249,7 +249,7 @@ class FusedSearches(TableBound):
         exact: bool = False,
         with_payload: WithPayload = True,
         with_embedding: bool = False,
-    ) -> list[SearchHits]:
+    ) -> list[SearchHits[IdT]]:
         """What `search` finds for each of several embeddings, in one round trip.
 
         What is not described here is as of :meth:`search`.

@@ -197,7 +197,7 @@ def multi(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[Any]:
     (every,) = found([Branch(rows, queries=_queries(rows))], form, where)
     place = func.row_number().over(partition_by=every.c.id, order_by=every.c.distance)
     placed = select(*every.c, place.label("place")).subquery("placed")
-    columns = [placed.c[column.name] for column in every.c if column.name != "number"]
+    columns = [placed.c[column.key] for column in every.c if column.key != "number"]
     first = select(*columns).where(placed.c.place == 1)
     return in_order(first, form, placed.c.distance, placed.c.id).limit(_HITS)
 
@@ -229,7 +229,7 @@ def most_found(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[
 def many(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[Any]:
     """The rows nearest to each of several queries, and the number of that query, from 1 on."""
     (every,) = found([Branch(rows, queries=_queries(rows))], form, where)
-    columns = [column for column in every.c if column.name != "number"]
+    columns = [column for column in every.c if column.key != "number"]
     return select(*columns, every.c.number).order_by(every.c.number, every.c.distance, every.c.id)
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
 
 from qortex_db.checks import check_flag
 from qortex_db.filters.expressions import Constant
+from qortex_db.keys import key_of
 from qortex_db.repositories.vectors.row_shape import row_shape
 from qortex_db.sql import Text, double, func
 from qortex_db.types import EncodedEmbeddings
@@ -102,7 +103,7 @@ class Nearest:
         exact = exact or form.exact
         rescored = self.vector.quantization is not None and not exact
         distance = self.distance(self.column, query)
-        columns = [self.table.c.id, distance.label("distance"), *self.columns(form)]
+        columns = [key_of(self.table), distance.label("distance"), *self.columns(form)]
         # A sum is no expression that an index is on.
         order = distance + double(0.0) if exact else distance
         if rescored:

@@ -14,6 +14,7 @@ from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.payload_parts import read_body
 from qortex_db.repositories.vectors.records import (
+    IdT,
     SearchGroup,
     SearchGroups,
     SearchHit,
@@ -41,14 +42,14 @@ if TYPE_CHECKING:
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
     from qortex_db.repositories.vectors.payload_parts import WithPayload
-    from qortex_db.repositories.vectors.records import SearchHit
+    from qortex_db.repositories.vectors.records import PathInput, SearchHit
     from qortex_db.repositories.vectors.search.boosts import Boost, BoostTerm
     from qortex_db.repositories.vectors.search.index_settings import Approach
     from qortex_db.repositories.vectors.table import TableFacts, VectorTable
     from qortex_db.types import EmbeddingInput
 
 
-class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
+class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT]):
     """Searches by the metric of a collection; nothing here writes, so a standby can serve it.
 
     Where an index finds fewer rows than were asked for, the same statement compares with every row,
@@ -75,7 +76,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         fetch_limit: int | None = None,
         with_payload: WithPayload = True,
         with_embedding: bool = False,
-    ) -> SearchHits:
+    ) -> SearchHits[IdT]:
         """The most similar vectors, best first; ties by id.
 
         Args:
@@ -174,7 +175,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
     @staticmethod
     async def _boosted_search(
         vectors: VectorTable, how: Approach, terms: tuple[BoostTerm, ...], params: dict[str, Any]
-    ) -> tuple[list[SearchHit], bool]:
+    ) -> tuple[list[SearchHit[Any]], bool]:
         """The hits of a search whose scores are of more than distance, and whether they are all."""
         start = vectors.zero_distance_score
         statement = search_statements(vectors).boosted(how.filter, how.form, terms, start)
@@ -183,7 +184,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         scored = [replace(hit, score=row[-1]) for hit, row in zip(hits, rows, strict=True)]
         return scored, all_in
 
-    async def _plain_search(self, embedding: EmbeddingInput | str, limit: int) -> SearchHits:
+    async def _plain_search(self, embedding: EmbeddingInput | str, limit: int) -> SearchHits[IdT]:
         """A search of which nothing else is said: its statement is known by its limit."""
         vectors = self._vectors
         count = validation.check_limit(limit, MAX_LIMIT)
@@ -253,7 +254,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         using: str | None = None,
         with_payload: WithPayload = True,
         with_embedding: bool = False,
-    ) -> SearchHits:
+    ) -> SearchHits[IdT]:
         """All vectors at least this similar, best first; it compares with every row.
 
         What is not described here is as of :meth:`search`.
@@ -302,7 +303,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         exact: bool = False,
         with_payload: WithPayload = True,
         with_embedding: bool = False,
-    ) -> SearchHits:
+    ) -> SearchHits[IdT]:
         """Similar vectors that differ among themselves, by maximal marginal relevance.
 
         Relevance and difference are both of the vector's metric, at any scale of the embeddings.
@@ -347,7 +348,7 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
     async def search_groups(
         self,
         embedding: EmbeddingInput | str,
-        group_by: str,
+        group_by: PathInput,
         *,
         limit: int = 10,
         group_size: int = 3,
@@ -359,13 +360,14 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
         exact: bool = False,
         with_payload: WithPayload = True,
         with_embedding: bool = False,
-    ) -> SearchGroups:
-        """The best few of each value of a payload's field, groups by their best hit.
+    ) -> SearchGroups[IdT]:
+        """The best few of each value of a payload's field or a column, groups by their best hit.
 
         What is not described here is as of :meth:`search`.
 
         Args:
-            group_by: A path into the payload, as in a filter; rows without a value are left out.
+            group_by: A path into the payload, as in a filter, or a column by its name or attribute;
+                rows without a value are left out.
                 Values are the same as filters have it: 1 and 1.0 are. An array's row is in the
                 group of each of its elements.
             limit: The most groups, 1 to 1,000.
@@ -398,10 +400,10 @@ class VectorSearches(FusedSearches, ExampleSearches, SearchStreams):
             "group_size": size,
             **how.params,
         }
-        steps = vectors.steps(group_by, "group_by")
-        statement = search_statements(vectors).groups(how.filter, how.form, steps)
+        place = vectors.place(group_by, "group_by")
+        statement = search_statements(vectors).groups(how.filter, how.form, place)
         rows = await vectors.rows(statement, params)
-        groups: dict[int, SearchGroup] = {}
+        groups: dict[int, SearchGroup[IdT]] = {}
         for *hit, value, number, _, _ in await vectors.opened(rows):
             if hit[0] is not None:
                 group = groups.setdefault(number, SearchGroup(value, []))

@@ -9,6 +9,7 @@ from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.payload_parts import read_body
+from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.search.index_settings import walk_of
 from qortex_db.repositories.vectors.search.nearest import SearchForm
 from qortex_db.repositories.vectors.search.statements import search_statements
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from qortex_db.types import EmbeddingInput
 
 
-class SearchStreams(TableBound):
+class SearchStreams(TableBound[IdT]):
     """Searches without a limit."""
 
     async def stream_search(
@@ -37,7 +38,7 @@ class SearchStreams(TableBound):
         using: str | None = None,
         with_payload: WithPayload = True,
         with_embedding: bool = False,
-    ) -> AsyncIterator[SearchHit]:
+    ) -> AsyncIterator[SearchHit[IdT]]:
         """All vectors, the most similar first, however many; none is left out or comes twice.
 
         Each page compares with every row, and begins after the last hit of the page before: what is
