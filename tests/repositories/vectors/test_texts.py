@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from sqlalchemy import event
+from sqlalchemy import BigInteger, Identity, Text, event
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from qortex_db import (
     CLEAR,
@@ -19,6 +19,7 @@ from qortex_db import (
     Database,
     DimensionMismatchError,
     Embedder,
+    Embedding,
     InvalidInputError,
     LimitExceededError,
     Limits,
@@ -135,6 +136,25 @@ class Note(VectorMixin, Base):
         namespace="tenant",
         embedder=Embedder(in_a_thread, name="of the model", revision="1"),
     )
+
+
+class Page(Base):
+    """A table of a stranger's."""
+
+    __tablename__ = "pages"
+
+    number: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    body: Mapped[str | None] = mapped_column(Text)
+    emb: Mapped[Any | None] = mapped_column(Embedding(384))
+
+
+PAGES = Collection(
+    VectorSpec(384, index=None, column="emb"),
+    id="number",
+    payload=None,
+    document="body",
+    embedder=Embedder(awaited, name="of strangers"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -310,6 +330,16 @@ async def test_two_namespaces_and_two_collections_share_the_cache(db: Database) 
     again = db.collection(QortexVector, embedder=in_a_thread, name="of the model", revision="2")
     await again.upsert([{"id": "d", "document": "shared"}])
     assert ASKED == ["shared", "shared"]
+
+
+async def test_a_strangers_table_takes_texts_too(memory: Repositories) -> None:
+    pages = memory.collection(Page, PAGES)
+    await pages.upsert([{"id": 7, "document": "seven"}, {"id": 8, "document": "eight"}])
+    await pages.update(8, document="eighty")
+    await pages.update_many([{"id": 7, "document": "seventy"}])
+    (hit,) = await pages.search("seventy", limit=1)
+    assert (hit.id, hit.document) == (7, "seventy")
+    assert ASKED == ["seven", "eight", "eighty", "seventy"]
 
 
 def broken(texts: list[str]) -> Any:
