@@ -501,6 +501,7 @@ ATTRIBUTES = {
     "seen": 2,
     "revised": datetime(2025, 1, 1),  # noqa: DTZ001
 }
+PLAIN = {name: value for name, value in ATTRIBUTES.items() if name != "slug"}
 FURTHER = {"title": [1.0, 0.0, 0.0, 0.0], "words": SPARSE}
 
 OF_A_HOST: Calls = {
@@ -548,7 +549,7 @@ OF_A_HOST: Calls = {
     },
     "update_many": {
         "further vectors and attributes of some": lambda v: v.update_many(
-            [{"id": "d", "vectors": FURTHER, "attributes": ATTRIBUTES}, {"id": "e", **PAYLOAD}]
+            [{"id": "d", "vectors": FURTHER, "attributes": PLAIN}, {"id": "e", **PAYLOAD}]
         )
     },
     "update": {

@@ -12,6 +12,7 @@ from qortex_db.__about__ import __version__
 
 if TYPE_CHECKING:
     from qortex_db.database import Database
+    from qortex_db.embedders import Embedder
     from qortex_db.encryption import EncryptionKeys
     from qortex_db.engine import FairPool
     from qortex_db.errors import (
@@ -147,6 +148,7 @@ __all__ = [
     "DimensionMismatchError",
     "EdgeStats",
     "EdgeSummary",
+    "Embedder",
     "Embedding",
     "EmbeddingBatch",
     "EncryptionError",
@@ -230,6 +232,7 @@ __all__ = [
 
 _NAMES = {
     "database": ("Database",),
+    "embedders": ("Embedder",),
     "encryption": ("EncryptionKeys",),
     "engine": ("FairPool",),
     "errors": (

@@ -61,7 +61,7 @@ class FusedSearches(TableBound[IdT]):
 
     async def hybrid_search(
         self,
-        embedding: EmbeddingInput | None,
+        embedding: EmbeddingInput | str | None,
         text: str | None = None,
         *,
         sparse: SparseInput | None = None,
@@ -185,7 +185,7 @@ class FusedSearches(TableBound[IdT]):
 
     async def multi_search(
         self,
-        embeddings: Sequence[EmbeddingInput],
+        embeddings: Sequence[EmbeddingInput | str],
         *,
         limit: int = 10,
         offset: int = 0,
@@ -237,7 +237,7 @@ class FusedSearches(TableBound[IdT]):
 
     async def search_many(
         self,
-        embeddings: Sequence[EmbeddingInput],
+        embeddings: Sequence[EmbeddingInput | str],
         *,
         limit: int = 10,
         offset: int = 0,
@@ -311,6 +311,7 @@ async def _queries(vectors: VectorTable, embeddings: object) -> list[Any]:
     """Several queries, checked and encoded."""
     given = validation.check_list(embeddings, name="embeddings")
     validation.check_limit(len(given), MAX_QUERIES, name="the number of embeddings")
+    given = await vectors.embedded(given)
     return await vectors.by_facts(
         lambda facts: [
             vectors.encode(query, facts, f"embeddings[{i}]") for i, query in enumerate(given)
