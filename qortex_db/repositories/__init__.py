@@ -18,6 +18,7 @@ from qortex_db.repositories.interoception.factors import (
 from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.index_advice import IndexAdvice, RecallProbe, Tuning
 from qortex_db.repositories.vectors.records import (
+    BranchHit,
     EmbeddingBatch,
     FacetCount,
     IngestProgress,
@@ -47,6 +48,7 @@ __all__ = [
     "MAX_CACHED",
     "MAX_LIMIT",
     "ArmRepository",
+    "BranchHit",
     "CacheStats",
     "EdgeRepository",
     "EdgeStats",

@@ -12,16 +12,17 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.repositories.vectors.diversity import most_diverse
 from qortex_db.repositories.vectors.records import (
     SearchGroup,
     SearchGroups,
     SearchHits,
 )
 from qortex_db.repositories.vectors.search.boosts import read_boosts
-from qortex_db.repositories.vectors.search.diversity import most_diverse
 from qortex_db.repositories.vectors.search.examples import ExampleSearches
 from qortex_db.repositories.vectors.search.explain import Explain, SearchPlan, read_plan
 from qortex_db.repositories.vectors.search.fused import FusedSearches
+from qortex_db.repositories.vectors.search.hybrid import HybridSearches
 from qortex_db.repositories.vectors.search.index_settings import (
     IterativeScan,
     Knobs,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from qortex_db.types import EmbeddingInput
 
 
-class VectorSearches(FusedSearches, ExampleSearches):
+class VectorSearches(HybridSearches, FusedSearches, ExampleSearches):
     """Searches by the metric of a collection; nothing here writes, so a standby can serve it.
 
     Where an index finds fewer rows than were asked for, the same statement compares with every row,
