@@ -60,6 +60,10 @@ OTHER = [0.0, 1.0] + [0.0] * 6
 SPARSE = {1: 1.0, 5: 0.5}
 _n = itertools.count()
 WHERE = {"kind": "novel"}
+AGGREGATED = {
+    "price": ("min", "max", "mean", "median", "sum", "count", "distinct"),
+    "year": ("min", "max"),
+}
 DEFAULT = "by default"
 
 
@@ -240,7 +244,11 @@ DOCUMENT = {"document": "Spice"}
 
 READS: Calls = {
     "dimensions": {DEFAULT: lambda v: v.dimensions()},
-    "get": {DEFAULT: lambda v: v.get(["a", "b"]), "of one": lambda v: v.get(["a"])},
+    "get": {
+        DEFAULT: lambda v: v.get(["a", "b"]),
+        "of one": lambda v: v.get(["a"]),
+        "parts of payloads": lambda v: v.get(["a"], with_payload=["year", "$document"]),
+    },
     "count": {
         DEFAULT: lambda v: v.count(),
         "with a filter": lambda v: v.count(where=WHERE),
@@ -250,10 +258,15 @@ READS: Calls = {
         DEFAULT: lambda v: v.facet("tags"),
         "with a filter": lambda v: v.facet("tags", where=WHERE),
     },
+    "aggregate": {
+        DEFAULT: lambda v: v.aggregate(AGGREGATED),
+        "by group, with a filter": lambda v: v.aggregate(AGGREGATED, group_by="tags", where=WHERE),
+    },
     "scroll": {
         DEFAULT: lambda v: v.scroll(),
         "with embeddings": lambda v: v.scroll(with_embedding=True),
         "with a filter": lambda v: v.scroll(where=WHERE),
+        "with parts of payloads": lambda v: v.scroll(with_payload=["year"]),
         "the next page": _next_page,
         "the next page, descending": lambda v: _next_page(v, descending=True),
         "by a payload's field": lambda v: v.scroll(order_by="year"),
@@ -289,8 +302,10 @@ SEARCHES: Calls = {
         "exact": lambda v: v.search(VECTOR, exact=True),
         "exact, with a filter": lambda v: v.search(VECTOR, exact=True, where=WHERE),
         "with min_score": lambda v: v.search(VECTOR, min_score=0.5),
+        "with an offset": lambda v: v.search(VECTOR, offset=1),
         "with embeddings": lambda v: v.search(VECTOR, with_embedding=True),
         "without payloads": lambda v: v.search(VECTOR, with_payload=False),
+        "with parts of payloads": lambda v: v.search(VECTOR, with_payload=["year", "by.whom"]),
         "with boosts": lambda v: v.search(
             VECTOR,
             boost=[
@@ -314,6 +329,7 @@ SEARCHES: Calls = {
         "for two queries": lambda v: v.multi_search([VECTOR, OTHER]),
         "with a filter": lambda v: v.multi_search([VECTOR, OTHER], where=WHERE),
         "exact": lambda v: v.multi_search([VECTOR, OTHER], exact=True),
+        "by count and mean score": lambda v: v.multi_search([VECTOR, OTHER], rank="count"),
     },
     "hybrid_search": {
         "by meaning and words": lambda v: v.hybrid_search(VECTOR, "desert"),
@@ -348,6 +364,10 @@ SEARCHES: Calls = {
         DEFAULT: lambda v: v.range_search(VECTOR, min_score=0.5),
         "with a filter": lambda v: v.range_search(VECTOR, min_score=0.5, where=WHERE),
     },
+    "stream_search": {
+        "two pages": lambda v: _all(v.stream_search(VECTOR, batch_size=2)),
+        "with a filter": lambda v: _all(v.stream_search(VECTOR, batch_size=2, where=WHERE)),
+    },
     "mmr_search": {DEFAULT: lambda v: v.mmr_search(VECTOR, fetch_limit=40)},
     "search_groups": {
         DEFAULT: lambda v: v.search_groups(VECTOR, "year"),
@@ -381,6 +401,16 @@ WRITES: Calls = {
         "embeddings of some": lambda v: v.upsert([_record("d"), {"id": "e", "embedding": None}]),
     },
     "upsert_with_zeros": {DEFAULT: lambda v: v.upsert_with_zeros([_record("d")])},
+    "insert": {
+        "payloads of all records": lambda v: v.insert([_record("d", **PAYLOAD)]),
+        "payloads of some": lambda v: v.insert([_record("d", **PAYLOAD), _record("e")]),
+    },
+    "update_many": {
+        "payloads of all records": lambda v: v.update_many([{"id": "d", **PAYLOAD}]),
+        "each its own": lambda v: v.update_many(
+            [_record("d"), {"id": "e", **PAYLOAD}, {"id": "f", **DOCUMENT}]
+        ),
+    },
     "ingest": {
         DEFAULT: lambda v: v.ingest([_record("d")]),
         "after the first slow batch": _slowly,
@@ -460,7 +490,10 @@ NAMESPACED = {
 NAMESPACED.pop("count_words")  # of the table, and what is searched next would be so by BM25
 OF_ANOTHER_NAMESPACE = {
     method: NAMESPACED[method]
-    for method in ("get", "search", "hybrid_search", "upsert", "update", "merge_payload", "delete")
+    for method in (
+        *("get", "search", "hybrid_search", "upsert", "insert", "update", "update_many"),
+        *("merge_payload", "delete"),
+    )
 }
 
 ATTRIBUTES = {
@@ -523,6 +556,11 @@ OF_A_HOST: Calls = {
         "further vectors of some": lambda v: v.upsert(
             [_record("d", vectors=FURTHER), _record("e")]
         ),
+    },
+    "update_many": {
+        "further vectors and attributes of some": lambda v: v.update_many(
+            [{"id": "d", "vectors": FURTHER, "attributes": ATTRIBUTES}, {"id": "e", **PAYLOAD}]
+        )
     },
     "update": {
         "further vectors": lambda v: v.update("d", vectors=FURTHER),

@@ -7,20 +7,23 @@ one of them could plant `strpos(text, varchar)` for a parameter that is sent as 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 import sqlalchemy
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, dialect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import ColumnElement, func
+    from sqlalchemy import ColumnElement, TypeDecorator, func
+    from sqlalchemy.types import TypeEngine
 
 _SYNTAX: Final = {"all", "any", "array", "coalesce", "extract", "greatest", "least", "nullif"}
 """They look like functions, and are none."""
 of_pgvector: Final = sqlalchemy.func
 """The functions in the extension's schema, which are of exactly its own types."""
+DIALECT: Final[Any] = dialect()  # type: ignore[no-untyped-call]
+"""What a host's types are asked by, where there is no engine."""
 
 
 class Text(sqlalchemy.Text):
@@ -58,6 +61,26 @@ def as_text(value: ColumnElement[Any]) -> ColumnElement[Any]:
     return sqlalchemy.cast(value, Text) if is_varchar else value
 
 
+def is_decorated(kind: TypeEngine[Any]) -> TypeGuard[TypeDecorator[Any]]:
+    """Whether a host made this type; SQLAlchemy's own, such as Interval, bring a processor."""
+    decorator = sqlalchemy.TypeDecorator
+    return isinstance(kind, decorator) and type(kind).bind_processor is decorator.bind_processor
+
+
+def stored_type(kind: TypeEngine[Any]) -> TypeEngine[Any]:
+    """What is below the types that a host made."""
+    while is_decorated(kind):
+        kind = kind.load_dialect_impl(DIALECT)
+    return kind
+
+
+def as_jsonb(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """JSON that was stored as a text, as jsonb, which has operators; whatever else as it is."""
+    kind = stored_type(value.type)
+    is_plain = isinstance(kind, sqlalchemy.JSON) and not isinstance(kind, JSONB)
+    return sqlalchemy.cast(value, JSONB) if is_plain else value
+
+
 class _PgCatalog:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         make = getattr(sqlalchemy.func, name)
@@ -77,4 +100,15 @@ class _PgCatalog:
 if not TYPE_CHECKING:
     func = _PgCatalog()
 
-__all__ = ["Text", "as_text", "double", "func", "json_parameter", "of_pgvector"]
+__all__ = [
+    "DIALECT",
+    "Text",
+    "as_jsonb",
+    "as_text",
+    "double",
+    "func",
+    "is_decorated",
+    "json_parameter",
+    "of_pgvector",
+    "stored_type",
+]

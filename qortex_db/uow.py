@@ -29,7 +29,7 @@ from qortex_db.models import (
     LearningArmState,
     QortexVector,
 )
-from qortex_db.models.collection import collection_table
+from qortex_db.models.mapping import collection_table
 from qortex_db.repositories import (
     ArmRepository,
     EdgeRepository,
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
     from qortex_db.encryption import EncryptionKeys
     from qortex_db.engine import Executor, Operations
+    from qortex_db.models import Collection
+    from qortex_db.repositories.vectors.records import IdT
 
 AnySession = TypeVar("AnySession", bound="AsyncSession")
 
@@ -120,19 +122,28 @@ class Repositories:
         """The keys by which a call that is repeated counts once."""
         return IdempotencyRepository(self.executor.of(IdempotencyKey))
 
-    def collection(self, model: type[object], *, namespace: Any = None) -> VectorRepository:
-        """The vectors of any declared collection: a model with the columns `id` and `vec`.
+    def collection(
+        self,
+        model: type[object],
+        collection: Collection | None = None,
+        *,
+        namespace: Any = None,
+    ) -> VectorRepository[IdT]:
+        """The vectors of a model with VectorMixin, or of any other with a key and a vector.
 
         Args:
             model: The class, mapped in whatever way.
+            collection: Which of its columns are what, where it has no `__collection__` that says
+                so.
             namespace: Of a collection that declares one, and then it has to be given: every method
                 is about its rows alone, and writes into it. `ALL_NAMESPACES` means everybody's
                 rows, to which none can be added; not where the namespace is in the key.
 
         Raises:
-            InvalidInputError: The model is no collection, or has no such namespace.
+            InvalidInputError: The model is no collection, or has no such namespace;
+                it says what is missing.
         """
-        table = collection_table(model)
+        table = collection_table(model, collection)
         return VectorRepository(
             self.executor.of(model),
             table,

@@ -15,6 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import qortex_db
 from qortex_db import (
+    Aggregate,
     BranchHit,
     CacheStats,
     Database,
@@ -23,6 +24,7 @@ from qortex_db import (
     FacetCount,
     FactorChanges,
     FactorSummary,
+    Inserted,
     LearnerMetrics,
     Posterior,
     RejectedRecord,
@@ -72,6 +74,8 @@ RETURNED: list[Any] = [
     ScrollPage([RECORD], "next"),
     EmbeddingBatch(["a"], np.ones((1, 2), np.float32)),
     FacetCount("red", 3),
+    Inserted(["a"], ["b"]),
+    Aggregate("red", 3, {"price": {"mean": 1.5, "distinct": 2}}),
     ArmFactory.build(metadata={"a": 1}),
     ArmOutcomeFactory.build(),
     ArmStateFactory.build(pulled=True),
@@ -98,13 +102,17 @@ GIVEN = {  # what a caller makes: declarations, and a function
     "CustomReward",
     "BinaryReward",
     "EpsilonGreedy",
+    "Factor",
+    "FieldBoost",
     "HNSW",
     "IVFFlat",
     "Limits",
+    "RecencyBoost",
     "Settings",
     "TernaryReward",
     "ThompsonSampling",
     "UCB1",
+    "ValueBoost",
     "VectorSpec",
 }
 

@@ -30,9 +30,9 @@ LEVELS = ("roles_owner", "roles_writer", "roles_reader")
 
 # Beside SELECT, on the tables; a method that is not here needs no more.
 NEEDS = {
-    "UPDATE": "vectors.update vectors.merge_payload vectors.fill_words factors.decay arms.decay "
-    "arms.reset",
-    "INSERT": "arms.seed",
+    "UPDATE": "vectors.update vectors.update_many vectors.merge_payload vectors.fill_words "
+    "factors.decay arms.decay arms.reset",
+    "INSERT": "vectors.insert arms.seed",
     "INSERT UPDATE": "vectors.upsert vectors.upsert_with_zeros vectors.ingest factors.save "
     "factors.adjust edges.save edges.record edges.record_many arms.observe arms.observe_many "
     "arms.apply_deltas arms.put",

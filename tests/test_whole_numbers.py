@@ -136,6 +136,17 @@ async def counted_rows(uow: UnitOfWork) -> int:
 
 CALLS: dict[str, Callable[[Database, Any], Any]] = {
     "VectorRepository.search.limit": lambda db, v: db.vectors.search(Q, limit=v),
+    "VectorRepository.search.offset": lambda db, v: db.vectors.search(Q, offset=v),
+    "VectorRepository.range_search.offset": lambda db, v: db.vectors.range_search(
+        Q, min_score=-1, offset=v
+    ),
+    "VectorRepository.hybrid_search.offset": lambda db, v: db.vectors.hybrid_search(Q, offset=v),
+    "VectorRepository.multi_search.offset": lambda db, v: db.vectors.multi_search([Q], offset=v),
+    "VectorRepository.search_many.offset": lambda db, v: db.vectors.search_many([Q], offset=v),
+    "VectorRepository.recommend.offset": lambda db, v: db.vectors.recommend([Q], offset=v),
+    "VectorRepository.stream_search.batch_size": lambda db, v: listed(
+        db.vectors.stream_search(Q, batch_size=v)
+    ),
     "VectorRepository.search.ef_search": lambda db, v: db.vectors.search(Q, ef_search=v),
     "VectorRepository.search.probes": lambda db, v: db.vectors.search(Q, probes=v),
     "VectorRepository.explain.limit": lambda db, v: plan(db, limit=v),
@@ -168,6 +179,9 @@ CALLS: dict[str, Callable[[Database, Any], Any]] = {
     ),
     "VectorRepository.recommend.limit": lambda db, v: db.vectors.recommend([Q], limit=v),
     "VectorRepository.facet.limit": lambda db, v: db.vectors.facet("n", limit=v),
+    "VectorRepository.aggregate.limit": lambda db, v: db.vectors.aggregate(
+        {"n": ["sum"]}, group_by="tags", limit=v
+    ),
     "VectorRepository.scroll.limit": lambda db, v: db.vectors.scroll(limit=v),
     "VectorRepository.stream.batch_size": lambda db, v: listed(db.vectors.stream(batch_size=v)),
     "VectorRepository.stream_batches.batch_size": lambda db, v: listed(
@@ -239,6 +253,7 @@ CALLS: dict[str, Callable[[Database, Any], Any]] = {
 }
 
 COME_OUT = {
+    "Aggregate",
     "AdoptedTable",
     "BranchHit",
     "CacheStats",

@@ -11,6 +11,7 @@ from qortex_db import __version__
 from qortex_db.cli import encryption, words
 from qortex_db.cli import roles as granting
 from qortex_db.cli.arms import arms
+from qortex_db.cli.collections import collections
 from qortex_db.cli.edges import edges
 from qortex_db.cli.factors import factors
 from qortex_db.cli.shell import (
@@ -43,6 +44,7 @@ app.add_typer(arms, name="arms")
 app.add_typer(factors, name="factors")
 app.add_typer(edges, name="edges")
 app.add_typer(index, name="index")
+app.add_typer(collections, name="collections")
 app.command()(granting.roles)
 app.command()(encryption.rotate_keys)
 app.command()(words.count_words)

@@ -26,7 +26,7 @@ def rotate_keys(
 async def _rotate(model: Any, namespace: str | None, batch_size: int, *, embedded: bool) -> None:
     from qortex_db import ALL_NAMESPACES, InvalidInputError
     from qortex_db.models import collection_of
-    from qortex_db.models.collection import collection_table
+    from qortex_db.models.mapping import collection_table
 
     collection = collection_of(collection_table(model))
     whose: Any = namespace

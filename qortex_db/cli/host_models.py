@@ -44,25 +44,26 @@ def load(given: str | None, settings: Settings) -> HostModels:
     name = given or settings.metadata or ""
     if not name:
         return HostModels("", [])
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
-    found = [_load(part.strip()) for part in name.split(",")]
+    found = [metadata_of(part.strip()) for part in name.split(",")]
     models = HostModels(name, list(dict.fromkeys(found)))
     if not models.tables:
         fail(f"--metadata {name} declares no table; import the modules of its models there.")
     return models
 
 
-def _load(name: str) -> MetaData:
+def metadata_of(name: str, *, option: str = "--metadata") -> MetaData:
+    """What a name in Python declares."""
     module, _, attribute = name.partition(":")
     if not (module and attribute):
-        fail(f"--metadata {name} has to be package.module:Base, or a MetaData's name.", status=2)
+        fail(f"{option} {name} has to be package.module:Base, or a MetaData's name.", status=2)
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
-        fail(f"There is no module {error.name} for --metadata {name}: run it where that is.")
+        fail(f"There is no module {error.name} for {option} {name}: run it where that is.")
     for part in attribute.split("."):
         found = getattr(found, part, None)  # type: ignore[assignment]
     metadata = found if isinstance(found, MetaData) else getattr(found, "metadata", None)

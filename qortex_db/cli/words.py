@@ -28,7 +28,7 @@ def count_words(
 async def _count(model: Any, namespace: str | None, *, embedded: bool) -> None:
     from qortex_db import ALL_NAMESPACES
     from qortex_db.models import collection_of
-    from qortex_db.models.collection import collection_table
+    from qortex_db.models.mapping import collection_table
 
     async with opened(embedded=embedded) as db:
         vectors = db.vectors

@@ -40,7 +40,7 @@ from qortex_db.statement_spans import listener_of
 from qortex_db.translation import is_connection_lost, is_outdated, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Connection, Executable
@@ -105,11 +105,11 @@ class AutocommitExecutor:
         statement: Executable,
         params: Iterable[Mapping[str, Any]],
         options: CallOptions | None = None,
-    ) -> int:
+    ) -> Sequence[Any]:
         options = self._options if options is None else options
         work = self._run_all_watched if listener_of(self._engine) else self._run_all
-        count: int = await self._repeat(work, statement, params, options, replans=False)
-        return count
+        rows: Sequence[Any] = await self._repeat(work, statement, params, options, replans=False)
+        return rows
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         return nullcontext()  # a statement that failed wrote nothing
@@ -219,7 +219,7 @@ class AutocommitExecutor:
 
     async def _pipeline(
         self, statement: Executable, params: Iterable[Mapping[str, Any]], options: CallOptions
-    ) -> int:
+    ) -> Sequence[Any]:
         sent = self._compile(statement, options)
         # The parameters are made while the server works on those before. All are one transaction,
         # which a refusal among them rolls back, and one round trip.
@@ -227,13 +227,13 @@ class AutocommitExecutor:
         lease = await Lease.waited_for(self._engine, self._known)
         try:
             await lease.begin(options.begin)
-            count = await pipeline(lease.driver, sent, arguments, options.timeout_seconds)
+            rows = await pipeline(lease.driver, sent, arguments, options.timeout_seconds)
             await lease.commit()
         except BaseException as error:
             await lease.end(error, self.operations.cleanup)
             raise
         await lease.give_back()
-        return count
+        return rows
 
     async def _run_watched(self, *call: Any) -> Any:
         return await cancelled_once(greenlet_spawn(self._execute, *call), self.operations.cleanup)
@@ -260,7 +260,7 @@ class AutocommitExecutor:
 
     def _execute_all(
         self, statement: Executable, params: Iterable[Mapping[str, Any]], options: CallOptions
-    ) -> int:
+    ) -> Sequence[Any]:
         with self._connect(options) as connection:
             _leave_autocommit(connection)
             options.set_on(connection)
@@ -271,9 +271,9 @@ class AutocommitExecutor:
             )
             held: Any = connection.connection
             with patient(held.driver_connection, options.timeout_seconds):
-                count = sum(len(fetched(result).rows) for result in results)
+                rows = [row for result in results for row in fetched(result).rows]
             connection.commit()
-            return count
+            return rows
 
     def _connect(self, options: CallOptions) -> Connection:
         engine = self._translated

@@ -16,7 +16,7 @@ from qortex_db.engine.executor import Fetched
 from qortex_db.engine.pool import act_for_caller
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
     from qortex_db.engine.cleanup import Cleanup
     from qortex_db.engine.compiled import Compiled
@@ -31,7 +31,7 @@ _ON_ITS_WAY: Final = 64
 _LATER_SECONDS: Final = 1.0
 _LIMITED: Final = """\
 WITH written AS ({sql})
-SELECT 1{rows} WHERE (SELECT pg_catalog.set_config('statement_timeout',
+SELECT {rows} WHERE (SELECT pg_catalog.set_config('statement_timeout',
   CASE WHEN pg_catalog.current_setting('statement_timeout')::interval
     BETWEEN interval '1 ms' AND {limit}::text::interval
   THEN pg_catalog.current_setting('statement_timeout') ELSE {limit}::text END, true)) IS NOT NULL"""
@@ -99,8 +99,8 @@ def patient(driver: Any, limit: float | None) -> Iterator[None]:
 
 async def pipeline(
     driver: Any, compiled: Compiled, arguments: Iterable[list[Any]], limit: float | None
-) -> int:
-    """Run a statement with many arguments as one transaction; return how many rows came back.
+) -> Sequence[Any]:
+    """Run a statement with many arguments as one transaction; return the rows that came back.
 
     asyncpg swallows a cancellation that comes while the socket is full, and then waits for the
     answer to a batch whose end it never sent. So it sends in a task that nobody cancels: it is
@@ -117,7 +117,7 @@ async def pipeline(
     limit = limit or driver._config.command_timeout  # noqa: SLF001 - it has no public name
     sql, given = compiled.sql, iter(arguments)
     if limit is not None:
-        rows = " FROM written" if compiled.returns_rows else ""
+        rows = "written.* FROM written" if compiled.returns_rows else "1"
         sql = _LIMITED.format(sql=sql, rows=rows, limit=f"${compiled.size + 1}")
         said = f"{max(1, round(limit * 1_000))}ms"
         given = ([*each, said] for each in itertools.chain([[None] * compiled.size], given))
@@ -156,7 +156,7 @@ async def pipeline(
         if limit is None or time.monotonic() - start < limit:  # somebody else's doing
             raise
         raise TimeoutError from None  # as of a statement that is alone
-    return len(answer) if compiled.returns_rows else 0  # the limit's own row is none of them
+    return compiled.rows(answer) if compiled.returns_rows else ()  # else it is the limit's own row
 
 
 async def _answered(

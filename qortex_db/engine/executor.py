@@ -10,6 +10,7 @@ from sqlalchemy.sql.dml import UpdateBase
 
 from qortex_db import translation
 from qortex_db.errors import InvalidInputError
+from qortex_db.mirrors import original_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,8 +38,10 @@ class Executor(Protocol):
         """Execute and fetch everything."""
         ...
 
-    async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
-        """Execute with each of the parameters, all or none; return how many rows came back."""
+    async def run_all(
+        self, statement: Executable, params: Iterable[Mapping[str, Any]]
+    ) -> Sequence[Any]:
+        """Execute with each of the parameters, all or none; return the rows that came back."""
         ...
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
@@ -95,7 +98,7 @@ def written_tables(statement: Executable) -> tuple[object, ...] | None:
 
     One that writes in a CTE says which by the option `writes`.
     """
-    own = (statement.table,) if isinstance(statement, UpdateBase) else None
+    own = (original_of(statement.table),) if isinstance(statement, UpdateBase) else None
     tables: tuple[object, ...] | None = statement.get_execution_options().get("writes", own)
     return tables
 

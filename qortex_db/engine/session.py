@@ -30,7 +30,7 @@ from qortex_db.statement_spans import listener_of
 from qortex_db.translation import is_connection_lost, is_refused_by_driver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Connection, Executable
@@ -162,9 +162,11 @@ class SessionExecutor:
             forget_types(error, catalog_of(connection))
         return is_refused_by_driver(error)
 
-    async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
+    async def run_all(
+        self, statement: Executable, params: Iterable[Mapping[str, Any]]
+    ) -> Sequence[Any]:
         # What is refused must not leave a part of it in the host's transaction: hence the list.
-        return sum([len((await self.run(statement, each)).rows) for each in list(params)])
+        return [row for each in list(params) for row in (await self.run(statement, each)).rows]
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         return savepoint(self._session, self._schema, self._bind_arguments)

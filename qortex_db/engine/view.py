@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Executable
@@ -34,7 +34,9 @@ class ViewExecutor:
     async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
         return await self._lane().run(statement, params, self._options)
 
-    async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
+    async def run_all(
+        self, statement: Executable, params: Iterable[Mapping[str, Any]]
+    ) -> Sequence[Any]:
         return await self._lane().run_all(statement, params, self._options)
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:

@@ -31,6 +31,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.full_text import document_words, is_found, web_tsquery, words
 from qortex_db.filters.instants import instant
+from qortex_db.keys import key_type
 from qortex_db.sql import Text, double, func
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ Bind: TypeAlias = Callable[["TypeEngine[Any]"], "ColumnElement[Any]"]
 """What gives the parameter of the next value."""
 
 
+HASHED_FROM: Final = 100
+"""From how many values on a list is hashed by the server, which costs a row no more than a short
+one."""
 # An operator of arrays is one of any: who plants one of these arrays' own type is nearer.
 _OF_ARRAYS: Final = "OPERATOR(pg_catalog.{})"
 _ITSELF: Final = literal_column("'{}'::text[]", ARRAY(Text()))
@@ -99,7 +103,7 @@ def equals_any(field: Field, bind: Bind) -> ColumnElement[bool]:
 
 
 def equals_any_of_many(field: Field, bind: Bind) -> ColumnElement[bool]:
-    return _is_among(field.json, _jsons(bind))
+    return is_among(field.json, _jsons(bind))
 
 
 def contains(field: Field, bind: Bind) -> ColumnElement[bool]:
@@ -128,10 +132,10 @@ def is_one_of_many(field: Field, bind: Bind, column: str) -> ColumnElement[bool]
     values = bind(ARRAY(Text()))
     if column in _IN_LISTS:
         values = cast(values, ARRAY(_IN_LISTS[column]))
-    return _is_among(getattr(field, column), values)
+    return is_among(getattr(field, column), values)
 
 
-def _is_among(value: ColumnElement[Any], values: ColumnElement[Any]) -> ColumnElement[bool]:
+def is_among(value: ColumnElement[Any], values: ColumnElement[Any]) -> ColumnElement[bool]:
     """The same as `= ANY`, which goes through the whole list for each row where plans are kept."""
     return value.in_(select(func.unnest(values)))
 
@@ -187,11 +191,11 @@ def has_size(field: Field, bind: Bind, operator: str) -> ColumnElement[bool]:
 
 
 def has_id(table: Table, bind: Bind) -> ColumnElement[bool]:
-    return table.c.id == any_(bind(ARRAY(Text())))
+    return table.c.id == any_(bind(ARRAY(key_type(table).type)))
 
 
 def has_id_of_many(table: Table, bind: Bind) -> ColumnElement[bool]:
-    return _is_among(table.c.id, bind(ARRAY(Text())))
+    return is_among(table.c.id, bind(ARRAY(key_type(table).type)))
 
 
 def within_box(field: Field, bind: Bind, way: str) -> ColumnElement[bool]:

@@ -21,7 +21,7 @@ from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.expressions import Constant, ShownCase
 from qortex_db.filters.instants import instant
-from qortex_db.sql import Text, func
+from qortex_db.sql import Text, as_jsonb, func
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, FromClause
@@ -117,12 +117,29 @@ def check_readable(table: FromClause, key: str | None, at: str) -> None:
         )
 
 
+def check_has_payload(table: FromClause, at: str) -> None:
+    """Refuse what looks into the payload of a table that has none.
+
+    Raises:
+        InvalidInputError: It does.
+    """
+    if "payload" not in table.c:
+        raise InvalidInputError(
+            f"{messages.escaped(at, 200)} looks into a payload, and the table {_name(table)} has "
+            "none."
+        )
+
+
+def _name(table: FromClause) -> str:
+    return str(getattr(table, "name", ""))
+
+
 class Field:
     """The value at a path of a table's payload, as SQL. What is of another type is NULL."""
 
     def __init__(self, table: FromClause, steps: tuple[str, ...]) -> None:
         self.table = table
-        self.payload = table.c.payload
+        self.payload = as_jsonb(table.c.payload)
         self.steps = steps
         self._path = Constant(steps)
 

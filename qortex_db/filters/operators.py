@@ -33,9 +33,11 @@ from qortex_db.filters.values import (
     as_json,
     as_list,
     as_number,
+    check_list,
     kind_of,
     plain,
 )
+from qortex_db.keys import TextKey, key_type
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,10 +46,8 @@ if TYPE_CHECKING:
 
     from qortex_db.filters.conditions import Reader, Shape
 
-# A list this long is hashed by the server, and also compared by equality where its index is one of
-# containment, which it tries one by one. Below, the planner would take the two for independent and
-# expect too few rows.
-_HASHED_FROM = 100
+# A list that is hashed is also compared by equality where its index is one of containment, which it
+# tries one by one. Below, the planner would take the two for independent and expect too few rows.
 # And one this long is looked for by equality alone.
 _NOT_CONTAINED_FROM = 1_000
 
@@ -131,7 +131,7 @@ def _one_of_known(
             values.append([operand for _, operand in operands])
             return _is_one_of(len(items)), path, column
     texts = [as_json(item, at) for item in items]
-    is_long = len(items) >= _HASHED_FROM
+    is_long = len(items) >= conditions.HASHED_FROM
     is_contained = not path.positional and len(items) < _NOT_CONTAINED_FROM
     is_contained = is_contained and (by_index or not is_long)
     equality = conditions.equals_any_of_many if is_long else conditions.equals_any
@@ -146,7 +146,7 @@ def _one_of_known(
 
 
 def _is_one_of(count: int) -> Any:
-    return conditions.is_one_of_many if count >= _HASHED_FROM else conditions.is_one_of
+    return conditions.is_one_of_many if count >= conditions.HASHED_FROM else conditions.is_one_of
 
 
 def _comparable(value: Any, at: str) -> tuple[str, Any]:
@@ -301,18 +301,24 @@ def row_ids(table: Table, value: Any, at: str, values: list[Any]) -> Shape:
     """A row with one of these ids."""
     if "id" not in table.c:
         raise InvalidInputError(f"{at} needs a column id, which the table lacks.")
-    one = as_key(value)
-    keys = [one] if isinstance(one, str) else [as_key(key) for key in as_list(value, at)]
-    for key in keys:
-        if not isinstance(key, str):
-            raise InvalidInputError(
-                f"{at} has a {type(key).__name__} among its ids; pass a str, an int or a UUID."
-            )
-        check_text(key, name=at)
+    kind = key_type(table)
+    keys: list[Any] = [value] if kind.is_key(value) else check_list(value, at)
+    if type(kind) is not TextKey:
+        keys = [kind.check(key, name=f"{at}[{i}]") for i, key in enumerate(keys)]
+    else:  # of whatever length: what can't be there is not found
+        keys = [as_key(key) for key in keys]
+        for key in keys:
+            if not isinstance(key, str):
+                raise InvalidInputError(
+                    f"{at} has a {type(key).__name__} among its ids; pass a str, an int or a UUID."
+                )
+            check_text(key, name=at)
     if not keys:
         return conditions.nothing, None
     values.append(keys)
-    return conditions.has_id_of_many if len(keys) >= _HASHED_FROM else conditions.has_id, None
+    return conditions.has_id_of_many if len(
+        keys
+    ) >= conditions.HASHED_FROM else conditions.has_id, None
 
 
 OPERATORS: Final[dict[str, Reader]] = {

@@ -13,6 +13,7 @@ from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.fields import Field, Path, check_readable, read_path
 from qortex_db.filters.full_text import TEXT_CONFIGURATION, check_configuration, words
+from qortex_db.mirrors import original_of
 from qortex_db.names import MAX_NAME_BYTES, index_name, is_plain
 
 if TYPE_CHECKING:
@@ -107,12 +108,14 @@ _COLUMNS = {
 def is_declared(table: Table, path: Path, column: str) -> bool:
     """Whether the table declares an index on this column of `Field`."""
     wanted = (path.steps, column)
-    return any(index.info.get(_DECLARED) == wanted for index in table.indexes)
+    return any(index.info.get(_DECLARED) == wanted for index in original_of(table).indexes)
 
 
 def has_kind(table: Table, kind: Kind) -> bool:
     """Whether the table declares an index of a kind."""
-    return any(index.info.get(DECLARATION, ("", ""))[1] == kind for index in table.indexes)
+    return any(
+        index.info.get(DECLARATION, ("", ""))[1] == kind for index in original_of(table).indexes
+    )
 
 
 def _name(start: str, path: str, kind: str, language: str) -> str:

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
@@ -20,16 +21,18 @@ from sqlalchemy.sql.visitors import iterate, replacement_traverse
 from qortex_db import messages
 from qortex_db.checks import as_dict
 from qortex_db.errors import InvalidInputError
-from qortex_db.filters import conditions
-from qortex_db.filters.fields import Field, check_readable, read_path
+from qortex_db.filters import columns, conditions
+from qortex_db.filters.columns import ColumnKey, ColumnReader, column_named, no_column
+from qortex_db.filters.fields import Field, check_has_payload, check_readable, read_path
 from qortex_db.filters.operators import NEGATED, OPERATORS, is_served, row_ids
 from qortex_db.filters.text_operators import document_contains, document_text
 from qortex_db.limits import DEFAULT_LIMITS, Limits
+from qortex_db.mirrors import moved, original_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from sqlalchemy import Table
+    from sqlalchemy import Column, Table
     from sqlalchemy.types import TypeEngine
 
     from qortex_db.filters.conditions import Shape
@@ -42,6 +45,7 @@ MAX_DEPTH: Final = 16
 MAX_CONDITIONS: Final = 256
 """How many conditions one filter may have."""
 
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 _LISTS: Final = (list, tuple, set, frozenset)
 _OF_ROWS: Final = {"$text": document_text, "$id": row_ids}
 
@@ -103,21 +107,25 @@ class Filter:
         return f"Filter({len(self.params)} parameters)"
 
 
-def read_filter(where: Where, table: Table, limits: Limits = DEFAULT_LIMITS) -> Filter:
+def read_filter(
+    where: Where,
+    table: Table,
+    limits: Limits = DEFAULT_LIMITS,
+    own: Mapping[str, str] = _NONE,
+) -> Filter:
     """Read a filter over a table's payload.
 
     Args:
         where: An empty dictionary matches every row.
-        table: It has a jsonb column `payload`; $text without a path needs a column `document`.
+        table: Paths need its column `payload`; $text without a path needs a column `document`.
         limits: Of its values in sum.
+        own: By the names that keys of a dictionary have, the keys of the host's own columns.
 
     Raises:
         InvalidInputError: An operator is unknown, a value has the wrong type, or a limit is passed.
             The message names the place, never a value.
     """
-    if "payload" not in table.c:
-        raise InvalidInputError("The table has no column payload to filter by.")
-    reader = _Reader(table, limits)
+    reader = _Reader(table, limits, own)
     shape = reader.read(where, "where", 0)
     params = {f"row_where_{i}": value for i, value in enumerate(reader.values)}
     return Filter(shape if reader.is_plain else None, params, shape, table)
@@ -146,12 +154,14 @@ class _Reader:
         "conditions",
         "is_plain",
         "number",
+        "own",
         "table",
         "values",
     )
 
-    def __init__(self, table: Table, limits: Limits) -> None:
+    def __init__(self, table: Table, limits: Limits, own: Mapping[str, str]) -> None:
         self.table = table
+        self.own = own
         self._limits = limits
         self._weighed = 0
         self.bytes = self.number = 0
@@ -179,6 +189,7 @@ class _Reader:
             raise InvalidInputError(
                 f"{at} is a {type(where).__name__}; pass a dict or an expression of SQLAlchemy's."
             )
+        element = moved(element, original_of(self.table), self.table)
         if any(each != self.table for each in element._from_objects):  # noqa: SLF001
             # Each of this table's rows would be met once for each of the other's.
             raise InvalidInputError(
@@ -197,6 +208,8 @@ class _Reader:
             shape = _OF_ROWS[key](self.table, value, at, self.values)
             self._weigh(value, at)
             return shape
+        if key in ("$column", "$payload"):
+            return self._said(key, value, at, depth)
         self._check_depth(at, depth)
         if key == "$document":
             return self._document(value, at, depth)
@@ -205,7 +218,8 @@ class _Reader:
         if key not in ("$and", "$or", "$nor"):
             raise InvalidInputError(
                 f"{at} is no operator of a whole filter; pass $and, $or, $nor, $not, $id, $text, "
-                r"$document or a path (a key that begins with a dollar is written \$)."
+                "$document, $column, $payload or a path (a key that begins with a dollar is "
+                r"written \$)."
             )
         if not isinstance(value, (list, tuple)) or not value:
             raise InvalidInputError(f"{at} takes a list of at least one filter.")
@@ -237,31 +251,67 @@ class _Reader:
         self._weigh(value, place)
         return shape if key == "$contains" else ("not", shape)
 
+    def _said(self, kind: str, value: Any, at: str, depth: int) -> Shape:
+        """Fields that are said to be columns, or keys of the payload."""
+        shapes = []
+        for key, argument in as_dict(value, name=at).items():
+            if not isinstance(key, str):
+                raise InvalidInputError(f"{at} has a key of type {type(key).__name__}; pass names.")
+            place = f"{at}[{messages.shown(key, 100)}]"
+            if kind == "$payload":
+                shapes.append(self._path(key, argument, place, depth))
+            else:
+                shapes.append(
+                    self._column(column_named(self.table, key, at), argument, place, depth)
+                )
+        if not shapes:
+            raise InvalidInputError(f"{at} is empty; pass a dict of names.")
+        return shapes[0] if len(shapes) == 1 else ("and", *shapes)
+
     def _field(self, key: str, value: Any, at: str, depth: int) -> Shape:
+        if key in self.own:
+            return self._column(self.table.c[self.own[key]], value, at, depth)
+        if "payload" not in self.table.c:
+            raise no_column(self.table, key, self.own)
+        return self._path(key, value, at, depth)
+
+    def _column(self, column: Column[Any], value: Any, at: str, depth: int) -> Shape:
+        reader = ColumnReader(self.table, column, at, self.values)
+        return self._operators(value, at, depth, reader.read)
+
+    def _path(self, key: str, value: Any, at: str, depth: int) -> Shape:
         path = read_path(key)
+        check_has_payload(self.table, at)
         check_readable(self.table, path.steps[0], at)
+
+        def read(name: str, argument: Any, place: str) -> Shape:
+            if (known := OPERATORS.get(name)) is not None:
+                return known(self.table, path, argument, place, self.values)
+            if (known := NEGATED.get(name)) is not None:
+                return "not", known(self.table, path, argument, place, self.values)
+            raise InvalidInputError(
+                f"{place} is no operator; pass {', '.join(OPERATORS)}, {', '.join(NEGATED)} or "
+                "$not. To compare with a whole object pass $eq."
+            )
+
+        return self._operators(value, at, depth, read)
+
+    def _operators(
+        self, value: Any, at: str, depth: int, read: Callable[[str, Any, str], Shape]
+    ) -> Shape:
+        """The operators of one field, all of which have to match."""
         value = as_dict(value, name=at) if isinstance(value, Mapping) else {"$eq": value}
         if not value:
             raise InvalidInputError(f"{at} has no operator; for an empty object pass $eq.")
-        shapes = []
+        shapes: list[Shape] = []
         for name, argument in value.items():
             place = f"{at}[{messages.shown(name, 100)}]" if isinstance(name, str) else at
             if name == "$not":
                 self._check_depth(place, depth)
-                shapes.append(("not", self._field(key, argument, place, depth + 1)))
+                shapes.append(("not", self._operators(argument, place, depth + 1, read)))
                 continue
             self._count(place)
-            read = OPERATORS.get(name)
-            if read is not None:
-                shapes.append(read(self.table, path, argument, place, self.values))
-            elif name in NEGATED:
-                read = NEGATED[name]
-                shapes.append(("not", read(self.table, path, argument, place, self.values)))
-            else:
-                raise InvalidInputError(
-                    f"{place} is no operator; pass {', '.join(OPERATORS)}, {', '.join(NEGATED)} or "
-                    "$not. To compare with a whole object pass $eq."
-                )
+            shapes.append(read(name, argument, place))
             self._weigh(argument, place)
         return shapes[0] if len(shapes) == 1 else ("and", *shapes)
 
@@ -352,6 +402,19 @@ def _with_own_parameters(element: ColumnElement[Any], at: str) -> ColumnElement[
     return found
 
 
+def with_values(clause: ColumnElement[Any], params: Mapping[str, Any]) -> ColumnElement[Any]:
+    """A clause whose parameters have their values, and names that no other clause's have."""
+
+    def valued(part: Any, **_: Any) -> Any:
+        if not isinstance(part, BindParameter) or part.key not in params:
+            return None
+        return bindparam(None, params[part.key], part.type, unique=True)
+
+    replace: Any = replacement_traverse  # typed for callables of SQLAlchemy's own
+    found: ColumnElement[Any] = replace(clause, {}, valued)
+    return found
+
+
 def _has(shape: Shape, wanted: tuple[object, ...]) -> bool:
     return any(
         part in wanted if callable(part) else isinstance(part, tuple) and _has(part, wanted)
@@ -368,6 +431,8 @@ def _is_served(shape: Shape, table: Table) -> bool:
     if condition == "not":
         return False
     path, *constants = rest
+    if isinstance(path, ColumnKey):
+        return columns.is_served(table, condition, path)
     return is_served(table, condition, path, constants)
 
 
@@ -417,5 +482,8 @@ def _render(shape: Shape, table: Table, numbers: Iterator[int]) -> ColumnElement
         return bindparam(f"row_where_{next(numbers)}", type_=type_)
 
     path, *constants = rest
-    where = table if path is None else Field(table, path.steps)
+    where: Any = table
+    if path is not None:
+        is_column = isinstance(path, ColumnKey)
+        where = table.c[path.key] if is_column else Field(table, path.steps)
     return condition(where, bind, *constants)  # type: ignore[no-any-return]

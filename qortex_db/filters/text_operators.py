@@ -14,7 +14,7 @@ from qortex_db.filters.full_text import (
     text_configuration,
     web_query,
 )
-from qortex_db.filters.values import as_string
+from qortex_db.filters.values import as_string, check_pattern
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -23,18 +23,9 @@ if TYPE_CHECKING:
     from qortex_db.filters.fields import Path
 
 
-def _pattern(value: object, at: str) -> str:
-    pattern = as_string(value, at)
-    if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
-        raise InvalidInputError(
-            f"{at} ends with the escape character; write two backslashes for one."
-        )
-    return pattern
-
-
 def like(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
     """A string that a pattern matches."""
-    pattern = _pattern(value, at)
+    pattern = check_pattern(value, at)
     values.append(pattern)
     beginning = pattern[:-1]
     # The keyword index knows how a string begins.
@@ -45,7 +36,7 @@ def like(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
 
 def ilike(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
     """As like, whatever the case."""
-    values.append(_pattern(value, at))
+    values.append(check_pattern(value, at))
     return conditions.ilike, path
 
 

@@ -93,6 +93,11 @@ _WRITER: Final = JsonWriter(moment=lambda value: _in_utc(value).isoformat())
 
 def as_list(value: Any, at: str) -> list[Any]:
     """Several values, each as it is stored."""
+    return [plain(item, at) for item in check_list(value, at)]
+
+
+def check_list(value: Any, at: str) -> list[Any]:
+    """Several values, as they are."""
     is_array = isinstance(value, np.ndarray) and value.ndim == 1
     if not (is_array or isinstance(value, (list, tuple, set, frozenset))):
         raise InvalidInputError(f"{at} is a {type(value).__name__}; pass a list.")
@@ -100,7 +105,7 @@ def as_list(value: Any, at: str) -> list[Any]:
         raise InvalidInputError(
             f"{at} has {len(value):,} values; at most {MAX_LIST:,} are allowed."
         )
-    return [plain(item, at) for item in value]
+    return list(value)
 
 
 def as_string(value: object, at: str) -> str:
@@ -111,3 +116,13 @@ def as_string(value: object, at: str) -> str:
             f"{at} has {len(value):,} characters; at most {MAX_QUERY_CHARS:,} are allowed."
         )
     return check_text(value, name=at)
+
+
+def check_pattern(value: object, at: str) -> str:
+    """A pattern of LIKE."""
+    pattern = as_string(value, at)
+    if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
+        raise InvalidInputError(
+            f"{at} ends with the escape character; write two backslashes for one."
+        )
+    return pattern

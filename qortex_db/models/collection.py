@@ -10,7 +10,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Computed, Index, Table, inspect, text
+from sqlalchemy import Computed, Index, Table, text
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import MappedColumn, mapped_column
 from sqlalchemy.sql.elements import Grouping
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 COLLECTION: Final = "qortex_db_collection"
 """The key of a table's info where its model's collection is, and of a column's with its vector."""
-_MAX_TABLES: Final = 256
+MAX_TABLES: Final = 256
 """Of how many tables it is kept what they are: a program may make tables all the time."""
 _OWN: Final = frozenset((DEFAULT_VECTOR, "id", "payload", "document", "created_at", "updated_at"))
 
@@ -62,6 +62,11 @@ class Collection:
             `encryption_keys`; no filter can name them.
         encrypted_document: Whether documents are. Then there is no full text, and `language` says
             nothing.
+        id: Of a model without VectorMixin, the column of the key; by default `id`, or the primary
+            key.
+        payload: The column of a JSON object; None for none. By default `payload`, if it is there.
+        document: The column of the text behind the vector, likewise.
+        updated_at: The column of the time of the last change, if there is one for us to write.
         vectors: By their names, the default one as "vec". Filled in by the model.
         attributes: The host's own columns. Filled in by the model.
     """
@@ -76,7 +81,11 @@ class Collection:
     large_namespaces: tuple[str | int, ...] = ()
     encrypted: tuple[str, ...] = ()
     encrypted_document: bool = False
-    vectors: Mapping[str, VectorSpec] = field(default_factory=dict)
+    id: str | None = None
+    payload: str | None = "payload"
+    document: str | None = "document"
+    updated_at: str | None = None
+    vectors: Mapping[str, VectorSpec] = field(default_factory=dict, hash=False)
     attributes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -93,6 +102,9 @@ class Collection:
             check_text(self.namespace, name="namespace")
         check_flag(self.payload_index, name="payload_index")
         check_flag(self.namespace_in_key, name="namespace_in_key")
+        for name in ("id", "payload", "document", "updated_at"):
+            if getattr(self, name) is not None:
+                check_text(getattr(self, name), name=name)
         if self.namespace in _OWN:
             raise InvalidInputError(f"namespace can't be the column {self.namespace}.")
         if self.namespace_in_key and self.namespace is None:
@@ -186,26 +198,31 @@ def vector_index(
     return _declare_index(table, shape, name or index_name(f"ix_{table.name}_{spec.column}"))
 
 
+def attribute_key(name: str) -> str:
+    """The key of a host's own column in a mirror, where it may be called as ours are."""
+    return f"own {name}" if name in _OWN or name == STORED_WORDS else name
+
+
 def collection_of(table: Table) -> Collection:
     """What a table's model declared; of another table, what its columns say."""
     declared = table.info.get(COLLECTION)
     return declared if isinstance(declared, Collection) else _of_columns(table)
 
 
-@functools.lru_cache(_MAX_TABLES)
+@functools.lru_cache(MAX_TABLES)
 def _of_columns(table: Table) -> Collection:
     column = table.c.get(DEFAULT_VECTOR)
     spec = VectorSpec(getattr(getattr(column, "type", None), "dimensions", None))
     language = table.info.get(TEXT_CONFIGURATION, "simple")
-    return _resolved(table, Collection(spec, language=language))
+    return resolved(table, Collection(spec, language=language))
 
 
 def declare(table: Table, collection: Collection) -> None:
     """Give a table of a model its indexes, and keep what it is with it."""
-    resolved = _resolved(table, collection)
-    table.info[COLLECTION] = resolved
-    _declare_encrypted(table, collection)
-    for spec in resolved.vectors.values():
+    found = resolved(table, collection)
+    table.info[COLLECTION] = found
+    declare_encrypted(table, collection)
+    for spec in found.vectors.values():
         if spec.index is not None:
             _declare_index(table, spec, index_name(f"ix_{table.name}_{spec.column}"))
             for large in collection.large_namespaces:
@@ -228,7 +245,8 @@ def declare(table: Table, collection: Collection) -> None:
         Index(name, table.c[collection.namespace])
 
 
-def _declare_encrypted(table: Table, collection: Collection) -> None:
+def declare_encrypted(table: Table, collection: Collection) -> None:
+    """Say of a table what of it is encrypted, if anything is."""
     names: set[str | None] = set(collection.encrypted)
     if collection.encrypted_document:
         names.add(None)
@@ -239,19 +257,20 @@ def _declare_encrypted(table: Table, collection: Collection) -> None:
         table.info[ENCRYPTED] = frozenset(names)
 
 
-def _resolved(table: Table, collection: Collection) -> Collection:
+def resolved(table: Table, collection: Collection) -> Collection:
+    """What a table is, with its further vectors and the host's own columns."""
     vectors = {DEFAULT_VECTOR: collection.vector}
     for column in table.columns:
         spec = column.info.get(COLLECTION)
-        if isinstance(spec, VectorSpec) and column.name != DEFAULT_VECTOR:
-            vectors[column.name] = replace(spec, column=column.name)
+        if isinstance(spec, VectorSpec) and column.key != DEFAULT_VECTOR:
+            vectors[column.key] = replace(spec, column=column.key)
     own = _OWN | vectors.keys() | {collection.namespace}
     if stored_words(table) is not None:
         own |= {STORED_WORDS}
     return replace(
         collection,
         vectors=MappingProxyType(vectors),
-        attributes=tuple(column.name for column in table.columns if column.name not in own),
+        attributes=tuple(column.key for column in table.columns if column.key not in own),
     )
 
 
@@ -286,48 +305,3 @@ def _declare_large(table: Table, spec: VectorSpec, column: Column[Any], large: s
         name = hashed(name)
     called = index_name(f"ix_{table.name}_{spec.column}_{name}")
     _declare_index(table, spec, called, where=column == Constant(large))
-
-
-def collection_table(model: Any) -> Table:
-    """The table of a model that can be a collection.
-
-    Raises:
-        InvalidInputError: It is no mapped model, or lacks a column.
-    """
-    table = getattr(model, "__table__", None)
-    name = getattr(model, "__name__", type(model).__name__)
-    if not isinstance(table, Table):
-        raise InvalidInputError(f"{name} is no mapped model with a table of its own.")
-    _check_columns(name, table)
-    mapper = inspect(model)
-    if mapper.inherits is not None and mapper.inherits.local_table is table:
-        raise InvalidInputError(
-            f"{name} has its rows in the table of {mapper.inherits.class_.__name__}, whose "
-            "collection has them all: take that one, and filter by its discriminator."
-        )
-    return table
-
-
-@functools.lru_cache(_MAX_TABLES)
-def _check_columns(name: str, table: Table) -> None:
-    for needed in ("id", DEFAULT_VECTOR):
-        if needed not in table.c:
-            raise InvalidInputError(
-                f"{name} has no column {needed!r}: a collection is a model with VectorMixin, or "
-                "one with the columns id (text, the key) and vec."
-            )
-    if not issubclass(_python_type(table.c.id), str):
-        raise InvalidInputError(f"{name}.id is no text: the ids of a collection are strings.")
-    for column in table.columns:
-        if column.key != column.name:
-            raise InvalidInputError(
-                f"{name}'s column {column.name} has another key: a collection's columns are known "
-                "by their names; leave key= out."
-            )
-
-
-def _python_type(column: Column[Any]) -> type:
-    try:
-        return column.type.python_type
-    except NotImplementedError:  # a host's own, or citext: the server's to judge
-        return str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime  # noqa: TC003 - SQLAlchemy resolves Mapped[...]
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np  # noqa: TC002 - the same
 from numpy.typing import NDArray  # noqa: TC002 - the same
@@ -17,6 +18,14 @@ from qortex_db.models.collection import Collection, declare, words_column
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 
 _NOW = text("now()")
+
+
+_MAPPED: Final[Any] = {
+    "id": None,
+    "payload": "payload",
+    "document": "document",
+    "updated_at": None,
+}
 
 
 class VectorMixin:
@@ -92,6 +101,11 @@ class VectorMixin:
     @classmethod
     def __table_cls__(cls, name: str, *arguments: Any, **options: Any) -> Table:
         collection = cls.__collection__
+        if replace(collection, **_MAPPED) != collection or collection.vector.column != "vec":
+            raise InvalidInputError(
+                f"{cls.__name__} has VectorMixin, which brings its columns under their own names: "
+                "leave id, payload, document, updated_at and column out, or the mixin."
+            )
         own = {item.name: item for item in arguments if isinstance(item, Column)}
         space = collection.namespace
         added = []

@@ -125,7 +125,7 @@ class VectorSpec:
         quantization: What the index holds in the place of the full vector, which is kept: two
             bytes a component, or its sign. Searches rescore what such an index finds.
         index: None for none: searches then read the whole table.
-        column: Filled in by the model.
+        column: Its name, in a table without VectorMixin.
 
     Raises:
         InvalidInputError: pgvector has no such column or no such index.

@@ -16,6 +16,8 @@ from qortex_db.repositories.interoception.factors import (
     FactorSummary,
 )
 from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.repositories.vectors.aggregates import Aggregate
+from qortex_db.repositories.vectors.changes import Inserted
 from qortex_db.repositories.vectors.index_advice import IndexAdvice, RecallProbe, Tuning
 from qortex_db.repositories.vectors.records import (
     BranchHit,
@@ -47,6 +49,7 @@ __all__ = [
     "BM25",
     "MAX_CACHED",
     "MAX_LIMIT",
+    "Aggregate",
     "ArmRepository",
     "BranchHit",
     "CacheStats",
@@ -65,6 +68,7 @@ __all__ = [
     "IdempotencyRepository",
     "IndexAdvice",
     "IngestProgress",
+    "Inserted",
     "LearnerMetrics",
     "Promotion",
     "RecallProbe",

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import Integer, Uuid, select
+
+from qortex_db.sql import stored_type
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import CTE, ColumnElement
+
+
+def _in_order(key: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Texts by code point, as Python sorts them; numbers and UUIDs are in that order anyway."""
+    return key if isinstance(stored_type(key.type), (Integer, Uuid)) else key.collate("C")
 
 
 def locked_in_key_order(
@@ -29,7 +36,7 @@ def locked_in_key_order(
     return (
         select(*keys, *also)
         .where(*conditions)
-        .order_by(*(key.collate("C") for key in keys))
+        .order_by(*map(_in_order, keys))
         .with_for_update(key_share=key_share)
         .cte("keys")
         .prefix_with("MATERIALIZED")

@@ -7,15 +7,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Final, cast
-from uuid import UUID
 
-from qortex_db.checks import as_dict, as_key, as_whole, check_number, check_text, check_whole
+from qortex_db.checks import as_dict, as_whole, check_number, check_whole
 from qortex_db.errors import InvalidInputError
 from qortex_db.jsonable import to_json
+from qortex_db.keys import KeyType
+from qortex_db.keys import all_plain as all_plain  # noqa: PLC0414 - it is what all share
+from qortex_db.keys import check_id as check_id  # noqa: PLC0414
 from qortex_db.limits import DEFAULT_LIMITS, Limits
-
-MAX_ID_BYTES: Final = 1_024
-"""The longest id, in bytes of UTF-8: three of them still fit into one B-tree entry."""
 
 MAX_LIMIT: Final = 10_000
 """The most of what one call returns or takes in a list, unless its own limit is named."""
@@ -26,27 +25,6 @@ MAX_MEASURE: Final = 1e100
 _MOST_SHOWN: Final = 10**18  # Python itself refuses to write the longest
 
 
-def check_id(value: object, *, name: str = "id") -> str:
-    """A key: text of 1 to `MAX_ID_BYTES` bytes."""
-    if as_whole(value) is not None or isinstance(value, UUID):
-        raise InvalidInputError(f"{name} is a {type(value).__name__}; pass str(id).")
-    text = check_text(value, name=name)
-    if not text:
-        raise InvalidInputError(f"{name} is empty.")
-    # A character takes four bytes at most.
-    if len(text) * 4 > MAX_ID_BYTES and (size := len(text.encode())) > MAX_ID_BYTES:
-        raise InvalidInputError(f"{name} has {size} bytes; at most {MAX_ID_BYTES} are allowed.")
-    return text
-
-
-def check_key(value: object, *, name: str = "id") -> str:
-    """The id of a vector: as any, and an int or a UUID as its text."""
-    key = value if type(value) is str else as_key(value)
-    if as_whole(key) is not None:
-        raise InvalidInputError(f"{name} has more than {MAX_ID_BYTES:,} digits.")
-    return check_id(key, name=name)
-
-
 def check_ids(values: object, *, name: str = "ids", limits: Limits = DEFAULT_LIMITS) -> list[str]:
     """Distinct keys in code point order, the order in which every writer locks rows."""
     keys = _listed_ids(values, name, limits)
@@ -54,9 +32,14 @@ def check_ids(values: object, *, name: str = "ids", limits: Limits = DEFAULT_LIM
     return sorted(set(keys))
 
 
-def check_keys(values: object, *, name: str = "ids", limits: Limits = DEFAULT_LIMITS) -> list[str]:
-    """The same of vectors, whose ids may be ints and UUIDs."""
-    return sorted(set(check_each_key(_listed_ids(values, name, limits), name=name)))
+def check_keys(
+    values: object, kind: KeyType, *, name: str = "ids", limits: Limits = DEFAULT_LIMITS
+) -> list[Any]:
+    """The same of a table whose keys are of some type."""
+    keys = _listed_ids(values, name, limits)
+    if not kind.all_plain(keys):
+        keys = [kind.check(key, name=f"{name}[{i}]") for i, key in enumerate(keys)]
+    return sorted(set(keys))
 
 
 def _listed_ids(values: object, name: str, limits: Limits) -> list[Any]:
@@ -108,27 +91,6 @@ def check_each_id(keys: list[str], *, name: str) -> None:
     if not all_plain(keys):
         for i, key in enumerate(keys):
             check_id(key, name=f"{name}[{i}]")
-
-
-def check_each_key(keys: list[Any], *, name: str) -> list[str]:
-    """The same of vectors; gives them as they are stored."""
-    if all_plain(keys):
-        return keys
-    return [check_key(key, name=f"{name}[{i}]") for i, key in enumerate(keys)]
-
-
-def all_plain(keys: Sequence[object]) -> bool:
-    """Whether all are ids beyond doubt, by a few passes: short printable ASCII."""
-    if not keys or set(map(type, keys)) != {str}:
-        return not keys
-    texts = cast("Sequence[str]", keys)
-    joined = "".join(texts)
-    return (
-        joined.isascii()
-        and joined.isprintable()
-        and all(texts)
-        and (len(joined) <= MAX_ID_BYTES or max(map(len, texts)) <= MAX_ID_BYTES)
-    )
 
 
 def check_limit(value: object, maximum: int, *, name: str = "limit") -> int:

@@ -130,7 +130,7 @@ async def test_statements_that_return_no_rows_count_none(dsn: str, lane: str) ->
     statement = delete(InteroceptionFactor).where(key == bindparam("id"))
     params = [{"id": f"n{i}"} for i in range(3)]
     async with opened(dsn, lane) as db:
-        assert await db.executor.run_all(statement, params) == 0
+        assert await db.executor.run_all(statement, params) in ((), [])
 
 
 @pytest.mark.parametrize("lane", ["own", "host"])

@@ -370,6 +370,34 @@ async def test_the_values_of_all_payloads_are_counted(stored: Repositories) -> N
     assert [one.count for one in few] == sorted(right.values(), reverse=True)[:100]
 
 
+@of(VectorRepository.aggregate)
+async def test_the_values_of_all_payloads_come_to_something(stored: Repositories) -> None:
+    numbers = defaultdict(list)
+    for one in PAYLOADS.values():
+        if one:
+            numbers[one["module"]].append(one["n"])
+    asked = {"n": ["min", "max", "mean", "median", "sum", "count"], "kind": ["distinct"]}
+    groups = await stored.vectors.aggregate(asked, group_by="module", limit=1_000)
+    assert {group.value: group.count for group in groups} == Counter(
+        {module: len(of) for module, of in numbers.items()}
+    )
+    for group in groups:
+        of = numbers[group.value]
+        assert group.of["n"] == {
+            "min": min(of),
+            "max": max(of),
+            "mean": pytest.approx(np.mean(of)),
+            "median": np.median(of),
+            "sum": sum(of),
+            "count": len(of),
+        }
+    (everything,) = await stored.vectors.aggregate(asked)
+    assert everything.count == len(PAYLOADS)
+    assert everything.of["kind"] == {
+        "distinct": len({one["kind"] for one in PAYLOADS.values() if one})
+    }
+
+
 @of(VectorRepository.scroll)
 async def test_pages_follow_one_another_to_the_end(stored: Repositories) -> None:
     with_n = [key for key in IDS if "n" in PAYLOADS[key]]
@@ -547,6 +575,13 @@ async def test_several_queries_have_one_answer(stored: Repositories) -> None:
     assert_bodies(hits)
 
 
+@of(VectorRepository.stream_search)
+async def test_all_rows_come_in_the_order_of_a_search(stored: Repositories) -> None:
+    hits = [hit async for hit in stored.vectors.stream_search(QUESTIONS[0], batch_size=90)]
+    assert_best(hits, cosines(QUESTIONS[0]), len(IDS))
+    assert_bodies(hits)
+
+
 @of(VectorRepository.search_many)
 async def test_each_of_several_queries_has_its_answer(stored: Repositories) -> None:
     answers = await stored.vectors.search_many(QUESTIONS[:32], limit=100, exact=True)
@@ -674,6 +709,31 @@ async def test_one_of_many_rows_is_updated(memory: Repositories) -> None:
     )
     assert not await memory.vectors.update("nobody", document="new words")
     assert await rows(memory.vectors) == after
+
+
+@of(VectorRepository.update_many)
+async def test_many_rows_are_updated_each_its_own(memory: Repositories) -> None:
+    after = dict(ROWS)
+    given: list[dict[str, Any]] = [{"id": "nobody", "document": "new words"}]
+    for place, key in enumerate(IDS[:700]):
+        data, payload, document = after[key]
+        if place % 2:
+            after[key] = (data, {"new": [place]}, document)
+            given.append({"id": key, "payload": {"new": [place]}})
+        else:
+            after[key] = (ROWS[IDS[place + 1]][0], payload, f"words {place}")
+            given.append({"id": key, "embedding": MATRIX[place + 1], "document": f"words {place}"})
+    assert await memory.vectors.update_many(shuffled(given)) == 700
+    assert await rows(memory.vectors) == after
+
+
+@of(VectorRepository.insert)
+async def test_many_rows_are_inserted_where_they_are_new(memory: Repositories) -> None:
+    new = [replace(record, id=f"new {record.id}") for record in RECORDS]
+    told = await memory.vectors.insert(shuffled([*RECORDS, *new]))
+    assert told.new == [record.id for record in new]
+    assert told.existing == IDS
+    assert await rows(memory.vectors) == ROWS | {record.id: row(record) for record in new}
 
 
 @of(VectorRepository.fill_words)

@@ -83,7 +83,7 @@ def compare_indexes(  # noqa: PLR0917 - Alembic's signature
     wanted = {
         str(index.name): index
         for index in (declared.indexes if declared is not None else ())
-        if _is_ours(index) and _is_included(context, index, schema, name)
+        if is_ours(index) and _is_included(context, index, schema, name)
     }
     place = qualified(schema, name)
     live = {} if found is None else dict(_read(connection, place))
@@ -199,7 +199,7 @@ def _types(op: Any) -> Iterator[Any]:
         yield from (op.modify_type, op.existing_type)
 
 
-def _is_ours(index: Index) -> bool:
+def is_ours(index: Index) -> bool:
     method = index.dialect_options["postgresql"]["using"]
     return DECLARATION in index.info or method in VECTOR_METHODS
 

@@ -21,6 +21,7 @@ from qortex_db.repositories.vectors.written_columns import MISSING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from qortex_db.keys import KeyType
     from qortex_db.repositories.vectors.embedding_parts import EmbeddingColumn
     from qortex_db.repositories.vectors.key_statements import GivenColumns
     from qortex_db.repositories.vectors.records import RecordInput
@@ -42,7 +43,7 @@ class Part:
         given: By the names of those that some records give, the ids that do.
     """
 
-    ids: list[str]
+    ids: list[Any]
     embeddings: list[bytes | None]
     values: list[list[Any]]
     given: dict[str, dict[str, int]]
@@ -61,6 +62,7 @@ class Batch:
 
     Args:
         written: The columns that the table has beside id and vector.
+        key: What its keys are.
     """
 
     def __init__(
@@ -68,10 +70,11 @@ class Batch:
         records: Iterable[RecordInput],
         column: EmbeddingColumn,
         written: Mapping[str, WrittenColumn],
+        key: KeyType,
         *,
         first_row: int = 0,
     ) -> None:
-        said = RecordColumns(records, written, first_row)
+        said = RecordColumns(records, written, key, first_row, lacks_embedding=column.may_lack)
         self._column = column
         self._first_row = first_row
         last = dict(zip(said.ids, itertools.count()))
@@ -84,12 +87,12 @@ class Batch:
             for name, values in sorted(said.further.items())
         ]
         self.given: GivenColumns = tuple(
-            (one.column.name, "some" if is_missing(told.values) else "all")
+            (one.column.key, "some" if is_missing(told.values) else "all")
             for one, told in self._columns
         )
         if is_missing(self._embeddings.values):
             self.given = (*self.given, (DEFAULT_VECTOR, "some"))
-        told_of = {one.column.name: told for one, told in self._columns}
+        told_of = {one.column.key: told for one, told in self._columns}
         told_of[DEFAULT_VECTOR] = self._embeddings
         self._given_by_some = [
             (name, told_of[name].values) for name, mode in self.given if mode == "some"
@@ -133,7 +136,7 @@ class Batch:
             given = {name: _given(ids, values[part]) for name, values in self._given_by_some}
             yield Part(ids, embeddings, columns, given)
 
-    def _named(self, told: Told, part: slice) -> Iterator[tuple[Any, int, str]]:
+    def _named(self, told: Told, part: slice) -> Iterator[tuple[Any, int, object]]:
         for value, place, key in zip(
             told.values[part], told.places[part], self.ids[part], strict=True
         ):
@@ -160,14 +163,14 @@ class Batch:
             name = f"embedding of {row_name(self._first_row + place, said.ids[place])}"
             self._column.checked(said.embeddings[place], name)
         for one, told in self._columns:
-            values = said.further[one.column.name]
+            values = said.further[one.column.key]
             for place in told.outdone:
                 _sent(one, values[place], self._first_row + place, said.ids[place])
 
 
-def _repeated(ids: Sequence[str], keys: Sequence[str]) -> dict[int, list[int]]:
+def _repeated(ids: Sequence[Any], keys: Sequence[Any]) -> dict[int, list[int]]:
     """By the place of a key that came several times, its places among the ids."""
-    places: defaultdict[str, list[int]] = defaultdict(list)
+    places: defaultdict[Any, list[int]] = defaultdict(list)
     for place, key in enumerate(ids):
         places[key].append(place)
     return {at: places[key] for at, key in enumerate(keys) if len(places[key]) > 1}
@@ -178,12 +181,12 @@ def _what(written: WrittenColumn) -> str:
     return f"{written.part}[{name!r}]" if written.part in ("vectors", "attributes") else name
 
 
-def _sent(written: WrittenColumn, value: Any, row: int, key: str) -> Any:
+def _sent(written: WrittenColumn, value: Any, row: int, key: object) -> Any:
     return written.sent(value, f"{_what(written)} of {row_name(row, key)}")
 
 
-def _given(ids: Sequence[str], values: Sequence[Any]) -> dict[str, int]:
-    return {key: 1 for key, value in zip(ids, values, strict=True) if value is not MISSING}
+def _given(ids: Sequence[Any], values: Sequence[Any]) -> dict[str, int]:
+    return {str(key): 1 for key, value in zip(ids, values, strict=True) if value is not MISSING}
 
 
 def _length(embeddings: Sequence[Any]) -> int:

@@ -36,7 +36,7 @@ class DistinctIds:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, ids: Sequence[str]) -> None:
+    def add(self, ids: Sequence[Any]) -> None:
         """Some ids, none of them twice."""
         self._file.write(np.fromiter(map(hash, ids), np.int64, len(ids)).tobytes())
         self._seen += len(ids)

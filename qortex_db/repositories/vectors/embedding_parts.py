@@ -33,20 +33,24 @@ class EmbeddingColumn:
         is_nullable: Whether a row may have none.
         allow_zero: Whether a vector without a cosine may be stored.
         is_half: Whether it is of half precision, or its index.
+        may_lack: Whether a record may leave it out even so, since the row has one.
     """
 
     dimensions: int | None
     is_nullable: bool
     allow_zero: bool
     is_half: bool
+    may_lack: bool = False
 
     def encoded(self, values: list[Any]) -> list[bytes | None] | None:
         """The embeddings of some rows, None where there is none; nothing at all where in doubt."""
-        if not _NONES & set(map(type, values)):
+        nones = _NONES & set(map(type, values))
+        if not nones:
             matrix = self._plain_matrix(values)
             return None if matrix is None else list(types.encode_many(matrix))
         present = [value for value in values if type(value) not in _NONES]
-        matrix = self._plain_matrix(present) if present and self.is_nullable else None
+        none_fits = self.is_nullable or (self.may_lack and type(CLEAR) not in nones)
+        matrix = self._plain_matrix(present) if present and none_fits else None
         if matrix is None:
             return None
         encoded = iter(types.encode_many(matrix))
@@ -59,7 +63,7 @@ class EmbeddingColumn:
             InvalidInputError: It was refused.
         """
         if value is MISSING or value is CLEAR:
-            if not self.is_nullable:
+            if not (self.is_nullable or (self.may_lack and value is MISSING)):
                 said = "None" if value is MISSING else "CLEAR"
                 raise InvalidInputError(f"{name} is {said}, and the column takes no NULL.")
             return None

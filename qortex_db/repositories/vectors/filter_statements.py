@@ -22,12 +22,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db.checks import check_flag
+from qortex_db.filters.columns import ColumnKey, column_kind
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field, is_position
+from qortex_db.keys import key_type
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.key_statements import delete_in_key_order, merge_in_key_order
 from qortex_db.repositories.vectors.row_shape import row_shape, sent_embedding
-from qortex_db.sql import Text, func
+from qortex_db.sql import Text, as_text, func
 from qortex_db.types import EmbeddingBytes, JsonText
 
 if TYPE_CHECKING:
@@ -36,9 +38,12 @@ if TYPE_CHECKING:
     from qortex_db.filters import Filter
     from qortex_db.repositories.vectors.namespaces import Scope
     from qortex_db.repositories.vectors.payload_changes import Form
+    from qortex_db.repositories.vectors.payload_parts import Body
 
 Steps: TypeAlias = tuple[str, ...]
 """The keys that lead from a payload to a value."""
+Place: TypeAlias = Steps | ColumnKey
+"""Where a row has a value: in its payload, or in a column."""
 
 _HITS = bindparam("hits", type_=Integer)
 
@@ -48,13 +53,14 @@ class Page:
     """What makes one page another statement than the next, beside its filter.
 
     Attributes:
-        steps: To the payload's value to order by, before ids; empty for ids alone.
+        place: Of the value to order by, before ids; empty for ids alone.
     """
 
-    steps: Steps = ()
+    place: Place = ()
     goes_on: bool = False
     descending: bool = False
     with_embedding: bool = True
+    body: Body = True
 
     def __post_init__(self) -> None:
         check_flag(self.descending, name="descending")
@@ -79,25 +85,28 @@ class FilterStatements:
         """Rows in the order of their value at a path, which is at the end, then of their keys."""
         table, shape = self.table, row_shape(self.table)
         keys: list[ColumnElement[Any]] = [table.c.id]
-        seen: list[ColumnElement[Any]] = [bindparam("after", type_=Text)]
+        seen: list[ColumnElement[Any]] = [bindparam("after", type_=key_type(self.table).type)]
         conditions = [*self.scope.clauses]
-        if page.steps:
-            keys.insert(0, _value(table, page.steps))
-            seen.insert(0, cast(bindparam("after_value", type_=Text), JSONB))
+        if page.place:
+            value = value_at(table, page.place)
+            keys.insert(0, value)
+            is_column = isinstance(page.place, ColumnKey)
+            kind = column_kind(value) if is_column else JSONB()
+            seen.insert(0, cast(bindparam("after_value", type_=Text), kind))
             conditions.append(keys[0].is_not(None))
         if page.goes_on:
             here, there = tuple_(*keys), tuple_(*seen)
             conditions.append(here < there if page.descending else here > there)
         if where is not None:
             conditions.append(where.clause)
-        elif not page.steps:  # the key's index has the order
-            columns = shape.of_record(with_embedding=page.with_embedding)
+        elif not page.place:  # the key's index has the order
+            columns = shape.of_record(with_embedding=page.with_embedding, body=page.body)
             return _ordered(select(*columns).where(*conditions), keys, page).limit(_HITS)
         # What is read is made of the page's rows alone: under a sort it would be of all.
         own = shape.columns(with_embedding=page.with_embedding)
         statement = select(*own, *(value.label("row_value") for value in keys[:-1]))
         rows = _ordered(statement.where(*conditions), keys, page).limit(_HITS).subquery()
-        columns = shape.of_record(rows, with_embedding=page.with_embedding)
+        columns = shape.of_record(rows, with_embedding=page.with_embedding, body=page.body)
         keys = [*list(rows.c)[len(own) :], rows.c.id]
         return _ordered(
             select(*columns, *(cast(value, Text).label("value") for value in keys[:-1])), keys, page
@@ -109,7 +118,7 @@ class FilterStatements:
         key, embedding = self.table.c.id, self.table.c[vector]
         conditions = [*self.scope.clauses, embedding.is_not(None)]
         if goes_on:
-            conditions.append(key > bindparam("after", type_=Text))
+            conditions.append(key > bindparam("after", type_=key_type(self.table).type))
         if where is not None:
             conditions.append(where.clause)
         statement = select(key, embedding).where(*conditions).order_by(key).limit(_HITS)
@@ -118,13 +127,22 @@ class FilterStatements:
         return select(rows.c.id, sent).order_by(rows.c.id)
 
     @built_once
+    def facet_of_column(self, where: Filter | None, column: ColumnKey) -> Select[Any]:
+        """The values of a column, and how many rows have each."""
+        value = value_at(self.table, column).label("value")
+        count = func.count().label("count")
+        statement = select(value, count).where(value.is_not(None), *self.scope.clauses)
+        statement = statement if where is None else statement.where(where.clause)
+        return statement.group_by(value).order_by(count.desc(), value).limit(_HITS)
+
+    @built_once
     def facet(self, where: Filter | None, steps: Steps) -> Select[Any]:
         """The values at a path, an array's one by one, and how many rows have each.
 
         What rows have there is counted first, arrays as they are. Those are then taken apart, once
         however many rows have one, and added to the others: where there is no array, nothing is.
         """
-        whole = _value(self.table, steps).label("value")
+        whole = value_at(self.table, steps).label("value")
         counted = select(whole, func.count().label("count")).where(*self.scope.clauses)
         counted = counted if where is None else counted.where(where.clause)
         found = counted.group_by(whole).cte("found").prefix_with("MATERIALIZED")
@@ -173,8 +191,10 @@ def _ordered(statement: Select[Any], keys: list[ColumnElement[Any]], page: Page)
     return statement.order_by(*(key.desc() if page.descending else key for key in keys))
 
 
-def _value(table: Table, steps: Steps) -> ColumnElement[Any]:
+def value_at(table: Table, steps: Place) -> ColumnElement[Any]:
     """The value at a path; of one key by what reads it in two thirds of the time."""
+    if isinstance(steps, ColumnKey):
+        return as_text(table.c[steps.key])
     field = Field(table, steps)
     if len(steps) > 1 or is_position(steps[0]):
         return field.json

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from sqlalchemy import Integer, bindparam, select, text
 
 from qortex_db.errors import NotFoundError
+from qortex_db.keys import key_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.repositories.vectors.row_shape import sent_embedding
@@ -94,7 +95,7 @@ class IndexAdvice:
 def sampled(table: Table, scope: Scope) -> Select[Any]:
     """Random rows; it reads every id, as the exact answers read every row."""
     return (
-        select(table.c.id, sent_embedding(table.c.vec))
+        select(key_of(table), sent_embedding(table.c.vec))
         .where(table.c.vec.is_not(None), *scope.clauses)
         .order_by(func.random())
         .limit(bindparam("sample", type_=Integer))
@@ -108,11 +109,11 @@ class Judge:
         limit: How many neighbours of each.
     """
 
-    def __init__(self, searches: VectorSearches, limit: int) -> None:
+    def __init__(self, searches: VectorSearches[Any], limit: int) -> None:
         self._searches = searches
         self.limit = validation.check_limit(limit, 1_000)
         self._queries: list[Any] = []
-        self._right: list[set[str]] = []
+        self._right: list[set[Any]] = []
 
     async def prepare(self, rows: Sequence[Any]) -> None:
         """Find the true neighbours of rows."""
@@ -134,7 +135,7 @@ class Judge:
         """How many queries there are."""
         return len(self._queries)
 
-    async def _found(self, key: str, embedding: Any, **options: Any) -> set[str]:
+    async def _found(self, key: Any, embedding: Any, **options: Any) -> set[Any]:
         # One more, since each finds itself.
         hits = await self._searches.search(
             embedding, limit=self.limit + 1, with_payload=False, **options

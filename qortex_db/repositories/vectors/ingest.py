@@ -19,6 +19,7 @@ from qortex_db.filters.full_text import is_whole, stored_words
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.distinct_ids import DistinctIds
 from qortex_db.repositories.vectors.records import (
+    IdT,
     IngestProgress,
     RecordInput,
     RejectedRecord,
@@ -50,7 +51,7 @@ _OF_A_ROW: Final = ("22", "23", "44", "P0")
 """Classes of SQLSTATE that tell of a row: data, constraints, a view's CHECK OPTION, a trigger's."""
 
 
-class VectorIngest(VectorWrites):
+class VectorIngest(VectorWrites[IdT]):
     """What writes more than one statement takes."""
 
     async def ingest(
@@ -178,7 +179,7 @@ class VectorIngest(VectorWrites):
 
     async def _store_whole(
         self, records: list[RecordInput], facts: TableFacts, done: int, size: int
-    ) -> list[str]:
+    ) -> list[Any]:
         try:
             batch = self._batch(records, facts, first_row=done)
             await self._write(batch)
@@ -210,7 +211,7 @@ class VectorIngest(VectorWrites):
             return first + await self._screened(rows[middle:], facts, aside)
         return rows
 
-    async def _store(self, rows: list[_Numbered], facts: TableFacts, aside: _Aside) -> list[str]:
+    async def _store(self, rows: list[_Numbered], facts: TableFacts, aside: _Aside) -> list[Any]:
         """Write rows, and find by halves those that the server refuses."""
         if not rows:
             return []

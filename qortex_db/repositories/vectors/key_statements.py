@@ -6,6 +6,7 @@ A table is any with `id` as its key and `vec`; `payload`, `document` and `update
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from sqlalchemy import (
@@ -21,24 +22,27 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.ext.compiler import compiles
 
 from qortex_db.filters.full_text import kept_words
+from qortex_db.keys import key_type
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.payload_changes import changed_payload
 from qortex_db.repositories.vectors.row_shape import row_shape
 from qortex_db.repositories.vectors.written_columns import touched_columns, written_columns
-from qortex_db.sql import Text, as_text, func, json_parameter
+from qortex_db.sql import Text, as_jsonb, as_text, func, json_parameter
 from qortex_db.types import Embedding, EncodedEmbeddings
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Delete, Select, Table, Update
+    from sqlalchemy import Column, ColumnElement, Delete, Select, Table, Update
     from sqlalchemy.sql.dml import ReturningInsert
 
     from qortex_db.repositories.vectors.namespaces import Scope
     from qortex_db.repositories.vectors.payload_changes import Form
+    from qortex_db.repositories.vectors.payload_parts import Body
 
 Given: TypeAlias = Literal["all", "some"]
 """For which rows of a batch a column is given."""
@@ -54,9 +58,38 @@ GIVEN: Final = "row_given_"
 """Before a column's name: the parameter with the ids that give it, the keys of an object."""
 
 
-def ids_array() -> ColumnElement[Any]:
-    """The parameter `IDS` as a text array."""
-    return cast(bindparam(IDS), ARRAY(Text))
+def ids_array(table: Table) -> ColumnElement[Any]:
+    """The parameter `IDS` as an array of keys."""
+    return cast(bindparam(IDS), ARRAY(key_type(table).type))
+
+
+class InsertGiven(Insert):
+    """What gives the keys that the server would make itself: of GENERATED ALWAYS AS IDENTITY."""
+
+    inherit_cache = True
+
+
+@compiles(InsertGiven)
+def _compile_given(element: InsertGiven, compiler: Any, **options: Any) -> str:
+    into, _, rows = compiler.visit_insert(element, **options).partition(") SELECT ")
+    return f"{into}) OVERRIDING SYSTEM VALUE SELECT {rows}"
+
+
+@dataclass(frozen=True, slots=True)
+class GivenRows:
+    """The rows of a batch, as SQL.
+
+    Attributes:
+        used: The columns that it gives, beside id and vector.
+        values: Of a new row, by column.
+        given: By the columns that only some rows give, the ids that do.
+        kept: The columns of a document's words.
+    """
+
+    used: list[str]
+    values: dict[str, Any]
+    given: dict[str, Any]
+    kept: list[str]
 
 
 class KeyStatements:
@@ -65,17 +98,26 @@ class KeyStatements:
     def __init__(self, table: Table, scope: Scope) -> None:
         self.table = table
         self.scope = scope
+        self.key = key_type(table)
         self.written = written_columns(table)
         self.touched = touched_columns(table)
         columns = select(*row_shape(table).of_record()).where(*scope.clauses)
-        self.get = columns.where(table.c.id == func.any(ids_array()))
+        self.get = columns.where(table.c.id == func.any(ids_array(self.table)))
         # A list takes the server twice as long.
-        self.get_one = columns.where(as_text(table.c.id) == bindparam(ID, type_=Text))
+        self.get_one = columns.where(as_text(table.c.id) == bindparam(ID, type_=self.key.type))
+
+    @built_once
+    def get_parts(self, body: Body) -> Select[Any]:
+        """Rows by their keys, with parts of their payloads."""
+        columns = select(*row_shape(self.table).of_record(body=body)).where(*self.scope.clauses)
+        return columns.where(self.table.c.id == func.any(ids_array(self.table)))
 
     @functools.cached_property
     def delete(self) -> Delete:
         """Remove rows by their keys."""
-        return delete_in_key_order(self.table, self.scope, self.table.c.id == func.any(ids_array()))
+        return delete_in_key_order(
+            self.table, self.scope, self.table.c.id == func.any(ids_array(self.table))
+        )
 
     @functools.cached_property
     def fill(self) -> Select[Any]:
@@ -85,16 +127,42 @@ class KeyStatements:
     @built_once
     def merge(self, form: Form) -> Update:
         """Change the payloads of rows by their keys."""
-        condition = self.table.c.id == func.any(ids_array())
+        condition = self.table.c.id == func.any(ids_array(self.table))
         return merge_in_key_order(self.table, self.scope, condition, form)
 
     @built_once
     def upsert(self, columns: GivenColumns) -> ReturningInsert[Any]:
         """Insert or change; a row that would not change is not touched, nor is its index entry."""
         table, space = self.table, self.scope.column
+        rows = self.given_rows(columns)
+        statement = insert_given(table).from_select(
+            list(rows.values), select(*rows.values.values()), include_defaults=False
+        )
+        new: Any = statement.excluded
+        changes, changed = self.changes(rows, new)
+        if "updated_at" in table.c:
+            changes["updated_at"] = new.updated_at
+        if space is not None and not space.primary_key:
+            # Another namespace's row is nobody else's to change: the NULL is refused.
+            changes[space.name] = case((as_text(space) == as_text(new[space.name]), space))
+            changed = or_(changed, as_text(space) != as_text(new[space.name]))
+        return statement.on_conflict_do_update(
+            index_elements=self.keys, set_=changes, where=changed
+        ).returning(literal_column("1"))  # to be counted
+
+    @property
+    def keys(self) -> list[Column[Any]]:
+        """What tells rows apart."""
+        space = self.scope.column
+        is_key = space is not None and space.primary_key
+        return [self.table.c.id, space] if is_key and space is not None else [self.table.c.id]
+
+    def given_rows(self, columns: GivenColumns) -> GivenRows:
+        """The rows of a batch that gives these columns, from its parameters."""
+        table, space = self.table, self.scope.column
         used = {name: self.written[name] for name, _ in columns if name != DEFAULT_VECTOR}
         # In a select list unnest() streams; in FROM its rows are put aside first.
-        arrays = [ids_array(), cast(bindparam(VECS), EncodedEmbeddings())]
+        arrays = [ids_array(table), cast(bindparam(VECS), EncodedEmbeddings())]
         arrays += [one.array(f"row_values_{i}") for i, one in enumerate(used.values())]
         rows = select(*(func.unnest(array).label(f"of_{i}") for i, array in enumerate(arrays)))
         row = list(rows.subquery("rows").c)
@@ -104,41 +172,38 @@ class KeyStatements:
             values[name] = written.value(sent)
             if name in given and written.default is not None:
                 values[name] = case(
-                    (given[name].has_key(row[0]), values[name]), else_=written.default
+                    (given[name].has_key(self.key.sql_text(row[0])), values[name]),
+                    else_=written.default,
                 )
         kept = kept_words(table, values["document"]) if "document" in used else {}
         if space is not None:
             values[space.name] = self.scope.value
-        values |= kept
-        statement = insert(table).from_select(
-            list(values), select(*values.values()), include_defaults=False
-        )
-        new: Any = statement.excluded
+        values |= kept | _made_now(table)
+        return GivenRows(list(used), values, given, list(kept))
+
+    def changes(
+        self, rows: GivenRows, new: Any
+    ) -> tuple[dict[str, ColumnElement[Any]], ColumnElement[bool]]:
+        """What a stored row gets of a new one, and whether that changes it."""
+        table = self.table
+        given = rows.given
+        key = self.key.sql_text(new.id)
         wanted: dict[str, Any] = {}
-        for name in (DEFAULT_VECTOR, *used):
-            wanted[name] = _where_given(given.get(name), new, name, table.c[name])
+        for name in (DEFAULT_VECTOR, *rows.used):
+            wanted[name] = _where_given(given.get(name), new, name, table.c[name], key)
         changed = tuple_(*self._comparable(table.c, wanted)).is_distinct_from(
             tuple_(*self._comparable(wanted, wanted))
         )
-        changes = self.touched.values(used) | wanted
-        for name in kept:
-            changes[name] = _where_given(given.get("document"), new, name, table.c[name])
+        changes = self.touched.values(rows.used) | wanted
+        for name in rows.kept:
+            changes[name] = _where_given(given.get("document"), new, name, table.c[name], key)
         for name, value in self.touched.values().items():
             if name in given:
-                changes[name] = _where_given(given[name], new, name, value)
+                changes[name] = _where_given(given[name], new, name, value, key)
         # Writing back an equal vector that lies in TOAST would cost an index entry.
         vec = wanted[DEFAULT_VECTOR]
         changes["vec"] = case((table.c.vec.is_distinct_from(vec), vec), else_=table.c.vec)
-        if "updated_at" in table.c:
-            changes["updated_at"] = new.updated_at
-        if space is not None and not space.primary_key:
-            # Another namespace's row is nobody else's to change: the NULL is refused.
-            changes[space.name] = case((as_text(space) == as_text(new[space.name]), space))
-            changed = or_(changed, as_text(space) != as_text(new[space.name]))
-        keys = [table.c.id] if space is None or not space.primary_key else [table.c.id, space]
-        return statement.on_conflict_do_update(
-            index_elements=keys, set_=changes, where=changed
-        ).returning(literal_column("1"))  # to be counted
+        return changes, changed
 
     def _comparable(self, values: Any, names: dict[str, Any]) -> list[ColumnElement[Any]]:
         return [
@@ -163,18 +228,33 @@ class KeyStatements:
             values |= kept_words(table, values["document"])
         if "updated_at" in table.c:
             values["updated_at"] = func.now()
-        key = as_text(table.c.id) == bindparam(ID, type_=Text)
+        key = as_text(table.c.id) == bindparam(ID, type_=self.key.type)
         return update(table).where(key, *self.scope.clauses).values(values)
 
 
+def insert_given(table: Table) -> Insert:
+    is_made = getattr(table.c.id.identity, "always", False)
+    return InsertGiven(table) if is_made else insert(table)
+
+
+def _made_now(table: Table) -> dict[str, ColumnElement[Any]]:
+    """The time of a change, where no default of the server's is one."""
+    own = table.c.get("updated_at")
+    return {} if own is None or own.server_default is not None else {"updated_at": func.now()}
+
+
 def _where_given(
-    given: ColumnElement[Any] | None, new: Any, name: str, old: ColumnElement[Any]
+    given: ColumnElement[Any] | None,
+    new: Any,
+    name: str,
+    old: ColumnElement[Any],
+    key: ColumnElement[Any],
 ) -> ColumnElement[Any]:
     """A row's new value, where only some rows of a batch give one."""
     if given is None:
         return new[name]  # type: ignore[no-any-return]
     # An object's keys are found by bisection; `= ANY` would scan for each row.
-    return case((given.has_key(new.id), new[name]), else_=old)
+    return case((given.has_key(key), new[name]), else_=old)
 
 
 @functools.lru_cache(MAX_TABLES)
@@ -208,11 +288,12 @@ def merge_in_key_order(
 ) -> Update:
     """Take paths out of payloads, and put values into them; an equal payload is left alone."""
     keys = locked_in_key_order([table.c.id], condition, *scope.clauses)
-    payload = changed_payload(table.c.payload, form)
+    stored = as_jsonb(table.c.payload)
+    payload = changed_payload(stored, form)
     changes: dict[str, Any] = touched_columns(table).values() | {"payload": payload}
     if "updated_at" in table.c:
         changes["updated_at"] = func.now()
-    changed = table.c.payload.is_distinct_from(payload)
+    changed = stored.is_distinct_from(payload)
     return update(table).where(table.c.id == keys.c.id, *scope.clauses, changed).values(changes)
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import String, bindparam
 from sqlalchemy import Text as SqlText
 
+from qortex_db.column_values import check_attribute
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.expressions import Constant
 from qortex_db.markers import ALL_NAMESPACES
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories.statement_cache import MAX_TABLES
-from qortex_db.repositories.vectors.column_values import check_attribute
 from qortex_db.sql import Text, as_text
 
 if TYPE_CHECKING:

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 from qortex_db import checks, messages, types
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import values_of
+from qortex_db.filters.columns import ColumnKey
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.filter_statements import Page
 from qortex_db.repositories.vectors.key_statements import ID, IDS
+from qortex_db.repositories.vectors.payload_parts import Body, WithPayload, read_body
 from qortex_db.repositories.vectors.records import (
     EmbeddingBatch,
     FacetCount,
+    IdT,
     ScrollPage,
     VectorRecord,
 )
@@ -24,25 +27,34 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from qortex_db.filters import Where
-    from qortex_db.repositories.vectors.records import IdInput
+    from qortex_db.keys import KeyType
+    from qortex_db.repositories.vectors.filter_statements import Place
+    from qortex_db.repositories.vectors.records import IdInput, PathInput
 
 MAX_PAGE_SIZE: Final = 100_000
 """The most rows of one page of `stream`."""
 
 
-class VectorReads(TableBound):
+class VectorReads(TableBound[IdT]):
     """What reads the vectors of a table without comparing them."""
 
-    async def get(self, ids: Iterable[IdInput]) -> dict[str, VectorRecord]:
+    async def get(
+        self, ids: Iterable[IdInput], *, with_payload: WithPayload = True
+    ) -> dict[IdT, VectorRecord[IdT]]:
         """The stored vectors by id, embeddings as float32; who is missing is absent.
 
         Args:
-            ids: An int or a UUID is `str(id)`, and comes back as that.
+            ids: Where keys are texts, an int or a UUID is `str(id)`, and comes back as that.
+            with_payload: As of :meth:`search`.
         """
-        keys = validation.check_keys(ids, limits=self._vectors.limits)
+        keys = validation.check_keys(ids, self._vectors.key, limits=self._vectors.limits)
         if not keys:
             return {}
         vectors = self._vectors
+        if with_payload is not True:
+            body = read_body(vectors.table, with_payload)
+            rows = (await vectors.run(vectors.by_key.get_parts(body), {IDS: keys})).rows
+            return {record.id: record for record in await self._records(rows, body=body)}
         if len(keys) == 1:
             rows = (await vectors.run(vectors.by_key.get_one, {ID: keys[0]})).rows
         else:
@@ -51,25 +63,32 @@ class VectorReads(TableBound):
 
     async def facet(
         self,
-        path: str,
+        path: PathInput,
         *,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         limit: int = 10,
     ) -> list[FacetCount]:
-        """How many rows have each value at a path of the payload, the most frequent first.
+        """How many rows have each value at a path of the payload, or of a column of yours.
+
+        The most frequent come first.
 
         What is not described here is as of :meth:`search`.
 
         Args:
-            path: As in a filter. Of an array each element counts, once for each row.
+            path: As in a filter, or a column by its name or attribute, `Model.price`. Of an array
+                in a payload each element counts, once for each row.
             where: Count only these rows.
             limit: The most values, 1 to `MAX_LIMIT`.
         """
         vectors = self._vectors
         count = validation.check_limit(limit, MAX_LIMIT)
         narrowed = await vectors.narrow(where, where_document)
-        statement = vectors.by_filter.facet(narrowed, vectors.steps(path, "path"))
+        place = vectors.place(path, "path")
+        if isinstance(place, ColumnKey):
+            statement = vectors.by_filter.facet_of_column(narrowed, place)
+        else:
+            statement = vectors.by_filter.facet(narrowed, place)
         rows = await vectors.rows(statement, {"hits": count, **values_of(narrowed)})
         return [FacetCount(*row) for row in rows]
 
@@ -89,41 +108,46 @@ class VectorReads(TableBound):
         *,
         limit: int = 100,
         after: str | None = None,
-        order_by: str | None = None,
+        order_by: PathInput | None = None,
         descending: bool = False,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
-    ) -> ScrollPage:
-        """A page of vectors in the order of their ids, or of a payload's field and then of ids.
+    ) -> ScrollPage[IdT]:
+        """A page of vectors in the order of their ids, or of a field or column and then of ids.
 
         What is not described here is as of :meth:`search`.
 
         Args:
             limit: 1 to `MAX_LIMIT`.
             after: The `next` of the page before; only with the same `order_by` and `descending`.
-            order_by: A path into the payload, as in a filter; rows without it are left out. An
+            order_by: A path into the payload, as in a filter, or a column by its name or attribute;
+                rows without it are left out. An
                 index of kind containment does not help here: the page costs a scan.
             descending: The greatest first, ids too.
             with_embedding: Return embeddings too; without, they are empty.
         """
         vectors = self._vectors
         count = validation.check_limit(limit, MAX_LIMIT)
-        steps = () if order_by is None else vectors.steps(order_by, "order_by")
-        cursor = {} if after is None else _read_cursor(after, has_value=bool(steps))
+        place: Place = () if order_by is None else vectors.place(order_by, "order_by")
+        cursor = {} if after is None else _read_cursor(after, vectors.key, place)
         narrowed = await vectors.narrow(where, where_document)
+        body = read_body(vectors.table, with_payload)
         page = Page(
-            steps,
+            place,
             goes_on=after is not None,
             descending=descending,
             with_embedding=with_embedding,
+            body=body,
         )
         params = {"hits": count, **cursor, **values_of(narrowed)}
         rows = await vectors.rows(vectors.by_filter.page(narrowed, page), params)
         last = None
         if len(rows) == count:
-            last = json.dumps([rows[-1][0], rows[-1][-1] if steps else None])
-        return ScrollPage(await self._records(rows, with_embedding=with_embedding), last)
+            last = json.dumps([rows[-1][0], rows[-1][-1] if place else None], default=str)
+        records = await self._records(rows, with_embedding=with_embedding, body=body)
+        return ScrollPage(records, last)
 
     async def stream(
         self,
@@ -131,8 +155,9 @@ class VectorReads(TableBound):
         batch_size: int = 500,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
+        with_payload: WithPayload = True,
         with_embedding: bool = True,
-    ) -> AsyncIterator[VectorRecord]:
+    ) -> AsyncIterator[VectorRecord[IdT]]:
         """All vectors in the order of their ids, page by page by the last id seen.
 
         What is not described here is as of :meth:`search`.
@@ -144,15 +169,16 @@ class VectorReads(TableBound):
         size = validation.check_limit(batch_size, MAX_PAGE_SIZE, name="batch_size")
         narrowed = await self._vectors.narrow(where, where_document)
         params: dict[str, Any] = {"hits": size, **values_of(narrowed)}
-        page = Page(with_embedding=with_embedding)
+        body = read_body(self._vectors.table, with_payload)
+        page = Page(with_embedding=with_embedding, body=body)
         while True:
             statement = self._vectors.by_filter.page(narrowed, page)
             rows = (await self._vectors.run(statement, params)).rows
-            for record in await self._records(rows, with_embedding=with_embedding):
+            for record in await self._records(rows, with_embedding=with_embedding, body=body):
                 yield record
             if len(rows) < size:
                 return
-            page = Page(goes_on=True, with_embedding=with_embedding)
+            page = Page(goes_on=True, with_embedding=with_embedding, body=body)
             params["after"] = rows[-1][0]
 
     async def stream_batches(
@@ -162,7 +188,7 @@ class VectorReads(TableBound):
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         using: str | None = None,
-    ) -> AsyncIterator[EmbeddingBatch]:
+    ) -> AsyncIterator[EmbeddingBatch[IdT]]:
         """Ids and embeddings alone, in the order of the ids: a list and a matrix for each batch.
 
         For what computes with many vectors, at a fraction of what their records cost. Rows without
@@ -198,20 +224,21 @@ class VectorReads(TableBound):
             goes_on, params["after"] = True, rows[-1][0]
 
     async def _records(
-        self, rows: Sequence[Sequence[Any]], *, with_embedding: bool = True
-    ) -> list[VectorRecord]:
+        self, rows: Sequence[Sequence[Any]], *, with_embedding: bool = True, body: Body = True
+    ) -> list[VectorRecord[IdT]]:
         """Rows of records, with what is encrypted in clear."""
         shape = self._vectors.shape
         read = await self._vectors.opened(shape.read(rows, with_embedding=with_embedding))
-        return [shape.record(row, with_embedding=with_embedding) for row in read]
+        return [shape.record(row, with_embedding=with_embedding, body=body) for row in read]
 
 
-def _read_cursor(cursor: object, *, has_value: bool) -> dict[str, str]:
+def _read_cursor(cursor: object, kind: KeyType, place: Place) -> dict[str, Any]:
     try:
         key, value = json.loads(cursor)  # type: ignore[arg-type]
-        params = {"after": validation.check_id(key)}
-        if has_value:
-            json.loads(value, parse_constant=_no_json)
+        params = {"after": kind.check(key)}
+        if place:
+            if not isinstance(place, ColumnKey):
+                json.loads(value, parse_constant=_no_json)
             params["after_value"] = checks.check_text(value, name="after")
     except (TypeError, ValueError, RecursionError):  # they quote it, and may be nobody's context
         params = {}

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db import messages
 from qortex_db.errors import InvalidInputError
-from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.records import RecordInput, VectorRecord
 from qortex_db.repositories.vectors.written_columns import MISSING, named_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from qortex_db.keys import KeyType
     from qortex_db.repositories.vectors.written_columns import RecordPart, WrittenColumn
 
 _FIELDS: Final = frozenset({"id", "embedding", "payload", "document", "vectors", "attributes"})
 
 
-def row_name(number: int, key: str) -> str:
+def row_name(number: int, key: object) -> str:
     """What a refusal calls a row."""
-    return f"row {number} (id {messages.shown(key)})"
+    return f"row {number} (id {messages.shown(key if isinstance(key, str) else str(key))})"
 
 
 class RecordColumns:
@@ -39,8 +39,12 @@ class RecordColumns:
         self,
         records: Iterable[RecordInput],
         written: Mapping[str, WrittenColumn],
+        key_type: KeyType,
         first_row: int,
+        *,
+        lacks_embedding: bool = False,
     ) -> None:
+        needed = ("id",) if lacks_embedding else ("id", "embedding")
         self.ids: list[Any] = []
         self.embeddings: list[Any] = []
         payloads: list[Any] = []
@@ -53,8 +57,8 @@ class RecordColumns:
                 documents.append(item.document)
                 vectors, attributes = item.vectors, item.attributes
             else:
-                _check_mapping(item, f"row {first_row + number}")
-                key, embedding = item["id"], item["embedding"]
+                _check_mapping(item, f"row {first_row + number}", needed)
+                key, embedding = item["id"], item.get("embedding")
                 payloads.append(item.get("payload"))
                 documents.append(item.get("document"))
                 vectors, attributes = item.get("vectors"), item.get("attributes")
@@ -64,9 +68,9 @@ class RecordColumns:
                 named.append((number, "vectors", vectors))
             if attributes is not None:
                 named.append((number, "attributes", attributes))
-        if not validation.all_plain(self.ids):
+        if not key_type.all_plain(self.ids):
             self.ids = [
-                validation.check_key(key, name=f"id of row {number}")
+                key_type.check(key, name=f"id of row {number}")
                 for number, key in enumerate(self.ids, first_row)
             ]
         count = len(self.ids)
@@ -136,7 +140,7 @@ def is_missing(values: Iterable[Any]) -> bool:
     return type(MISSING) in set(map(type, values))  # much faster than one by one
 
 
-def _check_mapping(item: object, name: str) -> None:
+def _check_mapping(item: object, name: str, needed: tuple[str, ...]) -> None:
     if type(item) is not dict and not isinstance(item, Mapping):
         raise InvalidInputError(
             f"{name} is a {type(item).__name__}; pass a VectorRecord or a mapping with its fields."
@@ -146,6 +150,6 @@ def _check_mapping(item: object, name: str) -> None:
         raise InvalidInputError(
             f"{name} has unknown fields {unknown}; a record has {', '.join(sorted(_FIELDS))}."
         )
-    for field in ("id", "embedding"):
+    for field in needed:
         if field not in item:
             raise InvalidInputError(f"{name} lacks {field!r}.")

@@ -12,9 +12,9 @@ from typing import (
     Any,
     ClassVar,
     Final,
+    Generic,
     Self,
     TypeAlias,
-    TypeVar,
     get_args,
     overload,
 )
@@ -22,6 +22,9 @@ from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray  # noqa: TC002 - pydantic resolves annotations
+from sqlalchemy import ColumnElement
+from sqlalchemy.orm import InstrumentedAttribute
+from typing_extensions import TypeVar
 
 from qortex_db import types
 from qortex_db.checks import check_choice, check_number, check_text
@@ -43,18 +46,21 @@ if TYPE_CHECKING:
 
     from qortex_db.markers import Clear
 
+IdT = TypeVar("IdT", default=str)
+"""What ids are: the Python type of the key's column."""
 JsonObject: TypeAlias = Annotated[Mapping[str, Any], WITH_VECTORS]
 """A mapping that may hold vectors."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class VectorRecord:
+class VectorRecord(Generic[IdT]):
     """A vector to store, or a stored one.
 
     `CLEAR` for an embedding, a document, a further vector or an attribute stores NULL.
 
     Attributes:
-        id: Its key, 1 to 1,024 bytes. To store, an int or a UUID is taken as `str(id)`.
+        id: Its key: of the type of the table's. Where that is text, 1 to 1,024 bytes, and an int or
+            a UUID is taken as `str(id)`.
         embedding: As many numbers as the column holds; float32 when it was read. None is no vector:
             to store it leaves what is there, and a new row has none, so that no search by this
             vector finds it.
@@ -65,7 +71,7 @@ class VectorRecord:
         attributes: The host's own columns, by name. The same, and a new row gets their defaults.
     """
 
-    id: str
+    id: IdT
     embedding: Annotated[EmbeddingInput | None, EMBEDDING] = None
     payload: JsonObject | None = None
     document: str | None = None
@@ -75,7 +81,7 @@ class VectorRecord:
     # What is read is never CLEAR, so that only what is stored has it in its type.
     def __init__(  # noqa: PLR0917 - the fields
         self,
-        id: str | int | UUID,  # noqa: A002 - the column's name
+        id: IdT | int | UUID,  # noqa: A002 - the column's name
         embedding: EmbeddingInput | Clear | None = None,
         payload: Mapping[str, Any] | None = None,
         document: str | Clear | None = None,
@@ -101,7 +107,9 @@ class ReadAttributes(dict[str, Any]):
 
 IdInput: TypeAlias = str | int | UUID
 """An id that is given: an int or a UUID is stored, and comes back, as `str(id)`."""
-RecordInput: TypeAlias = VectorRecord | Mapping[str, Any]
+PathInput: TypeAlias = str | ColumnElement[Any] | InstrumentedAttribute[Any]
+"""A path into payloads, or a column of the host's own: by its name, or as `Model.price`."""
+RecordInput: TypeAlias = VectorRecord[Any] | Mapping[str, Any]
 
 
 class IngestProgress(int):
@@ -165,7 +173,7 @@ class BranchHit:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SearchHit:
+class SearchHit(Generic[IdT]):
     """A vector that a search found.
 
     Attributes:
@@ -175,7 +183,7 @@ class SearchHit:
         branches: Of `hybrid_search`: which branches found it, by name.
     """
 
-    id: str
+    id: IdT
     score: float
     payload: JsonObject | None = None
     document: str | None = None
@@ -186,7 +194,7 @@ class SearchHit:
     # As a frozen dataclass has it, in half the time: a search makes many.
     def __init__(  # noqa: PLR0917 - the fields
         self,
-        id: str,  # noqa: A002 - the column's name
+        id: IdT,  # noqa: A002 - the column's name
         score: float,
         payload: Mapping[str, Any] | None = None,
         document: str | None = None,
@@ -208,7 +216,7 @@ _set_id, _set_score, _set_payload, _set_document, _set_embedding, _set_attribute
 )
 
 
-Scorer: TypeAlias = Callable[[str, Sequence[SearchHit]], Any]
+Scorer: TypeAlias = Callable[[str, Sequence[SearchHit[Any]]], Any]
 """A model that scores hits: it gives, or is awaited to give, a number for each of them."""
 
 
@@ -254,7 +262,7 @@ class _Answer(Sequence[ItemT]):
         return cls(items, requested=max(1, len(items)), complete=True)
 
 
-class SearchHits(_Answer[SearchHit]):
+class SearchHits(_Answer[SearchHit[IdT]]):
     """The hits of one search, best first.
 
     Attributes:
@@ -265,7 +273,9 @@ class SearchHits(_Answer[SearchHit]):
     __slots__ = ()
     _kind = SearchHit
 
-    async def rerank(self, query: str, scorer: Scorer, *, limit: int | None = None) -> SearchHits:
+    async def rerank(
+        self, query: str, scorer: Scorer, *, limit: int | None = None
+    ) -> SearchHits[IdT]:
         """The same hits in the order that another model gives them, by its scores.
 
         Args:
@@ -291,7 +301,7 @@ class SearchHits(_Answer[SearchHit]):
 
     def diverse(
         self, *, limit: int = 10, lambda_: float = 0.5, metric: Metric = "cosine"
-    ) -> SearchHits:
+    ) -> SearchHits[IdT]:
         """Those that differ among themselves, by maximal marginal relevance.
 
         What is relevant is said by the scores, whatever they are made of; of which search they are
@@ -318,7 +328,7 @@ class SearchHits(_Answer[SearchHit]):
         full = len(chosen) == count or self.complete
         return SearchHits([self._items[i] for i in chosen], requested=count, complete=full)
 
-    def grouped(self, group_by: str, *, limit: int = 10, group_size: int = 3) -> SearchGroups:
+    def grouped(self, group_by: str, *, limit: int = 10, group_size: int = 3) -> SearchGroups[IdT]:
         """The best few of each value of a payload's field, groups by their best hit.
 
         Args:
@@ -333,7 +343,7 @@ class SearchHits(_Answer[SearchHit]):
         count = validation.check_limit(limit, 1_000)
         size = validation.check_limit(group_size, 100, name="group_size")
         steps = read_path(check_text(group_by, name="group_by")).steps
-        groups: dict[str, SearchGroup] = {}
+        groups: dict[str, SearchGroup[IdT]] = {}
         for hit in self:
             for key, value in values_at(hit.payload, steps).items():
                 groups.setdefault(key, SearchGroup(value, [])).hits.append(hit)
@@ -352,14 +362,14 @@ class SearchHits(_Answer[SearchHit]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SearchGroup:
+class SearchGroup(Generic[IdT]):
     """The hits that share a value."""
 
     value: Any
-    hits: list[SearchHit]
+    hits: list[SearchHit[IdT]]
 
 
-class SearchGroups(_Answer[SearchGroup]):
+class SearchGroups(_Answer[SearchGroup[IdT]]):
     """The groups of one search, the one with the best hit first.
 
     Attributes:
@@ -386,24 +396,24 @@ class FacetCount:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class EmbeddingBatch:
+class EmbeddingBatch(Generic[IdT]):
     """Some vectors, without what belongs to them.
 
     Attributes:
         embeddings: float32, a row for each id.
     """
 
-    ids: list[str]
+    ids: list[IdT]
     embeddings: Annotated[NDArray[np.float32], MATRIX]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ScrollPage:
+class ScrollPage(Generic[IdT]):
     """A page of vectors.
 
     Attributes:
         next: What the next page begins after; None on the last one.
     """
 
-    records: list[VectorRecord]
+    records: list[VectorRecord[IdT]]
     next: str | None

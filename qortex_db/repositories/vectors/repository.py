@@ -6,6 +6,9 @@ import sys
 
 from qortex_db import checks, observability, types
 from qortex_db.repositories import validation
+from qortex_db.repositories.vectors.aggregates import VectorAggregates
+from qortex_db.repositories.vectors.changes import VectorChanges
+from qortex_db.repositories.vectors.clauses import VectorClauses
 from qortex_db.repositories.vectors.index_advice import (
     MAX_SAMPLE,
     TABLE_SIZE,
@@ -19,13 +22,23 @@ from qortex_db.repositories.vectors.index_advice import (
 )
 from qortex_db.repositories.vectors.ingest import VectorIngest
 from qortex_db.repositories.vectors.reads import VectorReads
+from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.rotation import VectorRotation
 from qortex_db.repositories.vectors.search.index_settings import MAX_EF_SEARCH
 from qortex_db.repositories.vectors.search.searches import VectorSearches
 from qortex_db.repositories.vectors.word_counts import WordCounts
 
 
-class VectorRepository(VectorIngest, VectorReads, VectorRotation, VectorSearches, WordCounts):
+class VectorRepository(
+    VectorClauses[IdT],
+    VectorIngest[IdT],
+    VectorChanges[IdT],
+    VectorReads[IdT],
+    VectorAggregates[IdT],
+    VectorRotation[IdT],
+    VectorSearches[IdT],
+    WordCounts[IdT],
+):
     """The vectors of one table: stored, changed, read and searched."""
 
     async def dimensions(self) -> int | None:

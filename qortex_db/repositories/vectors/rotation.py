@@ -13,11 +13,13 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db.encryption import Cipher, is_token, named
 from qortex_db.errors import ConflictError, EncryptionError
+from qortex_db.keys import key_of, key_type
 from qortex_db.repositories import validation
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import MAX_TABLES
+from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.table import TableBound
-from qortex_db.sql import Text, as_text, func
+from qortex_db.sql import Text, as_jsonb, as_text, func
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +34,7 @@ MAX_ROTATED: Final = 10_000
 _MAX_TRIES: Final = 100
 
 
-class VectorRotation(TableBound):
+class VectorRotation(TableBound[IdT]):
     """What writes encrypted values anew."""
 
     async def rotate_keys(
@@ -60,10 +62,11 @@ class VectorRotation(TableBound):
         vectors, encrypted = self._vectors, self._vectors.encrypted
         if encrypted is None:
             return 0
-        read, write = _read(vectors.table, vectors.scope), _write(vectors.table, vectors.scope)
+        write = _write(vectors.table, vectors.scope)
         done = changed = tries = 0
-        after = ""
+        after = vectors.key.least
         while True:
+            read = _read(vectors.table, vectors.scope, goes_on=after is not None)
             rows = (await vectors.run(read, {"after": after, "hits": size})).rows
             count, changes = await asyncio.to_thread(_changes, rows, encrypted)
             if count:
@@ -111,7 +114,7 @@ def _change(row: Sequence[Any], encrypted: EncryptedColumns, cipher: Cipher) -> 
         written = _anew(document, cipher, key, None)
     if not sealed and written == document:
         return None
-    return {"id": key, "payload": payload, "put": sealed, "document": document, "new": written}
+    return {"id": str(key), "payload": payload, "put": sealed, "document": document, "new": written}
 
 
 def _anew(stored: object, cipher: Cipher, key: str, name: str | None) -> str:
@@ -125,13 +128,14 @@ def _anew(stored: object, cipher: Cipher, key: str, name: str | None) -> str:
 
 
 @functools.lru_cache(MAX_TABLES)
-def _read(table: Table, scope: Scope) -> Select[Any]:
+def _read(table: Table, scope: Scope, *, goes_on: bool) -> Select[Any]:
     """A page of what is stored, as the server has it: numbers of Python's would not be the same."""
     payload = cast(table.c.payload, Text) if "payload" in table.c else null()
     document = table.c.document if "document" in table.c else null()
+    after = [table.c.id > bindparam("after", type_=key_type(table).type)] if goes_on else []
     return (
-        select(table.c.id, payload.label("payload"), document.label("document"))
-        .where(table.c.id > bindparam("after", type_=Text), *scope.clauses)
+        select(key_of(table), payload.label("payload"), document.label("document"))
+        .where(*after, *scope.clauses)
         .order_by(table.c.id)
         .limit(bindparam("hits", type_=Integer))
     )
@@ -144,13 +148,13 @@ def _write(table: Table, scope: Scope) -> Update:
     change = func.jsonb_array_elements(changes, type_=JSONB()).column_valued("change")
     fields = [change[name].astext.label(name) for name in ("id", "payload", "document", "new")]
     given = select(*fields, change["put"].label("put")).cte("given").prefix_with("MATERIALIZED")
-    key = as_text(table.c.id)
+    key = key_type(table).sql_text(as_text(table.c.id))
     keys = locked_in_key_order([table.c.id], key.in_(select(given.c.id)), *scope.clauses)
     is_same = []
     values: dict[str, Any] = {}
     if "payload" in table.c:
-        is_same.append(table.c.payload.is_not_distinct_from(cast(given.c.payload, JSONB)))
-        values["payload"] = table.c.payload.op("||", return_type=JSONB())(given.c.put)
+        is_same.append(as_jsonb(table.c.payload).is_not_distinct_from(cast(given.c.payload, JSONB)))
+        values["payload"] = as_jsonb(table.c.payload).op("||", return_type=JSONB())(given.c.put)
     if "document" in table.c:
         is_same.append(table.c.document.is_not_distinct_from(given.c.document))
         values["document"] = given.c.new

@@ -10,8 +10,14 @@ from sqlalchemy import cast, null, type_coerce
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.repositories.statement_cache import MAX_TABLES
+from qortex_db.repositories.vectors.payload_parts import (
+    Body,
+    PayloadParts,
+    has_document,
+    payload_parts,
+)
 from qortex_db.repositories.vectors.records import ReadAttributes, SearchHit, VectorRecord
-from qortex_db.sql import Text, of_pgvector
+from qortex_db.sql import Text, as_jsonb, of_pgvector
 from qortex_db.types import (
     Embedding,
     EmbeddingBytes,
@@ -50,13 +56,16 @@ class RowShape:
     Attributes:
         vectors: The names of the further vectors.
         attributes: The names of the host's own columns.
+        own: Their keys by these names.
     """
 
     def __init__(self, table: Table) -> None:
         self.table = table
         collection = collection_of(table)
         self.vectors = [name for name in collection.vectors if name != DEFAULT_VECTOR]
-        self.attributes = list(collection.attributes)
+        self._keys = list(collection.attributes)
+        self.attributes = [table.c[key].name for key in self._keys]
+        self.own = dict(zip(self.attributes, self._keys, strict=True))
         vectors = {1: DEFAULT_VECTOR, **dict(enumerate(self.vectors, 4))}
         self._sent = [
             place
@@ -66,17 +75,22 @@ class RowShape:
 
     def columns(self, *, with_embedding: bool = True) -> list[Column[Any]]:
         """What `of_record` is made of."""
-        names = ["id", *(name for name in OPTIONAL if name in self.table.c), *self.attributes]
+        names = ["id", *(name for name in OPTIONAL if name in self.table.c), *self._keys]
         vectors = [DEFAULT_VECTOR, *self.vectors] if with_embedding else []
         return [self.table.c[name] for name in (*names, *vectors)]
 
     def of_record(
-        self, rows: FromClause | None = None, *, with_embedding: bool = True
+        self,
+        rows: FromClause | None = None,
+        *,
+        with_embedding: bool = True,
+        body: Body = True,
     ) -> list[ColumnElement[Any]]:
         """What `read` reads; without embeddings those are NULL.
 
         Args:
             rows: Of `columns`, by default the table's.
+            body: What is read of payload and document; attributes with all of them alone.
         """
         rows = self.table if rows is None else rows
 
@@ -88,11 +102,12 @@ class RowShape:
         vec = sent(DEFAULT_VECTOR, "vec")
         further = [sent(name, f"vector_{i}") for i, name in enumerate(self.vectors)]
         own: list[ColumnElement[Any]] = [null().label(name) for name in OPTIONAL]
-        if "payload" in rows.c:
-            own[0] = cast(rows.c.payload, Text).label("payload")
-        if "document" in rows.c:
+        if "payload" in rows.c and body:
+            own[0] = cast(_payload(rows, body), Text).label("payload")
+        if "document" in rows.c and has_document(body):
             own[1] = rows.c.document
-        return [rows.c.id, vec, *own, *further, *self._attributes(rows)]
+        attributes = self._attributes(rows) if body is True else []
+        return [rows.c.id, vec, *own, *further, *attributes]
 
     def read(
         self, rows: Sequence[Sequence[Any]], *, with_embedding: bool = True
@@ -107,7 +122,9 @@ class RowShape:
                 columns[place] = map(from_binary, columns[place])
         return list(zip(*columns, strict=True))
 
-    def record(self, row: Sequence[Any], *, with_embedding: bool = True) -> VectorRecord:
+    def record(
+        self, row: Sequence[Any], *, with_embedding: bool = True, body: Body = True
+    ) -> VectorRecord[Any]:
         """A row that was read; what comes after is left alone."""
         if not (self.vectors or self.attributes):
             return VectorRecord(*row[:4])
@@ -115,26 +132,28 @@ class RowShape:
         vectors = None
         if with_embedding:
             vectors = dict(zip(self.vectors, row[4:end], strict=True))
-        attributes = ReadAttributes(zip(self.attributes, row[end:], strict=False))
+        attributes = None
+        if body is True:
+            attributes = ReadAttributes(zip(self.attributes, row[end:], strict=False))
         key, embedding, payload, document = row[:4]
         return VectorRecord(key, embedding, payload, document, vectors, attributes)
 
     def of_hit(
-        self, vector: ColumnElement[Any], *, with_payload: bool, with_embedding: bool
+        self, vector: ColumnElement[Any], *, with_payload: Body, with_embedding: bool
     ) -> list[ColumnElement[Any]]:
-        """What `hit` reads after id and score."""
-        columns = self._optional()
-        if not with_payload:
-            columns = [null().label(name) for name in OPTIONAL]
+        """What `hit` reads after id and score; attributes with all of payloads alone."""
+        columns = self._optional(with_payload)
         if with_embedding:
             columns.append(sent_embedding(vector))
-        if not (with_payload and self.attributes):
+        if not (with_payload is True and self.attributes):
             return columns
         if not with_embedding:
             columns.append(null().label("vec"))
         return [*columns, *self._attributes(self.table)]
 
-    def hits(self, rows: Iterable[Sequence[Any]], start: float, floor: float) -> list[SearchHit]:
+    def hits(
+        self, rows: Iterable[Sequence[Any]], start: float, floor: float
+    ) -> list[SearchHit[Any]]:
         """Rows of id, distance and `of_hit` as hits, but those that score less than a floor.
 
         Args:
@@ -147,7 +166,7 @@ class RowShape:
             SearchHit(row[0], score, *row[2:]) for row in rows if (score := start - row[1]) >= floor
         ]
 
-    def hit(self, row: Sequence[Any], score: float) -> SearchHit:
+    def hit(self, row: Sequence[Any], score: float) -> SearchHit[Any]:
         """A row of id, distance and `of_hit`, with its score."""
         if len(row) <= 5:  # noqa: PLR2004 - without payloads, and so without attributes
             return SearchHit(row[0], score, *row[2:])
@@ -155,18 +174,24 @@ class RowShape:
         attributes = dict(zip(self.attributes, row[5:], strict=True))
         return SearchHit(row[0], score, payload, document, embedding, attributes)
 
-    def _optional(self) -> list[ColumnElement[Any]]:
-        """Payload and document, NULL where the table lacks one."""
+    def _optional(self, body: Body) -> list[ColumnElement[Any]]:
+        """Payload and document, NULL where the table lacks one, or it is not asked for."""
         table = self.table
-        payload = (
-            type_coerce(cast(table.c.payload, Text), JsonText()) if "payload" in table.c else null()
-        )
-        document = table.c.document if "document" in table.c else null()
+        payload: ColumnElement[Any] = null()
+        if "payload" in table.c and body:
+            payload = type_coerce(cast(_payload(table, body), Text), JsonText())
+        has = "document" in table.c and has_document(body)
+        document = table.c.document if has else null()
         return [payload.label("payload"), document.label("document")]
 
     def _attributes(self, rows: FromClause) -> list[ColumnElement[Any]]:
         # By number: a host may call a column as a statement of ours calls something else.
-        return [rows.c[name].label(f"attribute_{i}") for i, name in enumerate(self.attributes)]
+        return [rows.c[name].label(f"attribute_{i}") for i, name in enumerate(self._keys)]
+
+
+def _payload(rows: FromClause, body: Body) -> ColumnElement[Any]:
+    payload: ColumnElement[Any] = rows.c.payload
+    return payload_parts(as_jsonb(payload), body) if isinstance(body, PayloadParts) else payload
 
 
 @functools.lru_cache(MAX_TABLES)

@@ -8,9 +8,9 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from sqlalchemy import text
+from sqlalchemy import Column, ColumnElement, text
 
 from qortex_db import checks, observability, types
 from qortex_db.errors import (
@@ -20,9 +20,12 @@ from qortex_db.errors import (
     SchemaVersionError,
 )
 from qortex_db.filters import Filter, Where, check_readable, read_filter, read_path, with_document
+from qortex_db.filters.columns import no_column, value_column
 from qortex_db.filters.fields import ENCRYPTED
+from qortex_db.keys import key_type
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.markers import ALL_NAMESPACES
+from qortex_db.mirrors import moved, original_of
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.names import own_tables, qualified
@@ -31,6 +34,7 @@ from qortex_db.repositories.vectors.encrypted_columns import EncryptedColumns
 from qortex_db.repositories.vectors.filter_statements import by_filter
 from qortex_db.repositories.vectors.key_statements import by_key
 from qortex_db.repositories.vectors.namespaces import scope_of
+from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.row_shape import row_shape
 from qortex_db.repositories.vectors.written_columns import written_columns
 
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
 
     from qortex_db.encryption import EncryptionKeys
     from qortex_db.engine import Executor, Fetched
+    from qortex_db.repositories.vectors.filter_statements import Place
     from qortex_db.repositories.vectors.records import SearchHit
 
 T = TypeVar("T")
@@ -76,7 +81,7 @@ class TableFacts:
     rows: float
 
 
-class TableBound:
+class TableBound(Generic[IdT]):
     """What reads, writes and searches have in common: the table that they are bound to.
 
     Args:
@@ -121,8 +126,9 @@ class VectorTable:
         self.name = name
         self.namespace = namespace
         self.vector = collection_of(table).vectors[name]
-        self.scope, self._scope_params = scope_of(table, namespace)
+        self.scope, self.scope_params = scope_of(table, namespace)
         self.shape = row_shape(table)
+        self.key = key_type(table)
         self.encryption_keys = encryption_keys
         self.encrypted: EncryptedColumns | None = None
         if ENCRYPTED in table.info:
@@ -181,7 +187,7 @@ class VectorTable:
             rows = [row for row in rows if start - row[1] >= floor]
         return await self.encrypted.opened(rows)
 
-    def hits(self, rows: Iterable[Sequence[Any]], floor: float = -math.inf) -> list[SearchHit]:
+    def hits(self, rows: Iterable[Sequence[Any]], floor: float = -math.inf) -> list[SearchHit[Any]]:
         """Rows as hits: a score is 1 - distance by cosine, -distance by every other metric."""
         return self.shape.hits(rows, self.zero_distance_score, floor)
 
@@ -206,32 +212,47 @@ class VectorTable:
         if whole is None:
             return None
         if is_large(whole):
-            return await asyncio.to_thread(read_filter, whole, self.table, self.limits)
-        return read_filter(whole, self.table, self.limits)
+            return await asyncio.to_thread(
+                read_filter, whole, self.table, self.limits, self.shape.own
+            )
+        return read_filter(whole, self.table, self.limits, self.shape.own)
 
-    def steps(self, path: object, name: str) -> tuple[str, ...]:
+    def place(self, path: object, name: str) -> Place:
+        """Where values are: a column of the host's by its name or attribute, or a path."""
+        element = path.__clause_element__() if hasattr(path, "__clause_element__") else path
+        if isinstance(element, ColumnElement):
+            column = moved(element, original_of(self.table), self.table)
+            if not (isinstance(column, Column) and column.table is self.table):
+                raise InvalidInputError(f"{name} is no column of {self.table.name}.")
+            return value_column(column, name)
+        if isinstance(path, str) and path in self.shape.own:
+            return value_column(self.table.c[self.shape.own[path]], name)
         if "payload" not in self.table.c:
-            raise InvalidInputError(f"The table {self.table.name} has no column payload.")
+            if isinstance(path, str):
+                raise no_column(self.table, path, self.shape.own)
+            raise InvalidInputError(f"{name} is a {type(path).__name__}; pass a column.")
         steps = read_path(checks.check_text(path, name=name)).steps
         check_readable(self.table, steps[0], name)
         return steps
 
     async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
         """A statement of this scope."""
-        if self._scope_params:
-            params = {**params, **self._scope_params}
+        if self.scope_params:
+            params = {**params, **self.scope_params}
         return await self.executor.run(statement, params)
 
-    async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
-        """One statement with several sets of parameters, all or none."""
-        if self._scope_params:
-            params = ({**each, **self._scope_params} for each in params)
+    async def run_all(
+        self, statement: Executable, params: Iterable[Mapping[str, Any]]
+    ) -> Sequence[Any]:
+        """One statement with several sets of parameters, all or none; the rows of all."""
+        if self.scope_params:
+            params = ({**each, **self.scope_params} for each in params)
         return await self.executor.run_all(statement, params)
 
     async def rows(self, statement: Select[Any], params: Mapping[str, Any]) -> Sequence[Any]:
         """The rows of a search, timed."""
-        if self._scope_params:
-            params = {**params, **self._scope_params}
+        if self.scope_params:
+            params = {**params, **self.scope_params}
         start = time.perf_counter()
         rows = (await self.executor.run(statement, params)).rows
         observability.vec_search_duration.record(time.perf_counter() - start)
@@ -249,8 +270,8 @@ class VectorTable:
         known = self.executor.known()
         if known is None:
             known = await self.executor.catalog()
-        name, column = self.qualified_name, self.vector.column
-        key = (TableFacts, name, column)
+        name, column = self.qualified_name, self.table.c[self.vector.column].name
+        key = (TableFacts, name, column, self.vector.dimensions)
         facts: TableFacts | None = None if anew else known.get(key)
         if facts is None:
             params = {"table_name": name, "column_name": column}
@@ -267,7 +288,7 @@ class VectorTable:
                     sqlstate="42P01",
                 )
             size, not_null, has_pages, count = rows[0]
-            dimensions = None if size < 0 else size
+            dimensions = self.vector.dimensions if size < 0 else size
             known[key] = facts = TableFacts(dimensions, not not_null, has_pages, count)
         return facts
 
@@ -305,12 +326,16 @@ class VectorTable:
 
     def encode(self, embedding: object, facts: TableFacts, name: str = "embedding") -> Any:
         """A query's embedding, checked."""
+        return self.encode_for(embedding, facts.dimensions, name)
+
+    def encode_for(self, embedding: object, dimensions: int | None, name: str = "embedding") -> Any:
+        """The same for a column of so many dimensions."""
         sparse, allow_zero, is_half = self._query_form
         if sparse is not None:
             return sparse.to_text(embedding, name=name, allow_zero=allow_zero)
         return types.checked(
             embedding,
-            dimensions=facts.dimensions,
+            dimensions=dimensions,
             allow_zero=allow_zero,
             is_half=is_half,
             name=name,

@@ -33,6 +33,7 @@ from qortex_db.filters.full_text import stored_words, text_configuration, words
 from qortex_db.models import WordFrequency
 from qortex_db.names import qualified
 from qortex_db.repositories.statement_cache import MAX_TABLES
+from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.sql import Text, func
 
@@ -95,7 +96,7 @@ class WordStatistics:
     changed: int | None
 
 
-class WordCounts(TableBound):
+class WordCounts(TableBound[IdT]):
     """What BM25 takes of a table: the frequencies of its words."""
 
     async def count_words(self) -> WordStatistics:

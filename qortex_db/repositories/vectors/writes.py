@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from qortex_db import observability
 from qortex_db.errors import ConflictError, DimensionMismatchError, InvalidInputError
@@ -15,14 +15,24 @@ from qortex_db.plain_json import is_large
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.batches import Batch, Part
 from qortex_db.repositories.vectors.embedding_parts import EmbeddingColumn
-from qortex_db.repositories.vectors.key_statements import GIVEN, ID, IDS, VECS
+from qortex_db.repositories.vectors.key_statements import (
+    GIVEN,
+    ID,
+    IDS,
+    VECS,
+    GivenColumns,
+    KeyStatements,
+)
 from qortex_db.repositories.vectors.payload_changes import PayloadChange
+from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.repositories.vectors.written_columns import named_values
 from qortex_db.translation import NOT_NULL_VIOLATION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from sqlalchemy import Executable
 
     from qortex_db.filters import Filter, Where
     from qortex_db.markers import Clear
@@ -31,8 +41,11 @@ if TYPE_CHECKING:
     from qortex_db.repositories.vectors.written_columns import RecordPart
     from qortex_db.types import EmbeddingInput
 
+Build: TypeAlias = "Callable[[KeyStatements, GivenColumns], Executable]"
+"""What makes a statement for batches that give these columns."""
 
-class VectorWrites(TableBound):
+
+class VectorWrites(TableBound[IdT]):
     """What changes the vectors of a table."""
 
     async def upsert(self, records: Iterable[RecordInput]) -> int:
@@ -56,13 +69,22 @@ class VectorWrites(TableBound):
 
     async def _upsert(self, records: Iterable[RecordInput], *, allow_zero: bool = False) -> int:
         self._vectors.check_takes_rows()
+        _, rows = await self._by_batch(records, KeyStatements.upsert, allow_zero=allow_zero)
+        return len(rows)
+
+    async def _by_batch(
+        self, records: Iterable[RecordInput], build: Build, **options: bool
+    ) -> tuple[list[Any], Sequence[Any]]:
+        """Run a statement with records; return their ids in key order, and its rows."""
         listed = validation.check_list(records, name="records", limits=self._vectors.limits)
         facts = await self._vectors.facts()
         try:
-            return await self._write(self._batch(listed, facts, allow_zero=allow_zero))
+            batch = self._batch(listed, facts, **options)
+            return batch.ids, await self._send(batch, build)
         except DimensionMismatchError as refusal:
             anew = await self._vectors.renewed(facts, refusal)
-        return await self._write(self._batch(listed, anew, allow_zero=allow_zero))
+        batch = self._batch(listed, anew, **options)
+        return batch.ids, await self._send(batch, build)
 
     def _batch(
         self,
@@ -70,6 +92,7 @@ class VectorWrites(TableBound):
         facts: TableFacts,
         *,
         allow_zero: bool = False,
+        changes_only: bool = False,
         first_row: int = 0,
     ) -> Batch:
         vector = self._vectors.vector
@@ -78,15 +101,20 @@ class VectorWrites(TableBound):
             is_nullable=facts.is_nullable,
             allow_zero=allow_zero or vector.metric != "cosine",
             is_half=vector.is_half,
+            may_lack=changes_only,
         )
-        return Batch(records, column, self._vectors.written, first_row=first_row)
+        return Batch(records, column, self._vectors.written, self._vectors.key, first_row=first_row)
 
     async def _write(self, batch: Batch) -> int:
         """Write a batch, all of it or nothing; return how many rows changed."""
+        return len(await self._send(batch, KeyStatements.upsert))
+
+    async def _send(self, batch: Batch, build: Build) -> Sequence[Any]:
+        """Run a statement with a batch, part by part, all of it or nothing; return its rows."""
         if not batch.ids:
-            return 0
+            return ()
         by_key = self._vectors.by_key
-        statement = by_key.upsert(batch.given)
+        statement = build(by_key, batch.given)
         every = {name for name, given in batch.given if given == "all"}
         touched = by_key.touched.params(every)
         # What takes long to check and to encode is done beside the event loop.
@@ -95,9 +123,9 @@ class VectorWrites(TableBound):
         start = time.perf_counter()
         try:
             if batch.is_one_part:
-                written = (await self._vectors.run(statement, next(params))).rowcount
+                rows = (await self._vectors.run(statement, next(params))).rows
             else:
-                written = await self._vectors.run_all(statement, params)
+                rows = await self._vectors.run_all(statement, params)
         except ConflictError as error:
             if self._vectors.scope.column is None or error.sqlstate != NOT_NULL_VIOLATION:
                 raise
@@ -108,7 +136,7 @@ class VectorWrites(TableBound):
             ) from None
         observability.vec_add_total.add(len(batch.ids))
         observability.vec_add_duration.record(time.perf_counter() - start)
-        return written
+        return rows
 
     async def update(
         self,
@@ -134,7 +162,7 @@ class VectorWrites(TableBound):
             Whether there is such a vector.
         """
         by_key, written = self._vectors.by_key, self._vectors.written
-        key = validation.check_key(id)
+        key = self._vectors.key.check(id)
         values: dict[str, Any] = {}
         if embedding is not None:
             values["vec"] = await self._encoded(embedding)
@@ -217,7 +245,7 @@ class VectorWrites(TableBound):
             params |= values_of(narrowed)
             statement = self._vectors.by_filter.merge(narrowed, change.form)
         else:
-            params[IDS] = validation.check_keys(ids, limits=self._vectors.limits)
+            params[IDS] = validation.check_keys(ids, self._vectors.key, limits=self._vectors.limits)
             statement = by_key.merge(change.form)
         return (await self._vectors.run(statement, params)).rowcount
 
@@ -227,7 +255,7 @@ class VectorWrites(TableBound):
         Returns:
             How many were there.
         """
-        keys = validation.check_keys(ids, limits=self._vectors.limits)
+        keys = validation.check_keys(ids, self._vectors.key, limits=self._vectors.limits)
         if not keys:
             return 0
         return (await self._vectors.run(self._vectors.by_key.delete, {IDS: keys})).rowcount

@@ -15,17 +15,17 @@ from sqlalchemy import ARRAY, JSON, Enum, TypeDecorator, bindparam, case, cast, 
 from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db import checks, messages, types
+from qortex_db.column_values import sent_attribute
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.expressions import Constant
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.markers import CLEAR
-from qortex_db.models.collection import collection_of
+from qortex_db.models.collection import attribute_key, collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, Storage, VectorSpec
 from qortex_db.repositories import validation
 from qortex_db.repositories.statement_cache import MAX_TABLES
-from qortex_db.repositories.vectors.column_values import is_decorated, sent_attribute, stored_type
 from qortex_db.repositories.vectors.records import ReadAttributes
-from qortex_db.sql import Text, as_text, func
+from qortex_db.sql import Text, as_text, func, is_decorated, stored_type
 from qortex_db.types import Embedding, EncodedEmbeddings, HalfEmbedding, SparseEmbedding
 
 if TYPE_CHECKING:
@@ -152,17 +152,20 @@ def named_values(
         InvalidInputError: There is no such column, or it can't be written.
     """
     given = checks.as_dict(values, name=name)
+    keys = {key: key for key in given}
+    if part == "attributes":
+        keys = {key: attribute_key(key) for key in given}
     if isinstance(values, ReadAttributes):
-        given = {key: value for key, value in given.items() if key in written}
+        given = {key: value for key, value in given.items() if keys[key] in written}
     for key in given:
-        if key not in written or written[key].part != part:
-            known = [key for key, one in written.items() if one.part == part]
+        if keys[key] not in written or written[keys[key]].part != part:
+            known = [one.column.name for one in written.values() if one.part == part]
             has = f"it has {', '.join(known)}" if known else "it has none"
             shown = messages.shown(key) if isinstance(key, str) else f"a {type(key).__name__}"
             raise InvalidInputError(
                 f"{name} names {shown}, which the collection does not have or can't write; {has}."
             )
-    return given.items()
+    return [(keys[key], value) for key, value in given.items()]
 
 
 def _check_payload(limits: Limits, value: object, name: str) -> str:

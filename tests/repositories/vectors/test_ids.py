@@ -105,6 +105,8 @@ CALLS: dict[str, Callable[[VectorRepository, Any], Any]] = {
     "upsert": lambda vectors, key: vectors.upsert([{"id": key, "embedding": Q}]),
     "get": lambda vectors, key: vectors.get([key]),
     "update": lambda vectors, key: vectors.update(key, document="x"),
+    "update_many": lambda vectors, key: vectors.update_many([{"id": key, "document": "x"}]),
+    "insert": lambda vectors, key: vectors.insert([{"id": key, "embedding": None}]),
     "delete": lambda vectors, key: vectors.delete([key]),
     "merge_payload": lambda vectors, key: vectors.merge_payload({"a": 1}, ids=[key]),
     "$id": lambda vectors, key: vectors.count(where={"$id": [key]}),

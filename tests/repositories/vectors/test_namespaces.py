@@ -14,6 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from qortex_db import (
     ALL_NAMESPACES,
     HNSW,
+    Aggregate,
     Collection,
     ConflictError,
     Database,
@@ -143,6 +144,8 @@ def plain(value: Any) -> Any:
         return {key: plain(item) for key, item in value.items()}
     if hasattr(value, "records"):
         return plain(value.records), value.next
+    if isinstance(value, Aggregate):
+        return value.value, value.count, value.of
     if hasattr(value, "hits"):
         return value.value, plain(value.hits)
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
@@ -152,6 +155,10 @@ def plain(value: Any) -> Any:
 
 async def streamed(vectors: VectorRepository) -> list[Any]:
     return [record async for record in vectors.stream(batch_size=50)]
+
+
+async def streamed_hits(vectors: VectorRepository) -> list[Any]:
+    return [hit async for hit in vectors.stream_search(Q, batch_size=50)]
 
 
 async def in_batches(vectors: VectorRepository) -> list[Any]:
@@ -188,15 +195,19 @@ READS: dict[str, Callable[[VectorRepository], Awaitable[Any]]] = {
     "ids": lambda v: v.count(where={"$id": ["r000", "other000"]}),
     "mmr_search": lambda v: v.mmr_search(Q, limit=5),
     "multi_search": lambda v: v.multi_search([Q, VECTORS[50]], limit=30),
+    "multi_search by count": lambda v: v.multi_search([Q, VECTORS[50]], limit=30, rank="count"),
     "recommend": lambda v: v.recommend(["r003"], ["r050"], limit=30),
     "search_groups": lambda v: v.search_groups(Q, "n", group_size=4),
     "get": lambda v: v.get(["r000", "r119", "other000", "none"]),
     "count": lambda v: v.count(),
     "count where": lambda v: v.count(where={"n": 2}),
     "facet": lambda v: v.facet("n"),
+    "aggregate": lambda v: v.aggregate({"of.x": ["min", "mean", "count"]}, group_by="n"),
     "scroll": lambda v: v.scroll(limit=30, after='["r010", null]'),
     "scroll by a field": lambda v: v.scroll(limit=200, order_by="n", with_embedding=True),
+    "pages": lambda v: v.search(Q, limit=20, offset=30),
     "stream": streamed,
+    "stream_search": streamed_hits,
     "stream_batches": in_batches,
 }
 
@@ -221,6 +232,10 @@ async def test_reads_are_those_of_a_table_with_this_tenants_rows_alone(
 WRITES: dict[str, Callable[[VectorRepository], Awaitable[Any]]] = {
     "upsert": lambda v: v.upsert(
         [{"id": "r001", "embedding": Q, "payload": {"new": 1}}, {"id": "new", "embedding": Q}]
+    ),
+    "insert": lambda v: v.insert(records(VECTORS)[5:] + records(VECTORS, "more")),
+    "update_many": lambda v: v.update_many(
+        [{"id": key, "document": f"of {key}"} for key in ("r007", "other002", "r009", "none")]
     ),
     "ingest": lambda v: v.ingest(records(VECTORS[::-1]), batch_size=7),
     "update": lambda v: v.update("r002", document="changed", embedding=Q),
@@ -388,7 +403,8 @@ async def test_scopes_of_one_table_share_their_statements(db: Database) -> None:
 
 
 ELSEWHERE = {
-    *("upsert", "upsert_with_zeros", "ingest", "update", "merge_payload"),
+    *("upsert", "upsert_with_zeros", "insert", "ingest", "update", "update_many"),
+    "merge_payload",
     *("delete", "delete_where", "delete_all"),
     *("dimensions", "recommend_index", "count_words", "word_statistics"),  # of the whole table
     "fill_words",  # of the default table alone

@@ -29,14 +29,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import InstrumentedAttribute
 
-from qortex_db import messages
 from qortex_db.checks import check_number
 from qortex_db.errors import InvalidInputError
+from qortex_db.filters.columns import ColumnKey
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field
 from qortex_db.models import InteroceptionFactor
 from qortex_db.repositories.validation import MAX_MEASURE, check_dict, check_list
-from qortex_db.sql import Text, double, func, json_parameter
+from qortex_db.sql import Text, double, func, json_parameter, stored_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Table
     from sqlalchemy.sql.selectable import ScalarSelect
 
+    from qortex_db.repositories.vectors.filter_statements import Place
     from qortex_db.repositories.vectors.table import VectorTable
 
 MAX_BOOSTS: Final = 16
@@ -123,8 +124,7 @@ class BoostTerm:
     """What of a term makes another statement."""
 
     kind: type[Boost]
-    source: str | tuple[str, ...] | None
-    """A column's name, or the steps into the payload."""
+    source: Place | None
 
 
 def read_boosts(
@@ -170,38 +170,18 @@ def _measure(value: object, name: str, *, low: float = -MAX_MEASURE) -> float:
     return 0.0 if abs(number) < 1 / MAX_MEASURE else number  # a product of such would underflow
 
 
-def _source(
-    vectors: VectorTable, field: object, name: str, kind: type[Boost]
-) -> str | tuple[str, ...]:
-    table = vectors.table
-    if isinstance(field, str):
-        if field not in vectors.shape.attributes:
-            return vectors.steps(field, name)
-        found = table.c[field]
-    else:
-        clause = getattr(field, "__clause_element__", lambda: field)()
-        if not isinstance(clause, Column):
-            raise InvalidInputError(
-                f"{name} is a {type(field).__name__}; pass a path, a column's name or a column."
-            )
-        named = table.c.get(clause.name)
-        if named is None or not clause.shares_lineage(named):
-            raise InvalidInputError(
-                f"{name}, {messages.shown(clause.name)}, is no column of {table.name}."
-            )
-        found = named
+def _source(vectors: VectorTable, field: object, name: str, kind: type[Boost]) -> Place:
+    place = vectors.place(field, name)
     takes = _TAKES.get(kind)
-    if takes is not None and not isinstance(_plain_type(found), takes):
-        wanted = " or ".join(each.__name__ for each in takes)
-        raise InvalidInputError(
-            f"{name}, the column {found.name}, is a {type(found.type).__name__}; "
-            f"{kind.__name__} takes {wanted}."
-        )
-    return found.name
-
-
-def _plain_type(found: Column[Any]) -> object:
-    return getattr(found.type, "impl_instance", found.type)
+    if takes is not None and isinstance(place, ColumnKey):
+        found = vectors.table.c[place.key]
+        if not isinstance(stored_type(found.type), takes):
+            wanted = " or ".join(each.__name__ for each in takes)
+            raise InvalidInputError(
+                f"{name}, the column {found.name}, is {stored_type(found.type)}; "
+                f"{kind.__name__} takes {wanted}."
+            )
+    return place
 
 
 def _read_field(boost: FieldBoost, name: str) -> dict[str, Any]:
@@ -285,14 +265,14 @@ def _bounded(value: ColumnElement[Any]) -> ColumnElement[float]:
 
 
 def _json(table: Table, term: BoostTerm) -> ColumnElement[Any]:
-    if isinstance(term.source, str):
-        return func.to_jsonb(table.c[term.source], type_=JSONB())
+    if isinstance(term.source, ColumnKey):
+        return func.to_jsonb(table.c[term.source.key], type_=JSONB())
     return Field(table, term.source or ()).json
 
 
 def _added_field(table: Table, term: BoostTerm, i: int) -> ColumnElement[Any]:
-    if isinstance(term.source, str):
-        number: ColumnElement[Any] = table.c[term.source]
+    if isinstance(term.source, ColumnKey):
+        number: ColumnElement[Any] = table.c[term.source.key]
     else:
         number = Field(table, term.source or ()).number
     return _number(i, "weight") * func.coalesce(_bounded(number), _number(i, "missing"))
@@ -309,8 +289,8 @@ def _added_value(table: Table, term: BoostTerm, i: int) -> ColumnElement[Any]:
 
 
 def _added_recency(table: Table, term: BoostTerm, i: int) -> ColumnElement[Any]:
-    if isinstance(term.source, str):
-        moment: ColumnElement[Any] = table.c[term.source]
+    if isinstance(term.source, ColumnKey):
+        moment: ColumnElement[Any] = table.c[term.source.key]
     else:
         moment = Field(table, term.source or ()).instant
     age = _number(i, "now") - cast(extract("epoch", moment), Float)

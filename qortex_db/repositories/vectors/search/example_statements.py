@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import ARRAY, Integer, bindparam, case, cast, or_, select, true, union_all
 
 from qortex_db.filters.expressions import Constant
+from qortex_db.keys import key_of, key_type
 from qortex_db.repositories.statement_cache import built_once
 from qortex_db.repositories.vectors.search.found import found
 from qortex_db.repositories.vectors.search.nearest import Branch, sent_embeddings
-from qortex_db.sql import Text, func, of_pgvector
+from qortex_db.sql import func, of_pgvector
 from qortex_db.types import Embedding
 
 if TYPE_CHECKING:
@@ -85,12 +86,12 @@ def best_scores(rows: Nearest, where: Filter | None, form: SearchForm) -> Select
         for side in sides
     ]
     compared = (
-        select(rows.table.c.id, nearest[0].label("liked"), nearest[1].label("disliked"))
+        select(key_of(rows.table), nearest[0].label("liked"), nearest[1].label("disliked"))
         .select_from(rows.table.join(keys, keys.c.id == rows.table.c.id))
         .where(*rows.scope.clauses)
         .subquery("compared")
     )
-    good, bad = (_similarity(rows, compared.c[name]) for name in ("liked", "disliked"))
+    good, bad = (rows.similarity(compared.c[name]) for name in ("liked", "disliked"))
     score = case((or_(bad.is_(None), good > bad), good), else_=-(bad * bad)).label("score")
     best = (
         select(compared.c.id, score)
@@ -116,7 +117,7 @@ def best_scores(rows: Nearest, where: Filter | None, form: SearchForm) -> Select
 
 def _examples(rows: Nearest, side: str) -> Subquery:
     """The embeddings of a side: those stored under its ids, and those given."""
-    ids = cast(bindparam(f"{side}_ids"), ARRAY(Text))
+    ids = _ids(rows, side)
     stored = select(rows.column.label("vec")).where(
         rows.table.c.id == func.any(ids), rows.column.is_not(None), *rows.scope.clauses
     )
@@ -125,13 +126,10 @@ def _examples(rows: Nearest, side: str) -> Subquery:
     return union_all(stored, given).subquery(f"{side}_examples")
 
 
+def _ids(rows: Nearest, side: str) -> ColumnElement[Any]:
+    return cast(bindparam(f"{side}_ids"), ARRAY(key_type(rows.table).type))
+
+
 def _no_example(rows: Nearest) -> list[ColumnElement[bool]]:
-    keys = [cast(bindparam(f"{side}_ids"), ARRAY(Text)) for side in _SIDES]
+    keys = [_ids(rows, side) for side in _SIDES]
     return [rows.table.c.id != func.all(ids) for ids in keys]
-
-
-def _similarity(rows: Nearest, distance: ColumnElement[float]) -> ColumnElement[Any]:
-    """Above zero for what is alike, by any metric."""
-    if rows.vector.metric == "cosine":
-        return 1.0 - distance
-    return -distance if rows.vector.metric == "inner_product" else 1.0 / (1.0 + distance)

@@ -10,13 +10,14 @@ from qortex_db import checks
 from qortex_db.errors import InvalidInputError, NotFoundError
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
-from qortex_db.repositories.vectors.records import SearchHits
+from qortex_db.repositories.vectors.records import IdT, SearchHits
 from qortex_db.repositories.vectors.search.example_statements import best_scores, nearest_to_mean
 from qortex_db.repositories.vectors.search.index_settings import (
     BRANCH_LIMIT,
     MAX_QUERIES,
     Knobs,
     approach,
+    check_offset,
 )
 from qortex_db.repositories.vectors.search.statements import search_statements
 from qortex_db.repositories.vectors.table import TableBound
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
+    from qortex_db.repositories.vectors.payload_parts import WithPayload
     from qortex_db.repositories.vectors.records import IdInput
     from qortex_db.repositories.vectors.table import TableFacts, VectorTable
     from qortex_db.types import EmbeddingInput
@@ -36,7 +38,7 @@ MAX_EXAMPLES: Final = 1_000
 Strategy: TypeAlias = Literal["average", "best_score"]
 
 
-class ExampleSearches(TableBound):
+class ExampleSearches(TableBound[IdT]):
     """Searches of a table by what is in it."""
 
     async def recommend(
@@ -45,15 +47,16 @@ class ExampleSearches(TableBound):
         negative: Sequence[IdInput | EmbeddingInput] = (),
         *,
         limit: int = 10,
+        offset: int = 0,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         strategy: Strategy = "average",
         complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
-    ) -> SearchHits:
+    ) -> SearchHits[IdT]:
         """What is like the positive examples and unlike the negative ones; no example is a hit.
 
         What is not described here is as of :meth:`search`.
@@ -81,6 +84,7 @@ class ExampleSearches(TableBound):
         checks.check_choice(strategy, get_args(Strategy), name="strategy")
         by_each = strategy == "best_score"
         count = validation.check_limit(limit, MAX_LIMIT)
+        skipped = check_offset(offset, count)
         liked = await vectors.by_facts(partial(_examples, vectors, "positive", positive))
         if not liked.count:
             raise InvalidInputError("positive is empty; pass at least one example.")
@@ -90,7 +94,7 @@ class ExampleSearches(TableBound):
         validation.check_limit(wanted, most, name="the number of examples")
         how = await approach(
             vectors,
-            max(BRANCH_LIMIT, count) if by_each else count,
+            max(BRANCH_LIMIT, skipped + count) if by_each else skipped + count,
             await vectors.narrow(where, where_document),
             excluding=True,  # the examples
             exact=exact,
@@ -103,14 +107,14 @@ class ExampleSearches(TableBound):
             statement = best_scores(sources, how.filter, how.form)
         else:
             statement = nearest_to_mean(sources, how.filter, how.form)
-        params = {"hits": count, **liked.params, **disliked.params, **how.params}
+        params = {"hits": skipped + count, **liked.params, **disliked.params, **how.params}
         rows = await vectors.rows(statement, params)
         if rows[0][-1] < wanted:
             missing = wanted - rows[0][-1]
             raise NotFoundError(
                 f"{missing} of the examples' ids are not there, or have no {vectors.name}."
             )
-        found = await vectors.opened([row[:-1] for row in rows if row[0] is not None])
+        found = await vectors.opened([row[:-1] for row in rows[skipped:] if row[0] is not None])
         shape = vectors.shape
         hits = [shape.hit(row, row[1]) for row in found] if by_each else vectors.hits(found)
         full = len(hits) == count or not how.form.bounded
@@ -127,13 +131,13 @@ class _Examples:
 
 def _examples(vectors: VectorTable, side: str, given: object, facts: TableFacts) -> _Examples:
     listed = validation.check_list(given, name=side)
-    examples = [checks.as_key(one) for one in listed]
-    ids = [one for one in examples if isinstance(one, str)]
-    keys = validation.check_ids(ids, name=f"the ids of {side}")
+    is_key = vectors.key.is_key
+    ids = [one for one in listed if is_key(one)]
+    keys = validation.check_keys(ids, vectors.key, name=f"the ids of {side}")
     embeddings = [
         vectors.encode(one, facts, f"{side}[{i}]")
-        for i, one in enumerate(examples)
-        if not isinstance(one, str)
+        for i, one in enumerate(listed)
+        if not is_key(one)
     ]
     params = {f"{side}_ids": keys, f"{side}_vecs": embeddings}
     return _Examples(len(keys) + len(embeddings), params)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import case, exists, false, null, select, true, union_all
 
 from qortex_db.filters.expressions import Constant
+from qortex_db.keys import key_of
 from qortex_db.repositories.vectors.search.local_settings import restored, settings_of
 from qortex_db.repositories.vectors.search.nearest import count_of
 from qortex_db.repositories.vectors.search.probing import PLACE, has_few_rows, probed
@@ -135,7 +136,7 @@ def _best_of_few(
     best = select(*nearest.c).limit(rows.candidates).correlate(*sources).lateral(f"best_{place}")
     # One by one, where they are: the planner expects more of them, and might read the whole table.
     row = (
-        select(rows.table.c.id, *rows.columns(form))
+        select(key_of(rows.table), *rows.columns(form))
         .where(best.c.place == PLACE, rows.table.c.id == best.c.id, *rows.scope.clauses)
         .limit(Constant(1))
         .correlate(best)

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+from qortex_db import checks
 from qortex_db.errors import InvalidInputError
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
-from qortex_db.repositories.vectors.records import SearchHits
-from qortex_db.repositories.vectors.search.fused_statements import many, many_filtered, multi
+from qortex_db.repositories.vectors.records import IdT, SearchHits
+from qortex_db.repositories.vectors.search.fused_statements import (
+    many,
+    many_filtered,
+    most_found,
+    multi,
+)
 from qortex_db.repositories.vectors.search.index_settings import (
+    BRANCH_LIMIT,
     MAX_QUERIES,
     Knobs,
     approach,
+    check_offset,
 )
 from qortex_db.repositories.vectors.search.own_filters import OwnFilter, own_filter
 from qortex_db.repositories.vectors.search.statements import search_statements
@@ -24,11 +32,15 @@ if TYPE_CHECKING:
 
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
+    from qortex_db.repositories.vectors.payload_parts import WithPayload
     from qortex_db.repositories.vectors.table import VectorTable
     from qortex_db.types import EmbeddingInput
 
+Rank: TypeAlias = Literal["best_score", "count"]
+"""What `multi_search` puts first: what is most similar to one, or to most."""
 
-class FusedSearches(TableBound):
+
+class FusedSearches(TableBound[IdT]):
     """Searches of a table by several queries at once."""
 
     async def multi_search(
@@ -36,38 +48,51 @@ class FusedSearches(TableBound):
         embeddings: Sequence[EmbeddingInput],
         *,
         limit: int = 10,
+        offset: int = 0,
+        rank: Rank = "best_score",
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
-    ) -> SearchHits:
-        """The vectors most similar to any of several, each once, by its best score.
+    ) -> SearchHits[IdT]:
+        """The vectors most similar to any of several, or to most of them, each once.
 
         What is not described here is as of :meth:`search`.
 
         Args:
             embeddings: 1 to `MAX_QUERIES`.
             limit: 1 to `MAX_LIMIT`, over all of them together.
+            rank: "best_score", or "count": of how many of the embeddings a row is among the hundred
+                nearest, or as many as the limit if that is larger, times its mean similarity to
+                those. By l2 and l1 similarity is 1 / (1 + distance).
         """
         vectors = self._vectors.using(using)
+        checks.check_choice(rank, get_args(Rank), name="rank")
+        by_count = rank == "count"
         count = validation.check_limit(limit, MAX_LIMIT)
+        skipped = check_offset(offset, count)
         queries = await _queries(vectors, embeddings)
         how = await approach(
             vectors,
-            count,
+            max(BRANCH_LIMIT, skipped + count) if by_count else skipped + count,
             await vectors.narrow(where, where_document),
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
+            skipped=skipped,
             knobs=Knobs(complete=complete),
         )
-        statement = multi(search_statements(vectors).rows, how.filter, how.form)
-        rows = await vectors.rows(statement, {"hits": count, "queries": queries, **how.params})
+        build = most_found if by_count else multi
+        statement = build(search_statements(vectors).rows, how.filter, how.form)
+        hits_of = skipped + count if by_count else count
+        rows = await vectors.rows(statement, {"hits": hits_of, "queries": queries, **how.params})
         rows, all_in = how.told(rows)
-        hits = vectors.hits(await vectors.opened(rows))
+        opened = await vectors.opened(rows)
+        shape = vectors.shape
+        hits = [shape.hit(row, row[1]) for row in opened] if by_count else vectors.hits(opened)
         return SearchHits(hits, requested=count, complete=len(hits) == count or all_in)
 
     async def search_many(
@@ -75,15 +100,16 @@ class FusedSearches(TableBound):
         embeddings: Sequence[EmbeddingInput],
         *,
         limit: int = 10,
+        offset: int = 0,
         where: Where | Sequence[Where | None] | None = None,
         where_document: Mapping[str, Any] | None = None,
         min_score: float | None = None,
         complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
-    ) -> list[SearchHits]:
+    ) -> list[SearchHits[IdT]]:
         """What `search` finds for each of several embeddings, in one round trip.
 
         What is not described here is as of :meth:`search`.
@@ -98,14 +124,17 @@ class FusedSearches(TableBound):
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
+        skipped = check_offset(offset, count)
         floor = -math.inf if min_score is None else vectors.check_score(min_score)
         queries = await _queries(vectors, embeddings)
-        vectors.limits.check("max_search_many_hits", len(queries) * count, "search_many", "hits")
+        vectors.limits.check(
+            "max_search_many_hits", len(queries) * (skipped + count), "search_many", "hits"
+        )
         listed = isinstance(where, (list, tuple))
         own = await _filters(vectors, where, where_document, len(queries)) if listed else ()
         how = await approach(
             vectors,
-            count,
+            skipped + count,
             None if listed else await vectors.narrow(where, where_document),  # type: ignore[arg-type]
             exact=exact,
             excluding=listed,
@@ -130,7 +159,9 @@ class FusedSearches(TableBound):
         for *row, number in await vectors.opened(hits, floor):
             answers[number - 1].append(row)
         return [
-            SearchHits(vectors.hits(answer, floor), requested=count, complete=number not in short)
+            SearchHits(
+                vectors.hits(answer[skipped:], floor), requested=count, complete=number not in short
+            )
             for number, answer in enumerate(answers, start=1)
         ]
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     Integer,
+    and_,
     bindparam,
     cast,
+    or_,
     select,
     union_all,
 )
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from qortex_db.engine.executor import COMPILED
 from qortex_db.filters.expressions import Constant
@@ -20,6 +24,7 @@ from qortex_db.repositories.vectors.search.nearest import (
     Branch,
     Nearest,
     SearchForm,
+    in_order,
     sent_embeddings,
 )
 from qortex_db.sql import func
@@ -39,19 +44,39 @@ def multi(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[Any]:
     (every,) = found([Branch(rows, queries=_queries(rows))], form, where)
     place = func.row_number().over(partition_by=every.c.id, order_by=every.c.distance)
     placed = select(*every.c, place.label("place")).subquery("placed")
-    return (
-        select(*(placed.c[column.name] for column in every.c if column.name != "number"))
-        .where(placed.c.place == 1)
-        .order_by(placed.c.distance, placed.c.id)
+    columns = [placed.c[column.key] for column in every.c if column.key != "number"]
+    first = select(*columns).where(placed.c.place == 1)
+    return in_order(first, form, placed.c.distance, placed.c.id).limit(_HITS)
+
+
+@built_once
+def most_found(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[Any]:
+    """The rows that several queries find, by the sum of their similarities to those that do."""
+    bare = replace(form, with_payload=False, with_embedding=False)
+    (every,) = found([Branch(rows, queries=_queries(rows))], bare, where)
+    similarity = rows.similarity(every.c.distance)
+    # In their own order, whatever the plan's: equal ones have to give an equal sum.
+    score = func.sum(aggregate_order_by(similarity, similarity)).label("score")
+    best = (
+        select(every.c.id, score)
+        # A row without an id says that a query fell short.
+        .where(or_(every.c.distance != Constant("NaN"), every.c.id.is_(None)))
+        .group_by(every.c.id)
+        .order_by(score.desc().nulls_last(), every.c.id)
         .limit(_HITS)
+        .subquery("best")
     )
+    is_row = and_(rows.table.c.id == best.c.id, *rows.scope.clauses)
+    sources = best.join(rows.table, is_row, isouter=form.bounded)
+    answer = select(best.c.id, best.c.score, *rows.columns(form)).select_from(sources)
+    return in_order(answer, form, best.c.score.desc().nulls_last(), best.c.id)
 
 
 @built_once
 def many(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[Any]:
     """The rows nearest to each of several queries, and the number of that query, from 1 on."""
     (every,) = found([Branch(rows, queries=_queries(rows))], form, where)
-    columns = [column for column in every.c if column.name != "number"]
+    columns = [column for column in every.c if column.key != "number"]
     return select(*columns, every.c.number).order_by(every.c.number, every.c.distance, every.c.id)
 
 

@@ -14,7 +14,7 @@ from qortex_db.filters import check_readable
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
-from qortex_db.repositories.vectors.records import BranchHit, SearchHit, SearchHits
+from qortex_db.repositories.vectors.records import BranchHit, IdT, SearchHit, SearchHits
 from qortex_db.repositories.vectors.search.hybrid_statements import (
     FusedBy,
     Fusion,
@@ -25,6 +25,7 @@ from qortex_db.repositories.vectors.search.index_settings import (
     MAX_QUERIES,
     Knobs,
     approach,
+    check_offset,
 )
 from qortex_db.repositories.vectors.search.own_filters import OwnFilter, own_filter
 from qortex_db.repositories.vectors.search.statements import search_statements
@@ -42,13 +43,14 @@ from qortex_db.types import EmbeddingInput, SparseVector
 if TYPE_CHECKING:
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
+    from qortex_db.repositories.vectors.payload_parts import WithPayload
     from qortex_db.repositories.vectors.table import TableFacts, VectorTable
 
 SparseInput: TypeAlias = SparseVector | Mapping[int, float]
 """A sparse embedding, or a mapping from positions, counted from 0, to components."""
 
 
-class HybridSearches(TableBound):
+class HybridSearches(TableBound[IdT]):
     """Searches of a table by meaning, words and sparse vectors at once."""
 
     async def hybrid_search(
@@ -58,6 +60,7 @@ class HybridSearches(TableBound):
         *,
         sparse: SparseInput | None = None,
         limit: int = 10,
+        offset: int = 0,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         alpha: float | None = None,
@@ -73,9 +76,9 @@ class HybridSearches(TableBound):
         rank: TextRank | BM25 | None = None,
         complete: Complete | None = None,
         exact: bool = False,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
-    ) -> SearchHits:
+    ) -> SearchHits[IdT]:
         """The best by meaning, by words and by a sparse vector together, all under one filter.
 
         Each that is given is a branch; one alone will do. A row's score is the sum over the
@@ -124,6 +127,7 @@ class HybridSearches(TableBound):
             InvalidInputError: An argument was refused, or the table lacks what a branch looks at.
         """
         count = validation.check_limit(limit, MAX_LIMIT)
+        skipped = check_offset(offset, count)
         asked = _Asked(
             await _dense(self._vectors, embedding, using),
             None if text is None else read_text(text, match),
@@ -131,9 +135,13 @@ class HybridSearches(TableBound):
         )
         vectors = asked.dense[0].vectors if asked.dense else self._vectors
         names = asked.names
-        limits = _limits(branch_limit, names, max(BRANCH_LIMIT, count))
+        limits = _limits(branch_limit, names, max(BRANCH_LIMIT, skipped + count))
         by, params = _fused_by(fusion, alpha, k)
-        params |= {"hits": count, **_weights(weights, names, alpha), **asked.params(limits)}
+        params |= {
+            "hits": skipped + count,
+            **_weights(weights, names, alpha),
+            **asked.params(limits),
+        }
         bm25 = None
         if asked.text is not None:
             bm25, sent = await _words(vectors, asked.text, rank)
@@ -151,6 +159,7 @@ class HybridSearches(TableBound):
             with_embedding=with_embedding,
             excluding=bool(own) or (asked.text is not None and asked.text.excludes),
             beside=asked.reach(limits),
+            skipped=skipped,
             knobs=Knobs(complete=complete),
         )
         form = Fusion(
@@ -169,8 +178,9 @@ class HybridSearches(TableBound):
             params |= each.filter.params
         statement = form.statement(search_statements(vectors).rows, how.filter, how.form)
         rows = await vectors.rows(statement, params)
+        rows = rows[:count]  # of equals at the end there may be more
         # A branch that brings in fewer than the limit may have left out what matches.
-        all_in = min(limits.values()) >= count and not how.form.bounded
+        all_in = min(limits.values()) >= skipped + count and not how.form.bounded
         kept = [row for row in rows if row[1] >= floor]
         return SearchHits(
             (_hit(vectors, names, row) for row in await vectors.opened(kept)),
@@ -315,7 +325,7 @@ async def _own_filters(
     )
 
 
-def _hit(vectors: VectorTable, names: tuple[str, ...], row: Sequence[Any]) -> SearchHit:
+def _hit(vectors: VectorTable, names: tuple[str, ...], row: Sequence[Any]) -> SearchHit[Any]:
     """A row of `hybrid`."""
     end = len(row) - 2 * len(names)
     told = zip(names, row[end::2], row[end + 1 :: 2], strict=True)

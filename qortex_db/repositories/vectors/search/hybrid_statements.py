@@ -35,6 +35,7 @@ from qortex_db.repositories.vectors.search.nearest import (
     Branch,
     Nearest,
     SearchForm,
+    in_order,
 )
 from qortex_db.repositories.vectors.search.text_statements import matching, without_phrases
 from qortex_db.repositories.vectors.search.word_statements import with_any_word
@@ -148,15 +149,14 @@ def hybrid(rows: Nearest, where: Filter | None, form: SearchForm, fusion: Fusion
     grouped = select(every.c.id, total.label("score"), *told).group_by(every.c.id)
     scored = grouped.subquery("scored")
     best = _with_ties(select(*scored.c), scored.c.score, _HITS).subquery("best")
-    return (
+    answer = (
         select(
             best.c.id, best.c.score, *rows.columns(form), *(best.c[key] for key in _told(fusion))
         )
         .select_from(best.join(rows.table, rows.table.c.id == best.c.id))
         .where(*rows.scope.clauses)
-        .order_by(*_best_first(best.c.score, near, best.c.id))
-        .limit(_HITS)
     )
+    return in_order(answer, form, *_best_first(best.c.score, near, best.c.id)).limit(_HITS)
 
 
 def _not_excluded(table: Table) -> ColumnElement[bool]:

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from qortex_db import checks
+from qortex_db.errors import InvalidInputError
 from qortex_db.filters import values_of
 from qortex_db.limits import Complete
 from qortex_db.repositories import validation
+from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.repositories.vectors.payload_parts import WithPayload, read_body
 from qortex_db.repositories.vectors.search.nearest import SearchForm
 
 if TYPE_CHECKING:
@@ -67,7 +70,8 @@ class Approach:
         if not self.form.bounded:
             return rows, True
         hits = [row for row in rows if row[0] is not None]
-        return hits, len(hits) == len(rows)
+        # The row that says so may be among those that were skipped.
+        return hits, len(hits) == len(rows) and bool(rows or not self.form.skips)
 
 
 async def approach(
@@ -76,10 +80,11 @@ async def approach(
     narrowed: Filter | None,
     *,
     exact: bool,
-    with_payload: bool = True,
+    with_payload: WithPayload = True,
     with_embedding: bool = False,
     excluding: bool = False,
     beside: int = 0,
+    skipped: int = 0,
     knobs: Knobs = _UNTOUCHED,
 ) -> Approach:
     """How to find so many candidates.
@@ -87,6 +92,7 @@ async def approach(
     Args:
         excluding: Whether rows are left out even without a filter.
         beside: The most rows that another index brings in to the same statement.
+        skipped: How many of them are left out of the answer.
     """
     checks.check_flag(exact, name="exact")
     complete = knobs.complete or vectors.limits.complete
@@ -108,16 +114,30 @@ async def approach(
     if bounded:
         most = vectors.limits.max_compared_rows if complete == "auto" else -1
         params["max_compared_rows"] = float(most)
+    if skipped:
+        params["skipped"] = skipped
     form = SearchForm(
         exact=exact,
+        skips=skipped > 0,
         bounded=bounded,
         probed=probed,
         walk=walk_of(max(reach, beside)),
         settings=tuple(f"{_LIBRARIES[name]}.{name}" for name in settings),
-        with_payload=with_payload,
+        with_payload=read_body(vectors.table, with_payload),
         with_embedding=with_embedding,
     )
     return Approach(narrowed, form, params | settings)
+
+
+def check_offset(offset: object, limit: int) -> int:
+    """How many hits are skipped before a page of so many."""
+    skipped = checks.check_count(offset, name="offset")
+    if skipped + limit > MAX_LIMIT:
+        raise InvalidInputError(
+            f"offset and limit are {skipped + limit:,} together; at most {MAX_LIMIT:,} fit. "
+            "stream_search goes through all rows."
+        )
+    return skipped
 
 
 def walk_of(count: int) -> int:

@@ -16,6 +16,7 @@ from sqlalchemy import (
 
 from qortex_db.checks import check_flag
 from qortex_db.filters.expressions import Constant
+from qortex_db.keys import key_of
 from qortex_db.repositories.vectors.row_shape import row_shape
 from qortex_db.sql import Text, double, func
 from qortex_db.types import EncodedEmbeddings
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from qortex_db.models import VectorSpec
     from qortex_db.repositories.vectors.namespaces import Scope
+    from qortex_db.repositories.vectors.payload_parts import Body
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class SearchForm:
         walk: The most rows that are looked for. It is a constant of the statement, so that the
             server keeps one plan for all limits below; by a parameter it would plan each time.
         settings: Of pgvector, taken as parameters for this one statement.
+        skips: Leave out the first of its rows, as many as the parameter `skipped` says.
     """
 
     exact: bool = False
@@ -49,11 +52,12 @@ class SearchForm:
     probed: int = 0
     walk: int = 40
     settings: tuple[str, ...] = ()
-    with_payload: bool = True
+    skips: bool = False
+    with_payload: Body = True
     with_embedding: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("exact", "with_payload", "with_embedding"):
+        for name in ("exact", "with_embedding"):
             check_flag(getattr(self, name), name=name)
 
 
@@ -99,7 +103,7 @@ class Nearest:
         exact = exact or form.exact
         rescored = self.vector.quantization is not None and not exact
         distance = self.distance(self.column, query)
-        columns = [self.table.c.id, distance.label("distance"), *self.columns(form)]
+        columns = [key_of(self.table), distance.label("distance"), *self.columns(form)]
         # A sum is no expression that an index is on.
         order = distance + double(0.0) if exact else distance
         if rescored:
@@ -131,11 +135,25 @@ class Nearest:
         """How far a vector, of the table or of what was selected from it, is from a query."""
         return self.vector.distance(column, self.query if query is None else query)
 
+    def similarity(self, distance: ColumnElement[float]) -> ColumnElement[Any]:
+        """What a distance is as a similarity, above zero for what is alike, by any metric."""
+        if self.vector.metric == "cosine":
+            return 1.0 - distance
+        if self.vector.metric == "inner_product":
+            return -distance
+        return 1.0 / (1.0 + distance)
+
     def columns(self, form: SearchForm) -> list[ColumnElement[Any]]:
         """What a hit has beside its id and distance."""
         return row_shape(self.table).of_hit(
             self.column, with_payload=form.with_payload, with_embedding=form.with_embedding
         )
+
+
+def in_order(rows: Select[Any], form: SearchForm, *keys: ColumnElement[Any]) -> Select[Any]:
+    """Rows of a search in its order, without those that it skips."""
+    ordered = rows.order_by(*keys)
+    return ordered.offset(bindparam("skipped", type_=Integer)) if form.skips else ordered
 
 
 def sent_embeddings(vector: VectorSpec) -> TypeEngine[Any]:

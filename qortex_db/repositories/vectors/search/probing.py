@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.types import NullType
 
 from qortex_db.filters.expressions import Constant
+from qortex_db.keys import key_of
 from qortex_db.repositories.vectors.search.nearest import count_of
 from qortex_db.sql import func
 
@@ -84,7 +85,7 @@ def probed(
     rare = _rare(rows, where, too_many)
     compared = [_compared(each).label(f"compared_{i}") for i, each in enumerate(branches)]
     matching = (
-        select(rows.table.c.id, PLACE.label("place"), *compared)
+        select(key_of(rows.table), PLACE.label("place"), *compared)
         .where(where.planned_once, *rows.scope.clauses, *besides, rare.c.go.is_not(None))
         .limit(too_many)
         .correlate(rare)

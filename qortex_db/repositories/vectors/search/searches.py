@@ -13,9 +13,12 @@ from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.diversity import most_diverse
+from qortex_db.repositories.vectors.payload_parts import read_body
 from qortex_db.repositories.vectors.records import (
+    IdT,
     SearchGroup,
     SearchGroups,
+    SearchHit,
     SearchHits,
 )
 from qortex_db.repositories.vectors.search.boosts import read_boosts
@@ -27,24 +30,29 @@ from qortex_db.repositories.vectors.search.index_settings import (
     IterativeScan,
     Knobs,
     approach,
+    check_offset,
     walk_of,
 )
 from qortex_db.repositories.vectors.search.nearest import SearchForm
 from qortex_db.repositories.vectors.search.statements import SearchStatements, search_statements
+from qortex_db.repositories.vectors.search.streams import SearchStreams
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
-    from qortex_db.repositories.vectors.records import SearchHit
+    from qortex_db.repositories.vectors.payload_parts import WithPayload
+    from qortex_db.repositories.vectors.records import PathInput, SearchHit
     from qortex_db.repositories.vectors.search.boosts import Boost, BoostTerm
     from qortex_db.repositories.vectors.search.index_settings import Approach
     from qortex_db.repositories.vectors.table import TableFacts, VectorTable
     from qortex_db.types import EmbeddingInput
 
 
-class VectorSearches(HybridSearches, FusedSearches, ExampleSearches):
+class VectorSearches(
+    HybridSearches[IdT], FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT]
+):
     """Searches by the metric of a collection; nothing here writes, so a standby can serve it.
 
     Where an index finds fewer rows than were asked for, the same statement compares with every row,
@@ -56,6 +64,7 @@ class VectorSearches(HybridSearches, FusedSearches, ExampleSearches):
         embedding: EmbeddingInput,
         *,
         limit: int = 10,
+        offset: int = 0,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         min_score: float | None = None,
@@ -68,14 +77,16 @@ class VectorSearches(HybridSearches, FusedSearches, ExampleSearches):
         exact: bool = False,
         boost: Boost | Sequence[Boost] | None = None,
         fetch_limit: int | None = None,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
-    ) -> SearchHits:
+    ) -> SearchHits[IdT]:
         """The most similar vectors, best first; ties by id.
 
         Args:
             embedding: As many numbers as the column holds.
             limit: 1 to `MAX_LIMIT`.
+            offset: How many of the best to skip; with the limit at most `MAX_LIMIT`. Pages of an
+                index, which finds other rows with other limits, may overlap; with `exact` they fit.
             where: A filter over the payload, or an expression over the table's columns.
             where_document: `$contains` and `$not_contains` of the document, `$and` and `$or`.
             min_score: Leave out hits below this score; by cosine -1 to 1.
@@ -95,7 +106,9 @@ class VectorSearches(HybridSearches, FusedSearches, ExampleSearches):
                 each other term. `min_score` is one of similarity.
             fetch_limit: How many of the most similar are boosted, `limit` to `MAX_LIMIT`; by
                 default ten times the limit, and 100 at least.
-            with_payload: Return the hits' payloads and documents.
+            with_payload: Return the hits' payloads, documents and attributes; or of payloads the
+                values at these paths alone, with "$document" the document too. A path leads through
+                objects; what is not there is left out.
             with_embedding: Return the hits' embeddings too.
 
         Returns:
@@ -116,6 +129,8 @@ class VectorSearches(HybridSearches, FusedSearches, ExampleSearches):
             and self._vectors.limits.complete == "always"
             and using is None
             and exact is False
+            and type(offset) is int
+            and offset == 0
             and boost is None
             and fetch_limit is None
             and with_payload is True
@@ -124,14 +139,15 @@ class VectorSearches(HybridSearches, FusedSearches, ExampleSearches):
             return await self._plain_search(embedding, limit)
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
+        skipped = check_offset(offset, count)
         if min_score is not None:
             min_score = vectors.check_score(min_score)
         terms: tuple[BoostTerm, ...] = ()
         sent: dict[str, Any] = {}
-        fetch = count
+        fetch = skipped + count
         if boost is not None:
             terms, sent = read_boosts(vectors, boost)
-            fetch = _boosted(count, fetch_limit)
+            fetch = _boosted(skipped + count, fetch_limit)
         elif fetch_limit is not None:
             raise InvalidInputError("fetch_limit says how many are boosted: pass boost as well.")
         how = await approach(
@@ -141,6 +157,7 @@ class VectorSearches(HybridSearches, FusedSearches, ExampleSearches):
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
+            skipped=0 if terms else skipped,
             knobs=Knobs(ef_search, probes, iterative_scan, oversampling, complete),
         )
         params = {"query": await vectors.encode_query(embedding), **how.params}
@@ -148,9 +165,10 @@ class VectorSearches(HybridSearches, FusedSearches, ExampleSearches):
         if terms:
             start = vectors.zero_distance_score
             # One more: it may be the row that says that the index fell short.
-            params |= {"max_distance": start - floor, "hits": count + how.form.bounded, **sent}
+            most = skipped + count + how.form.bounded
+            params |= {"max_distance": start - floor, "hits": most, **sent}
             hits, all_in = await self._boosted_search(vectors, how, terms, params)
-            return SearchHits(hits[:count], requested=count, complete=all_in)
+            return SearchHits(hits[skipped:][:count], requested=count, complete=all_in)
         statement = search_statements(vectors).search(how.filter, how.form)
         rows, all_in = how.told(await vectors.rows(statement, params))
         hits = vectors.hits(await vectors.opened(rows, floor), floor)
@@ -159,7 +177,7 @@ class VectorSearches(HybridSearches, FusedSearches, ExampleSearches):
     @staticmethod
     async def _boosted_search(
         vectors: VectorTable, how: Approach, terms: tuple[BoostTerm, ...], params: dict[str, Any]
-    ) -> tuple[list[SearchHit], bool]:
+    ) -> tuple[list[SearchHit[Any]], bool]:
         """The hits of a search whose scores are of more than distance, and whether they are all."""
         start = vectors.zero_distance_score
         statement = search_statements(vectors).boosted(how.filter, how.form, terms, start)
@@ -168,7 +186,7 @@ class VectorSearches(HybridSearches, FusedSearches, ExampleSearches):
         scored = [replace(hit, score=row[-1]) for hit, row in zip(hits, rows, strict=True)]
         return scored, all_in
 
-    async def _plain_search(self, embedding: EmbeddingInput, limit: int) -> SearchHits:
+    async def _plain_search(self, embedding: EmbeddingInput, limit: int) -> SearchHits[IdT]:
         """A search of which nothing else is said: its statement is known by its limit."""
         vectors = self._vectors
         count = validation.check_limit(limit, MAX_LIMIT)
@@ -231,33 +249,43 @@ class VectorSearches(HybridSearches, FusedSearches, ExampleSearches):
         embedding: EmbeddingInput,
         *,
         min_score: float,
-        limit: int = MAX_LIMIT,
+        limit: int | None = None,
+        offset: int = 0,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
         using: str | None = None,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
-    ) -> SearchHits:
+    ) -> SearchHits[IdT]:
         """All vectors at least this similar, best first; it compares with every row.
 
         What is not described here is as of :meth:`search`.
 
         Args:
             min_score: The least score; by cosine -1 to 1.
-            limit: The most hits; `complete` says whether there are no more.
+            limit: The most hits, by default `MAX_LIMIT` with the offset; `complete` says whether
+                there are no more.
         """
         vectors = self._vectors.using(using)
-        count = validation.check_limit(limit, MAX_LIMIT)
+        skipped = check_offset(offset, 1 if limit is None else 0)
+        count = MAX_LIMIT - skipped
+        if limit is not None:
+            count = validation.check_limit(limit, MAX_LIMIT)
+            check_offset(skipped, count)
         least = vectors.check_score(min_score)
         narrowed = await vectors.narrow(where, where_document)
         params = {
             "query": await vectors.encode_query(embedding),
-            "candidates": count + 1,
+            "candidates": skipped + count + 1,
+            "skipped": skipped,
             "max_distance": vectors.zero_distance_score - least,
             **values_of(narrowed),
         }
         form = SearchForm(
-            walk=walk_of(count + 1), with_payload=with_payload, with_embedding=with_embedding
+            walk=walk_of(skipped + count + 1),
+            skips=skipped > 0,
+            with_payload=read_body(vectors.table, with_payload),
+            with_embedding=with_embedding,
         )
         rows = await vectors.rows(search_statements(vectors).within(narrowed, form), params)
         hits = vectors.hits(await vectors.opened(rows[:count]))
@@ -275,9 +303,9 @@ class VectorSearches(HybridSearches, FusedSearches, ExampleSearches):
         complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
-    ) -> SearchHits:
+    ) -> SearchHits[IdT]:
         """Similar vectors that differ among themselves, by maximal marginal relevance.
 
         Relevance and difference are both of the vector's metric, at any scale of the embeddings.
@@ -321,7 +349,7 @@ class VectorSearches(HybridSearches, FusedSearches, ExampleSearches):
     async def search_groups(
         self,
         embedding: EmbeddingInput,
-        group_by: str,
+        group_by: PathInput,
         *,
         limit: int = 10,
         group_size: int = 3,
@@ -331,15 +359,16 @@ class VectorSearches(HybridSearches, FusedSearches, ExampleSearches):
         complete: Complete | None = None,
         using: str | None = None,
         exact: bool = False,
-        with_payload: bool = True,
+        with_payload: WithPayload = True,
         with_embedding: bool = False,
-    ) -> SearchGroups:
-        """The best few of each value of a payload's field, groups by their best hit.
+    ) -> SearchGroups[IdT]:
+        """The best few of each value of a payload's field or a column, groups by their best hit.
 
         What is not described here is as of :meth:`search`.
 
         Args:
-            group_by: A path into the payload, as in a filter; rows without a value are left out.
+            group_by: A path into the payload, as in a filter, or a column by its name or attribute;
+                rows without a value are left out.
                 Values are the same as filters have it: 1 and 1.0 are. An array's row is in the
                 group of each of its elements.
             limit: The most groups, 1 to 1,000.
@@ -372,10 +401,10 @@ class VectorSearches(HybridSearches, FusedSearches, ExampleSearches):
             "group_size": size,
             **how.params,
         }
-        steps = vectors.steps(group_by, "group_by")
-        statement = search_statements(vectors).groups(how.filter, how.form, steps)
+        place = vectors.place(group_by, "group_by")
+        statement = search_statements(vectors).groups(how.filter, how.form, place)
         rows = await vectors.rows(statement, params)
-        groups: dict[int, SearchGroup] = {}
+        groups: dict[int, SearchGroup[IdT]] = {}
         for *hit, value, number, _, _ in await vectors.opened(rows):
             if hit[0] is not None:
                 group = groups.setdefault(number, SearchGroup(value, []))
@@ -392,7 +421,9 @@ def _boosted(count: int, fetch_limit: object) -> int:
         return min(MAX_LIMIT, max(_LEAST_BOOSTED, 10 * count))
     fetch = validation.check_limit(fetch_limit, MAX_LIMIT, name="fetch_limit")
     if fetch < count:
-        raise InvalidInputError(f"fetch_limit is {fetch}, less than the limit, {count}.")
+        raise InvalidInputError(
+            f"fetch_limit is {fetch}, less than the limit, with the offset, {count}."
+        )
     return fetch
 
 

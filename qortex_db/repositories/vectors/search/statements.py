@@ -15,25 +15,34 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    tuple_,
     type_coerce,
 )
 
+from qortex_db.filters.columns import ColumnKey
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field
+from qortex_db.keys import key_type
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
+from qortex_db.repositories.vectors.filter_statements import value_at
 from qortex_db.repositories.vectors.search.boosts import boosted
 from qortex_db.repositories.vectors.search.found import found
-from qortex_db.repositories.vectors.search.nearest import Branch, Nearest, SearchForm
+from qortex_db.repositories.vectors.search.nearest import (
+    Branch,
+    Nearest,
+    SearchForm,
+    in_order,
+)
 from qortex_db.sql import Text, double, func
 from qortex_db.types import JsonText
 
 if TYPE_CHECKING:
-    from sqlalchemy import Select, Table
+    from sqlalchemy import ColumnElement, FromClause, Select, Table
 
     from qortex_db.filters import Filter
     from qortex_db.models import VectorSpec
-    from qortex_db.repositories.vectors.filter_statements import Steps
+    from qortex_db.repositories.vectors.filter_statements import Place
     from qortex_db.repositories.vectors.namespaces import Scope
     from qortex_db.repositories.vectors.search.boosts import BoostTerm
     from qortex_db.repositories.vectors.table import VectorTable
@@ -55,7 +64,7 @@ class SearchStatements:
         """The nearest rows, nearest first; ties by id."""
         # Ties are broken outside: inside, that would lose the index.
         (hits,) = found([Branch(self.rows)], form, where)
-        return select(*hits.c).order_by(hits.c.distance, hits.c.id)
+        return in_order(select(*hits.c), form, hits.c.distance, hits.c.id)
 
     @built_once
     def by_index(self, form: SearchForm) -> Select[Any]:
@@ -94,20 +103,28 @@ class SearchStatements:
         )
 
     @built_once
-    def groups(self, where: Filter | None, form: SearchForm, steps: Steps) -> Select[Any]:
+    def groups(self, where: Filter | None, form: SearchForm, place: Place) -> Select[Any]:
         """The nearest rows of each value at a path, and how many rows were looked at."""
         (hits,) = found([Branch(self.rows)], form, where)
-        each = Field(self.table, steps).each("each")
-        once = select(each.c.value).distinct().correlate(self.table).lateral("once")
-        value = once.c.value
-        rows = hits.join(self.table, self.table.c.id == hits.c.id).join(once, true())
+        value: ColumnElement[Any]
+        has_value: ColumnElement[bool]
+        rows: FromClause = hits.join(self.table, self.table.c.id == hits.c.id)
+        if isinstance(place, ColumnKey):
+            value = value_at(self.table, place).label("value")
+            has_value = value.is_not(None)
+        else:
+            each = Field(self.table, place).each("each")
+            once = select(each.c.value).distinct().correlate(self.table).lateral("once")
+            value = once.c.value
+            rows = rows.join(once, true())
+            has_value = func.jsonb_typeof(value) != literal_column("'null'", Text)
         keyed = (
             select(*hits.c, value)
             .select_from(rows)
             .where(*self.scope.clauses)
             # A zero vector has no distance, so its row is no hit.
             .where(hits.c.distance != Constant("NaN"))
-            .where(func.jsonb_typeof(value) != literal_column("'null'", Text))
+            .where(has_value)
             .subquery("keyed")
         )
         order = (keyed.c.distance, keyed.c.id)
@@ -128,12 +145,15 @@ class SearchStatements:
             .where(ranked.c.group <= _HITS)
             .subquery("best")
         )
+        shown: ColumnElement[Any] = best.c.value
+        if not isinstance(place, ColumnKey):
+            shown = type_coerce(cast(shown, Text), JsonText())
         counts = func.count(hits.c.id).label("looked_at"), func.count().label("told")
         total = select(*counts).select_from(hits).subquery("total")
         return (
             select(
-                *(best.c[column.name] for column in hits.c),
-                type_coerce(cast(best.c.value, Text), JsonText()).label("value"),
+                *(best.c[column.key] for column in hits.c),
+                shown.label("value"),
                 best.c.group,
                 total.c.looked_at,
                 total.c.told,
@@ -149,6 +169,19 @@ class SearchStatements:
         near = self.vector.distance(self.rows.column, self.rows.query) <= distance
         clause = None if where is None else where.clause
         hits = self.rows.nearest(form, clause, besides=[near], exact=True).subquery("hits")
+        return in_order(select(*hits.c), form, hits.c.distance, hits.c.id)
+
+    @built_once
+    def onwards(self, where: Filter | None, form: SearchForm, goes_on: bool) -> Select[Any]:  # noqa: FBT001 - of the key
+        """The rows that come after one of a distance and a key, nearest first."""
+        key, distance = self.table.c.id, self.rows.distance(self.rows.column)
+        seen = (
+            bindparam("after_distance", type_=Float),
+            bindparam("after", type_=key_type(self.table).type),
+        )
+        besides = [tuple_(distance, key) > tuple_(*seen)] if goes_on else []
+        clause = None if where is None else where.clause
+        hits = self.rows.nearest(form, clause, besides=besides, exact=True).subquery("hits")
         return select(*hits.c).order_by(hits.c.distance, hits.c.id)
 
 

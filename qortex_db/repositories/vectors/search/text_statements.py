@@ -20,6 +20,7 @@ from qortex_db.filters.full_text import (
     web_tsquery,
     words,
 )
+from qortex_db.keys import key_of
 from qortex_db.sql import Text, func
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def matching(
     rank_of = rank_of or by_closeness
     stored = stored_words(table)
     distance = null() if near is None else near
-    columns = [table.c.id, distance.label("distance")]
+    columns = [key_of(table), distance.label("distance")]
     if stored is not None and is_whole(table):
         whole = rank_of(stored).label("rank")
         found = select(*columns, whole).where(is_found(stored, query), *conditions)
@@ -102,7 +103,7 @@ def _parsed(rows: Nearest, held: CTE, rank: ColumnElement[float]) -> Select[Any]
     )
     table = rows.table
     return (
-        select(table.c.id, rank.label("rank"))
+        select(key_of(table), rank.label("rank"))
         .select_from(chosen.join(table, table.c.id == chosen.c.id))
         .where(*rows.scope.clauses)
     )

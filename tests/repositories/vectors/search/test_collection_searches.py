@@ -160,6 +160,13 @@ async def test_every_other_search_works_on_each_kind(db: Database, model: type[A
     assert len(within) < 40
     several = await vectors.multi_search(QUERIES[:3])
     assert len(several) == 10
+    twice = await vectors.multi_search([QUERIES[0]] * 2, limit=100, rank="count", exact=True)
+    assert len(twice) == 100
+    by_distance = vectors._vectors.vector.metric in ("l2", "l1")
+    for hit in twice[:5]:
+        score = float(scores[int(hit.id[1:])])
+        similarity = 1 / (1 - score) if by_distance else score
+        assert hit.score == pytest.approx(2 * similarity, abs=2 * tolerance)
     like = await vectors.recommend([order[0]], [order[-1]])
     assert order[0] not in {hit.id for hit in like}
     assert len(like) == 10

@@ -11,6 +11,7 @@ from sqlalchemy import false, literal, or_, text, true
 
 from qortex_db import (
     Database,
+    FieldBoost,
     InvalidInputError,
     NotFoundError,
     QortexVector,
@@ -292,6 +293,140 @@ async def test_multi_search_gives_each_row_once_by_its_best_score(pydocs: Databa
     assert recall(approximate, nearest_to_any(queries, "half")) >= 0.95
 
 
+@pytest.mark.parametrize("lane", ["alone", "together"])
+async def test_what_most_queries_find_comes_first_by_count_times_mean_score(
+    pydocs: Database, lane: str
+) -> None:
+    queries = QUERIES[:6]
+    scores = UNIT @ queries.T
+    found_by = np.zeros_like(scores, dtype=bool)
+    for number in range(len(queries)):
+        found_by[np.argsort(-scores[:, number], kind="stable")[:100], number] = True
+    total = np.where(found_by, scores, 0).sum(axis=1)
+    right = [f"p{i:04}" for i in np.argsort(-total, kind="stable")[:30]]
+    assert right != [hit.id for hit in await pydocs.vectors.multi_search(queries, limit=30)]
+    async with pydocs.unit_of_work() as uow:
+        vectors = (pydocs if lane == "alone" else uow).vectors
+        found = await vectors.multi_search(queries, limit=30, rank="count", exact=True)
+        assert [hit.id for hit in found] == right
+        assert [hit.score for hit in found] == pytest.approx(np.sort(total)[::-1][:30], abs=1e-4)
+        assert all(hit.payload == PAYLOADS[int(hit.id[1:])] for hit in found)
+        by_index = await vectors.multi_search(queries, limit=30, rank="count")
+        assert len({hit.id for hit in by_index} & set(right)) >= 27
+        few = {"thousandth": True}
+        bounded = await vectors.multi_search(
+            queries, limit=30, rank="count", where=few, complete="never", with_embedding=True
+        )
+        whole = await vectors.multi_search(queries, limit=30, rank="count", where=few)
+        assert len(whole) == sum(payload["thousandth"] for payload in PAYLOADS) < 30
+        assert whole.complete
+        assert [hit.id for hit in bounded] == [hit.id for hit in whole][: len(bounded)]
+        assert all(hit.embedding is not None for hit in bounded)
+
+
+PAGED: dict[str, Any] = {
+    "search": lambda v, **o: v.search(QUERIES[0], exact=True, **o),
+    "with a filter": lambda v, **o: v.search(QUERIES[0], where={"tenth": True}, exact=True, **o),
+    "with a boost": lambda v, **o: v.search(
+        QUERIES[0], boost=[FieldBoost("n", weight=1e-4)], fetch_limit=200, exact=True, **o
+    ),
+    "range_search": lambda v, **o: v.range_search(QUERIES[0], min_score=0.1, **o),
+    "multi_search": lambda v, **o: v.multi_search(QUERIES[:3], exact=True, **o),
+    "by count": lambda v, **o: v.multi_search(QUERIES[:3], rank="count", exact=True, **o),
+    "hybrid_search": lambda v, **o: v.hybrid_search(
+        QUERIES[0], "compress gzip", exact=True, branch_limit=300, **o
+    ),
+    "words": lambda v, **o: v.hybrid_search(None, "file", branch_limit=300, **o),
+    "recommend": lambda v, **o: v.recommend(["p0001"], ["p0002"], exact=True, **o),
+    "by best score": lambda v, **o: v.recommend(
+        ["p0001"], ["p0002"], strategy="best_score", exact=True, **o
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PAGED)
+async def test_pages_of_a_search_are_its_answer_in_parts(pydocs: Database, name: str) -> None:
+    async with pydocs.unit_of_work() as uow:
+        for vectors in (pydocs.vectors, uow.vectors):
+            whole = await PAGED[name](vectors, limit=90)
+            assert len(whole) == 90
+            pages = [await PAGED[name](vectors, limit=30, offset=at) for at in (0, 30, 60)]
+            assert [page.requested for page in pages] == [30] * 3
+            # Of a range it says whether there is more.
+            assert {page.complete for page in pages} == {name != "range_search"}
+            parts = [hit for page in pages for hit in page]
+            assert [(hit.id, hit.score, hit.payload) for hit in parts] == [
+                (hit.id, hit.score, hit.payload) for hit in whole
+            ]
+
+
+async def test_pages_end_where_the_rows_do_and_each_query_has_its_own(
+    wired: tuple[Database, RoundTrips],
+) -> None:
+    db, trips = wired
+    few = {"thousandth": True}
+    right = [hit.id for hit in await db.vectors.search(QUERIES[0], limit=50, where=few)]
+    assert 4 < len(right) < 20
+    for complete in ("always", "auto"):
+        for offset in (0, 2, len(right) - 1):
+            page = await db.vectors.search(
+                QUERIES[0], where=few, offset=offset, limit=50, complete=complete
+            )
+            assert [hit.id for hit in page] == right[offset:]
+            assert page.complete
+    never = await db.vectors.search(QUERIES[0], where=few, offset=60, complete="never")
+    assert (len(never), never.complete) == (0, False)
+    beyond = await db.vectors.search(QUERIES[0], where=few, offset=60)
+    assert (len(beyond), beyond.complete) == (0, True)
+    many = await db.vectors.search_many(QUERIES[:3], limit=5, offset=7, exact=True)
+    assert [[hit.id for hit in one] for one in many] == [nearest(q)[7:12] for q in QUERIES[:3]]
+    last = await db.vectors.search(QUERIES[0], limit=1, offset=len(PASSAGES) - 1, exact=True)
+    assert [hit.id for hit in last] == nearest(QUERIES[0])[-1:]
+    everything = await db.vectors.range_search(QUERIES[0], min_score=-1, offset=6_000)
+    assert [hit.id for hit in everything] == nearest(QUERIES[0])[6_000:]
+    assert everything.complete
+    by_index = await db.vectors.search(QUERIES[0], offset=500)
+    assert len({hit.id for hit in by_index} & set(nearest(QUERIES[0])[480:530])) >= 9
+    before = trips.count
+    await db.vectors.search(QUERIES[0], offset=500)
+    assert trips.count - before == 1
+    for search in (*PAGED.values(), lambda v, **o: v.search_many(QUERIES[:2], **o)):
+        with pytest.raises(InvalidInputError, match="10,001 together; at most 10,000 fit"):
+            await search(db.vectors, limit=10, offset=9_991)
+        with pytest.raises(InvalidInputError, match="offset"):
+            await search(db.vectors, offset=-1)
+
+
+@pytest.mark.parametrize("lane", ["alone", "together"])
+async def test_a_stream_of_hits_loses_no_row_and_has_none_twice(
+    pydocs: Database, lane: str
+) -> None:
+    half = [payload["half"] for payload in PAYLOADS]
+    async with pydocs.unit_of_work() as uow:
+        vectors = (pydocs if lane == "alone" else uow).vectors
+        stream = vectors.stream_search(QUERIES[0], batch_size=1_000)
+        hits = [hit async for hit in stream]
+        assert sorted(hit.id for hit in hits) == sorted(nearest(QUERIES[0]))
+        similarities = np.sort(UNIT @ QUERIES[0])[::-1]  # pgvector adds up in another order
+        assert [hit.score for hit in hits] == pytest.approx(similarities, abs=1e-4)
+        assert [hit.id for hit in hits[:500]] == nearest(QUERIES[0])[:500]
+        assert hits[7].payload == PAYLOADS[int(hits[7].id[1:])]
+        narrowed = vectors.stream_search(
+            QUERIES[0],
+            batch_size=333,
+            where={"half": True},
+            min_score=0.05,
+            with_payload=False,
+            with_embedding=True,
+        )
+        hits = [hit async for hit in narrowed]
+        right = nearest(QUERIES[0], half)
+        assert sorted(hit.id for hit in hits) == sorted(right[: len(hits)])
+        assert len(hits) == int((UNIT[half] @ QUERIES[0] >= 0.05).sum())
+        assert hits[0].payload is None
+        assert hits[0].embedding is not None
+
+
 def nearest_to_any(queries: NDArray[np.float32], share: str) -> list[str]:
     best = (UNIT @ queries.T).max(axis=1)
     return [f"p{i:04}" for i in np.argsort(-best, kind="stable") if PAYLOADS[i][share]]
@@ -494,6 +629,7 @@ async def test_no_search_prepares_a_statement_for_each_list_of_values(loaded: st
         (lambda v: v.multi_search([]), "number of embeddings is 0"),
         (lambda v: v.multi_search(QUERIES[:33]), "number of embeddings is 33"),
         (lambda v: v.multi_search("abc"), "embeddings is a str"),
+        (lambda v: v.multi_search(QUERIES[:2], rank="mean"), "rank"),
         (lambda v: v.recommend("p0001"), "positive is a str"),
         (lambda v: v.recommend([QUERIES[0][:3]]), r"positive\[0\] has 3 dimensions"),
         (lambda v: v.search_groups(QUERIES[0], ""), "path '' has an empty key"),
@@ -502,7 +638,7 @@ async def test_no_search_prepares_a_statement_for_each_list_of_values(loaded: st
         (lambda v: v.facet(3), "path is a int"),
         (lambda v: v.delete_where("x"), "where is a str"),
         (lambda v: v.delete_where(None), "every vector"),
-        (lambda v: v.search(QUERIES[0], with_payload=["a"]), "with_payload is a list"),
+        (lambda v: v.search(QUERIES[0], with_payload="a"), "with_payload is a str"),
         (
             lambda v: v.hybrid_search(QUERIES[0], "a", with_embedding="yes"),
             "with_embedding is a str",

@@ -11,7 +11,7 @@ import math
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import numpy as np
@@ -34,11 +34,11 @@ from sqlalchemy import (
     TypeDecorator,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import dialect
 
 from qortex_db import checks
 from qortex_db.errors import InvalidInputError
 from qortex_db.jsonable import to_json
+from qortex_db.sql import DIALECT, is_decorated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,19 +70,13 @@ def sent_attribute(column: Column[Any], value: Any, name: str) -> Any:
     return made
 
 
-def is_decorated(kind: TypeEngine[Any]) -> TypeGuard[TypeDecorator[Any]]:
-    """Whether a host made this type; SQLAlchemy's own, such as Interval, bring a processor."""
-    return (
-        isinstance(kind, TypeDecorator)
-        and type(kind).bind_processor is TypeDecorator.bind_processor
-    )
-
-
-def stored_type(kind: TypeEngine[Any]) -> TypeEngine[Any]:
-    """What is below the types that a host made."""
-    while is_decorated(kind):
-        kind = kind.load_dialect_impl(_DIALECT)
-    return kind
+def compared_value(kind: TypeEngine[Any], value: Any, name: str) -> Any:
+    """A value that a column's, or an array's elements, are compared with; of whatever size."""
+    if is_decorated(kind):
+        return _made(kind, value, name)
+    if isinstance(kind, String) and not isinstance(kind, Enum):
+        return checks.check_text(value, name=name)
+    return _checked(BigInteger() if isinstance(kind, Integer) else kind, value, name)
 
 
 def _checked(kind: TypeEngine[Any], value: Any, name: str) -> Any:
@@ -99,8 +93,8 @@ def _made(kind: TypeEngine[Any], value: Any, name: str) -> Any:
     """What types of a host's make of a value."""
     while is_decorated(kind):
         if type(kind).process_bind_param is not TypeDecorator.process_bind_param:
-            value = kind.process_bind_param(value, _DIALECT)
-        kind = kind.load_dialect_impl(_DIALECT)
+            value = kind.process_bind_param(value, DIALECT)
+        kind = kind.load_dialect_impl(DIALECT)
     if value is None:
         return None
     if isinstance(kind, (JSON, ARRAY, Enum)):
@@ -122,7 +116,6 @@ def _of(*classes: type) -> Callable[[Any, Any, str], Any]:
     return check
 
 
-_DIALECT: Final[Any] = dialect()  # type: ignore[no-untyped-call]
 _MAX_NUMERIC_DIGITS: Final = 131_072  # before the point: the driver stores more as 0
 _text = _of(str)
 
@@ -131,7 +124,7 @@ def _enum(kind: Enum, value: Any, name: str) -> Any:
     member = kind.enum_class is not None and isinstance(value, kind.enum_class)
     if not member and value not in kind.enums:
         raise InvalidInputError(f"{name} has to be one of {', '.join(kind.enums)}.")
-    stored: Any = kind.bind_processor(_DIALECT)  # type: ignore[no-untyped-call]
+    stored: Any = kind.bind_processor(DIALECT)  # type: ignore[no-untyped-call]
     return stored(value)
 
 

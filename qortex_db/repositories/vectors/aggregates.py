@@ -1,0 +1,110 @@
+"""What the values of payloads come to, in all or group by group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # noqa: TC003 - pydantic resolves annotations
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+from qortex_db import checks, messages
+from qortex_db.errors import InvalidInputError
+from qortex_db.filters import values_of
+from qortex_db.repositories import validation
+from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.repositories.vectors.aggregate_statements import (
+    AggregateName,
+    Wanted,
+    aggregates,
+)
+from qortex_db.repositories.vectors.records import IdT
+from qortex_db.repositories.vectors.table import TableBound
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qortex_db.filters import Where
+
+MAX_AGGREGATED: Final = 32
+"""The most paths of one `aggregate`."""
+
+_NAMES: Final = get_args(AggregateName)
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """What the values of some rows come to.
+
+    Attributes:
+        value: That the rows of the group have; None of all rows.
+        count: How many rows they are.
+        of: By path, what was asked for by name: exact, whole numbers as int; None where there is no
+            value for it.
+    """
+
+    value: Any
+    count: int
+    of: Mapping[str, Mapping[AggregateName, Any]] = field(default_factory=dict)
+
+
+class VectorAggregates(TableBound[IdT]):
+    """What computes with the values of many rows."""
+
+    async def aggregate(
+        self,
+        paths: Mapping[str, Sequence[AggregateName]],
+        *,
+        group_by: str | None = None,
+        where: Where | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        limit: int = 100,
+    ) -> list[Aggregate]:
+        """What the values at paths of the payload come to, of all rows or group by group: a scan.
+
+        Missing values and nulls count nowhere; of an array each element is a value.
+        What is not described here is as of :meth:`search`.
+
+        Args:
+            paths: What is wanted of which, as `{"price": ["min", "mean"], "tags": ["distinct"]}`,
+                up to `MAX_AGGREGATED`. "mean", "median" and "sum" are of the numbers; "min" and
+                "max" too, or where there is none, of the strings by code point, as ISO dates want
+                it. "count" and "distinct" are of all values, which are the same as filters have it.
+            group_by: A path, as of :meth:`search_groups`.
+            where: Only these rows.
+            limit: The most groups, 1 to `MAX_LIMIT`.
+
+        Returns:
+            The largest groups first, then by value; one of all rows without `group_by`.
+        """
+        vectors = self._vectors
+        count = validation.check_limit(limit, MAX_LIMIT)
+        asked = _read(paths)
+        wanted: Wanted = tuple(
+            (vectors.place(path, f"paths[{messages.shown(path)}]"), names)
+            for path, names in asked.items()
+        )
+        steps = None if group_by is None else vectors.place(group_by, "group_by")
+        narrowed = await vectors.narrow(where, where_document)
+        statement = aggregates(vectors.by_filter, narrowed, wanted, steps)
+        rows = await vectors.rows(statement, {"hits": count, **values_of(narrowed)})
+        told = []
+        for value, size, *found in rows:
+            values = iter(found)
+            of = {path: dict(zip(names, values, strict=False)) for path, names in asked.items()}
+            told.append(Aggregate(value, size, of))
+        return told
+
+
+def _read(paths: object) -> dict[str, tuple[AggregateName, ...]]:
+    given = checks.as_dict(paths, name="paths", of="dict of what is wanted by path")
+    validation.check_limit(len(given), MAX_AGGREGATED, name="the number of paths")
+    read: dict[str, tuple[AggregateName, ...]] = {}
+    for path, names in given.items():
+        checks.check_text(path, name="a path of paths")
+        at = f"paths[{messages.shown(path)}]"
+        listed = validation.check_list(names, name=at, of=f"list of {', '.join(_NAMES)}")
+        if not listed:
+            raise InvalidInputError(f"{at} is empty; ask for some of {', '.join(_NAMES)}.")
+        for i, name in enumerate(listed):
+            checks.check_choice(name, _NAMES, name=f"{at}[{i}]")
+        read[path] = tuple(dict.fromkeys(listed))
+    return read

@@ -1,0 +1,64 @@
+"""Statements of a batch of records that only insert, or only change: beside the upsert."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import case, cast, literal_column, select, update
+
+from qortex_db.repositories.locking import locked_in_key_order
+from qortex_db.repositories.statement_cache import built_once
+from qortex_db.repositories.vectors.key_statements import (
+    GivenColumns,
+    KeyStatements,
+    ids_array,
+    insert_given,
+)
+from qortex_db.sql import as_text, func
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.dml import ReturningInsert, UpdateBase
+
+
+@built_once
+def insert_new(owner: KeyStatements, columns: GivenColumns) -> ReturningInsert[Any]:
+    """Insert the rows that are not there, and return their ids."""
+    table, space = owner.table, owner.scope.column
+    values = owner.given_rows(columns).values
+    statement = insert_given(table).from_select(
+        list(values), select(*values.values()), include_defaults=False
+    )
+    if space is None or space.primary_key:
+        statement = statement.on_conflict_do_nothing(index_elements=owner.keys)
+    else:
+        # Another namespace's row is not there for this one, nor can its id be had: the NULL is
+        # refused.
+        theirs = as_text(space) != as_text(statement.excluded[space.name])
+        statement = statement.on_conflict_do_update(
+            index_elements=owner.keys, set_={space.name: case((~theirs, space))}, where=theirs
+        )
+    return statement.returning(table.c.id)
+
+
+@built_once
+def update_each(owner: KeyStatements, columns: GivenColumns) -> UpdateBase:
+    """Change the rows that are there, each by its own record; a row that would not is not touched.
+
+    In key order, as every writer.
+    """
+    table = owner.table
+    rows = owner.given_rows(columns)
+    values = dict(rows.values)
+    # An assignment would convert it, a CASE does not.
+    values["vec"] = cast(values["vec"], table.c.vec.type)
+    new = select(*(value.label(name) for name, value in values.items())).subquery("new")
+    keys = locked_in_key_order(
+        [table.c.id], table.c.id == func.any(ids_array(table)), *owner.scope.clauses
+    )
+    changes, changed = owner.changes(rows, new.c)
+    if "updated_at" in table.c:
+        changes["updated_at"] = func.now()
+    there = (table.c.id == new.c.id, table.c.id == keys.c.id, *owner.scope.clauses)
+    # No CTE: a pipeline puts the whole statement into one, where none may write.
+    statement = update(table).where(*there, changed).values(changes)
+    return statement.returning(literal_column("1"))  # to be counted
