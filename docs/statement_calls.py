@@ -538,7 +538,7 @@ OF_A_HOST: Calls = {
         "by two dense vectors, one under a filter of its own": lambda v: v.hybrid_search(
             [VECTOR, FURTHER["title"]],
             using=("vec", "title"),
-            branch_where={"dense:title": WHERE},
+            branch_where={"dense:title": {"year": 1965}},
         ),
         "by all three": lambda v: v.hybrid_search(VECTOR, "desert", sparse=SPARSE),
         "by all three, by scores": lambda v: v.hybrid_search(
