@@ -12,6 +12,7 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.repositories.vectors.diversity import most_diverse
 from qortex_db.repositories.vectors.payload_parts import read_body
 from qortex_db.repositories.vectors.records import (
     IdT,
@@ -21,10 +22,10 @@ from qortex_db.repositories.vectors.records import (
     SearchHits,
 )
 from qortex_db.repositories.vectors.search.boosts import read_boosts
-from qortex_db.repositories.vectors.search.diversity import most_diverse
 from qortex_db.repositories.vectors.search.examples import ExampleSearches
 from qortex_db.repositories.vectors.search.explain import Explain, SearchPlan, read_plan
 from qortex_db.repositories.vectors.search.fused import FusedSearches
+from qortex_db.repositories.vectors.search.hybrid import HybridSearches
 from qortex_db.repositories.vectors.search.index_settings import (
     IterativeScan,
     Knobs,
@@ -49,7 +50,9 @@ if TYPE_CHECKING:
     from qortex_db.types import EmbeddingInput
 
 
-class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT]):
+class VectorSearches(
+    HybridSearches[IdT], FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT]
+):
     """Searches by the metric of a collection; nothing here writes, so a standby can serve it.
 
     Where an index finds fewer rows than were asked for, the same statement compares with every row,
