@@ -320,6 +320,9 @@ SEARCHES: Calls = {
         "for two queries": lambda v: v.search_many([VECTOR, OTHER]),
         'with complete="never"': lambda v: v.search_many([VECTOR, OTHER], complete="never"),
         "with a filter": lambda v: v.search_many([VECTOR, OTHER], where=WHERE),
+        "each with a filter of its own": lambda v: v.search_many(
+            [VECTOR, OTHER], where=[WHERE, None]
+        ),
         "exact": lambda v: v.search_many([VECTOR, OTHER], exact=True),
     },
     "multi_search": {
@@ -331,6 +334,9 @@ SEARCHES: Calls = {
     "hybrid_search": {
         "by meaning and words": lambda v: v.hybrid_search(VECTOR, "desert"),
         "by meaning and words, by scores": lambda v: v.hybrid_search(VECTOR, "desert", alpha=0.5),
+        "by meaning and words, by the distribution of scores": lambda v: v.hybrid_search(
+            VECTOR, "desert", fusion="dbsf"
+        ),
         "by words alone": lambda v: v.hybrid_search(None, "desert"),
         "by meaning and all words": lambda v: v.hybrid_search(VECTOR, "desert", match="all"),
         "by all words alone": lambda v: v.hybrid_search(None, "desert", match="all"),
@@ -501,6 +507,7 @@ ATTRIBUTES = {
     "seen": 2,
     "revised": datetime(2025, 1, 1),  # noqa: DTZ001
 }
+PLAIN = {name: value for name, value in ATTRIBUTES.items() if name != "slug"}
 FURTHER = {"title": [1.0, 0.0, 0.0, 0.0], "words": SPARSE}
 
 OF_A_HOST: Calls = {
@@ -529,6 +536,11 @@ OF_A_HOST: Calls = {
     },
     "hybrid_search": {
         "by meaning and a sparse vector": lambda v: v.hybrid_search(VECTOR, sparse=SPARSE),
+        "by two dense vectors, one under a filter of its own": lambda v: v.hybrid_search(
+            [VECTOR, FURTHER["title"]],
+            using=("vec", "title"),
+            branch_where={"dense:title": {"year": 1965}},
+        ),
         "by all three": lambda v: v.hybrid_search(VECTOR, "desert", sparse=SPARSE),
         "by all three, by scores": lambda v: v.hybrid_search(
             VECTOR, "desert", sparse=SPARSE, alpha=0.5
@@ -548,7 +560,7 @@ OF_A_HOST: Calls = {
     },
     "update_many": {
         "further vectors and attributes of some": lambda v: v.update_many(
-            [{"id": "d", "vectors": FURTHER, "attributes": ATTRIBUTES}, {"id": "e", **PAYLOAD}]
+            [{"id": "d", "vectors": FURTHER, "attributes": PLAIN}, {"id": "e", **PAYLOAD}]
         )
     },
     "update": {

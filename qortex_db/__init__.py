@@ -12,6 +12,7 @@ from qortex_db.__about__ import __version__
 
 if TYPE_CHECKING:
     from qortex_db.database import Database
+    from qortex_db.embedders import Embedder
     from qortex_db.encryption import EncryptionKeys
     from qortex_db.engine import FairPool
     from qortex_db.errors import (
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
         MAX_CACHED,
         MAX_LIMIT,
         Aggregate,
+        BranchHit,
         CacheStats,
         EdgeStats,
         EdgeSummary,
@@ -134,6 +136,7 @@ __all__ = [
     "ArmOutcome",
     "ArmState",
     "BinaryReward",
+    "BranchHit",
     "CacheStats",
     "CachedEmbedding",
     "Clear",
@@ -147,6 +150,7 @@ __all__ = [
     "DimensionMismatchError",
     "EdgeStats",
     "EdgeSummary",
+    "Embedder",
     "Embedding",
     "EmbeddingBatch",
     "EncryptionError",
@@ -230,6 +234,7 @@ __all__ = [
 
 _NAMES = {
     "database": ("Database",),
+    "embedders": ("Embedder",),
     "encryption": ("EncryptionKeys",),
     "engine": ("FairPool",),
     "errors": (
@@ -304,6 +309,7 @@ _NAMES = {
         "MAX_CACHED",
         "MAX_LIMIT",
         "Aggregate",
+        "BranchHit",
         "CacheStats",
         "EdgeStats",
         "EdgeSummary",

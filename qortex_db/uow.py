@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import async_scoped_session
 
+from qortex_db.embedders import Embedder
 from qortex_db.engine import (
     NO_OPTIONS,
     SessionExecutor,
@@ -19,7 +20,7 @@ from qortex_db.engine import (
     savepoint,
     set_meanwhile,
 )
-from qortex_db.errors import DatabaseClosedError, QueryTimeoutError
+from qortex_db.errors import DatabaseClosedError, InvalidInputError, QueryTimeoutError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.models import (
     CachedEmbedding,
@@ -29,6 +30,7 @@ from qortex_db.models import (
     LearningArmState,
     QortexVector,
 )
+from qortex_db.models.collection import collection_of
 from qortex_db.models.mapping import collection_table
 from qortex_db.repositories import (
     ArmRepository,
@@ -38,6 +40,7 @@ from qortex_db.repositories import (
     IdempotencyRepository,
     VectorRepository,
 )
+from qortex_db.repositories.vectors.texts import TextEmbedder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -128,6 +131,9 @@ class Repositories:
         collection: Collection | None = None,
         *,
         namespace: Any = None,
+        embedder: object = None,
+        name: str | None = None,
+        revision: str = "",
     ) -> VectorRepository[IdT]:
         """The vectors of a model with VectorMixin, or of any other with a key and a vector.
 
@@ -138,18 +144,31 @@ class Repositories:
             namespace: Of a collection that declares one, and then it has to be given: every method
                 is about its rows alone, and writes into it. `ALL_NAMESPACES` means everybody's
                 rows, to which none can be added; not where the namespace is in the key.
+            embedder: A model, or an `Embedder`, in the place of the collection's own: what is
+                written with a document and no embedding gets that of the document, and searches
+                take texts. All of it through the cache, so that nothing is embedded twice.
+            name: As of `Embedder`.
+            revision: As of `Embedder`.
 
         Raises:
             InvalidInputError: The model is no collection, or has no such namespace;
                 it says what is missing.
         """
         table = collection_table(model, collection)
+        given = collection_of(table).embedder if embedder is None else embedder
+        texts = None
+        if given is not None:
+            made = Embedder.of(given, name=name, revision=revision)
+            texts = TextEmbedder(made, self.embeddings)
+        elif name is not None or revision:
+            raise InvalidInputError("name and revision are an embedder's; pass it too.")
         return VectorRepository(
             self.executor.of(model),
             table,
             namespace=namespace,
             limits=self._limits,
             encryption_keys=self._encryption_keys,
+            texts=texts,
         )
 
 

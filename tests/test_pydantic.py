@@ -16,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 import qortex_db
 from qortex_db import (
     Aggregate,
+    BranchHit,
     CacheStats,
     Database,
     EdgeSummary,
@@ -35,6 +36,7 @@ from qortex_db import (
     Selection,
     SelectionResult,
     VectorRecord,
+    WordStatistics,
     repositories,
 )
 from qortex_db.database import Status  # noqa: TC001 - FastAPI resolves annotations
@@ -65,6 +67,8 @@ RETURNED: list[Any] = [
     RECORD,
     VectorRecord("b", None),  # type: ignore[arg-type] # as scroll gives it
     SearchHits([HIT, PLAIN_HIT], requested=2, complete=True),
+    BranchHit(1, 0.5),
+    WordStatistics(3, 2, 1.5, "2026-01-01T00:00:00+00:00", 3, None),
     SearchGroup("red", [HIT]),
     SearchGroups([SearchGroup(1, [HIT]), SearchGroup(None, [])], requested=2, complete=True),
     ScrollPage([RECORD], "next"),
@@ -93,17 +97,22 @@ RETURNED: list[Any] = [
     Tuning(40, 1.0, {40: 1.0}),
 ]
 GIVEN = {  # what a caller makes: declarations, and a function
+    "BM25",
     "Collection",
     "CustomReward",
     "BinaryReward",
     "EpsilonGreedy",
+    "Factor",
+    "FieldBoost",
     "HNSW",
     "IVFFlat",
     "Limits",
+    "RecencyBoost",
     "Settings",
     "TernaryReward",
     "ThompsonSampling",
     "UCB1",
+    "ValueBoost",
     "VectorSpec",
 }
 

@@ -116,6 +116,13 @@ async def rebuild(db: Database, workers: Any) -> object:
     return [index.name for index in rebuilt]
 
 
+async def chosen(method: str, *arguments: Any, **options: Any) -> object:
+    hits = [replace(hit, embedding=np.ones(2, np.float32)) for hit in HITS]
+    return repr(
+        getattr(SearchHits(hits, requested=6, complete=True), method)(*arguments, **options)
+    )
+
+
 async def reranked(limit: Any) -> object:
     hits = SearchHits(HITS, requested=6, complete=True)
     return [
@@ -200,6 +207,9 @@ CALLS: dict[str, Callable[[Database, Any], Any]] = {
     "$size": lambda db, v: db.vectors.count(where={"tags": {"$size": v}}),
     "$size of an operator": lambda db, v: db.vectors.count(where={"tags": {"$size": {"$lte": v}}}),
     "SearchHits.rerank.limit": lambda _, v: reranked(v),
+    "SearchHits.diverse.limit": lambda _, v: chosen("diverse", limit=v),
+    "SearchHits.grouped.limit": lambda _, v: chosen("grouped", "n", limit=v),
+    "SearchHits.grouped.group_size": lambda _, v: chosen("grouped", "n", group_size=v),
     "EdgeRepository.save.max_scores": lambda db, v: save(db, max_scores=v),
     "EdgeRepository.record.max_scores": scores,
     "EdgeRepository.record_many.max_scores": lambda db, v: db.edges.record_many(
@@ -245,6 +255,7 @@ CALLS: dict[str, Callable[[Database, Any], Any]] = {
 COME_OUT = {
     "Aggregate",
     "AdoptedTable",
+    "BranchHit",
     "CacheStats",
     "DimensionMismatchError",
     "EdgeSummary",

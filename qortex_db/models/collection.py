@@ -16,6 +16,7 @@ from sqlalchemy.orm import MappedColumn, mapped_column
 from sqlalchemy.sql.elements import Grouping
 
 from qortex_db.checks import check_flag, check_text
+from qortex_db.embedders import Embedder
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import payload_index
 from qortex_db.filters.expressions import Constant
@@ -62,6 +63,8 @@ class Collection:
             `encryption_keys`; no filter can name them.
         encrypted_document: Whether documents are. Then there is no full text, and `language` says
             nothing.
+        embedder: Of the documents: what is written without an embedding gets the document's, and
+            searches take texts.
         id: Of a model without VectorMixin, the column of the key; by default `id`, or the primary
             key. A tuple of several, whose ids are tuples.
         payload: The column of a JSON object; None for none. By default `payload`, if it is there.
@@ -81,6 +84,7 @@ class Collection:
     large_namespaces: tuple[str | int, ...] = ()
     encrypted: tuple[str, ...] = ()
     encrypted_document: bool = False
+    embedder: Embedder | None = None
     id: str | tuple[str, ...] | None = None
     payload: str | None = "payload"
     document: str | None = "document"
@@ -109,6 +113,8 @@ class Collection:
             raise InvalidInputError("namespace_in_key needs namespace, the name of a column.")
         self._check_large()
         self._check_encrypted()
+        if self.embedder is not None and not isinstance(self.embedder, Embedder):
+            raise InvalidInputError("embedder has to be an Embedder(model, name=…).")
 
     def _check_names(self) -> None:
         for name in ("payload", "document", "updated_at"):

@@ -20,6 +20,7 @@ from qortex_db.repositories.vectors.aggregates import Aggregate
 from qortex_db.repositories.vectors.changes import Inserted
 from qortex_db.repositories.vectors.index_advice import IndexAdvice, RecallProbe, Tuning
 from qortex_db.repositories.vectors.records import (
+    BranchHit,
     EmbeddingBatch,
     FacetCount,
     IngestProgress,
@@ -50,6 +51,7 @@ __all__ = [
     "MAX_LIMIT",
     "Aggregate",
     "ArmRepository",
+    "BranchHit",
     "CacheStats",
     "EdgeRepository",
     "EdgeStats",

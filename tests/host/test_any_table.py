@@ -36,7 +36,6 @@ from qortex_db import (
 )
 from qortex_db.keys import key_columns
 from qortex_db.mirrors import original_of
-from qortex_db.models import WordFrequency
 from qortex_db.repositories import VectorRepository
 from support.catalogue import execute
 
@@ -275,6 +274,16 @@ async def _pages(rows: Rows, **options: Any) -> list[Any]:
     return pages
 
 
+async def _all_found(rows: Rows) -> list[Any]:
+    return [hit async for hit in rows.vectors.stream_search(Q, batch_size=50)]
+
+
+async def _counted(rows: Rows) -> list[Any]:
+    counted = await rows.vectors.count_words()
+    assert counted == await rows.vectors.word_statistics()
+    return [counted.documents, counted.words, counted.mean_length]
+
+
 async def _streamed(rows: Rows) -> list[Any]:
     return [record async for record in rows.vectors.stream(batch_size=50)]
 
@@ -284,6 +293,19 @@ async def _batches(rows: Rows) -> list[Any]:
     return [
         ([rows.numbers[key] for key in batch.ids], rows.plain(batch.embeddings)) for batch in found
     ]
+
+
+async def _inserted(rows: Rows, has: set[str]) -> list[Any]:
+    found = await rows.vectors.insert(rows.records(range(117, 125), has))
+    removed = await rows.vectors.delete([rows.key(n) for n in range(120, 130)])
+    return [[rows.numbers[key] for key in ids] for ids in (found.new, found.existing)] + [removed]
+
+
+async def _changed(rows: Rows, has: set[str]) -> list[Any]:
+    given = [{"id": rows.key(n), "embedding": None, "payload": {"n": n}} for n in (4, 5, 700)]
+    done: list[Any] = [await rows.vectors.update_many(given)]
+    done.append(await rows.vectors.get([rows.key(n) for n in (3, 4, 5)]))
+    return [*done, await rows.vectors.update_many(rows.records(range(4, 6), has))]
 
 
 async def _ingested(rows: Rows, has: set[str]) -> list[Any]:
@@ -304,42 +326,6 @@ async def _updated(rows: Rows, **values: Any) -> list[Any]:
     back = {name: getattr(before, name) for name in values}
     done.append(await rows.vectors.update(rows.key(999), **back))
     return [*done, await rows.vectors.update(rows.key(5), **back)]
-
-
-async def _found_in_a_stream(rows: Rows, _: set[str]) -> list[Any]:
-    return [hit async for hit in rows.vectors.stream_search(Q, batch_size=50)]
-
-
-async def _inserted(rows: Rows, has: set[str]) -> list[Any]:
-    found = await rows.vectors.insert(rows.records(range(117, 123), has))
-    new, existing = (
-        sorted(rows.numbers[key] for key in keys) for keys in (found.new, found.existing)
-    )
-    return [new, existing, await rows.vectors.delete([rows.key(n) for n in range(120, 123)])]
-
-
-async def _updated_many(rows: Rows, _: set[str]) -> list[Any]:
-    keys = [rows.key(n) for n in (4, 5, 700)]
-    done = [
-        await rows.vectors.update_many(
-            [{"id": key, "embedding": VECTORS[50 + i]} for i, key in enumerate(keys)]
-        ),
-        await rows.vectors.get(keys),
-    ]
-    back = [{"id": rows.key(n), "embedding": VECTORS[n]} for n in (4, 5)]
-    return [*done, await rows.vectors.update_many(back)]
-
-
-async def _aggregated(rows: Rows, _: set[str]) -> list[Any]:
-    found = await rows.vectors.aggregate({"n": ["sum"]}, group_by="tags")
-    return [(one.value, one.count, one.of) for one in found]
-
-
-async def _counted_words(rows: Rows, _: set[str]) -> list[Any]:
-    counted = await rows.vectors.count_words()
-    known = await rows.vectors.word_statistics()
-    assert known is not None
-    return [counted.documents, counted.words, counted.mean_length, known.documents]
 
 
 async def _selected(rows: Rows, where: Any) -> list[Any]:
@@ -383,6 +369,8 @@ METHODS: dict[str, tuple[set[str], Callable[[Rows, set[str]], Awaitable[Any]]]] 
         ),
     ),
     "ingest": (set(), _ingested),
+    "insert": (set(), _inserted),
+    "update_many": (PAYLOAD, _changed),
     "fill_words": (set(), lambda r, _: r.vectors.fill_words()),
     "get": (set(), lambda r, _: r.vectors.get([r.key(0), r.key(119), r.key(500)])),
     "get one": (set(), lambda r, _: r.vectors.get([r.key(1)])),
@@ -433,13 +421,6 @@ METHODS: dict[str, tuple[set[str], Callable[[Rows, set[str]], Awaitable[Any]]]] 
     "search with an offset": (set(), lambda r, _: r.vectors.search(Q, limit=5, offset=15)),
     "search boosted": (PAYLOAD, lambda r, _: r.vectors.search(Q, boost=FieldBoost("n", 0.1))),
     "search with parts": (PAYLOAD, lambda r, _: r.vectors.search(Q, with_payload=["n", "of.x"])),
-    "stream_search": (set(), _found_in_a_stream),
-    "aggregate": (PAYLOAD, _aggregated),
-    "insert": (set(), _inserted),
-    "update_many": (set(), _updated_many),
-    "count_words": (DOCUMENT, _counted_words),
-    "word_statistics": (DOCUMENT, _counted_words),
-    "hybrid_search by bm25": (DOCUMENT, lambda r, _: r.vectors.hybrid_search(Q, "odd", limit=40)),
     "count": (set(), lambda r, _: r.vectors.count()),
     "count where": (PAYLOAD, lambda r, _: r.vectors.count(where={"of.x": {"$gte": 60}})),
     "facet": (PAYLOAD, lambda r, _: r.vectors.facet("tags")),
@@ -468,6 +449,14 @@ METHODS: dict[str, tuple[set[str], Callable[[Rows, set[str]], Awaitable[Any]]]] 
     "clause of ids": (set(), lambda r, _: _selected(r, {"$id": [r.key(3), r.key(5)]})),
     "distance": (set(), lambda r, _: _of_a_hosts(r)),
     "score": (set(), lambda r, _: _of_a_hosts(r)),
+    "aggregate": (
+        PAYLOAD,
+        lambda r, _: r.vectors.aggregate({"n": ["min", "mean", "distinct"]}, group_by="tags"),
+    ),
+    "stream_search": (set(), lambda r, _: _all_found(r)),
+    "count_words": (DOCUMENT, lambda r, _: _counted(r)),
+    "word_statistics": (DOCUMENT, lambda r, _: _counted(r)),
+    "hybrid_search by bm25": (DOCUMENT, lambda r, _: r.vectors.hybrid_search(Q, "red words odd")),
     "explain": (set(), lambda r, _: _explained(r)),
     "recommend_index": (set(), lambda r, _: r.vectors.recommend_index(rows=10)),
     "delete": (set(), lambda r, _: r.vectors.delete([r.key(118), r.key(119), r.key(900)])),
@@ -478,12 +467,9 @@ METHODS: dict[str, tuple[set[str], Callable[[Rows, set[str]], Awaitable[Any]]]] 
 
 
 @pytest.fixture
-async def dsn_of_strangers(empty_dsn: str) -> str:
-    await execute(empty_dsn, "CREATE EXTENSION vector", *STRANGERS.strip().split(";\n"))
-    async with Database.connect(empty_dsn) as db, db.engine.begin() as connection:
-        await connection.run_sync(
-            WordFrequency.metadata.tables["qortex_db_word_frequencies"].create
-        )
+async def dsn_of_strangers(dsn: str) -> str:
+    await execute(dsn, *STRANGERS.strip().split(";\n"))
+    async with Database.connect(dsn) as db, db.engine.begin() as connection:
         for metadata in (Base.metadata, UUIDAuditBase.metadata, SQLModel.metadata):
             tables = [
                 table
@@ -491,7 +477,7 @@ async def dsn_of_strangers(empty_dsn: str) -> str:
                 if table.name in ("article", "product") or metadata is Base.metadata
             ]
             await connection.run_sync(functools.partial(metadata.create_all, tables=tables))
-    return empty_dsn
+    return dsn
 
 
 async def model_of(db: Database, stranger: Stranger) -> Any:

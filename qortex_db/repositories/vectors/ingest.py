@@ -99,8 +99,11 @@ class VectorIngest(VectorWrites[IdT]):
         done = 0
         facts = None
         with DistinctIds() as ids:
-            async for batch in _batches(records, size):
+            async for read in _batches(records, size):
                 start = time.perf_counter()
+                batch = read
+                if self._vectors.texts is not None:
+                    batch = await self._vectors.texts.records(read, self._vectors.limits, done)
                 facts = facts or await self._facts_for(batch[0])
                 if aside.skips:
                     rows = await self._screened(list(enumerate(batch, done)), facts, aside)

@@ -15,6 +15,7 @@ from typing import (
     Generic,
     Self,
     TypeAlias,
+    get_args,
     overload,
 )
 from uuid import UUID
@@ -26,10 +27,15 @@ from sqlalchemy.orm import InstrumentedAttribute
 from typing_extensions import TypeVar
 
 from qortex_db import types
+from qortex_db.checks import check_choice, check_number, check_text
 from qortex_db.errors import InvalidInputError
+from qortex_db.filters import read_path
+from qortex_db.models.vector_spec import Metric
 from qortex_db.pydantic_types import EMBEDDING, MATRIX, WITH_VECTORS, sequence_schema
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.repositories.vectors.diversity import diversified
+from qortex_db.repositories.vectors.grouping import values_at
 from qortex_db.types import EmbeddingInput  # noqa: TC001 - pydantic resolves annotations
 
 if TYPE_CHECKING:
@@ -154,6 +160,19 @@ class RejectedRecord:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class BranchHit:
+    """What one branch of a fused search says of a hit.
+
+    Attributes:
+        rank: From 1 on; equal scores have equal ranks.
+        score: As that branch alone would score it: higher is better.
+    """
+
+    rank: int
+    score: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchHit(Generic[IdT]):
     """A vector that a search found.
@@ -162,6 +181,7 @@ class SearchHit(Generic[IdT]):
         score: Higher is better: by cosine the similarity, -1 to 1.
         embedding: float32, only where it was asked for.
         attributes: The host's own columns; None where the collection has none.
+        branches: Of `hybrid_search`: which branches found it, by name.
     """
 
     id: IdT
@@ -170,6 +190,7 @@ class SearchHit(Generic[IdT]):
     document: str | None = None
     embedding: Annotated[NDArray[np.float32] | None, EMBEDDING] = None
     attributes: JsonObject | None = None
+    branches: Mapping[str, BranchHit] | None = None
 
     # As a frozen dataclass has it, in half the time: a search makes many.
     def __init__(  # noqa: PLR0917 - the fields
@@ -180,6 +201,7 @@ class SearchHit(Generic[IdT]):
         document: str | None = None,
         embedding: NDArray[np.float32] | None = None,
         attributes: Mapping[str, Any] | None = None,
+        branches: Mapping[str, BranchHit] | None = None,
     ) -> None:
         _set_id(self, id)
         _set_score(self, score)
@@ -187,9 +209,10 @@ class SearchHit(Generic[IdT]):
         _set_document(self, document)
         _set_embedding(self, embedding)
         _set_attributes(self, attributes)
+        _set_branches(self, branches)
 
 
-_set_id, _set_score, _set_payload, _set_document, _set_embedding, _set_attributes = (
+_set_id, _set_score, _set_payload, _set_document, _set_embedding, _set_attributes, _set_branches = (
     vars(SearchHit)[field.name].__set__ for field in fields(SearchHit)
 )
 
@@ -276,6 +299,61 @@ class SearchHits(_Answer[SearchHit[IdT]]):
         order = sorted(range(len(self)), key=lambda i: -scores[i])[:count]
         hits = [replace(self._items[i], score=scores[i]) for i in order]
         return SearchHits(hits, requested=count, complete=self.complete)
+
+    def diverse(
+        self, *, limit: int = 10, lambda_: float = 0.5, metric: Metric = "cosine"
+    ) -> SearchHits[IdT]:
+        """Those that differ among themselves, by maximal marginal relevance.
+
+        What is relevant is said by the scores, whatever they are made of; of which search they are
+        does not matter, if it was told `with_embedding=True`.
+
+        Args:
+            limit: How many to choose.
+            lambda_: 1.0 looks at scores alone, 0.0 at difference alone.
+            metric: By which embeddings differ. A hit without one is chosen last.
+
+        Returns:
+            In the order in which they were chosen.
+
+        Raises:
+            InvalidInputError: No hit has an embedding.
+        """
+        count = validation.check_limit(limit, MAX_LIMIT)
+        weight = check_number(lambda_, name="lambda_", low=0, high=1)
+        check_choice(metric, get_args(Metric), name="metric")
+        embeddings = [hit.embedding for hit in self]
+        if self and not any(embedding is not None for embedding in embeddings):
+            raise InvalidInputError("The hits have no embeddings: search with_embedding=True.")
+        chosen = diversified([hit.score for hit in self], embeddings, count, weight, metric)
+        full = len(chosen) == count or self.complete
+        return SearchHits([self._items[i] for i in chosen], requested=count, complete=full)
+
+    def grouped(self, group_by: str, *, limit: int = 10, group_size: int = 3) -> SearchGroups[IdT]:
+        """The best few of each value of a payload's field, groups by their best hit.
+
+        Args:
+            group_by: A path into the payload, as of `search_groups`: rows without a value are left
+                out, and an array's row is in the group of each of its elements.
+            limit: The most groups, 1 to 1,000.
+            group_size: The most hits of a group, 1 to 100.
+
+        Returns:
+            Not `complete` where groups or hits may be missing: search for more of them.
+        """
+        count = validation.check_limit(limit, 1_000)
+        size = validation.check_limit(group_size, 100, name="group_size")
+        steps = read_path(check_text(group_by, name="group_by")).steps
+        groups: dict[str, SearchGroup[IdT]] = {}
+        for hit in self:
+            for key, value in values_at(hit.payload, steps).items():
+                groups.setdefault(key, SearchGroup(value, [])).hits.append(hit)
+        best = [*groups.values()][:count]
+        every = self.complete and len(self) < self.requested
+        full = len(best) == count and all(len(group.hits) >= size for group in best)
+        for group in best:
+            del group.hits[size:]
+        return SearchGroups(best, requested=count, complete=full or every)
 
     def __repr__(self) -> str:
         return (

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from qortex_db.engine import Executor, Fetched
     from qortex_db.repositories.vectors.filter_statements import Place
     from qortex_db.repositories.vectors.records import SearchHit
+    from qortex_db.repositories.vectors.texts import TextEmbedder
 
 T = TypeVar("T")
 
@@ -90,6 +91,7 @@ class TableBound(Generic[IdT]):
         namespace: Whose rows it is about; None where the table has none.
         limits: Of what one call may bring.
         encryption_keys: Of what the collection has encrypted.
+        texts: What embeds texts; None where nothing does.
     """
 
     def __init__(
@@ -100,9 +102,15 @@ class TableBound(Generic[IdT]):
         namespace: Any = None,
         limits: Limits = DEFAULT_LIMITS,
         encryption_keys: EncryptionKeys | None = None,
+        texts: TextEmbedder | None = None,
     ) -> None:
         self._vectors = VectorTable(
-            executor, table, namespace=namespace, limits=limits, encryption_keys=encryption_keys
+            executor,
+            table,
+            namespace=namespace,
+            limits=limits,
+            encryption_keys=encryption_keys,
+            texts=texts,
         )
 
 
@@ -118,8 +126,10 @@ class VectorTable:
         namespace: Any = None,
         limits: Limits = DEFAULT_LIMITS,
         encryption_keys: EncryptionKeys | None = None,
+        texts: TextEmbedder | None = None,
     ) -> None:
         self.executor = executor
+        self.texts = texts
         self.limits = limits
         self.written = written_columns(table, limits)
         self.table = table
@@ -165,6 +175,7 @@ class VectorTable:
             namespace=self.namespace,
             limits=self.limits,
             encryption_keys=self.encryption_keys,
+            texts=self.texts,
         )
 
     @property
@@ -315,8 +326,27 @@ class VectorTable:
             facts = await self.renewed(facts, refusal)
         return check(facts)
 
+    async def embedded(self, queries: Sequence[object]) -> list[Any]:
+        """Queries with an embedding in the place of each text.
+
+        Raises:
+            InvalidInputError: Nothing embeds texts for this vector.
+        """
+        texts = [query for query in queries if isinstance(query, str)]
+        if not texts:
+            return list(queries)
+        if self.texts is None or self.name != DEFAULT_VECTOR:
+            why = "it has no embedder" if self.texts is None else "its embedder is not for this one"
+            raise InvalidInputError(
+                f"embedding is a str; pass {self.table.name} a vector, for {why}: "
+                "collection(…, embedder=…)."
+            )
+        made = iter(await self.texts.queries(texts))
+        return [next(made) if isinstance(query, str) else query for query in queries]
+
     async def encode_query(self, embedding: object) -> Any:
         """One query's embedding, checked."""
+        (embedding,) = await self.embedded([embedding])
         return await self.by_facts(lambda facts: self._encode_query(embedding, facts))
 
     @functools.cached_property

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import cast as cast_type
 
 from qortex_db import observability
 from qortex_db.errors import ConflictError, DimensionMismatchError, InvalidInputError
@@ -24,7 +25,7 @@ from qortex_db.repositories.vectors.key_statements import (
     KeyStatements,
 )
 from qortex_db.repositories.vectors.payload_changes import PayloadChange
-from qortex_db.repositories.vectors.records import IdT
+from qortex_db.repositories.vectors.records import IdT, VectorRecord
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.repositories.vectors.written_columns import named_values
 from qortex_db.translation import NOT_NULL_VIOLATION
@@ -77,6 +78,8 @@ class VectorWrites(TableBound[IdT]):
     ) -> tuple[list[Any], Sequence[Any]]:
         """Run a statement with records; return their ids in key order, and its rows."""
         listed = validation.check_list(records, name="records", limits=self._vectors.limits)
+        if self._vectors.texts is not None:
+            listed = await self._vectors.texts.records(listed, self._vectors.limits)
         facts = await self._vectors.facts()
         try:
             batch = self._batch(listed, facts, **options)
@@ -163,6 +166,10 @@ class VectorWrites(TableBound[IdT]):
         """
         by_key, written = self._vectors.by_key, self._vectors.written
         key = self._vectors.key.check(id)
+        if embedding is None and document is not None and self._vectors.texts is not None:
+            said = VectorRecord(key, document=document)
+            (made,) = await self._vectors.texts.records([said], self._vectors.limits)
+            embedding = cast_type("VectorRecord", made).embedding
         values: dict[str, Any] = {}
         if embedding is not None:
             values["vec"] = await self._encoded(embedding)

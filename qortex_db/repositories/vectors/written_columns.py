@@ -112,10 +112,14 @@ class WrittenColumn:
         return self.value(cast(bindparam(parameter, type_=self.element), self.element))
 
     def comparable(self, value: ColumnElement[Any]) -> ColumnElement[Any]:
-        """What tells whether a value changes; json has no equality, and an enum any enum's."""
+        """What tells whether a value changes.
+
+        json has no equality, and an enum and an array any enum's and array's, to which one that a
+        stranger planted would be nearer.
+        """
         kind = stored_type(self.column.type)
         plain = isinstance(kind, JSON) and not isinstance(kind, JSONB)
-        return cast(value, Text) if plain or isinstance(kind, Enum) else as_text(value)
+        return cast(value, Text) if plain or isinstance(kind, (Enum, ARRAY)) else as_text(value)
 
 
 @functools.lru_cache(MAX_TABLES)

@@ -169,12 +169,14 @@ class Branch:
         query: The one; by default the rows' own parameter.
         queries: Several, as rows of a `query` and its `number`.
         then_by: By whose distances equally near rows are ordered, before their ids do that.
+        only: What else has to hold of its rows.
     """
 
     rows: Nearest
     query: ColumnElement[Any] | None = None
     queries: FromClause | None = None
     then_by: Nearest | None = None
+    only: tuple[ColumnElement[bool], ...] = ()
 
     def nearest(
         self,
@@ -201,7 +203,7 @@ class Branch:
             where,
             query=query,
             then_by=self.then_by,
-            besides=besides,
+            besides=[*besides, *self.only],
             exact=exact,
             after=after,
             beside=sources,

@@ -12,6 +12,7 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.repositories.vectors.diversity import most_diverse
 from qortex_db.repositories.vectors.payload_parts import read_body
 from qortex_db.repositories.vectors.records import (
     IdT,
@@ -21,10 +22,10 @@ from qortex_db.repositories.vectors.records import (
     SearchHits,
 )
 from qortex_db.repositories.vectors.search.boosts import read_boosts
-from qortex_db.repositories.vectors.search.diversity import most_diverse
 from qortex_db.repositories.vectors.search.examples import ExampleSearches
 from qortex_db.repositories.vectors.search.explain import Explain, SearchPlan, read_plan
 from qortex_db.repositories.vectors.search.fused import FusedSearches
+from qortex_db.repositories.vectors.search.hybrid import HybridSearches
 from qortex_db.repositories.vectors.search.index_settings import (
     IterativeScan,
     Knobs,
@@ -49,7 +50,9 @@ if TYPE_CHECKING:
     from qortex_db.types import EmbeddingInput
 
 
-class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT]):
+class VectorSearches(
+    HybridSearches[IdT], FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT]
+):
     """Searches by the metric of a collection; nothing here writes, so a standby can serve it.
 
     Where an index finds fewer rows than were asked for, the same statement compares with every row,
@@ -58,7 +61,7 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT
 
     async def search(
         self,
-        embedding: EmbeddingInput,
+        embedding: EmbeddingInput | str,
         *,
         limit: int = 10,
         offset: int = 0,
@@ -80,7 +83,8 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT
         """The most similar vectors, best first; ties by id.
 
         Args:
-            embedding: As many numbers as the column holds.
+            embedding: As many numbers as the column holds; or a text, where the collection has an
+                embedder.
             limit: 1 to `MAX_LIMIT`.
             offset: How many of the best to skip; with the limit at most `MAX_LIMIT`. Pages of an
                 index, which finds other rows with other limits, may overlap; with `exact` they fit.
@@ -183,7 +187,7 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT
         scored = [replace(hit, score=row[-1]) for hit, row in zip(hits, rows, strict=True)]
         return scored, all_in
 
-    async def _plain_search(self, embedding: EmbeddingInput, limit: int) -> SearchHits[IdT]:
+    async def _plain_search(self, embedding: EmbeddingInput | str, limit: int) -> SearchHits[IdT]:
         """A search of which nothing else is said: its statement is known by its limit."""
         vectors = self._vectors
         count = validation.check_limit(limit, MAX_LIMIT)
@@ -214,7 +218,7 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT
 
     async def explain(
         self,
-        embedding: EmbeddingInput,
+        embedding: EmbeddingInput | str,
         *,
         limit: int = 10,
         where: Where | None = None,
@@ -243,7 +247,7 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT
 
     async def range_search(
         self,
-        embedding: EmbeddingInput,
+        embedding: EmbeddingInput | str,
         *,
         min_score: float,
         limit: int | None = None,
@@ -290,7 +294,7 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT
 
     async def mmr_search(
         self,
-        embedding: EmbeddingInput,
+        embedding: EmbeddingInput | str,
         *,
         limit: int = 10,
         fetch_limit: int = 50,
@@ -321,8 +325,9 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT
         count = validation.check_limit(limit, fetch)
         weight = checks.check_number(lambda_, name="lambda_", low=0, high=1)
         checks.check_flag(with_embedding, name="with_embedding")
+        (query,) = await self._vectors.using(using).embedded([embedding])
         found = await self.search(
-            embedding,
+            query,
             limit=fetch,
             where=where,
             where_document=where_document,
@@ -334,7 +339,7 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT
         )
         vectors = self._vectors.using(using)
         chosen = most_diverse(
-            vectors.read_query(embedding),
+            vectors.read_query(query),
             [hit.embedding for hit in found if hit.embedding is not None],
             count,
             weight,
@@ -345,7 +350,7 @@ class VectorSearches(FusedSearches[IdT], ExampleSearches[IdT], SearchStreams[IdT
 
     async def search_groups(
         self,
-        embedding: EmbeddingInput,
+        embedding: EmbeddingInput | str,
         group_by: PathInput,
         *,
         limit: int = 10,

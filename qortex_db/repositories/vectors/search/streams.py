@@ -29,7 +29,7 @@ class SearchStreams(TableBound[IdT]):
 
     async def stream_search(
         self,
-        embedding: EmbeddingInput,
+        embedding: EmbeddingInput | str,
         *,
         batch_size: int = 1_000,
         where: Where | None = None,

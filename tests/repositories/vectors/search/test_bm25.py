@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import event, text
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from structlog.testing import capture_logs
 
 from qortex_db import (
@@ -28,6 +28,7 @@ from qortex_db import (
 from qortex_db.repositories.vectors import word_counts
 from qortex_db.repositories.vectors.search import bm25 as ranked
 from qortex_db.sample import load_sample
+from qortex_db.types import Embedding
 from support.catalogue import execute, rows
 from support.commands import run
 from support.roundtrips import counted
@@ -71,6 +72,19 @@ class Tenant(VectorMixin, Host):
 class Bare(VectorMixin, Host):
     __tablename__ = "bare"
     __collection__ = Collection(VectorSpec(2, index=None), text="simple")
+
+
+class Mail(Host):
+    """A table of somebody else's."""
+
+    __tablename__ = "Mails"
+    __collection__ = Collection(
+        VectorSpec(2, index=None, column="emb"), id="number", payload=None, document="body"
+    )
+
+    number: Mapped[int] = mapped_column(primary_key=True)
+    emb: Mapped[Any] = mapped_column(Embedding(2))
+    body: Mapped[str]
 
 
 def records(numbers: range) -> list[dict[str, Any]]:
@@ -403,6 +417,34 @@ async def test_without_the_packages_tables_words_are_ranked_by_what_is_found(
     for options in ({"k1": -1}, {"b": 2}, {"k1": math.nan}):
         with pytest.raises(InvalidInputError):
             BM25(**options)
+
+
+async def test_any_table_with_a_document_is_counted(dsn384: str) -> None:
+    async with Database.connect(dsn384) as db:
+        async with db.engine.begin() as connection:
+            await connection.run_sync(Host.metadata.create_all)
+        mails = db.collection(Mail)
+        texts = {n: record["document"] for n, record in enumerate(records(range(50)))}
+        await mails.upsert(
+            {"id": n, "embedding": [1, n + 1], "document": document}
+            for n, document in texts.items()
+        )
+        done = await mails.count_words()
+        assert (done.documents, done.changed) == (50, None)
+        oracle = await oracle_of(
+            dsn384,
+            '(SELECT number::text AS id, body AS document FROM "Mails") mails',
+            "to_tsvector('simple', document)",
+        )
+        scores = {int(key): score for key, score in oracle.scores(["red", "sand"]).items()}
+        for vector in (None, [1, 1]):
+            found = await mails.hybrid_search(vector, "red sand", branch_limit=50)
+            by_words = [hit for hit in found if "text" in (hit.branches or {})]
+            assert by_words
+            for hit in by_words:
+                assert hit.branches is not None
+                assert hit.branches["text"].score == pytest.approx(scores[hit.id])
+        assert_best(await mails.hybrid_search(None, "red sand"), scores)  # type: ignore[arg-type]
 
 
 async def test_the_command_counts_in_the_schema_that_is_named(empty_dsn: str) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from qortex_db.types import SparseVector
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from qortex_db.models.vector_spec import Metric
 
@@ -47,32 +47,85 @@ def most_diverse(
     sparse = isinstance(query, SparseVector)
     rows: _Rows = (_Sparse if sparse else _Dense)([query, *embeddings])
     similarity = _Similarity(rows, metric)
-    relevance = lambda_ * similarity.to(0)[1:]
-    nearest_chosen = np.full(len(embeddings), -np.inf)
-    left = similarity.comparable[1:].copy()
+    return _chosen(
+        similarity.to(0)[1:],
+        lambda place: similarity.to(place + 1)[1:],
+        similarity.comparable[1:],
+        limit,
+        lambda_,
+    )
+
+
+def diversified(
+    scores: Sequence[float],
+    embeddings: Sequence[NDArray[np.float32] | SparseVector | None],
+    limit: int,
+    lambda_: float,
+    metric: Metric,
+) -> list[int]:
+    """The same of hits that have a score already, whatever that is made of.
+
+    Scores are scaled from 0, the worst, to 1, the best. Embeddings are compared by cosine, by inner
+    products of the unit ball, or by 1 / (1 + distance).
+
+    Args:
+        embeddings: What has none is like nothing, and is chosen last.
+    """
+    there = [i for i, embedding in enumerate(embeddings) if embedding is not None]
+    if not there:
+        return list(range(len(scores)))[:limit]
+    rows: Any = [embeddings[i] for i in there]
+    sparse = isinstance(rows[0], SparseVector)
+    similarity = _Similarity((_Sparse if sparse else _Dense)(rows), metric, has_query=False)
+    own = np.asarray(scores, np.float64)[there]
+    low, high = own.min(), own.max()
+    relevance = (own - low) / (high - low) if high > low else np.ones(len(own))
+    is_near = metric in ("l2", "l1")
+
+    def like(place: int) -> Floats:
+        found = similarity.to(place)
+        return 1 / (1 - found) if is_near else found
+
+    chosen = _chosen(relevance, like, similarity.comparable, limit, lambda_)
+    rest = [i for i, embedding in enumerate(embeddings) if embedding is None]
+    return ([there[place] for place in chosen] + rest)[:limit]
+
+
+def _chosen(
+    relevance: Floats,
+    like: Callable[[int], Floats],
+    comparable: NDArray[np.bool_],
+    limit: int,
+    lambda_: float,
+) -> list[int]:
+    relevance = lambda_ * relevance
+    nearest_chosen = np.full(len(relevance), -np.inf)
+    left = comparable.copy()
     chosen: list[int] = []
     while len(chosen) < limit and left.any():
         gain = relevance if not chosen else relevance - (1 - lambda_) * nearest_chosen
         best = int(np.where(left, gain, -np.inf).argmax())
         chosen.append(best)
         left[best] = False
-        np.maximum(nearest_chosen, similarity.to(best + 1)[1:], out=nearest_chosen)
-    return (chosen + np.flatnonzero(~similarity.comparable[1:]).tolist())[:limit]
+        np.maximum(nearest_chosen, like(best), out=nearest_chosen)
+    return (chosen + np.flatnonzero(~comparable).tolist())[:limit]
 
 
 class _Similarity:
-    """How similar rows are, the query the first of them: a distance is negative."""
+    """How similar rows are, a query the first of them: a distance is negative."""
 
-    def __init__(self, rows: _Rows, metric: Metric) -> None:
+    def __init__(self, rows: _Rows, metric: Metric, *, has_query: bool = True) -> None:
         self._rows = rows
         self._metric = metric
         angular = metric in ("cosine", "inner_product")
         lengths = np.sqrt(rows.squares()) if angular else np.ones(rows.count)
         self.comparable = lengths > 0
-        self.comparable[0] = True
+        if has_query:
+            self.comparable[0] = True
         scale = np.where(lengths > 0, lengths, 1.0)
         if metric == "inner_product":  # products of any sizes as those of the unit ball
-            scale[1:] = lengths[1:].max() or 1.0
+            others = slice(1 if has_query else 0, None)
+            scale[others] = lengths[others].max() or 1.0
         self._scale = scale
 
     def to(self, row: int) -> Floats:

@@ -1,0 +1,152 @@
+"""Texts in the place of embeddings: a collection's embedder makes them, through the cache."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from qortex_db.checks import text_fault
+from qortex_db.errors import InvalidInputError, QortexDbError
+from qortex_db.markers import CLEAR
+from qortex_db.repositories.vectors.record_columns import row_name
+from qortex_db.repositories.vectors.records import VectorRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from qortex_db.embedders import Embedder
+    from qortex_db.limits import Limits
+    from qortex_db.repositories.vectors.records import RecordInput
+
+_MOST_NAMED: Final = 5
+_NOT_WRITTEN: Final = ("25006", "42501")
+"""SQLSTATE of a transaction, and of a role, that may only read."""
+
+
+class EmbeddingCache(Protocol):
+    """Where embeddings are looked up, and kept."""
+
+    async def embed(
+        self, texts: Iterable[str], *, model: Any, name: str | None, revision: str
+    ) -> NDArray[np.float32]:
+        """An embedding of each text."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TextEmbedder:
+    """An embedder, and the cache that it is asked through."""
+
+    embedder: Embedder
+    cache: EmbeddingCache
+
+    async def queries(self, texts: Sequence[str]) -> list[Any]:
+        """An embedding of each query, which may be no document's."""
+        embedder = self.embedder
+        name = f"{embedder.name} (queries)" if embedder.tells_queries else embedder.name
+
+        computed: dict[str, Any] = {}
+
+        async def model(missing: list[str]) -> Any:
+            which = f"The embedder {name!r} failed on {len(missing)} queries."
+            made = await _asked(embedder.queries, missing, which)
+            if isinstance(made, Iterable) and not isinstance(made, (str, bytes, Mapping)):
+                made = list(made)  # which may be read but once
+                computed.update(zip(missing, made, strict=False))
+            return made
+
+        async def embed(some: Iterable[str]) -> NDArray[np.float32]:
+            return await self.cache.embed(some, model=model, name=name, revision=embedder.revision)
+
+        try:
+            return list(await embed(texts))
+        except QortexDbError as error:
+            # A standby, or who may only read, can search, and keeps nothing.
+            if error.sqlstate not in _NOT_WRITTEN or not computed:
+                raise
+        others = [text for text in texts if text not in computed]
+        computed |= dict(zip(others, await embed(others), strict=True))
+        return [computed[text] for text in texts]
+
+    async def records(
+        self, records: Sequence[RecordInput], limits: Limits, first_row: int = 0
+    ) -> list[RecordInput]:
+        """Records with the embeddings of their documents, where they bring none.
+
+        A document that is cleared takes its embedding with it.
+        """
+        made = list(records)
+        wanted: list[tuple[int, str]] = []
+        for place, record in enumerate(made):
+            document = _field(record, "document")
+            if _field(record, "embedding") is not None:
+                continue
+            made[place] = _with(record, None)
+            if isinstance(document, str):
+                if _is_text(document, limits):  # else it is refused with its row
+                    wanted.append((place, document))
+            elif document is CLEAR:
+                made[place] = _with(record, CLEAR)
+        if not wanted:
+            return made
+        embedder = self.embedder
+
+        async def model(missing: list[str]) -> Any:
+            texts = set(missing)
+            rows = [place for place, text in wanted if text in texts]
+            named = [
+                row_name(first_row + place, str(_field(made[place], "id")))
+                for place in rows[:_MOST_NAMED]
+            ]
+            more = f" and {len(rows) - _MOST_NAMED} more" if len(rows) > _MOST_NAMED else ""
+            which = (
+                f"The embedder {embedder.name!r} failed on documents of {', '.join(named)}{more}."
+            )
+            return await _asked(embedder.documents, missing, which)
+
+        try:
+            vectors = await self.cache.embed(
+                [text for _, text in wanted],
+                model=model,
+                name=embedder.name,
+                revision=embedder.revision,
+            )
+        except InvalidInputError as error:
+            raise error.retold(f"The embedder {embedder.name!r}: {error}") from None
+        for (place, _), vector in zip(wanted, vectors, strict=True):
+            made[place] = _with(made[place], vector)
+        return made
+
+
+def _field(record: object, name: str) -> Any:
+    """What a record says; what is none is refused with its batch."""
+    if isinstance(record, VectorRecord):
+        return getattr(record, name)
+    return record.get(name) if isinstance(record, Mapping) else None
+
+
+def _is_text(document: str, limits: Limits) -> bool:
+    return not text_fault(document) and len(document.encode()) <= limits.max_document_bytes
+
+
+def _with(record: RecordInput, embedding: Any) -> RecordInput:
+    if isinstance(record, VectorRecord):
+        return replace(record, embedding=embedding)
+    return {**record, "embedding": embedding} if isinstance(record, Mapping) else record
+
+
+async def _asked(model: Any, texts: list[str], which: str) -> list[Any]:
+    """What a model makes, in a thread where it is not async."""
+    try:
+        made = await asyncio.to_thread(model, texts)
+        made = await made if isawaitable(made) else made
+    except Exception as error:
+        error.add_note(which)
+        raise
+    return made  # type: ignore[no-any-return]
