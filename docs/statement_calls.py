@@ -523,6 +523,16 @@ OF_A_HOST: Calls = {
         "with an expression of SQLAlchemy's": lambda v: v.search(
             VECTOR, where=Article.author == "Ada"
         ),
+        "by columns of a host's own": lambda v: v.search(
+            VECTOR,
+            where={
+                "author": {"$in": ["Ada", None]},
+                "kind": Kind.PAPER,
+                "tags": {"$contains": "a"},
+                "slug": "Dune",
+                "seen": {"$gte": 1},
+            },
+        ),
         "by a further vector of half precision": lambda v: v.search(
             FURTHER["title"], using="title"
         ),
@@ -530,6 +540,10 @@ OF_A_HOST: Calls = {
         "by a sparse vector, with embeddings": lambda v: v.search(
             SparseVector(SPARSE, 30), using="words", with_embedding=True
         ),
+    },
+    "facet": {"of a column of a host's own": lambda v: v.facet(Article.author)},
+    "search_groups": {
+        "by a column of a host's own": lambda v: v.search_groups(VECTOR, Article.author)
     },
     "recommend": {
         "by a sparse vector": lambda v: v.recommend([SparseVector(SPARSE, 30)], using="words")

@@ -26,19 +26,22 @@ from sqlalchemy import (
     Uuid,
     any_,
     cast,
+    literal_column,
+    select,
+    type_coerce,
 )
 
 from qortex_db.column_values import compared_value
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import conditions
-from qortex_db.filters.conditions import HASHED_FROM, Bind, Shape, is_among
+from qortex_db.filters.conditions import HASHED_FROM, Bind, Shape
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import check_readable
 from qortex_db.filters.full_text import is_found, read_terms, web_query, web_tsquery, words
 from qortex_db.filters.values import as_string, check_list, check_pattern
 from qortex_db.messages import shown
 from qortex_db.mirrors import original_of
-from qortex_db.sql import Text, as_text, func, stored_type
+from qortex_db.sql import Text, as_text, func, is_decorated, stored_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -91,6 +94,13 @@ _WIDE: Final[tuple[tuple[type, TypeEngine[Any]], ...]] = (
 )
 
 
+def compared(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A column as it is compared: a varchar, of a host's own type too, as text."""
+    kind = stored_type(column.type)
+    is_text = isinstance(kind, String) and not isinstance(kind, Enum) and is_decorated(column.type)
+    return as_text(type_coerce(column, kind) if is_text else column)
+
+
 def _value(kind: TypeEngine[Any], bind: Bind) -> ColumnElement[Any]:
     if isinstance(kind, Enum):
         return cast(bind(Text()), kind)
@@ -108,16 +118,36 @@ def is_null(column: ColumnElement[Any], bind: Bind) -> ColumnElement[bool]:  # n
 
 
 def compare(column: ColumnElement[Any], bind: Bind, operator: str) -> ColumnElement[bool]:
-    value = _value(column_kind(column), bind)
-    return as_text(column).op(operator, is_comparison=True)(value)
+    kind = column_kind(column)
+    value = _made(column, _value(kind, bind))
+    return compared(column).op(_pinned(kind, operator), is_comparison=True)(value)
 
 
 def is_one_of(column: ColumnElement[Any], bind: Bind) -> ColumnElement[bool]:
-    return as_text(column) == any_(_values(column_kind(column), bind))
+    kind = column_kind(column)
+    values = any_(_values(kind, bind))
+    return compared(column).op(_pinned(kind, "="), is_comparison=True)(values)
 
 
 def is_one_of_many(column: ColumnElement[Any], bind: Bind) -> ColumnElement[bool]:
-    return is_among(as_text(column), _values(column_kind(column), bind))
+    values = func.unnest(_values(column_kind(column), bind)).column_valued("each")
+    return compared(column).in_(select(_made(column, values)))
+
+
+def _made(column: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """What a host's own type makes of a value in SQL."""
+    kind = column.type
+    found = kind.bind_expression(value) if is_decorated(kind) else None  # type: ignore[arg-type]
+    return value if found is None else found
+
+
+def _is_made(kind: TypeEngine[Any]) -> bool:
+    return is_decorated(kind) and kind.bind_expression(literal_column("x")) is not None  # type: ignore[arg-type]
+
+
+def _pinned(kind: TypeEngine[Any], operator: str) -> str:
+    """An operator of enums is one of any: who plants one of their own type is nearer."""
+    return f"OPERATOR(pg_catalog.{operator})" if isinstance(kind, Enum) else operator
 
 
 def array_has(column: ColumnElement[Any], bind: Bind, operator: str) -> ColumnElement[bool]:
@@ -127,15 +157,15 @@ def array_has(column: ColumnElement[Any], bind: Bind, operator: str) -> ColumnEl
 
 
 def has_substring(column: ColumnElement[Any], bind: Bind) -> ColumnElement[bool]:
-    return func.strpos(as_text(column), bind(Text())) > Constant(0)
+    return func.strpos(compared(column), bind(Text())) > Constant(0)
 
 
 def like(column: ColumnElement[Any], bind: Bind, operator: str) -> ColumnElement[bool]:
-    return as_text(column).op(operator, is_comparison=True)(bind(Text()))
+    return compared(column).op(operator, is_comparison=True)(bind(Text()))
 
 
 def matches(column: ColumnElement[Any], bind: Bind) -> ColumnElement[bool]:
-    return is_found(words(as_text(column), "simple"), web_tsquery("simple", bind(Text())))
+    return is_found(words(compared(column), "simple"), web_tsquery("simple", bind(Text())))
 
 
 def _element(kind: ARRAY[Any]) -> TypeEngine[Any]:
@@ -246,7 +276,8 @@ class ColumnReader:
         shapes: list[Shape] = []
         if known:
             self._values.append(known)
-            many = len(known) >= HASHED_FROM
+            many = len(known) >= HASHED_FROM and not isinstance(self._kind, Enum)
+            many = many or _is_made(self._column.type)
             shapes.append((is_one_of_many if many else is_one_of, self._key))
         if len(known) < len(items):
             shapes.append((is_null, self._key))

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
-from sqlalchemy import ARRAY, DateTime, Double, Index, Numeric, String, Text, event
+from sqlalchemy import ARRAY, DateTime, Double, Index, Numeric, String, Text, event, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -44,8 +44,20 @@ class Cents(TypeDecorator[Decimal]):
         return None if value is None else value * 100
 
 
+class Lowered(TypeDecorator[str]):
+    """One that has SQL of its own."""
+
+    impl = String
+    cache_ok = True
+
+    def bind_expression(self, bindparam: Any) -> Any:
+        return func.lower(bindparam)
+
+
 class Columns:
     """Of every type."""
+
+    slug: Mapped[str | None] = mapped_column(Lowered)
 
     price: Mapped[Decimal | None] = mapped_column(Numeric(8, 2))
     number: Mapped[int | None]
@@ -94,6 +106,7 @@ ROWS: list[dict[str, Any]] = [
         "mood": Mood.CALM,
         "tags": ["a", "b"],
         "cents": Decimal(100),
+        "slug": "Ant",
     },
     {
         "price": Decimal("2.50"),
@@ -108,6 +121,7 @@ ROWS: list[dict[str, Any]] = [
         "mood": Mood.WILD,
         "tags": ["b", "c"],
         "cents": Decimal(200),
+        "slug": "Bee",
     },
     {},
 ]

@@ -22,14 +22,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db.checks import check_flag
-from qortex_db.filters.columns import ColumnKey, column_kind
+from qortex_db.filters.columns import ColumnKey, column_kind, compared
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field, is_position
 from qortex_db.keys import key_columns, key_of, key_type
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.key_statements import delete_in_key_order, merge_in_key_order
 from qortex_db.repositories.vectors.row_shape import row_shape, sent_embedding
-from qortex_db.sql import Text, as_text, func
+from qortex_db.sql import Text, func
 from qortex_db.types import EmbeddingBytes, JsonText
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _ordered(statement: Select[Any], keys: list[ColumnElement[Any]], page: Page)
 def value_at(table: Table, steps: Place) -> ColumnElement[Any]:
     """The value at a path; of one key by what reads it in two thirds of the time."""
     if isinstance(steps, ColumnKey):
-        return as_text(table.c[steps.key])
+        return compared(table.c[steps.key])
     field = Field(table, steps)
     if len(steps) > 1 or is_position(steps[0]):
         return field.json
