@@ -33,6 +33,7 @@ from qortex_db.filters.full_text import (
     text_configuration,
     words,
 )
+from qortex_db.keys import key_of
 from qortex_db.repositories.vectors.search.text_statements import FOUND_ROWS, PARSED_DOCUMENTS
 from qortex_db.repositories.vectors.search.word_statements import asked_words
 from qortex_db.repositories.vectors.word_counts import ALL_DOCUMENTS, FREQUENCIES, counted_table
@@ -199,7 +200,7 @@ class WordRanks:
             times, length = _times(part), _length(part, shorter)
         most = COUNTED_ROWS if self._counted else FOUND_ROWS
         having = (
-            select(table.c.id, times.label("times"), length.label("length"))
+            select(key_of(table), times.label("times"), length.label("length"))
             .where(is_found(document_words(table), asked.c.query), *conditions)
             .limit(Constant(most))
             .correlate(asked)
