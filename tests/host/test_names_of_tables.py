@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from sqlalchemy.orm import DeclarativeBase
 
-from qortex_db import Collection, Database, FieldBoost, VectorMixin, VectorSpec
+from qortex_db import Collection, Database, FieldBoost, InvalidInputError, VectorMixin, VectorSpec
 from qortex_db.testing import create_all
 
 NAMES = ("settings", "few", "rare", "hits_0", "short_0", "found", "best", "keys", "page", "words")
@@ -57,6 +58,29 @@ async def test_reads_and_writes_are_those_of_any_other_table(dsn: str) -> None:
             ]
             answers.append([re.sub(r"counted_at='[^']*'", "", repr(one)) for one in found])
     assert all(answer == answers[0] for answer in answers)
+
+
+async def test_a_collection_is_opened_by_the_name_of_its_table(dsn: str) -> None:
+    await create_all(dsn, Host.metadata)
+    async with Database.connect(dsn) as db, db.unit_of_work() as uow:
+        await uow.collection("settings").upsert([{"id": "a", "embedding": Q}])
+        assert await uow.collection(MODELS[0]).count() == 1
+        await uow.collection("qortex_vectors").upsert([{"id": "a", "embedding": Q}])
+        assert await uow.vectors.count() == 1
+        with pytest.raises(InvalidInputError, match="import the module"):
+            uow.collection("nowhere")
+
+        class Other(DeclarativeBase):
+            """Another base of the same host's."""
+
+        again = type(
+            "Again",
+            (VectorMixin, Other),
+            {"__tablename__": "few", "__collection__": Collection(VectorSpec(8))},
+        )
+        with pytest.raises(InvalidInputError, match=r"Several models.*Again.*Few"):
+            uow.collection("few")
+        assert uow.collection(again)
 
 
 def test_no_part_of_a_statement_is_called_as_a_table_might_be() -> None:
