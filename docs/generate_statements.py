@@ -64,7 +64,7 @@ TRANSACTIONS = """## What a transaction adds
 
 A call by itself is sent as it stands: the server makes it a transaction of its own. Large upserts,
 `ingest` and `edges.save` send one statement with many sets of parameters, between `BEGIN` and
-`COMMIT`, in one round trip; where statements have a time limit, inside `WITH written AS (…)`, with
+`COMMIT`, in one round trip; where statements have a time limit, inside `WITH _written AS (…)`, with
 a `set_config('statement_timeout', …, true)` that limits the next of them. A unit of work is
 SQLAlchemy's session: `BEGIN` before the first statement, `COMMIT` or `ROLLBACK` at the end; in a
 host's session `SAVEPOINT`, and `RELEASE SAVEPOINT` or `ROLLBACK TO SAVEPOINT`. Where objects of a

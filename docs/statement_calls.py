@@ -512,6 +512,7 @@ FURTHER = {"title": [1.0, 0.0, 0.0, 0.0], "words": SPARSE}
 
 OF_A_HOST: Calls = {
     **_only(READS, get=DEFAULT, scroll=(DEFAULT, "with embeddings")),
+    "facet": {"of a column": lambda v: v.facet("author")},
     "stream": {DEFAULT: lambda v: _all(v.stream())},
     "stream_batches": {
         "of a further vector of half precision": lambda v: _all(v.stream_batches(using="title"))

@@ -63,7 +63,7 @@ def _sizes(tables: Iterable[Table], schema: str | None, *also: Any) -> Select[An
             )
             for table in sorted(tables, key=lambda table: table.fullname)
         )
-    ).subquery("sizes")
+    ).subquery("_sizes")
     return select(*sizes.c, _all_of(_INVALID_INDEXES), *also)
 
 

@@ -31,7 +31,7 @@ from qortex_db.models import (
     QortexVector,
 )
 from qortex_db.models.collection import collection_of
-from qortex_db.models.mapping import collection_table
+from qortex_db.models.mapping import collection_table, model_named
 from qortex_db.repositories import (
     ArmRepository,
     EdgeRepository,
@@ -127,7 +127,7 @@ class Repositories:
 
     def collection(
         self,
-        model: type[object],
+        model: type[object] | str,
         collection: Collection | None = None,
         *,
         namespace: Any = None,
@@ -138,7 +138,7 @@ class Repositories:
         """The vectors of a model with VectorMixin, or of any other with a key and a vector.
 
         Args:
-            model: The class, mapped in whatever way.
+            model: The class, mapped in whatever way; or, of one with VectorMixin, its table's name.
             collection: Which of its columns are what, where it has no `__collection__` that says
                 so.
             namespace: Of a collection that declares one, and then it has to be given: every method
@@ -154,6 +154,8 @@ class Repositories:
             InvalidInputError: The model is no collection, or has no such namespace;
                 it says what is missing.
         """
+        if isinstance(model, str):
+            model = model_named(model)
         table = collection_table(model, collection)
         given = collection_of(table).embedder if embedder is None else embedder
         texts = None

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from qortex_db.cli.host_models import load_model
 from qortex_db.cli.shell import Embedded, err, opened, out, run
 
 
@@ -20,6 +19,8 @@ def rotate_keys(
     embedded: Embedded = False,
 ) -> None:
     """Encrypt a collection by the newest of QORTEX_DB_ENCRYPTION_KEYS; run again, it goes on."""
+    from qortex_db.cli.host_models import load_model
+
     run(_rotate(load_model(model), namespace, batch_size, embedded=embedded))
 
 

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from qortex_db.cli.host_models import load_model
 from qortex_db.cli.shell import Embedded, opened, out, run
 
 
@@ -22,6 +21,8 @@ def count_words(
     embedded: Embedded = False,
 ) -> None:
     """Count how many documents have which word, for BM25; the table stays in use."""
+    from qortex_db.cli.host_models import load_model
+
     run(_count(None if model is None else load_model(model), namespace, embedded=embedded))
 
 

@@ -30,7 +30,7 @@ _ON_ITS_WAY: Final = 64
 """How many statements of a batch the buffers between here and a server hold."""
 _LATER_SECONDS: Final = 1.0
 _LIMITED: Final = """\
-WITH written AS ({sql})
+WITH _written AS ({sql})
 SELECT {rows} WHERE (SELECT pg_catalog.set_config('statement_timeout',
   CASE WHEN pg_catalog.current_setting('statement_timeout')::interval
     BETWEEN interval '1 ms' AND {limit}::text::interval
@@ -117,7 +117,7 @@ async def pipeline(
     limit = limit or driver._config.command_timeout  # noqa: SLF001 - it has no public name
     sql, given = compiled.sql, iter(arguments)
     if limit is not None:
-        rows = "written.* FROM written" if compiled.returns_rows else "1"
+        rows = "_written.* FROM _written" if compiled.returns_rows else "1"
         sql = _LIMITED.format(sql=sql, rows=rows, limit=f"${compiled.size + 1}")
         said = f"{max(1, round(limit * 1_000))}ms"
         given = ([*each, said] for each in itertools.chain([[None] * compiled.size], given))

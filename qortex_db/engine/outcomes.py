@@ -77,7 +77,7 @@ def telling(session: AsyncSession, statement: Executable) -> Executable | None:
 def _telling(statement: UpdateBase) -> Executable:
     if statement.exported_columns:
         return statement.returning(_ASSIGNED)
-    written = statement.returning(literal_column("1", Integer)).cte("written")
+    written = statement.returning(literal_column("1", Integer)).cte("_written")
     return select(func.count(), _ASSIGNED).select_from(written)
 
 

@@ -195,4 +195,4 @@ class Field:
         """
         itself = ShownCase((self.json.is_not(None), func.jsonb_build_array(self.json)))
         elements = func.jsonb_array_elements(func.coalesce(self.elements, itself))
-        return elements.table_valued(column("value", JSONB())).lateral(name)
+        return elements.table_valued(column("value", JSONB())).lateral(f"_{name}")

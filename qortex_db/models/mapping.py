@@ -18,6 +18,7 @@ from qortex_db.composite_keys import CompositeColumn
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.full_text import TEXT_CONFIGURATION
 from qortex_db.keys import key_type
+from qortex_db.messages import shown
 from qortex_db.mirrors import ORIGINAL, original_of
 from qortex_db.models.collection import (
     COLLECTION,
@@ -29,6 +30,8 @@ from qortex_db.models.collection import (
     part_key,
     resolved,
 )
+from qortex_db.models.mixin import VectorMixin
+from qortex_db.models.vector import QortexVector
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, VectorSpec
 from qortex_db.sql import DIALECT, stored_type
 
@@ -70,6 +73,32 @@ def collection_table(model: Any, collection: Collection | None = None) -> Table:
             "collection has them all: take that one, and filter by its discriminator."
         )
     return table
+
+
+def model_named(table: str) -> Any:
+    """The collection with VectorMixin that declares a table of this name, or of schema.name.
+
+    Raises:
+        InvalidInputError: None does, or several do.
+    """
+    waiting: list[Any] = [VectorMixin]
+    found = [QortexVector] if table == QortexVector.__tablename__ else []
+    while waiting:
+        model = waiting.pop()
+        waiting += model.__subclasses__()
+        declared = model.__dict__.get("__table__")
+        if isinstance(declared, Table) and table in (declared.name, declared.fullname):
+            found.append(model)
+    models = list(dict.fromkeys(found))
+    if len(models) == 1:
+        return models[0]
+    if not models:
+        raise InvalidInputError(
+            f"No model with VectorMixin declares a table {shown(table)}: import the module that "
+            "does, or pass the model itself."
+        )
+    names = ", ".join(sorted(f"{model.__module__}.{model.__qualname__}" for model in models))
+    raise InvalidInputError(f"Several models declare {shown(table)}: {names}. Pass one of them.")
 
 
 @functools.lru_cache(MAX_TABLES)

@@ -82,7 +82,7 @@ def panels() -> Any:
             )
         )
         .group_by(_arms.c.learner_name, _arms.c.context_hash)
-        .subquery("groups")
+        .subquery("_groups")
     )
     of_learner: dict[str, Any] = {"partition_by": groups.c.learner_name}
     first = (groups.c.pulls.desc(), groups.c.context_hash)
@@ -92,14 +92,14 @@ def panels() -> Any:
         func.count().over(**of_learner).label("contexts"),
         func.sum(groups.c.pulls).over(**of_learner).label("learner_pulls"),
         func.count().over().label("all_contexts"),
-    ).subquery("placed")
+    ).subquery("_placed")
     order = (placed.c.learner_pulls.desc(), placed.c.learner_name, placed.c.place)
     kept = (
         select(placed)
         .where(placed.c.place <= _int("contexts"))
         .order_by(*order)
         .limit(_int("panels"))
-        .subquery("panels")
+        .subquery("_panels")
     )
     readable = func.left(cast(_contexts.c.context, Text), _LONGEST)
     # Ordered once more: a join keeps no order.
@@ -134,7 +134,7 @@ def best() -> Any:
                 select(listed.c.learners, listed.c.contexts)
             )
         )
-        .subquery("ranked")
+        .subquery("_ranked")
     )
     return (
         select(
@@ -181,7 +181,7 @@ def _pulls(table: Any, time: Any, amount: Any, *conditions: Any) -> Any:
             amount.label("amount"),
         )
         .where(of_panels, amount > 0, func.isfinite(time), *conditions)
-        .cte("rows")
+        .cte("_rows")
     )
     start = func.min(rows.c.at)
     spans = (
@@ -193,7 +193,7 @@ def _pulls(table: Any, time: Any, amount: Any, *conditions: Any) -> Any:
             func.greatest(func.max(rows.c.at), start + double(BINS)).label("end"),
         )
         .group_by(rows.c.learner_name, rows.c.context_hash)
-        .cte("spans")
+        .cte("_spans")
     )
     shown = (
         func.unnest(_texts("best_learners"), _texts("best_contexts"), _texts("best_arms"))
@@ -256,7 +256,7 @@ def edge_hits() -> Any:
     edges = select(
         func.least(func.greatest(_edges.c.hit_count, 0), MOST_HITS).label("hits"),
         is_ready().label("ready"),
-    ).subquery("edges")
+    ).subquery("_edges")
     return select(edges.c.hits, edges.c.ready, func.count()).group_by(*edges.c).order_by(*edges.c)
 
 
@@ -269,7 +269,7 @@ def nearest_edges() -> Any:
         _edges.c.hit_count,
         avg_score().label("avg_score"),
         _edges.c.last_seen,
-    ).subquery("edges")
+    ).subquery("_edges")
     lacking = (
         func.greatest(_int("min_hits") - edges.c.hit_count, 0),
         func.greatest(bindparam("min_avg_score", type_=Double) - edges.c.avg_score, 0.0),

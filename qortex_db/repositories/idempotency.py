@@ -67,7 +67,7 @@ def claimed(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
 
     Who takes the same key at the same time waits until this transaction has ended.
     """
-    new = _take(*conditions).cte("claimed")
+    new = _take(*conditions).cte("_claimed")
     return select(func.count()).select_from(new).scalar_subquery() > literal_column("0", Integer)
 
 
@@ -105,7 +105,7 @@ def prune() -> Delete:
         .order_by(_keys.c.made_at)
         .limit(literal_column(str(_PRUNED_ROWS)))
         .with_for_update(skip_locked=True)
-        .cte("old")
+        .cte("_old")
         .prefix_with("MATERIALIZED")
     )
     return delete(_keys).where(_keys.c.key == old.c.key)

@@ -40,6 +40,6 @@ def locked_in_key_order(
         .where(*conditions)
         .order_by(*map(_in_order, columns))
         .with_for_update(key_share=key_share)
-        .cte("keys")
+        .cte("_keys")
         .prefix_with("MATERIALIZED")
     )

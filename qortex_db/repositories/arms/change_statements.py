@@ -258,11 +258,11 @@ def seed(*, unpulled: bool, history: bool) -> Any:
         )
     else:
         statement = statement.on_conflict_do_nothing()
-    seeded = statement.returning(*RETURNED).cte("seeded")
+    seeded = statement.returning(*RETURNED).cte("_seeded")
     there = select(*RETURNED).where(
         *of_arms(listed=True), arms.c.arm_id.not_in(select(seeded.c.arm_id))
     )
     both = select(*seeded.c).union_all(there)
     if history:
-        both = both.add_cte(events_of(seeded, "seed").cte("recorded"))
+        both = both.add_cte(events_of(seeded, "seed").cte("_recorded"))
     return both.execution_options(writes=(arms,) if unpulled else ())

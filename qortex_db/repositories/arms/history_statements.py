@@ -39,7 +39,7 @@ def kept() -> Any:
         )
         .on_conflict_do_nothing()
         .returning(contexts.c.context_hash)
-        .cte("known")
+        .cte("_known")
     )
     return select(func.count()).select_from(known).scalar_subquery() >= 0
 
@@ -78,7 +78,7 @@ def events_of(done: Any, kind: str, beside: Any = None, **amounts: Any) -> Any:
 def recorded(change: Any, kind: str, beside: Any = None, **amounts: Any) -> Any:
     """The change with its events, giving what the change gives."""
     return (
-        events_of(change.cte("done"), kind, beside, **amounts)
+        events_of(change.cte("_done"), kind, beside, **amounts)
         .returning(*(events.c[c.name] for c in RETURNED))
         .execution_options(writes=(arms,))
     )
@@ -109,7 +109,7 @@ def rebuild() -> Any:
             events.c.kind != "select",
             until.is_(None) | (events.c.recorded_at <= until),
         )
-        .subquery("changes")
+        .subquery("_changes")
     )
     states = (changes.c[c.name] for c in RETURNED)
     return select(*states).where(changes.c.place == 1, changes.c.alpha.is_not(None))

@@ -121,7 +121,7 @@ def context_hashes() -> Select[Any]:
 @cache
 def read_contexts() -> Select[Any]:
     """The same, and what each hash stands for where that was kept."""
-    hashes = context_hashes().subquery("hashes")
+    hashes = context_hashes().subquery("_hashes")
     readable = type_coerce(cast(contexts.c.context, Text), JsonText())
     known = hashes.outerjoin(contexts, contexts.c.context_hash == hashes.c.context_hash)
     return (

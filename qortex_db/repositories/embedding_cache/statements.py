@@ -81,7 +81,7 @@ def store() -> Delete:
         .from_select([*_KEY, _cache.c.vec], rows)
         .on_conflict_do_nothing()
         .returning(literal_column("1"))
-        .cte("new")
+        .cte("_new")
     )
     groups: Any = (
         func.unnest(
@@ -99,7 +99,7 @@ def store() -> Delete:
         .where(_cache.c.text_hash.between(groups.c.low, groups.c.high))
         .order_by(_cache.c.text_hash)
         .limit(literal_column(str(MAX_EXAMINED)))
-        .lateral("members")
+        .lateral("_members")
     )
     place = func.row_number().over(
         partition_by=groups.c.low, order_by=(members.c.last_used.desc(), members.c.text_hash)
@@ -107,7 +107,7 @@ def store() -> Delete:
     ranked = (
         select(members.c.tid, groups.c.room, place.label("place"))
         .select_from(groups.join(members, true()))
-        .subquery("ranked")
+        .subquery("_ranked")
     )
     too_many = select(ranked.c.tid).where(ranked.c.place > ranked.c.room).scalar_subquery()
     # To count the inserted is to have inserted them, and waited for whoever inserts the same.
@@ -118,7 +118,7 @@ def store() -> Delete:
         .select_from(_cache)
         .where(inserted >= 0, _ctid == func.any(func.array(too_many)))
         .with_for_update(skip_locked=True)
-        .cte("old")
+        .cte("_old")
         .prefix_with("MATERIALIZED")
     )
     locked = func.array(select(old.c.tid).scalar_subquery())
@@ -132,7 +132,7 @@ def touch() -> Any:
         select(*_KEY)
         .where(*_asked_for(), _is_stale())
         .with_for_update(skip_locked=True)
-        .cte("stale")
+        .cte("_stale")
         .prefix_with("MATERIALIZED")
     )
     return (
@@ -152,7 +152,7 @@ def clear(*, of_model: bool) -> Any:
         .order_by(*_KEY)
         .limit(bindparam("batch_size", type_=Integer))
         .with_for_update()
-        .cte("keys")
+        .cte("_keys")
         .prefix_with("MATERIALIZED")
     )
     return (

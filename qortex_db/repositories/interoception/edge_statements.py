@@ -114,7 +114,7 @@ def promote() -> Any:
         .order_by(_edges.c.hit_count.desc(), average.desc(), *(key.collate("C") for key in _KEY))
         .limit(cast(bindparam("limit"), Integer))  # NULL is none
         .with_for_update(skip_locked=True)
-        .cte("ready")
+        .cte("_ready")
         .prefix_with("MATERIALIZED")
     )
     return (
@@ -192,7 +192,7 @@ def _rows(arrays: dict[str, tuple[str, Any]], name: str) -> Any:
             func.unnest(cast(bindparam(given), ARRAY(kind)), type_=kind).label(column_name)
             for column_name, (given, kind) in arrays.items()
         )
-    ).subquery(name)
+    ).subquery(f"_{name}")
 
 
 def _upsert(*conditions: Any) -> Any:

@@ -118,7 +118,7 @@ def summary() -> Any:
     share = case(
         ((total > double(0.0)) & (_factors.c.weight > _NO_WEIGHT), _factors.c.weight / total)
     )
-    weights = select(_factors.c.weight, share.label("share")).subquery("weights")
+    weights = select(_factors.c.weight, share.label("share")).subquery("_weights")
     weight = weights.c.weight
     return select(
         func.count(),

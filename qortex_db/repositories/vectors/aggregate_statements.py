@@ -97,7 +97,7 @@ def _values(table: Table, paths: list[Place]) -> LateralFromClause:
         values[place] = elements.c.value
         part = select(false().label("is_row"), *_numbered(values)).where(field.kind == _ARRAY)
         parts.append(part.correlate(table))
-    return union_all(*parts).lateral("each")
+    return union_all(*parts).lateral("_each")
 
 
 def _distinct(table: Table, path: Place) -> LateralFromClause:
@@ -106,12 +106,12 @@ def _distinct(table: Table, path: Place) -> LateralFromClause:
     elements = _elements(field, "keys")
     itself = select(field.json.label("value")).where(field.kind != _ARRAY).correlate(table)
     once = select(elements.c.value).where(field.kind == _ARRAY).correlate(table).distinct()
-    return union_all(itself, once).lateral("once")
+    return union_all(itself, once).lateral("_once")
 
 
 def _elements(field: Field | _Column, name: str) -> FromClause:
     elements = func.jsonb_array_elements(field.elements)
-    return elements.table_valued(column("value", JSONB())).lateral(name)
+    return elements.table_valued(column("value", JSONB())).lateral(f"_{name}")
 
 
 class _Column:

@@ -52,7 +52,7 @@ def update_each(owner: KeyStatements, columns: GivenColumns) -> UpdateBase:
     values = dict(rows.values)
     # An assignment would convert it, a CASE does not.
     values["vec"] = cast(values["vec"], table.c.vec.type)
-    new = select(*(value.label(name) for name, value in values.items())).subquery("new")
+    new = select(*(value.label(name) for name, value in values.items())).subquery("_new")
     keys = locked_in_key_order(
         [table.c.id], table.c.id == func.any(ids_array(table)), *owner.scope.clauses
     )

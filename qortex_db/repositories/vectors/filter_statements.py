@@ -152,28 +152,28 @@ class FilterStatements:
         whole = value_at(self.table, steps).label("value")
         counted = select(whole, func.count().label("count")).where(*self.scope.clauses)
         counted = counted if where is None else counted.where(where.clause)
-        found = counted.group_by(whole).cte("found").prefix_with("MATERIALIZED")
+        found = counted.group_by(whole).cte("_found").prefix_with("MATERIALIZED")
         is_array = func.jsonb_typeof(found.c.value) == Constant("array")
         # Kept, so that it is looked for once.
-        first = select(found.c.value).where(is_array).limit(literal_column("1")).cte("first_array")
+        first = select(found.c.value).where(is_array).limit(literal_column("1")).cte("_first_array")
         has_arrays = select(first.prefix_with("MATERIALIZED")).exists()
         array = case((is_array, found.c.value))  # which is never reordered
         elements = (
             select(func.jsonb_array_elements(array, type_=JSONB()).label("value"))
             .distinct()
             .correlate(found)
-            .lateral("elements")
+            .lateral("_elements")
         )
         taken_apart = select(elements.c.value, found.c.count).where(is_array)
         parts = union_all(
             select(found).where(~is_array),
             taken_apart.select_from(found.join(elements, true())),
-        ).subquery("parts")
+        ).subquery("_parts")
         total = cast(func.sum(parts.c.count), BigInteger).label("count")
         counts = union_all(
             select(found).where(~has_arrays, found.c.value.is_not(None)),
             select(parts.c.value, total).where(has_arrays).group_by(parts.c.value),
-        ).subquery("counts")
+        ).subquery("_counts")
         return (
             select(type_coerce(cast(counts.c.value, Text), JsonText()), counts.c.count)
             .order_by(counts.c.count.desc(), counts.c.value)

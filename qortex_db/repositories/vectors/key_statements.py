@@ -166,7 +166,7 @@ class KeyStatements:
         arrays = [ids_array(table), cast(bindparam(VECS), EncodedEmbeddings())]
         arrays += [one.array(f"row_values_{i}") for i, one in enumerate(used.values())]
         rows = select(*(func.unnest(array).label(f"of_{i}") for i, array in enumerate(arrays)))
-        row = list(rows.subquery("rows").c)
+        row = list(rows.subquery("_rows").c)
         columns_of_key = [str(column.key) for column in key_columns(table)]
         values: dict[str, Any] = dict(zip(columns_of_key, self.key.apart(row[0]), strict=True))
         values["vec"] = row[1]
@@ -281,14 +281,14 @@ def fill_in_key_order(table: Table, scope: Scope) -> Select[Any]:
         .where(key > bindparam("after", type_=Text), *scope.clauses)
         .order_by(key)
         .limit(bindparam("hits", type_=Integer))
-        .cte("page")
+        .cte("_page")
         .prefix_with("MATERIALIZED")
     )
     keys = locked_in_key_order([key], key.in_(select(page.c.id)), *scope.clauses)
     kept = kept_words(table, table.c.document)
     changed = [table.c[name].is_distinct_from(value) for name, value in kept.items()]
     change = update(table).where(key == keys.c.id, *scope.clauses, *changed).values(kept)
-    filled = change.returning(key).cte("filled")
+    filled = change.returning(key).cte("_filled")
     count = select(func.count()).select_from(filled).scalar_subquery()
     return select(func.max(page.c.id), func.count(), count).select_from(page)
 

@@ -147,7 +147,7 @@ def _write(table: Table, scope: Scope) -> Update:
     changes = cast(bindparam("row_changes", type_=Text), JSONB)
     change = func.jsonb_array_elements(changes, type_=JSONB()).column_valued("change")
     fields = [change[name].astext.label(name) for name in ("id", "payload", "document", "new")]
-    given = select(*fields, change["put"].label("put")).cte("given").prefix_with("MATERIALIZED")
+    given = select(*fields, change["put"].label("put")).cte("_given").prefix_with("MATERIALIZED")
     key = key_type(table).sql_text(as_text(table.c.id))
     keys = locked_in_key_order([table.c.id], key.in_(select(given.c.id)), *scope.clauses)
     is_same = []

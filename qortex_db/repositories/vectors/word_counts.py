@@ -70,7 +70,7 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
 """)
     return found.columns(column("name", Text), column("is_whole", Boolean)).subquery(
-        "counted_table"
+        "_counted_table"
     )
 
 
@@ -211,10 +211,10 @@ def _count(table: Table) -> Select[Any]:
     )
     target = (
         select(named.c.name, named.c.is_whole, case((named.c.is_whole, lock)).label("is_mine"))
-        .cte("target")
+        .cte("_target")
         .prefix_with("MATERIALIZED")
     )
-    mine = select(target.c.name).where(target.c.is_mine).cte("mine").prefix_with("MATERIALIZED")
+    mine = select(target.c.name).where(target.c.is_mine).cte("_mine").prefix_with("MATERIALIZED")
     part = func.unnest(_all_words(table)).table_valued(
         column("lexeme", Text), "positions", "weights", name="part"
     )
@@ -229,7 +229,7 @@ def _count(table: Table) -> Select[Any]:
         .select_from(mine.join(table, true()).join(part, true()))
         .where(has_document)
         .group_by(part.c.lexeme)
-        .cte("counted")
+        .cte("_counted")
         .prefix_with("MATERIALIZED")
     )
     documents = (
@@ -238,7 +238,7 @@ def _count(table: Table) -> Select[Any]:
         .where(has_document)
         .scalar_subquery()
     )
-    every = select(documents.label("documents")).cte("every").prefix_with("MATERIALIZED")
+    every = select(documents.label("documents")).cte("_every").prefix_with("MATERIALIZED")
     occurring = select(func.sum(counted.c.occurrences)).scalar_subquery()
     size = func.nullif(cast(every.c.documents, Float), literal_column("0.0::float8"), type_=Float)
     kept = union_all(
@@ -248,13 +248,13 @@ def _count(table: Table) -> Select[Any]:
             null().cast(Float).label("mean_length"),
         ).where(counted.c.documents > literal_column("1::bigint")),
         select(ALL_DOCUMENTS.label("word"), every.c.documents, cast(occurring, Float) / size),
-    ).cte("kept")
+    ).cte("_kept")
     gone = (
         delete(FREQUENCIES)
         .where(FREQUENCIES.c.table_name == mine.c.name)
         .where(~exists().where(kept.c.word == FREQUENCIES.c.word))
         .returning(literal_column("1"))
-        .cte("gone")
+        .cte("_gone")
     )
     is_of_all = kept.c.word == ALL_DOCUMENTS
     new = insert(FREQUENCIES).from_select(
@@ -279,7 +279,7 @@ def _count(table: Table) -> Select[Any]:
             where=or_(others.counted_at.is_not(None), FREQUENCIES.c.documents != others.documents),
         )
         .returning(literal_column("1"))
-        .cte("written")
+        .cte("_written")
     )
     return (
         select(target.c.is_whole, func.coalesce(target.c.is_mine, literal_column("false")))
@@ -301,8 +301,8 @@ def _counted() -> Select[Any]:
 
 @functools.lru_cache(MAX_TABLES)
 def _statistics(table: Table) -> Select[Any]:
-    header = select(*FREQUENCIES.c).where(*_of_all_documents()).cte("header")
-    others = FREQUENCIES.alias("others")
+    header = select(*FREQUENCIES.c).where(*_of_all_documents()).cte("_header")
+    others = FREQUENCIES.alias("_others")
     distinct = (
         select(func.count())
         .where(others.c.table_name == header.c.table_name, others.c.word != ALL_DOCUMENTS)

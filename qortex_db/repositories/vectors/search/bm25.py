@@ -33,6 +33,7 @@ from qortex_db.filters.full_text import (
     text_configuration,
     words,
 )
+from qortex_db.keys import key_of
 from qortex_db.repositories.vectors.search.text_statements import FOUND_ROWS, PARSED_DOCUMENTS
 from qortex_db.repositories.vectors.search.word_statements import asked_words
 from qortex_db.repositories.vectors.word_counts import ALL_DOCUMENTS, FREQUENCIES, counted_table
@@ -77,7 +78,7 @@ class WordRanks:
         self._mean = self._mean_length()
         joined = aggregate_order_by(Constant(" | "), self._asked.c.number)
         query = cast(func.string_agg(cast(self._asked.c.query, Text), joined), TSQUERY)
-        self._any = select(query.label("query")).cte("any_word").prefix_with("MATERIALIZED")
+        self._any = select(query.label("query")).cte("_any_word").prefix_with("MATERIALIZED")
 
     def best(self, near: ColumnElement[float] | None, limit: ColumnElement[int]) -> Subquery:
         """The rows with any of the words, as id and rank.
@@ -97,12 +98,12 @@ class WordRanks:
             select(found.c.id, share.label("share"))
             .select_from(found.join(weights, found.c.number == weights.c.number))
             .where(~weights.c.common)
-            .subquery("shares")
+            .subquery("_shares")
         )
         scores = (
             select(shares.c.id, _sum(shares.c.share).label("score"))
             .group_by(shares.c.id)
-            .subquery("scores")
+            .subquery("_scores")
         )
         wide = func.greatest(limit, Constant(PARSED_DOCUMENTS), type_=Integer)
         common = select(func.bool_or(weights.c.common)).correlate(None).scalar_subquery()
@@ -112,24 +113,24 @@ class WordRanks:
             select(scores.c.id, scores.c.score)
             .order_by(scores.c.score.desc())
             .fetch(wanted, with_ties=True)
-            .subquery("best")
+            .subquery("_best")
         )
         order = [best.c.score.desc(), *([] if near is None else [near]), best.c.id]
         placed = (
             select(best.c.id, best.c.score, func.row_number().over(order_by=order).label("place"))
             .select_from(best.join(table, table.c.id == best.c.id))
             .where(*self._rows.scope.clauses)
-            .subquery("placed")
+            .subquery("_placed")
         )
         read = (
             select(placed.c.id, placed.c.score, self._held(placed).label("held"))
             .select_from(placed.join(table, table.c.id == placed.c.id))
             .where(placed.c.place <= Constant(FOUND_ROWS), *self._rows.scope.clauses)
-            .cte("read")
+            .cte("_read")
             .prefix_with("MATERIALIZED")
         )
         rank = func.coalesce(self.rank(read.c.held, read), read.c.score, type_=Float)
-        return select(read.c.id, rank.label("rank")).subquery("matching")
+        return select(read.c.id, rank.label("rank")).subquery("_matching")
 
     def rank(self, held: ColumnElement[Any], *of: Any) -> ColumnElement[float]:
         """The rank of a document by its words, which are read once; NULL where it has none.
@@ -139,24 +140,24 @@ class WordRanks:
         """
         weights = self._weights
         document = (
-            select(held.label("held")).offset(Constant(0)).correlate(*of).subquery("document")
+            select(held.label("held")).offset(Constant(0)).correlate(*of).subquery("_document")
         )
         parts = [_part(document.c.held, self._any.c.query, method) for method in (0, 2)]
         sized = (
             select(document.c.held, _length(*parts).label("length"))
             .select_from(document.join(self._any, true()))
             .offset(Constant(0))
-            .subquery("sized")
+            .subquery("_sized")
         )
         part = _part(sized.c.held, weights.c.query, 0)
         each = (
             select(weights.c.weight, part.label("part"), sized.c.length)
             .select_from(sized.join(weights, true()))
             .offset(Constant(0))
-            .subquery("each_word")
+            .subquery("_each_word")
         )
         share = each.c.weight * self._saturation(_times(each.c.part), each.c.length)
-        shares = select(share.label("share")).subquery("shares")
+        shares = select(share.label("share")).subquery("_shares")
         return select(_sum(shares.c.share)).scalar_subquery()
 
     def _with_frequencies(self, asked: CTE) -> CTE:
@@ -165,7 +166,7 @@ class WordRanks:
             columns = null().cast(Float).label("documents"), true().label("brings")
             return _kept(select(asked.c.number, asked.c.query, *columns), "asked")
         statistics = self._statistics
-        frequencies = FREQUENCIES.alias("frequencies")
+        frequencies = FREQUENCIES.alias("_frequencies")
         its = (frequencies.c.table_name == statistics.c.table_name) & (
             frequencies.c.word == asked.c.lexeme
         )
@@ -178,7 +179,7 @@ class WordRanks:
                 case((statistics.c.table_name.is_not(None), known)).label("documents"),
             )
             .select_from(asked.outerjoin(statistics, true()).outerjoin(frequencies, its))
-            .subquery("known")
+            .subquery("_known")
         )
         order = with_them.c.documents, with_them.c.number
         place = func.row_number().over(order_by=order)
@@ -199,11 +200,11 @@ class WordRanks:
             times, length = _times(part), _length(part, shorter)
         most = COUNTED_ROWS if self._counted else FOUND_ROWS
         having = (
-            select(table.c.id, times.label("times"), length.label("length"))
+            select(key_of(table), times.label("times"), length.label("length"))
             .where(is_found(document_words(table), asked.c.query), *conditions)
             .limit(Constant(most))
             .correlate(asked)
-            .lateral("having_it")
+            .lateral("_having_it")
         )
         pairs = select(asked.c.number, *having.c).select_from(asked.join(having, asked.c.brings))
         return _kept(pairs, "found")
@@ -214,9 +215,9 @@ class WordRanks:
         counts = (
             select(found.c.number, func.count().label("rows"))
             .group_by(found.c.number)
-            .cte("counts")
+            .cte("_counts")
         )
-        distinct = select(found.c.id).group_by(found.c.id).subquery("distinct_rows")
+        distinct = select(found.c.id).group_by(found.c.id).subquery("_distinct_rows")
         every: ColumnElement[Any] = cast(
             select(func.count()).select_from(distinct).correlate(None).scalar_subquery(), Float
         )
@@ -282,7 +283,7 @@ def _asked(rows: Nearest) -> CTE:
 
 
 def _kept(statement: Any, name: str) -> CTE:
-    made: CTE = statement.cte(name).prefix_with("MATERIALIZED")
+    made: CTE = statement.cte(f"_{name}").prefix_with("MATERIALIZED")
     return made
 
 

@@ -280,7 +280,7 @@ def _added_field(table: Table, term: BoostTerm, i: int) -> ColumnElement[Any]:
 
 def _added_value(table: Table, term: BoostTerm, i: int) -> ColumnElement[Any]:
     pairs = func.jsonb_array_elements(json_parameter(f"boost_{i}_values"))
-    pair = pairs.table_valued(column("value", JSONB())).alias(f"pair_{i}")
+    pair = pairs.table_valued(column("value", JSONB())).alias(f"_pair_{i}")
     value = pair.c.value.op("->", return_type=JSONB())(Constant(0))
     weight = cast(pair.c.value.op("->>", return_type=Text())(Constant(1)), Float)
     has = _json(table, term).op("@>", is_comparison=True)(value)

@@ -34,7 +34,9 @@ def nearest_to_mean(rows: Nearest, where: Filter | None, form: SearchForm) -> Se
         if rows.vector.metric == "cosine":  # then each example counts by its direction alone
             one = of_pgvector.l2_normalize(one)
         mean = of_pgvector.avg(one).label("mean")
-        sides.append(select(mean, func.count().label("count")).select_from(examples).cte(side))
+        sides.append(
+            select(mean, func.count().label("count")).select_from(examples).cte(f"_{side}")
+        )
     liked, disliked = sides
     towards = liked.c.mean.op("+")(liked.c.mean.op("-")(disliked.c.mean))
     aim = func.coalesce(towards, liked.c.mean, type_=Embedding())
@@ -42,7 +44,7 @@ def nearest_to_mean(rows: Nearest, where: Filter | None, form: SearchForm) -> Se
     target = (
         select(aim.label("aim"), count.label("examples"))
         .select_from(liked.join(disliked, true()))
-        .cte("target")
+        .cte("_target")
         .prefix_with("MATERIALIZED")
     )
     query = cast(select(target.c.aim).correlate(None).scalar_subquery(), rows.vector.type)
@@ -61,7 +63,7 @@ def best_scores(rows: Nearest, where: Filter | None, form: SearchForm) -> Select
     sides = []
     for side in _SIDES:
         examples = _examples(rows, side)
-        sides.append(select(examples.c.vec, place).cte(side).prefix_with("MATERIALIZED"))
+        sides.append(select(examples.c.vec, place).cte(f"_{side}").prefix_with("MATERIALIZED"))
     liked = sides[0]
     candidates: SelectBase
     if form.exact:
@@ -72,11 +74,11 @@ def best_scores(rows: Nearest, where: Filter | None, form: SearchForm) -> Select
     else:
         bare = replace(form, with_payload=False, with_embedding=False)
         query = cast(liked.c.vec, rows.vector.type).label("query")
-        queries = select(query, liked.c.place.label("number")).cte("queries")
+        queries = select(query, liked.c.place.label("number")).cte("_queries")
         branch = Branch(rows, queries=queries.prefix_with("MATERIALIZED"))
         (near,) = found([branch], bare, where, _no_example(rows))
         candidates = select(near.c.id).distinct()
-    keys = candidates.subquery("candidates")
+    keys = candidates.subquery("_candidates")
     # The least distance is no NaN, the distance of a zero vector, unless all are.
     nearest = [
         select(func.min(rows.vector.distance(rows.column, side.c.vec)))
@@ -89,7 +91,7 @@ def best_scores(rows: Nearest, where: Filter | None, form: SearchForm) -> Select
         select(key_of(rows.table), nearest[0].label("liked"), nearest[1].label("disliked"))
         .select_from(rows.table.join(keys, keys.c.id == rows.table.c.id))
         .where(*rows.scope.clauses)
-        .subquery("compared")
+        .subquery("_compared")
     )
     good, bad = (rows.similarity(compared.c[name]) for name in ("liked", "disliked"))
     score = case((or_(bad.is_(None), good > bad), good), else_=-(bad * bad)).label("score")
@@ -98,16 +100,16 @@ def best_scores(rows: Nearest, where: Filter | None, form: SearchForm) -> Select
         .where(compared.c.liked != Constant("NaN"))
         .order_by(score.desc(), compared.c.id)
         .limit(bindparam("hits", type_=Integer))
-        .subquery("best")
+        .subquery("_best")
     )
     hits = (
         select(best.c.id, best.c.score, *rows.columns(form))
         .select_from(best.join(rows.table, rows.table.c.id == best.c.id))
         .where(*rows.scope.clauses)
-        .subquery("hits")
+        .subquery("_hits")
     )
     counts = [select(func.count()).select_from(side).scalar_subquery() for side in sides]
-    total = select((counts[0] + counts[1]).label("examples")).subquery("total")
+    total = select((counts[0] + counts[1]).label("examples")).subquery("_total")
     return (
         select(*hits.c, total.c.examples)
         .select_from(total.outerjoin(hits, true()))
@@ -123,7 +125,7 @@ def _examples(rows: Nearest, side: str) -> Subquery:
     )
     arrays = cast(bindparam(f"{side}_vecs"), sent_embeddings(rows.vector))
     given = select(cast(func.unnest(arrays), rows.vector.type))
-    return union_all(stored, given).subquery(f"{side}_examples")
+    return union_all(stored, given).subquery(f"_{side}_examples")
 
 
 def _ids(rows: Nearest, side: str) -> ColumnElement[Any]:

@@ -41,12 +41,12 @@ def found(
     clause = None if where is None else where.planned_once
     if form.exact:
         exact = [each.nearest(form, clause, besides, queries=each.queries) for each in branches]
-        return [rows.subquery(f"found_{i}") for i, rows in enumerate(exact)]
+        return [rows.subquery(f"_found_{i}") for i, rows in enumerate(exact)]
     few = many = settings = not_many = None
     searched = clause
     if form.probed and where is not None and branches:
         few, many = probed(branches, form.probed, where, besides)
-        gate = select(true().label("go")).where(~exists(select(many.c.go))).cte("not_many")
+        gate = select(true().label("go")).where(~exists(select(many.c.go))).cte("_not_many")
         not_many = gate.prefix_with("MATERIALIZED")
         # No index serves it but the vectors' own, and the planner takes it for a half of the rows.
         searched = func.coalesce(where.planned_once, false())
@@ -56,16 +56,16 @@ def found(
     all_hits: list[CTE] = []
     for i, branch in enumerate(branches):
         near = branch.nearest(form, searched, besides, *after, queries=branch.queries)
-        all_hits.append(near.cte(f"hits_{i}").prefix_with("MATERIALIZED"))
+        all_hits.append(near.cte(f"_hits_{i}").prefix_with("MATERIALIZED"))
     done = None if settings is None else restored(settings, form.settings, all_hits)
     subqueries = []
     for i, (branch, hits) in enumerate(zip(branches, all_hits, strict=True)):
-        short = _short(branch, hits, many, done).cte(f"short_{i}").prefix_with("MATERIALIZED")
+        short = _short(branch, hits, many, done).cte(f"_short_{i}").prefix_with("MATERIALIZED")
         compared = short
         if form.bounded:
             # In a CASE it is looked up for the queries that are short, and not before.
             allowed = case((short.c.go, has_few_rows()))
-            compared = select(*short.c).where(allowed).cte(f"compared_{i}")
+            compared = select(*short.c).where(allowed).cte(f"_compared_{i}")
         queries = None if branch.queries is None else compared
         rest = branch.nearest(form, clause, besides, compared, queries=queries, exact=True)
         parts = [select(*hits.c).where(_is_none_of(hits, compared)), rest]
@@ -75,7 +75,7 @@ def found(
             parts.append(marks.where(_is_none_of(short, compared)))
         if few is not None and not_many is not None:
             parts.append(_best_of_few(branches, i, form, few, not_many))
-        subqueries.append(union_all(*parts).subquery(f"found_{i}"))
+        subqueries.append(union_all(*parts).subquery(f"_found_{i}"))
     return subqueries
 
 
@@ -133,14 +133,14 @@ def _best_of_few(
         .correlate(*sources)
         .lateral()
     )
-    best = select(*nearest.c).limit(rows.candidates).correlate(*sources).lateral(f"best_{place}")
+    best = select(*nearest.c).limit(rows.candidates).correlate(*sources).lateral(f"_best_{place}")
     # One by one, where they are: the planner expects more of them, and might read the whole table.
     row = (
         select(key_of(rows.table), *rows.columns(form))
         .where(best.c.place == PLACE, rows.table.c.id == best.c.id, *rows.scope.clauses)
         .limit(Constant(1))
         .correlate(best)
-        .lateral(f"row_{place}")
+        .lateral(f"_row_{place}")
     )
     joined: FromClause = gate
     for source in (*sources[1:], best, row):

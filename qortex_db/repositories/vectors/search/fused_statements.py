@@ -43,7 +43,7 @@ def multi(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[Any]:
     """The rows nearest to any of several queries, each once, by its least distance."""
     (every,) = found([Branch(rows, queries=_queries(rows))], form, where)
     place = func.row_number().over(partition_by=every.c.id, order_by=every.c.distance)
-    placed = select(*every.c, place.label("place")).subquery("placed")
+    placed = select(*every.c, place.label("place")).subquery("_placed")
     columns = [placed.c[column.key] for column in every.c if column.key != "number"]
     first = select(*columns).where(placed.c.place == 1)
     return in_order(first, form, placed.c.distance, placed.c.id).limit(_HITS)
@@ -64,7 +64,7 @@ def most_found(rows: Nearest, where: Filter | None, form: SearchForm) -> Select[
         .group_by(every.c.id)
         .order_by(score.desc().nulls_last(), every.c.id)
         .limit(_HITS)
-        .subquery("best")
+        .subquery("_best")
     )
     is_row = and_(rows.table.c.id == best.c.id, *rows.scope.clauses)
     sources = best.join(rows.table, is_row, isouter=form.bounded)
@@ -102,7 +102,7 @@ def _many_filtered(
     found_by_each = found(branches, form, where)
     every = union_all(
         *(select(*each.c, Constant(i + 1).label("number")) for i, each in enumerate(found_by_each))
-    ).subquery("every")
+    ).subquery("_every")
     return select(*every.c).order_by(every.c.number, every.c.distance, every.c.id)
 
 
@@ -115,4 +115,4 @@ def _queries(rows: Nearest) -> CTE:
         .render_derived()
     )
     query = cast(given.c.query, rows.vector.type).label("query")
-    return select(query, given.c.number).cte("queries").prefix_with("MATERIALIZED")
+    return select(query, given.c.number).cte("_queries").prefix_with("MATERIALIZED")

@@ -142,10 +142,6 @@ class HybridSearches(TableBound[IdT]):
             **_weights(weights, names, alpha),
             **asked.params(limits),
         }
-        bm25 = None
-        if asked.text is not None:
-            bm25, sent = await _words(vectors, asked.text, rank)
-            params |= sent
         floor = -math.inf
         if min_score is not None:
             floor = checks.check_number(min_score, name="min_score")
@@ -162,6 +158,10 @@ class HybridSearches(TableBound[IdT]):
             skipped=skipped,
             knobs=Knobs(complete=complete),
         )
+        bm25 = None
+        if asked.text is not None:
+            bm25, sent = await _words(vectors, asked.text, rank)
+            params |= sent
         form = Fusion(
             names,
             by,

@@ -142,13 +142,13 @@ def hybrid(rows: Nearest, where: Filter | None, form: SearchForm, fusion: Fusion
         beside_words += [case((clause, true())) for clause in fusion.only("text")]
         lexical = _lexical(rows, where, near, fusion, beside_words)
         shares.append(select(lexical.c.id, *_share(fusion, "text", cast(lexical.c.rank, Float))))
-    every = union_all(*shares).subquery("every")
+    every = union_all(*shares).subquery("_every")
     # In the shares' own order: equal ones in another order have to give an equal sum.
     total = func.sum(aggregate_order_by(every.c.share, every.c.share))
     told = [func.max(column).label(column.key) for column in every.c if column.key in _told(fusion)]
     grouped = select(every.c.id, total.label("score"), *told).group_by(every.c.id)
-    scored = grouped.subquery("scored")
-    best = _with_ties(select(*scored.c), scored.c.score, _HITS).subquery("best")
+    scored = grouped.subquery("_scored")
+    best = _with_ties(select(*scored.c), scored.c.score, _HITS).subquery("_best")
     answer = (
         select(
             best.c.id, best.c.score, *rows.columns(form), *(best.c[key] for key in _told(fusion))
@@ -205,14 +205,14 @@ def _lexical(
         found = matching(rows, conditions, near)
     # A rank of 0 is no match.
     ranked = select(found.c.id, found.c.rank).where(found.c.rank > double(0.0))
-    tied = _with_ties(ranked, found.c.rank, limit).subquery("tied")
+    tied = _with_ties(ranked, found.c.rank, limit).subquery("_tied")
     return (
         select(tied.c.id, tied.c.rank)
         .select_from(tied.join(rows.table, rows.table.c.id == tied.c.id))
         .where(*rows.scope.clauses)
         .order_by(*_best_first(tied.c.rank, near, tied.c.id))
         .limit(limit)
-        .subquery("lexical")
+        .subquery("_lexical")
     )
 
 

@@ -24,13 +24,13 @@ def settings_of(names: tuple[str, ...], many: CTE | None) -> CTE:
     """
     keys = [Constant(name) for name in names]
     old = [func.current_setting(key, true()).label(f"old_{i}") for i, key in enumerate(keys)]
-    before = select(*old).cte("before").prefix_with("MATERIALIZED")
+    before = select(*old).cte("_before").prefix_with("MATERIALIZED")
     values = [cast(bindparam(name.partition(".")[2]), Text) for name in names]
     go, *others = [func.set_config(*pair, true()) for pair in zip(keys, values, strict=True)]
     new = [go.label("go"), *(each.label(f"new_{i}") for i, each in enumerate(others))]
     source = before if many is None else before.join(many, true())
     statement = select(*before.c, *new).select_from(source)
-    return statement.cte("settings").prefix_with("MATERIALIZED")
+    return statement.cte("_settings").prefix_with("MATERIALIZED")
 
 
 def restored(settings: CTE, names: tuple[str, ...], all_hits: Sequence[CTE]) -> CTE:
@@ -40,4 +40,4 @@ def restored(settings: CTE, names: tuple[str, ...], all_hits: Sequence[CTE]) -> 
         for i, name in enumerate(names)
     ]
     done = [count_of(hits) >= Constant(0) for hits in all_hits]
-    return select(*put_back).where(*done).cte("restored").prefix_with("MATERIALIZED")
+    return select(*put_back).where(*done).cte("_restored").prefix_with("MATERIALIZED")

@@ -89,16 +89,16 @@ def probed(
         .where(where.planned_once, *rows.scope.clauses, *besides, rare.c.go.is_not(None))
         .limit(too_many)
         .correlate(rare)
-        .lateral("matching")
+        .lateral("_matching")
     )
     few = (
         select(*matching.c)
         .select_from(rare.join(matching, true()))
-        .cte("few")
+        .cte("_few")
         .prefix_with("MATERIALIZED")
     )
     is_too_many = or_(~exists(select(rare.c.go)), count_of(few) >= too_many)
-    many = select(true().label("go")).where(is_too_many).cte("many")
+    many = select(true().label("go")).where(is_too_many).cte("_many")
     return few, many.prefix_with("MATERIALIZED")
 
 
@@ -116,20 +116,20 @@ def _rare(rows: Nearest, where: Filter, too_many: ColumnElement[int]) -> CTE:
     seen = func.count().label("seen")
     matched = func.count().filter(matches).label("matched")
     sample = select(seen, matched).select_from(rows.table).where(_is_in_sample(_SAMPLE))
-    told = sample.subquery("sample")
+    told = sample.subquery("_sample")
     # Where policies hide rows, their conditions come first, and no index of a payload is used.
     size = text("""
 SELECT c.reltuples::float8 AS total, pg_catalog.row_security_active(c.oid) AS is_guarded
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
 """).columns(column("total", Float), column("is_guarded", Boolean))
-    table = size.subquery("size")
+    table = size.subquery("_size")
     estimate = cast(told.c.matched, Float) * table.c.total
     is_few = or_(
         told.c.matched < _TOLD_FROM, estimate < cast(too_many, Float) * cast(told.c.seen, Float)
     )
     is_rare = or_(~exists(first.where(matches)), select(is_few).correlate(table).scalar_subquery())
     statement = select(true().label("go")).select_from(table).where(~table.c.is_guarded, is_rare)
-    return statement.cte("rare").prefix_with("MATERIALIZED")
+    return statement.cte("_rare").prefix_with("MATERIALIZED")
 
 
 def _is_in_sample(size: int) -> ColumnElement[bool]:

@@ -69,7 +69,7 @@ class SearchStatements:
     @built_once
     def by_index(self, form: SearchForm) -> Select[Any]:
         """The rows that the index finds nearest, be they too few; without settings."""
-        hits = self.rows.nearest(form, None).subquery("hits")
+        hits = self.rows.nearest(form, None).subquery("_hits")
         return select(*hits.c).order_by(hits.c.distance, hits.c.id)
 
     @built_once
@@ -92,7 +92,7 @@ class SearchStatements:
             select(*hits.c, score)
             .select_from(rows)
             .where(or_(hits.c.id.is_(None), near))
-            .subquery("scored")
+            .subquery("_scored")
         )
         return (
             select(*scored.c)
@@ -114,7 +114,7 @@ class SearchStatements:
             has_value = value.is_not(None)
         else:
             each = Field(self.table, place).each("each")
-            once = select(each.c.value).distinct().correlate(self.table).lateral("once")
+            once = select(each.c.value).distinct().correlate(self.table).lateral("_once")
             value = once.c.value
             rows = rows.join(once, true())
             has_value = func.jsonb_typeof(value) != literal_column("'null'", Text)
@@ -125,7 +125,7 @@ class SearchStatements:
             # A zero vector has no distance, so its row is no hit.
             .where(hits.c.distance != Constant("NaN"))
             .where(has_value)
-            .subquery("keyed")
+            .subquery("_keyed")
         )
         order = (keyed.c.distance, keyed.c.id)
         placed = select(
@@ -134,22 +134,22 @@ class SearchStatements:
             func.first_value(keyed.c.distance)
             .over(partition_by=keyed.c.value, order_by=order)
             .label("best"),
-        ).subquery("placed")
+        ).subquery("_placed")
         ranked = select(
             *placed.c,
             func.dense_rank().over(order_by=(placed.c.best, placed.c.value)).label("group"),
-        ).subquery("ranked")
+        ).subquery("_ranked")
         best = (
             select(*ranked.c)
             .where(ranked.c.place <= bindparam("group_size", type_=Integer))
             .where(ranked.c.group <= _HITS)
-            .subquery("best")
+            .subquery("_best")
         )
         shown: ColumnElement[Any] = best.c.value
         if not isinstance(place, ColumnKey):
             shown = type_coerce(cast(shown, Text), JsonText())
         counts = func.count(hits.c.id).label("looked_at"), func.count().label("told")
-        total = select(*counts).select_from(hits).subquery("total")
+        total = select(*counts).select_from(hits).subquery("_total")
         return (
             select(
                 *(best.c[column.key] for column in hits.c),
@@ -168,7 +168,7 @@ class SearchStatements:
         distance = bindparam("max_distance", type_=Float)
         near = self.vector.distance(self.rows.column, self.rows.query) <= distance
         clause = None if where is None else where.clause
-        hits = self.rows.nearest(form, clause, besides=[near], exact=True).subquery("hits")
+        hits = self.rows.nearest(form, clause, besides=[near], exact=True).subquery("_hits")
         return in_order(select(*hits.c), form, hits.c.distance, hits.c.id)
 
     @built_once
@@ -181,7 +181,7 @@ class SearchStatements:
         )
         besides = [tuple_(distance, key) > tuple_(*seen)] if goes_on else []
         clause = None if where is None else where.clause
-        hits = self.rows.nearest(form, clause, besides=besides, exact=True).subquery("hits")
+        hits = self.rows.nearest(form, clause, besides=besides, exact=True).subquery("_hits")
         return select(*hits.c).order_by(hits.c.distance, hits.c.id)
 
 

@@ -62,7 +62,7 @@ def matching(
     if stored is not None and is_whole(table):
         whole = rank_of(stored).label("rank")
         found = select(*columns, whole).where(is_found(stored, query), *conditions)
-        return found.subquery("matching")
+        return found.subquery("_matching")
     parsed = words(table.c.document, configuration)
     if stored is None:
         found = select(*columns, null().label("rank")).where(is_found(parsed, query), *conditions)
@@ -77,12 +77,12 @@ def matching(
             case((is_found(stored, every), is_found(stored, query)), else_=is_found(parsed, query)),
             *conditions,
         )
-    held = found.cte("matched").prefix_with("MATERIALIZED")
+    held = found.cte("_matched").prefix_with("MATERIALIZED")
     ranked = _parsed(rows, held, rank_of(parsed))
     if stored is None:
-        return ranked.subquery("matching")
+        return ranked.subquery("_matching")
     kept = select(held.c.id, held.c.rank).where(held.c.rank.is_not(None))
-    return union_all(kept, ranked).subquery("matching")
+    return union_all(kept, ranked).subquery("_matching")
 
 
 def without_phrases(query: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -99,7 +99,7 @@ def _parsed(rows: Nearest, held: CTE, rank: ColumnElement[float]) -> Select[Any]
         .where(held.c.rank.is_(None))
         .order_by(held.c.distance, held.c.id)
         .limit(Constant(PARSED_DOCUMENTS))
-        .subquery("chosen")
+        .subquery("_chosen")
     )
     table = rows.table
     return (

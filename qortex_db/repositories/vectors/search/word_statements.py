@@ -75,7 +75,7 @@ def with_any_word(
         .select_from(found.join(weights, found.c.number == weights.c.number))
         .where(~weights.c.common)
         .group_by(found.c.id)
-        .subquery("scores")
+        .subquery("_scores")
     )
     any_common = select(func.bool_or(weights.c.common)).scalar_subquery()
     wide = func.greatest(limit, Constant(PARSED_DOCUMENTS), type_=Integer)
@@ -83,7 +83,7 @@ def with_any_word(
         select(scores.c.id, scores.c.score)
         .order_by(scores.c.score.desc())
         .fetch(case((any_common, wide), else_=limit), with_ties=True)
-        .subquery("best")
+        .subquery("_best")
     )
     return _ranked(rows, best, asked, weights, near)
 
@@ -110,7 +110,7 @@ def asked_words(configuration: str, *, parameter: str = "text", lexemes: bool = 
         .select_from(parts)
         .order_by(first)
         .limit(Constant(MAX_WORDS))
-        .cte("words")
+        .cte("_words")
         .prefix_with("MATERIALIZED")
     )
 
@@ -123,12 +123,12 @@ def _found(rows: Nearest, asked: CTE, conditions: Sequence[ColumnElement[bool]])
         .where(is_found(document_words(table), asked.c.query), *conditions)
         .limit(Constant(FOUND_ROWS))
         .correlate(asked)
-        .lateral("having_it")
+        .lateral("_having_it")
     )
     return (
         select(asked.c.number, having.c.id)
         .select_from(asked.join(having, true()))
-        .cte("found")
+        .cte("_found")
         .prefix_with("MATERIALIZED")
     )
 
@@ -136,21 +136,21 @@ def _found(rows: Nearest, asked: CTE, conditions: Sequence[ColumnElement[bool]])
 def _weights(found: CTE) -> CTE:
     """How rare each word is, and whether it is too common to bring in rows."""
     counts = (
-        select(found.c.number, func.count().label("rows")).group_by(found.c.number).cte("counts")
+        select(found.c.number, func.count().label("rows")).group_by(found.c.number).cte("_counts")
     )
-    distinct = select(found.c.id).group_by(found.c.id).subquery("distinct_rows")
+    distinct = select(found.c.id).group_by(found.c.id).subquery("_distinct_rows")
     every = select(func.count()).select_from(distinct).scalar_subquery()
     one, half = double(1.0), double(0.5)
     others, its = cast(every - counts.c.rows, Float), cast(counts.c.rows, Float)
     rarity = func.ln(one + (others + half) / (its + half), type_=Float)
-    rarer = exists().where(counts.alias("rarer").c.rows < Constant(FOUND_ROWS))
+    rarer = exists().where(counts.alias("_rarer").c.rows < Constant(FOUND_ROWS))
     return (
         select(
             counts.c.number,
             rarity.label("weight"),
             and_(counts.c.rows >= Constant(FOUND_ROWS), rarer).label("common"),
         )
-        .cte("weights")
+        .cte("_weights")
         .prefix_with("MATERIALIZED")
     )
 
@@ -169,7 +169,7 @@ def _ranked(
         select(best.c.id, best.c.score, func.row_number().over(order_by=order).label("place"))
         .select_from(best.join(table, table.c.id == best.c.id))
         .where(*rows.scope.clauses)
-        .subquery("placed")
+        .subquery("_placed")
     )
     there = asked.join(weights, asked.c.number == weights.c.number)
     parsed = words(table.c.document, text_configuration(table))
@@ -183,7 +183,7 @@ def _ranked(
         select(placed.c.id, placed.c.score, held.label("held"))
         .select_from(placed.join(table, table.c.id == placed.c.id))
         .where(placed.c.place <= Constant(FOUND_ROWS), *rows.scope.clauses)
-        .cte("read")
+        .cte("_read")
         .prefix_with("MATERIALIZED")
     )
     more = (
@@ -195,7 +195,7 @@ def _ranked(
     )
     close = func.ts_rank(read.c.held, _joined(asked, weights, " & "))
     rank = read.c.score + func.coalesce(more, 0) + _CLOSENESS * cast(func.coalesce(close, 0), Float)
-    return select(read.c.id, rank.label("rank")).subquery("matching")
+    return select(read.c.id, rank.label("rank")).subquery("_matching")
 
 
 def _joined(asked: CTE, weights: CTE, operator: str) -> ColumnElement[Any]:

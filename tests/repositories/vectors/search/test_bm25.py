@@ -87,6 +87,23 @@ class Mail(Host):
     body: Mapped[str]
 
 
+class Page(Host):
+    """One whose rows have a key of two columns."""
+
+    __tablename__ = "pages"
+    __collection__ = Collection(
+        VectorSpec(2, index=None, column="emb"),
+        id=("book", "number"),
+        payload=None,
+        document="body",
+    )
+
+    book: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    emb: Mapped[Any] = mapped_column(Embedding(2))
+    body: Mapped[str]
+
+
 def records(numbers: range) -> list[dict[str, Any]]:
     """Of two components."""
     words = ("red", "blue", "green", "sand", "desert")
@@ -445,6 +462,27 @@ async def test_any_table_with_a_document_is_counted(dsn384: str) -> None:
                 assert hit.branches is not None
                 assert hit.branches["text"].score == pytest.approx(scores[hit.id])
         assert_best(await mails.hybrid_search(None, "red sand"), scores)  # type: ignore[arg-type]
+
+
+async def test_a_key_of_several_columns_is_ranked_too(dsn384: str) -> None:
+    async with Database.connect(dsn384) as db:
+        async with db.engine.begin() as connection:
+            await connection.run_sync(Host.metadata.create_all)
+        pages = db.collection(Page)
+        await pages.upsert(
+            {"id": ("atlas", n), "embedding": [1, n + 1], "document": record["document"]}
+            for n, record in enumerate(records(range(30)))
+        )
+        uncounted = await pages.hybrid_search(None, "red sand", rank="bm25")
+        await pages.count_words()
+        counted_words = await pages.hybrid_search([1, 1], "red sand", match="any")
+        every = await pages.hybrid_search(None, "red", match="all", limit=30)
+        for hits in (uncounted, counted_words, every):
+            assert len(hits) >= 10
+            assert all(hit.id[0] == "atlas" for hit in hits)
+        likely = await pages.search_many([[1, 1], [1, 9]], where=[None, Page.number == 3])
+        assert [hit.id for hit in likely[1]] == [("atlas", 3)]
+        assert likely[0][0].id == ("atlas", 0)
 
 
 async def test_the_command_counts_in_the_schema_that_is_named(empty_dsn: str) -> None:
