@@ -542,7 +542,6 @@ OF_A_HOST: Calls = {
             SparseVector(SPARSE, 30), using="words", with_embedding=True
         ),
     },
-    "facet": {"of a column of a host's own": lambda v: v.facet(Article.author)},
     "search_groups": {
         "by a column of a host's own": lambda v: v.search_groups(VECTOR, Article.author)
     },
