@@ -465,6 +465,23 @@ async def test_a_search_finds_the_nearest(stored: Repositories) -> None:
         assert all(hit.embedding.tobytes() == ROWS[hit.id][0] for hit in near)
 
 
+@of(VectorRepository.clause, VectorRepository.distance, VectorRepository.score)
+async def test_a_hosts_own_statement_has_the_rows_of_a_search(stored: Repositories) -> None:
+    vectors = stored.vectors
+    distance, score = vectors.distance(QUESTIONS[0]), vectors.score(QUESTIONS[0])
+    statement = (
+        select(QortexVector.id, score)
+        .where(vectors.clause({"kind": "method"}))
+        .order_by(distance, QortexVector.id)
+        .limit(200)
+    )
+    found = (await vectors._vectors.executor.run(statement, {})).rows
+    options = {"limit": 200, "where": {"kind": "method"}, "exact": True}
+    hits = await vectors.search(QUESTIONS[0], **options)
+    assert [row[0] for row in found] == [hit.id for hit in hits]
+    assert [row[1] for row in found] == pytest.approx([hit.score for hit in hits])
+
+
 @of(VectorRepository.explain)
 async def test_a_plan_says_that_every_row_was_compared(stored: Repositories) -> None:
     plan = await stored.vectors.explain(QUESTIONS[0], limit=300, exact=True)

@@ -73,7 +73,7 @@ class VectorClauses(TableBound[IdT]):
     ) -> ColumnElement[float]:
         """The score that a hit would have, higher is better; order by :meth:`distance`.
 
-        What is not described here is as of :meth:`distance`.
+        What is not described here is as of :meth:`search` and :meth:`distance`.
         """
         distance = self.distance(embedding, using=using, approximate=approximate)
         vectors = self._vectors.using(using)
