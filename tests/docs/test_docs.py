@@ -40,6 +40,7 @@ COMING_FROM = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/com
         "docs/quickstart.md",
         "docs/vectors/collections.md",
         "docs/vectors/embedding_cache.md",
+        "docs/vectors/existing_tables.md",
         "docs/vectors/full_text.md",
         "docs/vectors/searching.md",
         *COMING_FROM,
