@@ -39,6 +39,7 @@ from qortex_db import (
     QortexVector,
     SearchHit,
     VectorRecord,
+    WordFrequency,
     context_hash,
 )
 from qortex_db.sample import load_sample
@@ -269,6 +270,15 @@ class IdempotencyKeyFactory(Factory[IdempotencyKey]):
 
     key = Sequence("request{:05}".format)
     digest = LazyAttribute(lambda made: hashlib.sha256(made.key.encode()).digest())
+
+
+class WordFrequencyFactory(Factory[WordFrequency]):
+    class Meta:
+        model = WordFrequency
+
+    table_name = "public.qortex_vectors"
+    word = Sequence("word{}".format)
+    documents = 2
 
 
 class ArmFactory(Factory[Arm]):

@@ -145,7 +145,7 @@ class WordCounts(TableBound[IdT]):
         return WordStatistics(documents, distinct, mean_length or 0.0, when, current, changed)
 
 
-async def counted_documents(vectors: VectorTable, *, anew: bool = False) -> int | None:
+async def counted_documents(vectors: VectorTable) -> int | None:
     """How many documents a table had when its words were counted; None where they were not.
 
     Once they were, it is not looked at again: a statement copes with what is no longer there.
@@ -155,9 +155,9 @@ async def counted_documents(vectors: VectorTable, *, anew: bool = False) -> int 
         known = await vectors.executor.catalog()
     key = _key(vectors)
     before, until = known.get(key, (None, 0.0))
-    if before is not None and not anew:
+    if before is not None:
         return int(before)
-    if not anew and time.monotonic() < until:
+    if time.monotonic() < until:
         return None
     name = qualified(vectors.executor.schema_of(FREQUENCIES.schema), FREQUENCIES.name)
     (may_read,) = (await vectors.executor.run(_MAY_READ, {"frequencies": name})).rows[0]
@@ -175,7 +175,7 @@ async def count_if_due(vectors: VectorTable, written: int) -> bool:
 
     Whoever can't, as a role that may not, leaves them as they are.
     """
-    documents = await counted_documents(vectors, anew=True)
+    documents = await counted_documents(vectors)
     if documents is None or written * STALE_SHARE < documents:
         return False
     params = {"table_name": vectors.qualified_name}

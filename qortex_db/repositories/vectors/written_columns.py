@@ -158,7 +158,8 @@ def named_values(
     given = checks.as_dict(values, name=name)
     keys = {key: key for key in given}
     if part == "attributes":
-        keys = {key: attribute_key(key) for key in given}
+        # Of a model with VectorMixin a column has its own name.
+        keys = {key: own if (own := attribute_key(key)) in written else key for key in given}
     if isinstance(values, ReadAttributes):
         given = {key: value for key, value in given.items() if keys[key] in written}
     for key in given:

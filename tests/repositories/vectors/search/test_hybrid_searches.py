@@ -485,7 +485,11 @@ class Word(Host):
 
 @pytest.mark.parametrize(
     ("model", "match"),
-    [(Word, "Word has no column 'vec'"), (Host, "no mapped model"), ("Word", "no mapped model")],
+    [
+        (Word, "Word has no column 'vec'"),
+        (Host, "no mapped model"),
+        ("Word", "No model with VectorMixin"),
+    ],
 )
 async def test_a_model_that_is_no_collection_is_refused(
     db: Database, model: Any, match: str

@@ -607,7 +607,7 @@ async def test_no_search_prepares_a_statement_for_each_list_of_values(loaded: st
             await db.vectors.search(QUERIES[0], where={"n": {"$in": list(range(size))}})
         async with db.engine.connect() as connection:
             prepared = await connection.execute(
-                text("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'WITH be%'")
+                text("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'WITH _be%'")
             )
             assert prepared.scalar_one() == 1
 
