@@ -84,8 +84,8 @@ class TextKey:
         return key
 
     def check_cursor(self, value: object) -> Any:
-        """A key in a page's `next`."""
-        return self.check(value)
+        """A key in a page's `next`, where it is as it was sent."""
+        return check_id(value)
 
     def read(self, sent: Any) -> Any:
         """What a caller has of a key that was sent or read."""
@@ -116,6 +116,9 @@ class IntegerKey(TextKey):
         if not -(2**self._bits) <= number < 2**self._bits:
             raise InvalidInputError(f"{name} does not fit into the key's {self._bits + 1} bits.")
         return number
+
+    def check_cursor(self, value: object) -> Any:
+        return self.check(value)
 
     def all_plain(self, values: Sequence[object]) -> bool:
         if set(map(type, values)) != {int}:
@@ -148,6 +151,9 @@ class UuidKey(TextKey):
             what = "no UUID" if isinstance(value, str) else f"a {type(value).__name__}"
             raise InvalidInputError(f"{name} is {what}; pass one, or its text.")
         return value if self._made is UUID else str(value)
+
+    def check_cursor(self, value: object) -> Any:
+        return self.check(value)
 
     def all_plain(self, values: Sequence[object]) -> bool:
         return self._made is UUID and set(map(type, values)) <= {UUID}

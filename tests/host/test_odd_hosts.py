@@ -44,7 +44,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from qortex_db import (
     Collection,
     Database,
-    Embedding,
     InvalidInputError,
     QortexDbError,
     VectorMixin,
@@ -228,13 +227,6 @@ class Report(Page):
 
     id: Mapped[str] = mapped_column(ForeignKey("pages.id"), primary_key=True)
     author: Mapped[str | None]
-
-
-class Numbered(Base):
-    __tablename__ = "numbered"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    vec: Mapped[Any] = mapped_column(Embedding(3))
 
 
 class Keyed(VectorMixin, Base):
@@ -475,7 +467,6 @@ async def test_any_number_of_loaded_objects_is_refreshed(db: Database) -> None:
     ("model", "says"),
     [
         (Letter, "the table of Page"),
-        (Numbered, "no text"),
         (Report, "no column"),
         (Keyed, "another key"),
     ],

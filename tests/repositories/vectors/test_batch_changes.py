@@ -93,6 +93,7 @@ async def memory(request: pytest.FixtureRequest, dsn384: str) -> AsyncIterator[R
 
 RECORDS = [
     VectorRecordFactory.build(
+        id=f"v{number:05}",
         payload={"n": number, "secret": "s"} if number % 3 else None,
         with_document=number % 2 == 0,
     )
