@@ -37,7 +37,7 @@ class Text(sqlalchemy.Text):
 
 def double(value: float) -> ColumnElement[float]:
     """A constant of `double precision`; `1.0` is one of `numeric`."""
-    return sqlalchemy.literal_column(f"{value}::float8", sqlalchemy.Double)
+    return sqlalchemy.literal_column(f"{value}::float8", sqlalchemy.Float)
 
 
 def json_parameter(name: str) -> ColumnElement[Any]:
