@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Integer, SmallInteger, Uuid
 
 from qortex_db.checks import as_key, as_whole, check_text
 from qortex_db.errors import InvalidInputError
-from qortex_db.sql import Text, stored_type
+from qortex_db.sql import Text, is_text, stored_type
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -218,7 +218,4 @@ def _key_type(kind: TypeEngine[Any]) -> KeyType | None:
     for known, bits in _INTEGERS:
         if isinstance(stored, type(known)):
             return IntegerKey(known, bits)
-    try:
-        return _TEXT if issubclass(stored.python_type, str) else None
-    except NotImplementedError:  # a host's own, or citext: the server's to judge
-        return _TEXT
+    return _TEXT if is_text(kind) else None

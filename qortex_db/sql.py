@@ -49,6 +49,14 @@ def json_parameter(name: str) -> ColumnElement[Any]:
     return sqlalchemy.type_coerce(sqlalchemy.select(given).scalar_subquery(), JSONB)
 
 
+def is_text(kind: Any) -> bool:
+    """Whether values of a column's type are texts, as far as it says."""
+    try:
+        return issubclass(stored_type(kind).python_type, str)
+    except NotImplementedError:  # a host's own, or citext: the server's to judge
+        return True
+
+
 def as_text(value: ColumnElement[Any]) -> ColumnElement[Any]:
     """A varchar as text, which has operators of its own; whatever else as it is.
 
@@ -108,6 +116,7 @@ __all__ = [
     "double",
     "func",
     "is_decorated",
+    "is_text",
     "json_parameter",
     "of_pgvector",
     "stored_type",

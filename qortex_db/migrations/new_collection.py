@@ -13,10 +13,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError, rev_id
 
 from qortex_db.errors import InvalidInputError
-from qortex_db.filters.payload_indexes import DECLARATION
-from qortex_db.migrations.autogenerate.compare import is_ours
-from qortex_db.migrations.autogenerate.index_shapes import IndexShape
-from qortex_db.migrations.autogenerate.operations import CreatePayloadIndexOp, CreateVectorIndexOp
+from qortex_db.migrations.autogenerate.compare import creation, is_ours, leave_out_info
 
 if TYPE_CHECKING:
     from sqlalchemy import Index, Table
@@ -97,7 +94,7 @@ def _own_folder(scripts: ScriptDirectory) -> str | None:
 
 def _code(table: Table) -> tuple[str, str]:
     created = ops.CreateTableOp.from_table(table)
-    created.info = {key: value for key, value in created.info.items() if OUR_BRANCH not in key}
+    leave_out_info(created)
     indexes = sorted(table.indexes, key=lambda index: str(index.name))
     upgrade = ops.UpgradeOps([created, *(_created(index, table) for index in indexes)])
     downgrade = ops.DowngradeOps([ops.DropTableOp.from_table(table)])
@@ -112,13 +109,4 @@ def _created(index: Index, table: Table) -> ops.MigrateOperation:
     """An index, built in the transaction that makes its table: there is nothing in it yet."""
     if not is_ours(index):
         return ops.CreateIndexOp.from_index(index)
-    said = index.info.get(DECLARATION)
-    kind = CreateVectorIndexOp if said is None else CreatePayloadIndexOp
-    return kind(
-        str(index.name),
-        table.name,
-        IndexShape.of(index),
-        schema=table.schema,
-        concurrently=False,
-        said=said,
-    )
+    return creation(index, table.name, table.schema, concurrently=False)

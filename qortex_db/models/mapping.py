@@ -33,7 +33,7 @@ from qortex_db.models.collection import (
 from qortex_db.models.mixin import VectorMixin
 from qortex_db.models.vector import QortexVector
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, VectorSpec
-from qortex_db.sql import DIALECT, stored_type
+from qortex_db.sql import DIALECT, is_text, stored_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -253,15 +253,8 @@ def _check_kinds(name: str, columns: Mapping[str, Column[Any]]) -> None:
             f"{name}.{payload.name} is {payload.type}, no JSON: name the payload's column by "
             "payload=…, or None for none."
         )
-    if document is not None and not _is_text(document):
+    if document is not None and not is_text(document.type):
         raise InvalidInputError(
             f"{name}.{document.name} is {document.type}, no text: name the document's column by "
             "document=…, or None for none."
         )
-
-
-def _is_text(column: Column[Any]) -> bool:
-    try:
-        return issubclass(stored_type(column.type).python_type, str)
-    except NotImplementedError:  # a host's own, or citext: the server's to judge
-        return True

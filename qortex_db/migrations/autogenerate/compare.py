@@ -117,10 +117,17 @@ def compare_indexes(  # noqa: PLR0917 - Alembic's signature
         # What is in one revision with its table or column is built in its transaction: there is
         # nothing in it yet, and half of a revision could not be run again.
         fresh = found is None or not touched.isdisjoint(c.name for c in index.columns)
-        said = index.info.get(DECLARATION)
-        kind = CreateVectorIndexOp if said is None else CreatePayloadIndexOp
-        shape = IndexShape.of(index)
-        changes.ops.append(kind(key, name, shape, schema=schema, concurrently=not fresh, said=said))
+        changes.ops.append(creation(index, name, schema, concurrently=not fresh))
+
+
+def creation(
+    index: Index, table: str, schema: str | None, *, concurrently: bool
+) -> CreateVectorIndexOp | CreatePayloadIndexOp:
+    """Our operation that builds one of our indexes, as it is declared."""
+    said = index.info.get(DECLARATION)
+    kind = CreateVectorIndexOp if said is None else CreatePayloadIndexOp
+    shape = IndexShape.of(index)
+    return kind(str(index.name), table, shape, schema=schema, concurrently=concurrently, said=said)
 
 
 def _drop(
@@ -148,14 +155,19 @@ def arrange(_context: AutogenContext, upgrade: ops.UpgradeOps, _schemas: set[str
     rest = [op for op in upgrade.ops if not isinstance(op, ops.OpContainer) or not op.is_empty()]
     upgrade.ops = [*first, *rest]
     for op in rest:
-        if isinstance(op, ops.CreateTableOp):  # Alembic would render what only models need
-            op.info = {key: value for key, value in op.info.items() if "qortex_db" not in key}
+        if isinstance(op, ops.CreateTableOp):
+            leave_out_info(op)
     modules = {type(kind).__module__ for kind in _types(upgrade)}
     imports = [name for name in _OWN_TYPES if any(module.startswith(name) for module in modules)]
     if any(isinstance(op, _OURS) for op in _leaves(upgrade)):
         imports.append("qortex_db.migrations")  # which registers them, whatever env.py imports
     if imports:
         upgrade.ops.append(_Imports(imports))
+
+
+def leave_out_info(created: ops.CreateTableOp) -> None:
+    """Leave out of a table's operation what only models need; Alembic would render it."""
+    created.info = {key: value for key, value in created.info.items() if "qortex_db" not in key}
 
 
 class _Imports(ops.OpContainer):
