@@ -1,7 +1,8 @@
 """The schema's history: upgrade, downgrade, check, adopt, rebuild. Alone in knowing Alembic."""
 
 import qortex_db.migrations.autogenerate.compare  # registers comparisons and operations
-import qortex_db.migrations.autogenerate.policies  # noqa: F401 - registers operations
+import qortex_db.migrations.autogenerate.embedding_columns  # registers operations
+import qortex_db.migrations.autogenerate.policies  # noqa: F401 - likewise
 from qortex_db.migrations.adoption.adopt import adopt
 from qortex_db.migrations.adoption.outcome import AdoptedTable, Adoption, AdoptionRefusedError
 from qortex_db.migrations.commands import (
