@@ -16,6 +16,7 @@ from qortex_db.migrations.commands import (
 )
 from qortex_db.migrations.drift import Drift, drift
 from qortex_db.migrations.host import include_name, include_object
+from qortex_db.migrations.model_changes import add_embedding_column, drop_embedding_column
 from qortex_db.migrations.rebuild.indexes import IndexProgress, RebuiltIndex, rebuild_index
 from qortex_db.migrations.rebuild.pending import pending_indexes
 from qortex_db.migrations.roles import grant_roles, roles_sql
@@ -28,10 +29,12 @@ __all__ = [
     "IndexProgress",
     "RebuiltIndex",
     "SchemaState",
+    "add_embedding_column",
     "adopt",
     "check",
     "downgrade",
     "drift",
+    "drop_embedding_column",
     "grant_roles",
     "head_revision",
     "include_name",

@@ -6,7 +6,7 @@ Importing `qortex_db.migrations` registers them as `op.add_embedding_column` and
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from alembic.operations import MigrateOperation, Operations
@@ -15,6 +15,7 @@ from sqlalchemy import Column, MetaData, Table, bindparam, text
 from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.migrations.autogenerate.index_shapes import IndexShape, build
+from qortex_db.migrations.changing import TRIGGER, TRIGGERS, index_names
 from qortex_db.models import EmbeddingChangeover, VectorSpec, vector_index
 from qortex_db.models.collection import COLLECTION
 from qortex_db.names import index_name, qualified
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
     from qortex_db.models.vector_spec import Metric, Quantization, Storage
 
-TRIGGER: Final = "qortex_db_changeover"
-"""What the names of a changeover's triggers and of its function begin with."""
 _CHANGEOVERS: Final = EmbeddingChangeover.__tablename__
 _LOCK_TIMEOUT: Final = "SET LOCAL lock_timeout = '2s'"
 _PLACE: Final = text("""
@@ -40,10 +39,14 @@ SELECT n.nspname::text, pg_catalog.quote_ident(n.nspname::text) || '.'::text
     SELECT a.attname::text FROM pg_catalog.pg_index i
     JOIN LATERAL pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, place) ON true
     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number
-    WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.place)
+    WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.place),
+  (SELECT i.reloptions FROM pg_catalog.pg_class i JOIN pg_catalog.pg_am m ON m.oid = i.relam
+   WHERE i.relnamespace = c.relnamespace AND i.relname::text = :index AND m.amname = 'hnsw'),
+  (SELECT pg_catalog.col_description(a.attrelid, a.attnum::int) FROM pg_catalog.pg_attribute a
+   WHERE a.attrelid = c.oid AND a.attname::text = :column)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = pg_catalog.to_regclass(:name)::oid
-""").bindparams(bindparam("name", type_=Text))
+""").bindparams(*(bindparam(name, type_=Text) for name in ("name", "index", "column")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +56,16 @@ class _Place:
     Attributes:
         named: Schema and table, as `quote_ident` has them.
         columns: None where no server is asked.
+        options: Of the index of the embeddings there are.
+        comment: On their column.
     """
 
     schema: str
     named: str
     columns: Sequence[str] | None
     key: Sequence[str]
+    options: Sequence[str] = ()
+    comment: str | None = None
 
 
 @Operations.register_operation("add_embedding_column")
@@ -181,13 +188,14 @@ class DropEmbeddingColumnOp(MigrateOperation):
 @Operations.implementation_for(AddEmbeddingColumnOp)
 def _add(operations: Operations, op: AddEmbeddingColumnOp) -> None:
     options = op.options
-    place = _place(operations, op.table_name, options["schema"], options["key"])
+    column = options["column"]
+    place = _place(operations, op.table_name, options["schema"], options["key"], column)
     own = _own(operations, options["own_schema"])
     document = options["document"]
     if place.columns is not None:
-        if options["column"] not in place.columns:
+        if column not in place.columns:
             raise InvalidInputError(
-                f"{op.table_name} has no column {options['column']}: say which holds its "
+                f"{op.table_name} has no column {column}: say which holds its "
                 "embeddings, by column=…."
             )
         document = document if document in place.columns else None
@@ -200,16 +208,19 @@ def _add(operations: Operations, op: AddEmbeddingColumnOp) -> None:
         *_triggers(op, place, own, document),
         _row(op, place.named, own),
     ]
+    if place.comment is not None:
+        said = _literal(place.comment)
+        statements.append(f"COMMENT ON COLUMN {table}.{qualified(op.name)} IS {said}")
     _execute(operations, statements)
     missing = IndexShape(
         "btree",
         ", ".join(map(qualified, place.key)),
-        where=f"({qualified(options['column'])} IS NULL) <> ({qualified(op.name)} IS NULL)",
+        where=f"({qualified(column)} IS NULL) <> ({qualified(op.name)} IS NULL)",
     )
     names = index_names(op.table_name, op.name)
     shapes = {names[1]: missing}
     if options["index"]:
-        shapes[names[0]] = _shape(op.table_name, op.name, spec)
+        shapes[names[0]] = _shape(op.table_name, op.name, spec, place.options)
     for name, shape in shapes.items():
         made = shape.index(name, op.table_name, place.schema, concurrently=True)
         build(operations, made, concurrently=True)
@@ -222,11 +233,11 @@ def _drop(operations: Operations, op: DropEmbeddingColumnOp) -> None:
     place = _place(operations, op.table_name, op.schema, None)
     own = _own(operations, op.own_schema)
     name = place.named
-    found = text(
-        "SELECT column_name, old_name, new_name, is_switched, CAST(extract(epoch FROM "
-        "clock_timestamp() - switched_at) AS float8) AS age "
+    said = (
+        "SELECT *, CAST(extract(epoch FROM clock_timestamp() - switched_at) AS float8) AS age "
         f"FROM {own} WHERE table_name = :name AND ended_at IS NULL"
-    ).bindparams(bindparam("name", name, type_=Text))
+    )
+    found = text(said).bindparams(bindparam("name", name, type_=Text))
     row = operations.get_bind().execute(found).one_or_none()
     if row is None:
         raise InvalidInputError(f"{op.table_name} has the embeddings of one model alone.")
@@ -244,7 +255,7 @@ def _drop(operations: Operations, op: DropEmbeddingColumnOp) -> None:
     statements = [
         _LOCK_TIMEOUT,
         f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE",
-        *(f"DROP TRIGGER IF EXISTS {each} ON {table}" for each in trigger_names()),
+        *(f"DROP TRIGGER IF EXISTS {each} ON {table}" for each in TRIGGERS),
         f"DROP FUNCTION IF EXISTS {function}()",
         f"DROP INDEX IF EXISTS {qualified(schema, missing)}",
     ]
@@ -271,23 +282,20 @@ def _drop(operations: Operations, op: DropEmbeddingColumnOp) -> None:
     _execute(operations, statements)
 
 
-def index_names(table: str, name: str) -> tuple[str, str]:
-    """What the indexes of a changeover are called: that of the new ones, and of what lacks one."""
-    return index_name(f"ix_{table}_{name}"), index_name(f"ix_{table}_{name}_missing")
-
-
-def trigger_names() -> tuple[str, str]:
-    """What its triggers are called: the first is to come before the second."""
-    return f"{TRIGGER}_1", f"{TRIGGER}_2"
-
-
-def _shape(table: str, name: str, spec: VectorSpec) -> IndexShape:
+def _shape(table: str, name: str, spec: VectorSpec, options: Sequence[str]) -> IndexShape:
+    """The index of the new ones, with what the old one's has of options."""
     column: Column[Any] = Column(name, spec.type, info={COLLECTION: spec})
-    return IndexShape.of(vector_index(Table(table, MetaData(), column), name, name="i"))
+    shape = IndexShape.of(vector_index(Table(table, MetaData(), column), name, name="i"))
+    given = (option.split("=", 1) for option in options)
+    return replace(shape, options=tuple((key, int(value)) for key, value in given))
 
 
 def _place(
-    operations: Operations, table: str, schema: str | None, key: tuple[str, ...] | None
+    operations: Operations,
+    table: str,
+    schema: str | None,
+    key: tuple[str, ...] | None,
+    column: str = "",
 ) -> _Place:
     context = operations.get_context()
     if context.as_sql:
@@ -296,17 +304,20 @@ def _place(
     bind = operations.get_bind()
     translated = bind.get_execution_options().get("schema_translate_map") or {}
     name = qualified(translated.get(schema, schema), table)
-    row = bind.execute(_PLACE, {"name": name}).one_or_none()
+    index = index_name(f"ix_{table}_{column}")
+    row = bind.execute(_PLACE, {"name": name, "index": index, "column": column}).one_or_none()
     if row is None:
         raise InvalidInputError(f"There is no table {table} to give embeddings to.")
-    return _Place(row[0], row[1], row[2], key or tuple(row[3]) or ("id",))
+    schema, named, columns, primary, indexed, comment = row
+    return _Place(schema, named, columns, key or tuple(primary) or ("id",), indexed or (), comment)
 
 
 def _own(operations: Operations, schema: str | None) -> str:
     """Our own table, as SQL has it."""
     if operations.get_context().as_sql or schema is not None:
         return qualified(schema or "public", _CHANGEOVERS)
-    row = operations.get_bind().execute(_PLACE, {"name": _CHANGEOVERS}).one_or_none()
+    named = {"name": _CHANGEOVERS, "index": "", "column": ""}
+    row = operations.get_bind().execute(_PLACE, named).one_or_none()
     if row is None:
         raise InvalidInputError(
             f"The table {_CHANGEOVERS} is not to be seen: let the revision depend on "
@@ -326,7 +337,7 @@ def _triggers(op: AddEmbeddingColumnOp, place: _Place, own: str, document: str |
     table = qualified(schema, op.table_name)
     old, new = qualified(op.options["column"]), qualified(op.name)
     function = qualified(schema, index_name(f"{TRIGGER}_{op.table_name}"))
-    first, second = trigger_names()
+    first, second = TRIGGERS
     said, has_document = "false", "false"
     if document is not None:
         text_of = qualified(document)
