@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 # Registers pgvector's types with SQLAlchemy's reflection.
-import pgvector.sqlalchemy  # noqa: F401
+import pgvector.sqlalchemy
 
-import qortex_db.models  # noqa: F401 - names our tables
+import qortex_db.models
 from qortex_db.names import own_tables
 from qortex_db.settings import Settings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,19 +30,18 @@ class Memo(VectorMixin, Base):
 
 
 def old_vector(text: str) -> np.ndarray[Any, Any]:
-    """By the letters of a text."""
-    made = np.full(384, 0.01)
-    for letter in text:
-        made[ord(letter) % 384] += 1
-    return made
+    """One that no other text has."""
+    return _vector(f"old {text}", 384)
 
 
 def new_vector(text: str) -> np.ndarray[Any, Any]:
-    """By its letters and where they are: another order of neighbours."""
-    made = np.full(768, 0.01)
-    for place, letter in enumerate(text):
-        made[(ord(letter) * 7 + place * 131) % 768] += 1
-    return made
+    """Of other neighbours than the old one."""
+    return _vector(f"new {text}", 768)
+
+
+def _vector(text: str, dimensions: int) -> np.ndarray[Any, Any]:
+    few = np.random.default_rng(zlib.crc32(text.encode())).normal(size=12)  # as real ones are
+    return few @ np.random.default_rng(dimensions).normal(size=(12, dimensions))
 
 
 def _minilm(texts: Sequence[str]) -> list[Any]:

@@ -234,8 +234,8 @@ def _drop(operations: Operations, op: DropEmbeddingColumnOp) -> None:
     own = _own(operations, op.own_schema)
     name = place.named
     said = (
-        "SELECT *, CAST(extract(epoch FROM clock_timestamp() - switched_at) AS float8) AS age "
-        f"FROM {own} WHERE table_name = :name AND ended_at IS NULL"
+        "SELECT *, CAST(extract(epoch FROM clock_timestamp() - switched_at) AS float8) "  # noqa: S608
+        f"AS age FROM {own} WHERE table_name = :name AND ended_at IS NULL"
     )
     found = text(said).bindparams(bindparam("name", name, type_=Text))
     row = operations.get_bind().execute(found).one_or_none()

@@ -106,8 +106,8 @@ class VectorModelChanges(VectorWrites[IdT]):
         """Embed the documents of rows that lack one of two models' embeddings, and fill only those.
 
         By itself each batch is its own transaction, so it can be stopped, and run again, and goes
-        on with what is left: what is filled, is not embedded again. A row whose document is changed
-        meanwhile is left to the next round; it ends when none is left. `updated_at` stays.
+        on with what is left: what is filled is not embedded again. What others change meanwhile is
+        done again, until less than a batch is left, which is done too. `updated_at` stays.
 
         What is not described here is as of :meth:`search`.
 
@@ -141,11 +141,13 @@ class VectorModelChanges(VectorWrites[IdT]):
         narrowed = await vectors.narrow(where, where_document)
         fill = _Fill(vectors, found, into, texts)
         pace, idle = _Pace(on_progress), 0
-        while idle < _MAX_TRIES:  # once more after each round, for what was changed meanwhile
+        while idle < _MAX_TRIES:
             before = pace.done
-            if not await fill.round(narrowed, size, pace):
+            read = await fill.round(narrowed, size, pace)
+            written = pace.done - before
+            if written == read < size:  # else once more, for what was changed meanwhile
                 return pace.done
-            idle = 0 if pace.done > before else idle + 1
+            idle = 0 if written else idle + 1
         raise ConflictError(
             "Others change the same rows again and again. Run it again: what is done is left alone."
         )

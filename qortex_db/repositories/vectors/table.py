@@ -424,10 +424,10 @@ class VectorTable:
         """
         texts = [query for query in queries if isinstance(query, str)]
         if not texts:
-            return [Known(self._named(query)) for query in queries]
+            return [Known(self.named(query)) for query in queries]
         made = iter(as_embeddings(await self._embedder().queries(texts)))
         return [
-            next(made) if isinstance(query, str) else Known(self._named(query)) for query in queries
+            next(made) if isinstance(query, str) else Known(self.named(query)) for query in queries
         ]
 
     def _embedder(self) -> TextEmbedder:
@@ -467,9 +467,9 @@ class VectorTable:
 
     def encode(self, embedding: object, facts: TableFacts, name: str = "embedding") -> Any:
         """A query's embedding, checked."""
-        return self.encode_for(self._named(embedding), facts.dimensions, name)
+        return self.encode_for(self.named(embedding), facts.dimensions, name)
 
-    def _named(self, embedding: object) -> Any:
+    def named(self, embedding: object) -> Any:
         """An embedding that is this vector's: of several models' the one that it is called by."""
         if self.two_models is not None:
             return self.two_models.named(embedding, self.name, is_chosen=self.is_chosen)
