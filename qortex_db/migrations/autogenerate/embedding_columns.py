@@ -378,8 +378,8 @@ BEGIN
     RETURN NEW;
   END IF;
   fills := OLD.{old} IS NULL AND NEW.{new} IS NOT NULL AND {has_document} AND NOT said_changed;
-  IF old_changed AND NOT new_changed AND NOT fills
-    AND (NOT given OR NEW.{new} IS NULL AND NEW.{old} IS NOT NULL) THEN {refuse} END IF;
+  IF old_changed AND NOT fills AND (NOT (new_changed OR given)
+    OR NEW.{new} IS NULL AND NEW.{old} IS NOT NULL) THEN {refuse} END IF;
   IF new_changed AND NOT old_changed THEN NEW.{old} := NULL; END IF;
   RETURN NEW;
 END
