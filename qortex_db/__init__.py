@@ -7,7 +7,7 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
 from qortex_db import alembic_plugin as _alembic_plugin
-from qortex_db import interrupts as _interrupts
+from qortex_db import interrupts as _interrupts  # noqa: F401 - before what takes long to import
 from qortex_db.__about__ import __version__
 
 if TYPE_CHECKING:

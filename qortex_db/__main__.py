@@ -15,7 +15,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # an ASCII terminal gets "?", no traceback
     interrupts.install()
     try:
-        import rich  # noqa: PLC0415 - its extra may not be installed
+        import rich  # noqa: F401, PLC0415 - its extra may not be installed
 
         from qortex_db import cli  # noqa: PLC0415 - the same
     except ModuleNotFoundError as error:

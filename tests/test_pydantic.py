@@ -39,7 +39,7 @@ from qortex_db import (
     WordStatistics,
     repositories,
 )
-from qortex_db.database import Status
+from qortex_db.database import Status  # noqa: TC001 - FastAPI resolves annotations
 from qortex_db.repositories import IndexAdvice, RecallProbe, SearchPlan, Tuning
 from qortex_db.testing.factories import (
     ArmFactory,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping  # noqa: TC003 - pydantic resolves annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 

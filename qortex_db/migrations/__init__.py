@@ -2,7 +2,7 @@
 
 import qortex_db.migrations.autogenerate.compare  # registers comparisons and operations
 import qortex_db.migrations.autogenerate.embedding_columns  # registers operations
-import qortex_db.migrations.autogenerate.policies
+import qortex_db.migrations.autogenerate.policies  # noqa: F401 - likewise
 from qortex_db.migrations.adoption.adopt import adopt
 from qortex_db.migrations.adoption.outcome import AdoptedTable, Adoption, AdoptionRefusedError
 from qortex_db.migrations.commands import (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 # Registers pgvector's types with SQLAlchemy's reflection.
-import pgvector.sqlalchemy
+import pgvector.sqlalchemy  # noqa: F401
 
-import qortex_db.models
+import qortex_db.models  # noqa: F401 - names our tables
 from qortex_db.names import own_tables
 from qortex_db.settings import Settings
 

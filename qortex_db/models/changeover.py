@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import DateTime, false, text
+from sqlalchemy import DateTime, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from qortex_db.models.base import Base
@@ -30,7 +30,7 @@ class EmbeddingChangeover(Base):
         Text, comment="Of the new ones' index: half or binary"
     )
     is_switched: Mapped[bool] = mapped_column(
-        server_default=false(), comment="Whether searches use the new ones"
+        server_default=text("false"), comment="Whether searches use the new ones"
     )
     model: Mapped[str | None] = mapped_column(
         Text, comment="The embedder that the new ones are of: its name, and @ its revision"

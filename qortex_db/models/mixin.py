@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime  # noqa: TC003 - SQLAlchemy resolves Mapped[...]
 from typing import Any, ClassVar, Final
 
 import numpy as np  # noqa: TC002 - the same

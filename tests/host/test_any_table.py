@@ -7,7 +7,7 @@ import inspect
 import json
 import warnings
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime  # noqa: TC003 - SQLAlchemy resolves Mapped[...]
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 

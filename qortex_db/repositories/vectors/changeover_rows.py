@@ -5,7 +5,19 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Float, Integer, bindparam, case, cast, column, or_, select, text, update
+from sqlalchemy import (
+    Float,
+    Integer,
+    bindparam,
+    case,
+    cast,
+    column,
+    or_,
+    select,
+    text,
+    true,
+    update,
+)
 from sqlalchemy.sql.elements import Grouping
 
 from qortex_db.keys import key_columns, key_of, key_type
@@ -29,19 +41,36 @@ CHANGEOVERS: Final[Any] = EmbeddingChangeover.__table__
 LOCK_TIMEOUT: Final = "2s"
 """How long a switch waits for the writers that have begun, and others behind it."""
 
-_COLUMNS: Final = text("""
+_SWITCH: Final = """
+DECLARE before text := pg_catalog.current_setting('lock_timeout'::text);
+BEGIN
+  PERFORM pg_catalog.set_config('lock_timeout'::text, '{timeout}'::text, true);
+  LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE;
+  PERFORM pg_catalog.set_config('lock_timeout'::text, before, true);
+  IF pg_catalog.row_security_active({relation}::pg_catalog.regclass::oid) THEN
+    RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = 'policies hide rows of it';
+  END IF;
+  IF EXISTS (SELECT FROM {table} WHERE ({old} IS NULL) <> ({new} IS NULL) AND {wanted} IS NULL)
+  THEN
+    RAISE EXCEPTION USING ERRCODE = '{missing}';
+  END IF;
+  UPDATE {changeovers} SET is_switched = {to}, switched_at = pg_catalog.now()
+  WHERE table_name = {name}::text AND ended_at IS NULL;
+END
+"""
+
+
+def _columns() -> Subquery:
+    found = text("""
 SELECT pg_catalog.quote_ident(n.nspname::text) || '.'::text
   || pg_catalog.quote_ident(c.relname::text) AS name, a.attname::text AS attribute,
   a.atttypmod::int AS size
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0::smallint
-WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid AND NOT a.attisdropped
+WHERE c.oid = pg_catalog.to_regclass(CAST(:relation AS text))::oid AND NOT a.attisdropped
 """)
-
-
-def _columns() -> Subquery:
     parts = column("name", Text), column("attribute", Text), column("size", Integer)
-    return _COLUMNS.columns(*parts).subquery("_columns")
+    return found.columns(*parts).subquery("_columns")
 
 
 @functools.cache
@@ -146,7 +175,7 @@ class FillStatements:
         age = cast(func.extract("epoch", func.clock_timestamp() - rows.began_at), Float)
         return (
             select(rows.table_name, rows.began_at, rows.switched_at, age, *lacks.c)
-            .select_from(CHANGEOVERS.join(of, rows.table_name == of.c.name), lacks)
+            .select_from(CHANGEOVERS.join(of, rows.table_name == of.c.name).join(lacks, true()))
             .where(of.c.attribute == rows.new_name)
         )
 
@@ -171,25 +200,20 @@ def switch(table: str, changeovers: str, name: str, changeover: Changeover) -> E
         name: The table's in there.
     """
     old, new = qualified(changeover.column), qualified(changeover.new_name)
-    wanted = old if changeover.is_switched else new
-    to = "false" if changeover.is_switched else "true"
-    literal = "'" + name.replace("'", "''") + "'"
-    relation = "'" + table.replace("'", "''") + "'"
-    body = f"""
-DECLARE before text := pg_catalog.current_setting('lock_timeout'::text);
-BEGIN
-  PERFORM pg_catalog.set_config('lock_timeout'::text, '{LOCK_TIMEOUT}'::text, true);
-  LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE;
-  PERFORM pg_catalog.set_config('lock_timeout'::text, before, true);
-  IF pg_catalog.row_security_active({relation}::pg_catalog.regclass::oid) THEN
-    RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = 'policies hide rows of it';
-  END IF;
-  IF EXISTS (SELECT FROM {table} WHERE ({old} IS NULL) <> ({new} IS NULL) AND {wanted} IS NULL)
-  THEN
-    RAISE EXCEPTION USING ERRCODE = '{STILL_MISSING}';
-  END IF;
-  UPDATE {changeovers} SET is_switched = {to}, switched_at = pg_catalog.now()
-  WHERE table_name = {literal}::text AND ended_at IS NULL;
-END
-"""  # noqa: S608 - names are quoted
-    return text("DO '" + body.replace("'", "''").replace(":", r"\:") + "'")
+    body = _SWITCH.format(
+        timeout=LOCK_TIMEOUT,
+        table=table,
+        relation=_literal(table),
+        changeovers=changeovers,
+        old=old,
+        new=new,
+        wanted=old if changeover.is_switched else new,
+        to="false" if changeover.is_switched else "true",
+        name=_literal(name),
+        missing=STILL_MISSING,
+    )
+    return text(f"DO {_literal(body)}".replace(":", r"\:"))
+
+
+def _literal(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

@@ -218,7 +218,7 @@ class VectorModelChanges(VectorWrites[IdT]):
         return TextEmbedder(Embedder.of(embedder), self._cache())
 
     async def _name(self, vectors: VectorTable, label: str) -> None:
-        params = {"table_name": vectors.qualified_name, "model_label": label}
+        params = {"relation": vectors.qualified_name, "model_label": label}
         if (await vectors.executor.run(name_model(), params)).rowcount:
             await self._vectors.facts(anew=True)
             return
@@ -320,6 +320,6 @@ def _statements(vectors: VectorTable, changeover: Changeover, wanted: str) -> Fi
 async def _state(vectors: VectorTable, changeover: Changeover) -> Sequence[Any]:
     """The row's name and times, its age in seconds, and how many rows lack the other embedding."""
     statements = _statements(vectors, changeover, changeover.other)
-    params = {"table_name": vectors.qualified_name}
+    params = {"relation": vectors.qualified_name}
     found: Sequence[Any] = (await vectors.run(statements.missing, params)).rows[0]
     return found

@@ -36,7 +36,7 @@ from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.diversity import diversified
 from qortex_db.repositories.vectors.grouping import values_at
-from qortex_db.types import EmbeddingInput
+from qortex_db.types import EmbeddingInput  # noqa: TC001 - pydantic resolves annotations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -386,7 +386,7 @@ class VectorTable:
 
     async def _changeover(self) -> Changeover | None:
         """Of this vector of the table, if there is or was one."""
-        params = {"table_name": self.qualified_name}
+        params = {"relation": self.qualified_name}
         rows = (await self.executor.run(changeover_of(), params)).rows
         if not rows or rows[0][0] != self._column:
             return None
