@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from qortex_db import database
-from qortex_db.sync.background import Background
+from qortex_db.sync.background import BACKGROUND
 from qortex_db.sync.forwarding import ForwardedLanes
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from qortex_db.settings import Settings
 
 __all__ = ["Database"]
-
-BACKGROUND = Background()
 
 
 class Database(ForwardedLanes):

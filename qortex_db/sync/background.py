@@ -213,3 +213,7 @@ def _result(future: Future[T]) -> T:
     except BaseException:
         future.cancel()
         raise
+
+
+BACKGROUND: Final = Background()
+"""The one that all Databases of this kind share."""

@@ -23,7 +23,8 @@ from qortex_db import (
     QueryTimeoutError,
     Settings,
 )
-from qortex_db.sync import BACKGROUND, Database
+from qortex_db.sync import Database
+from qortex_db.sync.background import BACKGROUND
 from support.commands import program
 
 if TYPE_CHECKING:
