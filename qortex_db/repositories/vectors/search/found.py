@@ -14,7 +14,12 @@ from qortex_db.filters.expressions import Constant
 from qortex_db.keys import key_of
 from qortex_db.repositories.vectors.search.local_settings import restored, settings_of
 from qortex_db.repositories.vectors.search.nearest import count_of
-from qortex_db.repositories.vectors.search.probing import PLACE, has_few_rows, probed
+from qortex_db.repositories.vectors.search.probing import (
+    has_few_rows,
+    is_at,
+    places_of,
+    probed,
+)
 from qortex_db.sql import func
 
 if TYPE_CHECKING:
@@ -45,7 +50,7 @@ def found(
     few = many = settings = not_many = None
     searched = clause
     if form.probed and where is not None and branches:
-        few, many = probed(branches, form.probed, where, besides)
+        few, many = probed(branches, form, where, besides)
         gate = select(true().label("go")).where(~exists(select(many.c.go))).cte("_not_many")
         not_many = gate.prefix_with("MATERIALIZED")
         # No index serves it but the vectors' own, and the planner takes it for a half of the rows.
@@ -126,7 +131,7 @@ def _best_of_few(
         other = next(i for i, each in enumerate(branches) if each.rows is branch.then_by)
         ties.append(few.c[f"compared_{other}"])
     nearest = (
-        select(few.c.id, few.c.place, distance.label("distance"))
+        select(few.c.id, *places_of(few), distance.label("distance"))
         .where(compared.is_not(None), gate.c.go.is_not(None))
         .order_by(distance, *ties, few.c.id)
         .limit(Constant(form.walk))
@@ -137,7 +142,7 @@ def _best_of_few(
     # One by one, where they are: the planner expects more of them, and might read the whole table.
     row = (
         select(key_of(rows.table), *rows.columns(form))
-        .where(best.c.place == PLACE, rows.table.c.id == best.c.id, *rows.scope.clauses)
+        .where(*is_at(best), rows.table.c.id == best.c.id, *rows.scope.clauses)
         .limit(Constant(1))
         .correlate(best)
         .lateral(f"_row_{place}")

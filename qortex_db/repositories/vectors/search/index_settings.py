@@ -121,6 +121,7 @@ async def approach(
         skips=skipped > 0,
         bounded=bounded,
         probed=probed,
+        partitioned=facts.is_partitioned and probed > 0,
         walk=walk_of(max(reach, beside)),
         settings=tuple(f"{_LIBRARIES[name]}.{name}" for name in settings),
         with_payload=read_body(vectors.table, with_payload),
