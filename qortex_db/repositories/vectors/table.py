@@ -78,7 +78,7 @@ class TableFacts:
         dimensions: None where it takes any.
         is_nullable: Whether a row may have none.
         has_pages: Whether its rows have places in pages, as a view's have not.
-        is_partitioned: Whether several tables have pages for it, and so several rows one place.
+        is_partitioned: Whether the pages are those of several tables.
         rows: How many the planner took it to have when this was looked up; -1 where unknown.
     """
 

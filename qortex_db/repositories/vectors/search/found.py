@@ -14,12 +14,7 @@ from qortex_db.filters.expressions import Constant
 from qortex_db.keys import key_of
 from qortex_db.repositories.vectors.search.local_settings import restored, settings_of
 from qortex_db.repositories.vectors.search.nearest import count_of
-from qortex_db.repositories.vectors.search.probing import (
-    has_few_rows,
-    is_at,
-    places_of,
-    probed,
-)
+from qortex_db.repositories.vectors.search.probing import PLACE, has_few_rows, probed
 from qortex_db.sql import func
 
 if TYPE_CHECKING:
@@ -131,7 +126,7 @@ def _best_of_few(
         other = next(i for i, each in enumerate(branches) if each.rows is branch.then_by)
         ties.append(few.c[f"compared_{other}"])
     nearest = (
-        select(few.c.id, *places_of(few), distance.label("distance"))
+        select(few.c.id, few.c.place, distance.label("distance"))
         .where(compared.is_not(None), gate.c.go.is_not(None))
         .order_by(distance, *ties, few.c.id)
         .limit(Constant(form.walk))
@@ -142,7 +137,8 @@ def _best_of_few(
     # One by one, where they are: the planner expects more of them, and might read the whole table.
     row = (
         select(key_of(rows.table), *rows.columns(form))
-        .where(*is_at(best), rows.table.c.id == best.c.id, *rows.scope.clauses)
+        # Each partition has such a place: the key tells which.
+        .where(best.c.place == PLACE, rows.table.c.id == best.c.id, *rows.scope.clauses)
         .limit(Constant(1))
         .correlate(best)
         .lateral(f"_row_{place}")

@@ -34,7 +34,7 @@ from qortex_db.sql import func
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import CTE, FromClause, TextClause
+    from sqlalchemy import CTE, TextClause
     from sqlalchemy.sql.selectable import ScalarSelect
 
     from qortex_db.filters import Filter
@@ -46,10 +46,8 @@ _FIRST: Final = 32
 """Where none of so many matches, those that do are taken to be rare: to look at more costs more."""
 _TOLD_FROM: Final = Constant(4)
 """How many rows of a sample have to match before it says anything."""
-_PLACE: Final[ColumnElement[Any]] = literal_column("ctid", NullType())
-"""Where a row is, for as long as a statement runs."""
-_PART: Final[ColumnElement[Any]] = literal_column("tableoid", NullType())
-"""In which partition that is: each has the same places."""
+PLACE: Final[ColumnElement[Any]] = literal_column("ctid", NullType())
+"""Where a row is, for as long as a statement runs; in each of a table's partitions."""
 
 
 def has_few_rows() -> ColumnElement[bool]:
@@ -87,7 +85,7 @@ def probed(
     rare = _rare(rows, where, too_many, partitioned=form.partitioned)
     compared = [_compared(each).label(f"compared_{i}") for i, each in enumerate(branches)]
     matching = (
-        select(key_of(rows.table), *_places(partitioned=form.partitioned), *compared)
+        select(key_of(rows.table), PLACE.label("place"), *compared)
         .where(where.planned_once, *rows.scope.clauses, *besides, rare.c.go.is_not(None))
         .limit(too_many)
         .correlate(rare)
@@ -102,21 +100,6 @@ def probed(
     is_too_many = or_(~exists(select(rare.c.go)), count_of(few) >= too_many)
     many = select(true().label("go")).where(is_too_many).cte("_many")
     return few, many.prefix_with("MATERIALIZED")
-
-
-def _places(*, partitioned: bool) -> list[ColumnElement[Any]]:
-    return [_PLACE.label("place"), *([_PART.label("part")] if partitioned else [])]
-
-
-def places_of(rows: FromClause) -> list[ColumnElement[Any]]:
-    """Where rows are that were probed."""
-    return [rows.c[name] for name in ("place", "part") if name in rows.c]
-
-
-def is_at(rows: FromClause) -> list[ColumnElement[bool]]:
-    """Whether a row of the table is where one of these is."""
-    own = {"place": _PLACE, "part": _PART}
-    return [rows.c[name] == place for name, place in own.items() if name in rows.c]
 
 
 def _compared(branch: Branch) -> ColumnElement[Any]:
@@ -194,4 +177,4 @@ _OF_PARTITIONS: Final = """(
 def _is_one_of(places: TextClause) -> ColumnElement[bool]:
     chosen: ScalarSelect[Any] = places.columns(column("place", NullType())).scalar_subquery()
     at: ColumnElement[Any] = func.any(func.array(chosen))
-    return _PLACE == at  # noqa: SIM300 - ANY stands on the right
+    return PLACE == at  # noqa: SIM300 - ANY stands on the right
