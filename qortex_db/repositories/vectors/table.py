@@ -59,12 +59,15 @@ _OVERSAMPLING: Final = {None: 1.0, "half": 2.0, "binary": 20.0}
 _FACTS: Final = text("""
 SELECT a.atttypmod, a.attnotnull, c.relkind = 'p'::"char" OR c.relam = (
   SELECT m.oid FROM pg_catalog.pg_am m WHERE m.amname = 'heap'::name), c.relkind = 'p'::"char",
-  CASE WHEN c.relkind = 'p'::"char" THEN coalesce((
-    SELECT pg_catalog.sum(part.reltuples::float8) FROM pg_catalog.pg_class part
-    WHERE part.reltuples >= 0.0::real AND part.relkind <> 'p'::"char" AND part.oid = ANY (ARRAY(
-      SELECT tree.relid::oid FROM pg_catalog.pg_partition_tree(c.oid::regclass) tree))
-  ), -1.0::float8) ELSE c.reltuples::float8 END
+  parts.count, CASE WHEN c.relkind = 'p'::"char" THEN parts.rows ELSE c.reltuples::float8 END
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+CROSS JOIN LATERAL (
+  SELECT pg_catalog.count(*) AS count,
+    coalesce(pg_catalog.sum(pg_catalog.float8larger(part.reltuples::float8, 0.0::float8)),
+      -1.0::float8) AS rows
+  FROM pg_catalog.pg_class part WHERE part.relkind <> 'p'::"char" AND part.oid = ANY (ARRAY(
+    SELECT tree.relid::oid FROM pg_catalog.pg_partition_tree(c.oid::regclass) tree))
+) parts
 WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
   AND a.attname = CAST(:column_name AS text)
 """)
@@ -78,7 +81,8 @@ class TableFacts:
         dimensions: None where it takes any.
         is_nullable: Whether a row may have none.
         has_pages: Whether its rows have places in pages, as a view's have not.
-        is_partitioned: Whether the pages are those of several tables.
+        is_partitioned: Whether the pages are those of other tables.
+        partitions: How many these are.
         rows: How many the planner took it to have when this was looked up; -1 where unknown.
     """
 
@@ -86,6 +90,7 @@ class TableFacts:
     is_nullable: bool
     has_pages: bool
     is_partitioned: bool
+    partitions: int
     rows: float
 
 
