@@ -163,6 +163,8 @@ async def test_indexes_of_partitions_are_built_one_by_one_while_the_table_is_in_
     assert [one.split(" ")[1:] for one in await indexes(empty_dsn, "notes")] == [["4", "true"]] * 4
     assert (await autogenerate(empty_dsn, metadata)).lines == []
     assert await migrations.drift(Settings(dsn=empty_dsn), metadata=metadata) == []
+    (rebuilt,) = await migrations.rebuild_index(Settings(dsn=empty_dsn), table="notes_1")
+    assert rebuilt.name == "ix_notes_vec_notes_1"
     other = models(notes=Collection(VectorSpec(3, "l2"), partitions=Partitions(4)))
     changed = await autogenerate(empty_dsn, other)
     assert [line.partition("(")[0] for line in changed.lines] == [
