@@ -61,6 +61,12 @@ class Embedder:
         return given
 
 
+class ExampleText(str):
+    """A text among the examples of `recommend`, where any other is an id."""
+
+    __slots__ = ()
+
+
 def _method(model: object, names: tuple[str, ...]) -> Callable[..., Any] | None:
     if inspect.isfunction(model):
         return None
