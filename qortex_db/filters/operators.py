@@ -21,7 +21,7 @@ from qortex_db.filters.fields import (
 from qortex_db.filters.full_text import text_configuration
 from qortex_db.filters.geo import geo
 from qortex_db.filters.payload_indexes import has_kind, is_declared
-from qortex_db.filters.text_operators import ilike, like, text
+from qortex_db.filters.text_operators import ilike, like, prefix, regex, text
 from qortex_db.filters.values import (
     BOOLEAN,
     INSTANT,
@@ -335,10 +335,14 @@ OPERATORS: Final[dict[str, Reader]] = {
     "$all": has_all,
     "$like": like,
     "$ilike": ilike,
+    "$prefix": prefix,
+    "$regex": regex,
     "$text": text,
     "$geo": geo,
     "$size": size,
 }
+ELEMENT: Final = "$elemMatch"
+"""What takes a filter of its own, over the elements of an array."""
 NEGATED: Final[dict[str, Reader]] = {
     "$ne": equal,
     "$nin": functools.partial(one_of, by_index=False),

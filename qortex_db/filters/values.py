@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -116,6 +117,15 @@ def as_string(value: object, at: str) -> str:
             f"{at} has {len(value):,} characters; at most {MAX_QUERY_CHARS:,} are allowed."
         )
     return check_text(value, name=at)
+
+
+def successor(text: str) -> str | None:
+    """What comes, by code point, after everything that begins with a text; None where nothing."""
+    for end in range(len(text), 0, -1):
+        last = ord(text[end - 1])
+        if last < sys.maxunicode:  # surrogates are no characters
+            return text[: end - 1] + chr(0xE000 if last == 0xD7FF else last + 1)  # noqa: PLR2004
+    return None
 
 
 def check_pattern(value: object, at: str) -> str:

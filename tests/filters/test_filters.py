@@ -34,7 +34,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from qortex_db import InvalidInputError, QortexVector, Settings
 from qortex_db.filters import payload_index, read_filter
-from qortex_db.filters.operators import NEGATED, OPERATORS
+from qortex_db.filters.operators import ELEMENT, NEGATED, OPERATORS
 from qortex_db.filters.reader import MAX_CONDITIONS, MAX_DEPTH
 from qortex_db.filters.values import MAX_LIST
 from support import filter_oracle as oracle
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+EVERY = OPERATORS.keys() | NEGATED.keys() | {ELEMENT}
 PAGE = Path(__file__).parents[2] / "docs/vectors/filters.md"
 
 
@@ -151,7 +152,7 @@ def test_combined_filters_match_what_the_oracle_says(empty_dsn: str) -> None:
 
 
 def test_the_oracle_knows_every_operator() -> None:
-    assert oracle.ORACLE.keys() == oracle.ARGUMENTS.keys() == OPERATORS.keys() | NEGATED.keys()
+    assert oracle.ORACLE.keys() == oracle.ARGUMENTS.keys() == EVERY
 
 
 # ---- known answers -------------------------------------------------------------------------------
@@ -947,7 +948,7 @@ async def test_the_page_says_what_null_and_missing_keys_do(empty_dsn: str) -> No
     rows = re.findall(
         r"^\| `(\$\w+)` \| `(.+?)` \|.*\| (yes|no) \| (yes|no) \|$", PAGE.read_text(), re.MULTILINE
     )
-    assert {operator for operator, *_ in rows} == OPERATORS.keys() | NEGATED.keys()
+    assert {operator for operator, *_ in rows} == EVERY
     async with connected(empty_dsn, table) as connection:
         for operator, example, null, missing in rows:
             where = eval(example)  # noqa: S307 - our own page

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, exists, false, null, select, true, union_all
+from sqlalchemy import and_, case, exists, false, null, select, true, union_all
 
 from qortex_db.filters.expressions import Constant
 from qortex_db.keys import key_of
@@ -49,7 +49,7 @@ def found(
         gate = select(true().label("go")).where(~exists(select(many.c.go))).cte("_not_many")
         not_many = gate.prefix_with("MATERIALIZED")
         # No index serves it but the vectors' own, and the planner takes it for a half of the rows.
-        searched = func.coalesce(where.planned_once, false())
+        searched = and_(*where.promises, func.coalesce(where.planned_once, false()))
     if form.settings:
         settings = settings_of(form.settings, many)
     after = [] if settings is None else [settings]
