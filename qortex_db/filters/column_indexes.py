@@ -59,6 +59,15 @@ def finds_value(table: FromClause, column: Column[Any]) -> bool:
     return any(isinstance(first, Column) for _, first in _beginning_with(column))
 
 
+def finds_elements(column: Column[Any]) -> bool:
+    """Whether an index has the elements of a column's arrays."""
+    return any(
+        index.dialect_options["postgresql"]["using"] == "gin"
+        and any(isinstance(part, Column) and part.name == column.name for part in index.expressions)
+        for index in original_of(column.table).indexes
+    )
+
+
 def finds_beginning(column: Column[Any], *, by_pattern: bool) -> bool:
     """Whether an index finds the texts that begin with something."""
     return by_pattern or _is_by_code_point(column)

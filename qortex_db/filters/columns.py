@@ -26,8 +26,10 @@ from sqlalchemy import (
     Uuid,
     any_,
     cast,
+    exists,
     literal_column,
     select,
+    true,
     type_coerce,
 )
 
@@ -46,7 +48,7 @@ from qortex_db.sql import Text, as_text, func, is_decorated, stored_type
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from sqlalchemy import Column, ColumnElement, FromClause, Table
+    from sqlalchemy import Column, ColumnElement, FromClause, Select, Table
     from sqlalchemy.types import TypeEngine
 
 _SIGNS: Final = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
@@ -176,6 +178,16 @@ _BY_PATTERN: Final = {
 
 def matches_regex(column: ColumnElement[Any], bind: Bind) -> ColumnElement[bool]:
     return compared(column).collate("C").op("~", is_comparison=True)(bind(Text()))
+
+
+def array_has_of_many(column: ColumnElement[Any], bind: Bind) -> ColumnElement[bool]:
+    """An overlap, whose list is hashed."""
+    kind: Any = stored_type(column.type)
+    values = select(func.unnest(_values(_element(kind), bind)))
+    each = func.unnest(column).table_valued("value").render_derived("_each")
+    value = literal_column("_each.value", _element(kind))
+    elements: Select[Any] = select(literal_column("1")).select_from(each)
+    return exists(elements.where(value.in_(values).is_(true())))
 
 
 def has_substring(column: ColumnElement[Any], bind: Bind) -> ColumnElement[bool]:
@@ -312,6 +324,9 @@ class ColumnReader:
         items = [value] if name == "$contains" else check_list(value, at)
         kind: Any = self._kind
         self._values.append([compared_value(kind.item_type, item, at) for item in items])
+        is_long = len(items) >= HASHED_FROM and not isinstance(stored_type(kind.item_type), Enum)
+        if name == "$any" and is_long and not column_indexes.finds_elements(self._column):
+            return array_has_of_many, self._key
         return array_has, self._key, "&&" if name == "$any" else "@>"
 
     def _pattern(self, name: str, value: Any, at: str) -> Shape:

@@ -104,7 +104,8 @@ def equals_any(field: Field, bind: Bind) -> ColumnElement[bool]:
 
 
 def equals_any_of_many(field: Field, bind: Bind) -> ColumnElement[bool]:
-    return is_among(field.json, _jsons(bind))
+    # No join, which the server could make of an IN: it would go through the list for each row.
+    return is_among(field.json, _jsons(bind)).is_(true())
 
 
 def contains(field: Field, bind: Bind) -> ColumnElement[bool]:

@@ -14,13 +14,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
-from sqlalchemy import ColumnElement, and_
+from sqlalchemy import ColumnElement, and_, false
 from sqlalchemy.sql.elements import Grouping
 
 from qortex_db import messages
 from qortex_db.checks import as_dict, check_whole
 from qortex_db.errors import InvalidInputError
-from qortex_db.filters import conditions, rendering
+from qortex_db.filters import columns, conditions, rendering
 from qortex_db.filters.columns import ColumnReader, column_named, no_column
 from qortex_db.filters.contained import contained
 from qortex_db.filters.fields import check_has_payload, check_readable, of_each, read_path
@@ -30,6 +30,7 @@ from qortex_db.filters.partial_indexes import promised
 from qortex_db.filters.text_operators import document_contains, document_text
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.mirrors import moved, original_of
+from qortex_db.sql import func
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +50,11 @@ MAX_CONDITIONS: Final = 256
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 _LISTS: Final = (list, tuple, set, frozenset)
+LONG_LISTS: Final = (
+    conditions.is_one_of_many,
+    conditions.has_id_of_many,
+    columns.is_one_of_many,
+)
 _OF_FILTERS: Final = ("$and", "$or", "$nor", "$not", "$min_should")
 _OF_ROWS: Final = {"$text": document_text, "$id": row_ids}
 
@@ -84,6 +90,13 @@ class Filter:
         Each value is read once, and not for each row.
         """
         return self.clause if self.key is None else unseen(self.clause)
+
+    @functools.cached_property
+    def walked(self) -> ColumnElement[bool]:
+        """The same, for a walk through an index of vectors, which no list is joined to."""
+        if self.key is None or not rendering.has(self._shape, LONG_LISTS):
+            return self.planned_once
+        return and_(*self.promises, func.coalesce(self.planned_once, false()))
 
     @property
     def is_served(self) -> bool:

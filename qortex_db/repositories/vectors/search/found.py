@@ -43,7 +43,7 @@ def found(
         exact = [each.nearest(form, clause, besides, queries=each.queries) for each in branches]
         return [rows.subquery(f"_found_{i}") for i, rows in enumerate(exact)]
     few = many = settings = not_many = None
-    searched = clause
+    searched = None if where is None else where.walked
     if form.probed and where is not None and branches:
         few, many = probed(branches, form.probed, where, besides)
         gate = select(true().label("go")).where(~exists(select(many.c.go))).cte("_not_many")

@@ -35,7 +35,7 @@ class OwnFilter:
     @property
     def clause(self) -> ColumnElement[bool]:
         """The condition, for which the planner needs no values."""
-        return self.filter.planned_once
+        return self.filter.walked
 
 
 async def own_filter(
