@@ -949,6 +949,13 @@ FILTERS: Mapping[str, Any] = {
     "`$like`": {"x": {"$like": "%a"}},
     "`$like` of a beginning": {"x": {"$like": "a%"}},
     "`$ilike`": {"x": {"$ilike": "A%"}},
+    "`$prefix`": {"x": {"$prefix": "a"}},
+    "`$regex`": {"x": {"$regex": "a+"}},
+    "`$regex` with a beginning": {"x": {"$regex": "^a+b"}},
+    "`$elemMatch`": {"x": {"$elemMatch": {"y": 1, "z": {"$gt": 2}}}},
+    "an element, by equality": {"x[].y": 1},
+    "elements themselves": {"x[]": {"$gt": 1}},
+    "`$any` of a hundred or more": {"x": {"$any": list(range(100))}},
     "`$text`": {"x": {"$text": "red"}},
     "`$text` in a language": {"x": {"$text": {"$search": "red", "$language": "english"}}},
     "`$text` of the document": {"$text": "red"},
@@ -956,6 +963,9 @@ FILTERS: Mapping[str, Any] = {
     "`$geo`, a box": {"x": {"$geo": {"min_lat": 50, "max_lat": 53, "min_lon": 10, "max_lon": 15}}},
     "`$geo`, a box across the antimeridian": {
         "x": {"$geo": {"min_lat": -9, "max_lat": 9, "min_lon": 170, "max_lon": -170}}
+    },
+    "`$geo`, a polygon": {
+        "x": {"$geo": {"exterior": [{"lat": 0, "lon": i} for i in range(3)]}},
     },
     "`$size`": {"x": {"$size": 2}},
     "`$size` within bounds": {"x": {"$size": {"$gte": 1, "$lt": 5}}},
@@ -967,6 +977,9 @@ FILTERS: Mapping[str, Any] = {
     "`$and`, and several keys": {"$and": [{"x": 1}, {"y": 2}]},
     "`$or`": {"$or": [{"x": 1}, {"y": 2}]},
     "`$nor`": {"$nor": [{"x": 1}, {"y": 2}]},
+    "`$min_should`": {
+        "$min_should": {"conditions": [{"x": 1}, {"y": 2}, {"z": 3}], "min_count": 2}
+    },
     "an empty filter": {},
     "a nested path": {"x.y": {"$gt": 1}},
     "an expression of SQLAlchemy's": QortexVector.id.like("a%"),
@@ -980,4 +993,5 @@ INDEXED_FILTERS: Mapping[str, Any] = {
     "`$eq` of a number, where an `integer` index is declared": {"year": 1},
     "`$in` of numbers, the same": {"year": {"$in": [1, 2]}},
     "`$eq` of a bool, where a `bool` index is declared": {"read": True},
+    "`$prefix`, where a `keyword` index is declared": {"name": {"$prefix": "a"}},
 }

@@ -134,7 +134,9 @@ def is_one_of_many(field: Field, bind: Bind, column: str) -> ColumnElement[bool]
     values = bind(ARRAY(Text()))
     if column in _IN_LISTS:
         values = cast(values, ARRAY(_IN_LISTS[column]))
-    return is_among(getattr(field, column), values)
+    found = is_among(getattr(field, column), values)
+    # Among elements no index could serve a join, and each row's would be one of its own.
+    return found if field.within is None else found.is_(true())
 
 
 def is_among(value: ColumnElement[Any], values: ColumnElement[Any]) -> ColumnElement[bool]:

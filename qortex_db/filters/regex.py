@@ -162,7 +162,7 @@ class _Parser:
                 self.place += 1
                 self.total_branches += 1
                 if self.total_branches >= MAX_BRANCHES:
-                    raise self.error(f"more than {MAX_BRANCHES} alternatives")
+                    raise self.error(f"more than {MAX_BRANCHES} alternatives", self.place - 1)
                 found.append([])
                 continue
             start = self.place

@@ -77,7 +77,13 @@ class Columns:
 class Item(VectorMixin, Columns, Base):
     __tablename__ = "items"
     __collection__ = Collection(VectorSpec(2, index=None))
-    __table_args__ = (Index("ix_items_number", "number"),)
+    __table_args__ = (
+        Index("ix_items_number", "number"),
+        Index("ix_items_name", "name", postgresql_ops={"name": "text_pattern_ops"}),
+    )
+
+
+Index("ix_items_slug", Item.__table__.c.slug.collate("C"))
 
 
 class Bare(Columns, Base):
@@ -151,6 +157,25 @@ MATCHES: list[tuple[dict[str, Any], set[int]]] = [
     ({"name": {"$like": "a%"}}, {0}),
     ({"name": {"$ilike": "B%"}}, {1}),
     ({"name": {"$contains": "ee"}}, {1}),
+    ({"name": {"$prefix": "a"}}, {0}),
+    ({"name": {"$prefix": ""}}, {0, 1}),
+    ({"name": {"$prefix": "bee" * 9}}, set()),
+    ({"name": {"$not": {"$prefix": "a"}}}, {1, 2}),
+    ({"slug": {"$prefix": "be"}}, {1}),
+    ({"name": {"$regex": "^[ab]..?$"}}, {0, 1}),
+    ({"name": {"$regex": "^a.t"}}, {0}),
+    ({"slug": {"$regex": "(?i)E{2}"}}, {1}),
+    ({"tags": {"$any": ["a", *map(str, range(200))]}}, {0}),
+    ({"tags": {"$not": {"$any": ["a", *map(str, range(200))]}}}, {1, 2}),
+    (
+        {
+            "$min_should": {
+                "conditions": [{"number": 7}, {"name": "ant"}, {"day": None}],
+                "min_count": 2,
+            }
+        },
+        {0},
+    ),
     ({"name": {"$text": "ant or bear"}}, {0}),
     ({"tags": {"$contains": "b"}}, {0, 1}),
     ({"tags": {"$any": ["a", "x"]}}, {0}),
@@ -238,6 +263,9 @@ async def test_columns_that_are_called_as_ours_and_are_not(db: Database) -> None
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"number": "7"}, r"where\['number'\]\['\$eq'\] is a str; pass an int"),
     ({"number": {"$gt": 1.5}}, "is a float; pass an int"),
+    ({"number": {"$prefix": "a"}}, "no operator of the column number"),
+    ({"name": {"$regex": "(a"}}, r"\['\$regex'\] has, at character 1, a parenthesis"),
+    ({"mood": {"$prefix": "a"}}, "no operator of the column mood"),
     ({"number": {"$like": "a"}}, "no operator of the column number, which is INTEGER; it has"),
     ({"number": {"$gt": None}}, "has no order"),
     ({"is_new": {"$gt": True}}, "no operator of the column is_new"),
@@ -276,7 +304,11 @@ async def test_a_columns_own_index_finds_the_rows(db: Database) -> None:
     items = db.collection(Item)
     await items.upsert(
         [
-            {"id": f"r{n}", "embedding": [1, n], "attributes": {"number": n}}
+            {
+                "id": f"r{n}",
+                "embedding": [1, n],
+                "attributes": {"number": n, "name": f"n{n}", "slug": f"s{n}"},
+            }
             for n in range(100, 3_000)
         ]
     )
@@ -284,3 +316,9 @@ async def test_a_columns_own_index_finds_the_rows(db: Database) -> None:
         await connection.exec_driver_sql("ANALYZE items")
     plan = await items.explain([1, 0], where={"number": {"$in": [150, 151]}})
     assert "ix_items_number" in plan.indexes
+    for name, value in (("name", "n15"), ("slug", "s15")):
+        for where in ({name: {"$prefix": value}}, {name: {"$regex": f"^{value}[0-9]$"}}):
+            plan = await items.explain([1, 0], where=where)
+            assert f"ix_items_{name}" in plan.indexes, (where, plan)
+            counted = await items.count(where=where)
+            assert counted == (10 if "$regex" in where[name] else 110)

@@ -23,7 +23,7 @@ from qortex_db.repositories.vectors.search.index_settings import (
     approach,
     check_offset,
 )
-from qortex_db.repositories.vectors.search.own_filters import OwnFilter, own_filter
+from qortex_db.repositories.vectors.search.own_filters import OwnFilter, own_filters
 from qortex_db.repositories.vectors.search.statements import search_statements
 from qortex_db.repositories.vectors.table import TableBound
 
@@ -176,12 +176,13 @@ async def _filters(
             f"where lists {len(given)} filters, and there are {count} embeddings: pass one, or "
             "None, for each."
         )
-    return tuple(
+    return await own_filters(
+        vectors,
         [
-            await own_filter(vectors, one, document, str(i), i)
+            (one, document, str(i), i)
             for i, one in enumerate(given)
             if one is not None or document is not None
-        ]
+        ],
     )
 
 

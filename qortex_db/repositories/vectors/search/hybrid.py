@@ -27,7 +27,7 @@ from qortex_db.repositories.vectors.search.index_settings import (
     approach,
     check_offset,
 )
-from qortex_db.repositories.vectors.search.own_filters import OwnFilter, own_filter
+from qortex_db.repositories.vectors.search.own_filters import OwnFilter, own_filters
 from qortex_db.repositories.vectors.search.statements import search_statements
 from qortex_db.repositories.vectors.search.text_queries import (
     BM25,
@@ -317,12 +317,9 @@ async def _own_filters(
     if given is None:
         return ()
     own = _of_branches(given, names, "branch_where")
-    return tuple(
-        [
-            await own_filter(vectors, own[name], None, name, i)
-            for i, name in enumerate(names)
-            if own.get(name) is not None
-        ]
+    return await own_filters(
+        vectors,
+        [(own[name], None, name, i) for i, name in enumerate(names) if own.get(name) is not None],
     )
 
 
