@@ -91,8 +91,12 @@ class FusedSearches(TableBound[IdT]):
         rows = await vectors.rows(statement, {"hits": hits_of, "queries": queries, **how.params})
         rows, all_in = how.told(rows)
         opened = await vectors.opened(rows)
-        shape = vectors.shape
-        hits = [shape.hit(row, row[1]) for row in opened] if by_count else vectors.hits(opened)
+        shape, body = vectors.shape, how.form.with_payload
+        hits = (
+            [shape.hit(row, row[1], body) for row in opened]
+            if by_count
+            else vectors.hits(opened, body=body)
+        )
         return SearchHits(hits, requested=count, complete=len(hits) == count or all_in)
 
     async def search_many(
@@ -160,7 +164,9 @@ class FusedSearches(TableBound[IdT]):
             answers[number - 1].append(row)
         return [
             SearchHits(
-                vectors.hits(answer[skipped:], floor), requested=count, complete=number not in short
+                vectors.hits(answer[skipped:], floor, body=how.form.with_payload),
+                requested=count,
+                complete=number not in short,
             )
             for number, answer in enumerate(answers, start=1)
         ]
