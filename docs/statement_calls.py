@@ -19,7 +19,19 @@ from unittest.mock import patch
 
 import numpy as np  # noqa: TC002 - SQLAlchemy resolves Mapped[...]
 from numpy.typing import NDArray  # noqa: TC002 - the same
-from sqlalchemy import ARRAY, JSON, String, Text, TypeDecorator, delete, func, insert, text, update
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    Index,
+    String,
+    Text,
+    TypeDecorator,
+    delete,
+    func,
+    insert,
+    text,
+    update,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from qortex_db import (
@@ -194,6 +206,9 @@ class Indexed(VectorMixin, Base):
     __collection__ = Collection(VectorSpec(DIMENSIONS))
 
 
+Index(
+    "ix_indexed_read", Indexed.updated_at, postgresql_where=text("(payload ->> 'kind') = 'novel'")
+)
 payload_index(Indexed.__table__, "name", "keyword")
 payload_index(Indexed.__table__, "year", "integer")
 payload_index(Indexed.__table__, "read", "bool")
@@ -513,6 +528,11 @@ FURTHER = {"title": [1.0, 0.0, 0.0, 0.0], "words": SPARSE}
 OF_A_HOST: Calls = {
     **_only(READS, get=DEFAULT, scroll=(DEFAULT, "with embeddings")),
     "facet": {"of a column": lambda v: v.facet("author")},
+    "aggregate": {
+        "of columns": lambda v: v.aggregate(
+            {Article.seen: ["sum"], "printed": ["max"]}, group_by="author"
+        ),
+    },
     "stream": {DEFAULT: lambda v: _all(v.stream())},
     "stream_batches": {
         "of a further vector of half precision": lambda v: _all(v.stream_batches(using="title"))
@@ -523,6 +543,12 @@ OF_A_HOST: Calls = {
         "without payloads": lambda v: v.search(VECTOR, with_payload=False),
         "with an expression of SQLAlchemy's": lambda v: v.search(
             VECTOR, where=Article.author == "Ada"
+        ),
+        "with columns of a host's own": lambda v: v.search(
+            VECTOR, with_payload=["author", Article.printed, "year"]
+        ),
+        "by the beginnings of a column": lambda v: v.search(
+            VECTOR, where={"author": {"$prefix": "A"}}
         ),
         "by columns of a host's own": lambda v: v.search(
             VECTOR,
@@ -994,4 +1020,5 @@ INDEXED_FILTERS: Mapping[str, Any] = {
     "`$in` of numbers, the same": {"year": {"$in": [1, 2]}},
     "`$eq` of a bool, where a `bool` index is declared": {"read": True},
     "`$prefix`, where a `keyword` index is declared": {"name": {"$prefix": "a"}},
+    "`$eq`, where a partial index is declared of such rows": {"kind": "novel"},
 }

@@ -108,7 +108,8 @@ class VectorSearches(
                 default ten times the limit, and 100 at least.
             with_payload: Return the hits' payloads, documents and attributes; or of payloads the
                 values at these paths alone, with "$document" the document too. A path leads through
-                objects; what is not there is left out.
+                objects; what is not there is left out. A column of the host's is among them by its
+                name or as `Item.price`, and in the payload under its name.
             with_embedding: Return the hits' embeddings too.
 
         Returns:
