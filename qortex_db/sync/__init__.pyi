@@ -362,9 +362,9 @@ class VectorRepository(Generic[IdT]):
     ) -> Iterator[EmbeddingBatch[IdT]]: ...
     def aggregate(
         self,
-        paths: Mapping[str, Sequence[AggregateName]],
+        paths: Mapping[str, Sequence[AggregateName]] | Mapping[PathInput, Sequence[AggregateName]],
         *,
-        group_by: str | None = ...,
+        group_by: PathInput | None = ...,
         where: Where | None = ...,
         where_document: Mapping[str, Any] | None = ...,
         limit: int = ...,
