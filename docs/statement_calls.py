@@ -19,7 +19,19 @@ from unittest.mock import patch
 
 import numpy as np  # noqa: TC002 - SQLAlchemy resolves Mapped[...]
 from numpy.typing import NDArray  # noqa: TC002 - the same
-from sqlalchemy import ARRAY, JSON, String, Text, TypeDecorator, delete, func, insert, text, update
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    Index,
+    String,
+    Text,
+    TypeDecorator,
+    delete,
+    func,
+    insert,
+    text,
+    update,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from qortex_db import (
@@ -27,6 +39,7 @@ from qortex_db import (
     ArmState,
     CachedEmbedding,
     Collection,
+    ConflictError,
     CounterOverflowError,
     Database,
     EdgeStats,
@@ -34,6 +47,7 @@ from qortex_db import (
     Factor,
     FieldBoost,
     IVFFlat,
+    Partitions,
     QortexVector,
     RecencyBoost,
     ValueBoost,
@@ -141,6 +155,21 @@ class Bare(Base):
     vec: Mapped[Any] = mapped_column(Embedding(DIMENSIONS))
 
 
+class Numbered(Base):
+    """A table whose keys the server makes."""
+
+    __tablename__ = "numbered"
+    __collection__ = Collection(VectorSpec(DIMENSIONS, index=None))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    vec: Mapped[Any | None] = mapped_column(Embedding(DIMENSIONS))
+
+
+class Parted(VectorMixin, Base):
+    __tablename__ = "parted"
+    __collection__ = Collection(VectorSpec(DIMENSIONS), language=None, partitions=Partitions(2))
+
+
 class Message(VectorMixin, Base):
     __tablename__ = "messages"
     __collection__ = Collection(VectorSpec(DIMENSIONS), namespace="tenant")
@@ -202,6 +231,9 @@ class Indexed(VectorMixin, Base):
     __collection__ = Collection(VectorSpec(DIMENSIONS))
 
 
+Index(
+    "ix_indexed_read", Indexed.updated_at, postgresql_where=text("(payload ->> 'kind') = 'novel'")
+)
 payload_index(Indexed.__table__, "name", "keyword")
 payload_index(Indexed.__table__, "year", "integer")
 payload_index(Indexed.__table__, "read", "bool")
@@ -521,6 +553,11 @@ FURTHER = {"title": [1.0, 0.0, 0.0, 0.0], "words": SPARSE}
 OF_A_HOST: Calls = {
     **_only(READS, get=DEFAULT, scroll=(DEFAULT, "with embeddings")),
     "facet": {"of a column": lambda v: v.facet("author")},
+    "aggregate": {
+        "of columns": lambda v: v.aggregate(
+            {Article.seen: ["sum"], "printed": ["max"]}, group_by="author"
+        ),
+    },
     "stream": {DEFAULT: lambda v: _all(v.stream())},
     "stream_batches": {
         "of a further vector of half precision": lambda v: _all(v.stream_batches(using="title"))
@@ -531,6 +568,12 @@ OF_A_HOST: Calls = {
         "without payloads": lambda v: v.search(VECTOR, with_payload=False),
         "with an expression of SQLAlchemy's": lambda v: v.search(
             VECTOR, where=Article.author == "Ada"
+        ),
+        "with columns of a host's own": lambda v: v.search(
+            VECTOR, with_payload=["author", Article.printed, "year"]
+        ),
+        "by the beginnings of a column": lambda v: v.search(
+            VECTOR, where={"author": {"$prefix": "A"}}
         ),
         "by columns of a host's own": lambda v: v.search(
             VECTOR,
@@ -768,6 +811,12 @@ async def _in_two_models(db: Database) -> None:
     await db.executor.run(text(row), {})
 
 
+async def _closing(vectors: Any) -> None:
+    with suppress(ConflictError):  # which says so
+        await vectors.switch_to("v2", closing=True)
+    await vectors.reembed(Embedder(_model, name="m"), into="v2")
+
+
 SECTIONS = (
     Section(
         "Vectors",
@@ -863,6 +912,22 @@ SECTIONS = (
         lambda db: db.collection(Bare).upsert([_record("a"), _record("b")]),
     ),
     Section(
+        "Keys that the server makes",
+        "numbered",
+        "Of records without ids.",
+        lambda repositories: repositories.collection(Numbered),
+        {"insert": {"without ids": lambda v: v.insert([{"embedding": VECTOR}])}},
+        lambda db: db.collection(Numbered).upsert([{"id": 7, "embedding": VECTOR}]),
+    ),
+    Section(
+        "Partitions",
+        "parted",
+        "`Collection(VectorSpec(8), partitions=Partitions(2))`: the sample is of both.",
+        lambda repositories: repositories.collection(Parted),
+        _only(SEARCHES, search="with a filter that an index serves"),
+        lambda db: _three(db.collection(Parted)),
+    ),
+    Section(
         "A namespace in the key",
         "mails",
         'By `collection(Mail, namespace="one")`, of a\n'
@@ -911,15 +976,16 @@ SECTIONS = (
         lambda repositories: repositories.collection(Changing),
         {
             "changeover": {DEFAULT: lambda v: v.changeover()},
+            "switch_to": {
+                "closing, while rows lack them": _closing,
+                DEFAULT: lambda v: v.switch_to("v2"),
+                "and back": lambda v: v.switch_to("old"),
+            },
             "reembed": {
                 DEFAULT: lambda v: v.reembed(Embedder(_model, name="m"), into="v2"),
                 "with a filter": lambda v: v.reembed(
                     Embedder(_model, name="m"), into="v2", where={"$id": ["b"]}
                 ),
-            },
-            "switch_to": {
-                DEFAULT: lambda v: v.switch_to("v2"),
-                "and back": lambda v: v.switch_to("old"),
             },
         },
         _in_two_models,
@@ -995,6 +1061,13 @@ FILTERS: Mapping[str, Any] = {
     "`$like`": {"x": {"$like": "%a"}},
     "`$like` of a beginning": {"x": {"$like": "a%"}},
     "`$ilike`": {"x": {"$ilike": "A%"}},
+    "`$prefix`": {"x": {"$prefix": "a"}},
+    "`$regex`": {"x": {"$regex": "a+"}},
+    "`$regex` with a beginning": {"x": {"$regex": "^a+b"}},
+    "`$elemMatch`": {"x": {"$elemMatch": {"y": 1, "z": {"$gt": 2}}}},
+    "an element, by equality": {"x[].y": 1},
+    "elements themselves": {"x[]": {"$gt": 1}},
+    "`$any` of a hundred or more": {"x": {"$any": list(range(100))}},
     "`$text`": {"x": {"$text": "red"}},
     "`$text` in a language": {"x": {"$text": {"$search": "red", "$language": "english"}}},
     "`$text` of the document": {"$text": "red"},
@@ -1002,6 +1075,9 @@ FILTERS: Mapping[str, Any] = {
     "`$geo`, a box": {"x": {"$geo": {"min_lat": 50, "max_lat": 53, "min_lon": 10, "max_lon": 15}}},
     "`$geo`, a box across the antimeridian": {
         "x": {"$geo": {"min_lat": -9, "max_lat": 9, "min_lon": 170, "max_lon": -170}}
+    },
+    "`$geo`, a polygon": {
+        "x": {"$geo": {"exterior": [{"lat": 0, "lon": i} for i in range(3)]}},
     },
     "`$size`": {"x": {"$size": 2}},
     "`$size` within bounds": {"x": {"$size": {"$gte": 1, "$lt": 5}}},
@@ -1013,6 +1089,9 @@ FILTERS: Mapping[str, Any] = {
     "`$and`, and several keys": {"$and": [{"x": 1}, {"y": 2}]},
     "`$or`": {"$or": [{"x": 1}, {"y": 2}]},
     "`$nor`": {"$nor": [{"x": 1}, {"y": 2}]},
+    "`$min_should`": {
+        "$min_should": {"conditions": [{"x": 1}, {"y": 2}, {"z": 3}], "min_count": 2}
+    },
     "an empty filter": {},
     "a nested path": {"x.y": {"$gt": 1}},
     "an expression of SQLAlchemy's": QortexVector.id.like("a%"),
@@ -1026,4 +1105,6 @@ INDEXED_FILTERS: Mapping[str, Any] = {
     "`$eq` of a number, where an `integer` index is declared": {"year": 1},
     "`$in` of numbers, the same": {"year": {"$in": [1, 2]}},
     "`$eq` of a bool, where a `bool` index is declared": {"read": True},
+    "`$prefix`, where a `keyword` index is declared": {"name": {"$prefix": "a"}},
+    "`$eq`, where a partial index is declared of such rows": {"kind": "novel"},
 }

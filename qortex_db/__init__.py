@@ -12,7 +12,7 @@ from qortex_db.__about__ import __version__
 
 if TYPE_CHECKING:
     from qortex_db.database import Database
-    from qortex_db.embedders import Embedder
+    from qortex_db.embedders import Embedder, ExampleText
     from qortex_db.encryption import EncryptionKeys
     from qortex_db.engine import FairPool
     from qortex_db.errors import (
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         LearningArmState,
         LearningContext,
         LearningEvent,
+        Partitions,
         QortexVector,
         VectorMixin,
         VectorSpec,
@@ -161,6 +162,7 @@ __all__ = [
     "EncryptionError",
     "EncryptionKeys",
     "EpsilonGreedy",
+    "ExampleText",
     "FacetCount",
     "Factor",
     "FactorChanges",
@@ -192,6 +194,7 @@ __all__ = [
     "NotFoundError",
     "OutcomeUnknownError",
     "OverloadedError",
+    "Partitions",
     "PermissionDeniedError",
     "PgVectorIndex",
     "Policy",
@@ -240,7 +243,7 @@ __all__ = [
 
 _NAMES = {
     "database": ("Database",),
-    "embedders": ("Embedder",),
+    "embedders": ("Embedder", "ExampleText"),
     "encryption": ("EncryptionKeys",),
     "engine": ("FairPool",),
     "errors": (
@@ -304,6 +307,7 @@ _NAMES = {
         "LearningArmState",
         "LearningContext",
         "LearningEvent",
+        "Partitions",
         "QortexVector",
         "VectorMixin",
         "VectorSpec",

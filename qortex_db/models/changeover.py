@@ -32,6 +32,10 @@ class EmbeddingChangeover(Base):
     is_switched: Mapped[bool] = mapped_column(
         server_default=text("false"), comment="Whether searches use the new ones"
     )
+    is_closing: Mapped[bool] = mapped_column(
+        server_default=text("false"),
+        comment="Whether writes without the new ones are refused, before the switch too",
+    )
     model: Mapped[str | None] = mapped_column(
         Text, comment="The embedder that the new ones are of: its name, and @ its revision"
     )

@@ -171,6 +171,7 @@ LATER = {  # what the revisions after the baseline add
     "qortex_db_changeovers.storage text not null",
     "qortex_db_changeovers.quantization text",
     "qortex_db_changeovers.is_switched boolean not null default false",
+    "qortex_db_changeovers.is_closing boolean not null default false",
     "qortex_db_changeovers.model text",
     "qortex_db_changeovers.began_at timestamp with time zone not null default now()",
     "qortex_db_changeovers.switched_at timestamp with time zone",

@@ -14,7 +14,8 @@ from sqlalchemy import Column, MetaData, Table, bindparam, text
 
 from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
-from qortex_db.migrations.autogenerate.index_shapes import IndexShape, build
+from qortex_db.migrations.autogenerate.building import build
+from qortex_db.migrations.autogenerate.index_shapes import IndexShape
 from qortex_db.migrations.changing import TRIGGER, TRIGGERS, index_names
 from qortex_db.models import EmbeddingChangeover, VectorSpec, vector_index
 from qortex_db.models.collection import COLLECTION
@@ -343,16 +344,16 @@ def _triggers(op: AddEmbeddingColumnOp, place: _Place, own: str, document: str |
         text_of = qualified(document)
         said = f"NEW.{text_of} IS DISTINCT FROM OLD.{text_of}"
         has_document = f"NEW.{text_of} IS NOT NULL"
-    row = f"SELECT is_switched INTO switched FROM {own} WHERE table_name = "  # noqa: S608 - quoted
-    row += f"{_literal(place.named)}::text"
+    row = f"SELECT is_switched, is_closing INTO switched, closing FROM {own} "  # noqa: S608 - quoted
+    row += f"WHERE table_name = {_literal(place.named)}::text"
     refuse = (
         f"RAISE EXCEPTION USING ERRCODE = '{OLD_MODEL}', "
         "MESSAGE = 'the table was switched to the embeddings of another model';"
     )
     body = f"""
 DECLARE
-  switched boolean; given boolean; fills boolean; old_changed boolean; new_changed boolean;
-  said_changed boolean;
+  switched boolean; closing boolean; given boolean; fills boolean;
+  old_changed boolean; new_changed boolean; said_changed boolean;
 BEGIN
   IF TG_NAME = '{first}'::name THEN
     PERFORM pg_catalog.set_config('{TRIGGER}.given'::text, 'on'::text, true);
@@ -364,7 +365,7 @@ BEGIN
     {row} FOR SHARE;
   END IF;
   IF TG_OP = 'INSERT'::text THEN
-    IF switched AND NEW.{new} IS NULL AND NEW.{old} IS NOT NULL THEN {refuse} END IF;
+    IF (switched OR closing) AND NEW.{new} IS NULL AND NEW.{old} IS NOT NULL THEN {refuse} END IF;
     RETURN NEW;
   END IF;
   given := coalesce(pg_catalog.current_setting('{TRIGGER}.given'::text, true), ''::text)
@@ -373,14 +374,14 @@ BEGIN
   old_changed := pg_catalog.record_image_ne(ROW(NEW.{old}), ROW(OLD.{old}));
   new_changed := pg_catalog.record_image_ne(ROW(NEW.{new}), ROW(OLD.{new}));
   said_changed := {said};
-  IF switched IS NOT TRUE THEN
+  IF (switched OR closing) IS NOT TRUE THEN
     IF (old_changed OR said_changed) AND NOT new_changed THEN NEW.{new} := NULL; END IF;
     RETURN NEW;
   END IF;
   fills := OLD.{old} IS NULL AND NEW.{new} IS NOT NULL AND {has_document} AND NOT said_changed;
   IF old_changed AND NOT fills AND (NOT (new_changed OR given)
     OR NEW.{new} IS NULL AND NEW.{old} IS NOT NULL) THEN {refuse} END IF;
-  IF new_changed AND NOT old_changed THEN NEW.{old} := NULL; END IF;
+  IF switched AND new_changed AND NOT old_changed THEN NEW.{old} := NULL; END IF;
   RETURN NEW;
 END
 """
@@ -415,8 +416,9 @@ def _row(op: AddEmbeddingColumnOp, named: str, own: str) -> str:
     again = ", ".join(f"{name} = excluded.{name}" for name in values if name != "table_name")
     return (
         f"INSERT INTO {own} AS row ({', '.join(values)}) VALUES ({listed}) "  # noqa: S608 - quoted
-        f"ON CONFLICT (table_name) DO UPDATE SET {again}, is_switched = false, model = NULL, "
-        "began_at = excluded.began_at, switched_at = NULL, ended_at = NULL "
+        f"ON CONFLICT (table_name) DO UPDATE SET {again}, is_switched = false, "
+        "is_closing = false, model = NULL, began_at = excluded.began_at, "
+        "switched_at = NULL, ended_at = NULL "
         "WHERE row.ended_at IS NOT NULL"
     )
 

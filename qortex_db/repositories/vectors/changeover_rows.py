@@ -54,7 +54,8 @@ BEGIN
   THEN
     RAISE EXCEPTION USING ERRCODE = '{missing}';
   END IF;
-  UPDATE {changeovers} SET is_switched = {to}, switched_at = pg_catalog.now()
+  UPDATE {changeovers}
+  SET is_switched = {to}, is_closing = false, switched_at = pg_catalog.now()
   WHERE table_name = {name}::text AND ended_at IS NULL;
 END
 """
@@ -104,6 +105,14 @@ def name_model() -> Update:
         .where(rows.table_name.in_(mine), or_(rows.model.is_(None), rows.model == model))
         .values(model=model)
     )
+
+
+@functools.cache
+def close() -> Update:
+    """Have writes without the new embeddings refused."""
+    rows, of = CHANGEOVERS.c, _columns()
+    mine = select(of.c.name).where(of.c.attribute == rows.new_name).correlate(CHANGEOVERS)
+    return update(CHANGEOVERS).where(rows.table_name.in_(mine)).values(is_closing=true())
 
 
 class FillStatements:

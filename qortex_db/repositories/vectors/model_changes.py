@@ -8,7 +8,7 @@ from datetime import UTC
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from qortex_db.checks import check_text
+from qortex_db.checks import check_flag, check_text
 from qortex_db.embedders import Embedder
 from qortex_db.errors import (
     ConflictError,
@@ -24,6 +24,7 @@ from qortex_db.repositories import validation
 from qortex_db.repositories.vectors import table as tables
 from qortex_db.repositories.vectors.changeover_rows import (
     CHANGEOVERS,
+    close,
     fill_statements,
     name_model,
     switch,
@@ -152,7 +153,7 @@ class VectorModelChanges(VectorWrites[IdT]):
             "Others change the same rows again and again. Run it again: what is done is left alone."
         )
 
-    async def switch_to(self, name: str) -> None:
+    async def switch_to(self, name: str, *, closing: bool = False) -> None:
         """Have every process search by the other of two models' embeddings, and back: at once.
 
         It is one statement, which waits for the writers that have begun, and is refused while a row
@@ -160,21 +161,28 @@ class VectorModelChanges(VectorWrites[IdT]):
 
         Args:
             name: What the embeddings are called.
+            closing: Where rows lack the new ones, refuse writes without them from now on: those of
+                the old version, which may bring in rows faster than they are filled.
 
         Raises:
             ConflictError: Rows lack them, or not every process can know of them yet; nothing was
                 switched.
             LockTimeoutError: A writer took too long; try again.
         """
+        check_flag(closing, name="closing")
         found = await self._found(name)
         if found.current == name:
             return
         vectors = self._vectors.during(found)
         table, _, _, age, missing, fillable = await _state(vectors, found)
+        closing = closing and name == found.new_name
         if missing:
+            if closing:
+                await vectors.executor.run(close(), {"relation": vectors.qualified_name})
+            refused = " Writes without it are refused from now on." if closing else ""
             raise ConflictError(
                 f"{missing:,} rows of {vectors.table.name} have no {name} ({missing - fillable:,} "
-                f"of them no document either): reembed(into={name!r}) first."
+                f"of them no document either): reembed(into={name!r}) first.{refused}"
             )
         wait = tables.FACTS_SECONDS + tables.CHANGEOVER_SECONDS - age
         if wait > 0:

@@ -37,6 +37,7 @@ from qortex_db.repositories.vectors.filter_statements import by_filter
 from qortex_db.repositories.vectors.following import NO_COLUMN, follow
 from qortex_db.repositories.vectors.key_statements import by_key
 from qortex_db.repositories.vectors.namespaces import scope_of
+from qortex_db.repositories.vectors.payload_parts import Body, read_body
 from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.row_shape import row_shape
 from qortex_db.repositories.vectors.two_models import Known, TwoModels, as_embeddings
@@ -69,11 +70,19 @@ CHANGEOVER_SECONDS: Final = 1.0
 
 _FACTS: Final = text("""
 SELECT a.atttypmod, a.attnotnull, c.relkind = 'p'::"char" OR c.relam = (
-  SELECT m.oid FROM pg_catalog.pg_am m WHERE m.amname = 'heap'::name), c.reltuples::float8,
+  SELECT m.oid FROM pg_catalog.pg_am m WHERE m.amname = 'heap'::name), c.relkind = 'p'::"char",
+  parts.count, CASE WHEN c.relkind = 'p'::"char" THEN parts.rows ELSE c.reltuples::float8 END,
   (SELECT CASE WHEN pg_catalog.has_table_privilege(r.name::oid, 'SELECT'::text)
      THEN pg_catalog.pg_relation_size(r.name, 'main'::text) > 0::bigint END
    FROM (SELECT pg_catalog.to_regclass(CAST(:changeovers AS text)) AS name) r)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+CROSS JOIN LATERAL (
+  SELECT pg_catalog.count(*) AS count,
+    coalesce(pg_catalog.sum(pg_catalog.float8larger(part.reltuples::float8, 0.0::float8)),
+      -1.0::float8) AS rows
+  FROM pg_catalog.pg_class part WHERE part.relkind <> 'p'::"char" AND part.oid = ANY (ARRAY(
+    SELECT tree.relid::oid FROM pg_catalog.pg_partition_tree(c.oid::regclass) tree))
+) parts
 WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
   AND a.attname = CAST(:column_name AS text)
 """)
@@ -87,6 +96,8 @@ class TableFacts:
         dimensions: None where it takes any.
         is_nullable: Whether a row may have none.
         has_pages: Whether its rows have places in pages, as a view's have not.
+        is_partitioned: Whether the pages are those of other tables.
+        partitions: How many these are.
         rows: How many the planner took it to have when this was looked up; -1 where unknown.
         changeover: Of the model of its embeddings, if there is or was one.
     """
@@ -94,6 +105,8 @@ class TableFacts:
     dimensions: int | None
     is_nullable: bool
     has_pages: bool
+    is_partitioned: bool
+    partitions: int
     rows: float
     changeover: Changeover | None = None
 
@@ -246,9 +259,15 @@ class VectorTable:
             rows = [row for row in rows if start - row[1] >= floor]
         return await self.encrypted.opened(rows)
 
-    def hits(self, rows: Iterable[Sequence[Any]], floor: float = -math.inf) -> list[SearchHit[Any]]:
+    def body(self, with_payload: object) -> Body:
+        """What a caller wants of payloads."""
+        return read_body(self.table, with_payload, self.shape.own)
+
+    def hits(
+        self, rows: Iterable[Sequence[Any]], floor: float = -math.inf, *, body: Body
+    ) -> list[SearchHit[Any]]:
         """Rows as hits: a score is 1 - distance by cosine, -distance by every other metric."""
-        return self.shape.hits(rows, self.zero_distance_score, floor)
+        return self.shape.hits(rows, self.zero_distance_score, floor, body)
 
     def check_score(self, score: object) -> float:
         """A least score that can be had."""
@@ -354,7 +373,8 @@ class VectorTable:
 
     @property
     def _key(self) -> tuple[object, ...]:
-        return TableFacts, self.qualified_name, self._column, self.vector.dimensions
+        follows = self.two_models is None  # what is known during a changeover says nothing of it
+        return TableFacts, self.qualified_name, self._column, self.vector.dimensions, follows
 
     @functools.cached_property
     def _column(self) -> str:
@@ -377,12 +397,13 @@ class VectorTable:
                 # Of a table that has ended its changeover meanwhile, it is the column's.
                 sqlstate="42P01" if self.two_models is None else NO_COLUMN,
             )
-        size, not_null, has_pages, count, had_changeovers = rows[0]
+        size, not_null, has_pages, is_partitioned, partitions, count, had_changeovers = rows[0]
         dimensions = self.vector.dimensions if size < 0 else size
         changeover = None
         if had_changeovers and self.name == DEFAULT_VECTOR and self.two_models is None:
             changeover = await self._changeover()
-        return TableFacts(dimensions, not not_null, has_pages, count, changeover)
+        places = has_pages, is_partitioned, partitions, count
+        return TableFacts(dimensions, not not_null, *places, changeover)
 
     async def _changeover(self) -> Changeover | None:
         """Of this vector of the table, if there is or was one."""

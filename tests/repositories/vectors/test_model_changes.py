@@ -28,6 +28,7 @@ from qortex_db import (
     InvalidInputError,
     LockTimeoutError,
     QortexVector,
+    SerializationConflictError,
     Settings,
     VectorMixin,
     VectorRecord,
@@ -140,7 +141,13 @@ class App:
                 else:
                     async with self.lane() as uow:
                         await work(self.memory(uow), number)
+            except SerializationConflictError:  # by the end, as by other DDL: `run` begins anew
+                if self.lane is None:
+                    raise
+                continue
             except EmbeddingModelError:
+                if "old" not in self.name:
+                    raise
                 self.refused.set()
                 return
             self.calls += 1
@@ -173,7 +180,7 @@ async def refill(memory: Any, name: str) -> None:
     while True:
         await memory.reembed(into=name, batch_size=150)
         with suppress(ConflictError, LockTimeoutError):
-            await memory.switch_to(name)
+            await memory.switch_to(name, closing=True)
             return
 
 
@@ -408,7 +415,9 @@ async def test_a_write_of_the_old_model_alone_never_leaves_a_wrong_embedding(mem
                     found = text(f"SELECT {is_it} FROM memos WHERE id = 'r'")
                     assert (await connection.execute(found)).scalar_one(), change
             if cases is before:
+                await closed(db, both, row, olds, news)
                 await both.switch_to("v2")
+        await execute(db, "DELETE FROM memos WHERE id = 'r'")
         for values, state in (
             ((olds["a"], "NULL"), "QDB01"),
             (("NULL", news["a"]), None),
@@ -416,6 +425,29 @@ async def test_a_write_of_the_old_model_alone_never_leaves_a_wrong_embedding(mem
         ):
             async with db.engine.connect() as connection:
                 assert await raised(connection.execute(text(row.format(*values)))) == state
+
+
+async def closed(db: Database, both: Any, row: str, olds: Any, news: Any) -> None:
+    """Before the switch, where writes of the old model alone are refused, and searches are not."""
+    await execute(db, "DELETE FROM memos WHERE id = 'r'", row.format(olds["a"], "NULL"))
+    with pytest.raises(ConflictError, match="are refused from now on"):
+        await both.switch_to("v2", closing=True)
+    for statement, state in (
+        (f"UPDATE memos SET vec = {olds['b']}", "QDB01"),
+        (row.format(olds["b"], "NULL").replace("'r'", "'s'", 1), "QDB01"),
+        ("UPDATE memos SET payload = payload", None),
+        (f"UPDATE memos SET vec = {olds['b']}, v2 = {news['b']}", None),
+    ):
+        async with db.engine.connect() as connection:
+            assert await raised(connection.execute(text(statement))) == state
+    await execute(db, f"UPDATE memos SET v2 = {news['a']} WHERE id = 'r'")
+    kept = text("SELECT count(*) FROM memos WHERE vec IS NULL OR v2 IS NULL")
+    assert (await db.executor.run(kept, {})).rows[0][0] == 0
+
+
+async def execute(db: Database, *statements: str) -> None:
+    for statement in statements:
+        await db.executor.run(text(statement), {})
 
 
 async def test_a_transaction_with_an_older_snapshot_sees_the_switch(memos: str) -> None:
