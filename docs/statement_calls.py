@@ -45,6 +45,7 @@ from qortex_db import (
     Factor,
     FieldBoost,
     IVFFlat,
+    Partitions,
     QortexVector,
     RecencyBoost,
     ValueBoost,
@@ -143,6 +144,21 @@ class Bare(Base):
 
     id: Mapped[str] = mapped_column(Text, primary_key=True)
     vec: Mapped[Any] = mapped_column(Embedding(DIMENSIONS))
+
+
+class Numbered(Base):
+    """A table whose keys the server makes."""
+
+    __tablename__ = "numbered"
+    __collection__ = Collection(VectorSpec(DIMENSIONS, index=None))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    vec: Mapped[Any | None] = mapped_column(Embedding(DIMENSIONS))
+
+
+class Parted(VectorMixin, Base):
+    __tablename__ = "parted"
+    __collection__ = Collection(VectorSpec(DIMENSIONS), language=None, partitions=Partitions(2))
 
 
 class Message(VectorMixin, Base):
@@ -862,6 +878,22 @@ SECTIONS = (
         lambda repositories: repositories.collection(Bare),
         BARE,
         lambda db: db.collection(Bare).upsert([_record("a"), _record("b")]),
+    ),
+    Section(
+        "Keys that the server makes",
+        "numbered",
+        "Of records without ids.",
+        lambda repositories: repositories.collection(Numbered),
+        {"insert": {"without ids": lambda v: v.insert([{"embedding": VECTOR}])}},
+        lambda db: db.collection(Numbered).upsert([{"id": 7, "embedding": VECTOR}]),
+    ),
+    Section(
+        "Partitions",
+        "parted",
+        "`Collection(VectorSpec(8), partitions=Partitions(2))`: the sample is of both.",
+        lambda repositories: repositories.collection(Parted),
+        _only(SEARCHES, search="with a filter that an index serves"),
+        lambda db: _three(db.collection(Parted)),
     ),
     Section(
         "A namespace in the key",

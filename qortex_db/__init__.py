@@ -12,7 +12,7 @@ from qortex_db.__about__ import __version__
 
 if TYPE_CHECKING:
     from qortex_db.database import Database
-    from qortex_db.embedders import Embedder
+    from qortex_db.embedders import Embedder, ExampleText
     from qortex_db.encryption import EncryptionKeys
     from qortex_db.engine import FairPool
     from qortex_db.errors import (
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
         LearningArmState,
         LearningContext,
         LearningEvent,
+        Partitions,
         QortexVector,
         VectorMixin,
         VectorSpec,
@@ -156,6 +157,7 @@ __all__ = [
     "EncryptionError",
     "EncryptionKeys",
     "EpsilonGreedy",
+    "ExampleText",
     "FacetCount",
     "Factor",
     "FactorChanges",
@@ -186,6 +188,7 @@ __all__ = [
     "NotFoundError",
     "OutcomeUnknownError",
     "OverloadedError",
+    "Partitions",
     "PermissionDeniedError",
     "PgVectorIndex",
     "Policy",
@@ -234,7 +237,7 @@ __all__ = [
 
 _NAMES = {
     "database": ("Database",),
-    "embedders": ("Embedder",),
+    "embedders": ("Embedder", "ExampleText"),
     "encryption": ("EncryptionKeys",),
     "engine": ("FairPool",),
     "errors": (
@@ -296,6 +299,7 @@ _NAMES = {
         "LearningArmState",
         "LearningContext",
         "LearningEvent",
+        "Partitions",
         "QortexVector",
         "VectorMixin",
         "VectorSpec",

@@ -61,6 +61,12 @@ class Embedder:
         return given
 
 
+class ExampleText(str):
+    """A text among the examples of `recommend`, where any other is an id."""
+
+    __slots__ = ()
+
+
 def _method(model: object, names: tuple[str, ...]) -> Callable[..., Any] | None:
     if inspect.isfunction(model):
         return None
@@ -77,8 +83,9 @@ def _documents_of(model: object) -> Texts:
     if method is not None:
         return method
     if not callable(model) or is_none:
+        kind = "type" if isinstance(model, type) else type(model).__name__  # or its metaclass
         raise InvalidInputError(
-            f"embedder is a {type(model).__name__}; pass a callable that takes a list of texts, or "
+            f"embedder is a {kind}; pass a callable that takes a list of texts, or "
             "an object with embed_documents, get_text_embedding_batch or encode."
         )
     return model

@@ -11,6 +11,7 @@ from topics.growth import growth
 from topics.hosts import hosts
 from topics.learning import interoception, learning
 from topics.many import many
+from topics.partitions import partitions
 from topics.reading import get, stream
 from topics.searching import search
 from topics.start import start
@@ -34,6 +35,7 @@ TOPICS = {
     "memory": ("Memory", memory),
     "start": ("Starting", start),
     "growth": ("Growth", growth),
+    "partitions": ("Partitions", partitions),
     "databases": ("Other databases", databases),
     "choosing": ("Choosing an index", choosing),
 }

@@ -20,7 +20,7 @@ collections = group("The collections that models declare, and new ones.")
 _MODEL = '''"""The collection `{name}`."""
 
 from {module} import {base}
-from qortex_db import Collection, VectorMixin, VectorSpec
+from qortex_db import {names}
 
 
 class {model}(VectorMixin, {base}):
@@ -75,6 +75,7 @@ def new(
     base: Annotated[str, typer.Option(help="Your declarative base, as package.module:Base.")],
     metric: Annotated[str, typer.Option(help="cosine, l2, inner_product or l1.")] = "cosine",
     language: Annotated[str, typer.Option(help="Of its documents.")] = "simple",
+    partitions: Annotated[int | None, typer.Option(help="How many, by hash of the id.")] = None,
     model: Annotated[
         Path | None, typer.Option(help="The model's file; by default beside the base's module.")
     ] = None,
@@ -88,7 +89,7 @@ def new(
     Both are yours from then on: read them, import the model where env.py finds your models, and
     run `alembic upgrade heads`.
     """
-    from qortex_db import QortexDbError
+    from qortex_db import Partitions, QortexDbError
     from qortex_db.cli import host_models
     from qortex_db.migrations.new_collection import write_revision
 
@@ -103,10 +104,17 @@ def new(
         fail(f"{base} has a table {name} already; nothing was written.")
     options = {"metric": metric} if metric != "cosine" else {}
     try:
-        table = _table(name, metadata, dimensions, options, language)
+        parts = None if partitions is None else Partitions(partitions)
+        table = _table(name, metadata, dimensions, options, language=language, partitions=parts)
         revision = write_revision(config, table, head=head)
     except QortexDbError as error:
         fail(str(error))
+    names, said = ["Collection", "VectorMixin", "VectorSpec"], []
+    if language != "simple":
+        said.append(f", language={language!r}")
+    if partitions is not None:
+        names.insert(1, "Partitions")
+        said.append(f", partitions=Partitions({partitions})")
     text = _MODEL.format(
         name=name,
         module=module,
@@ -114,7 +122,8 @@ def new(
         model="".join(part.capitalize() for part in name.split("_")),
         title=name.replace("_", " ").capitalize(),
         spec=f"VectorSpec({dimensions}{''.join(f', {k}={v!r}' for k, v in options.items())})",
-        options="" if language == "simple" else f", language={language!r}",
+        names=", ".join(names),
+        options="".join(said),
     ).replace("'", '"')
     try:
         file.write_text(text, encoding="utf-8")
@@ -126,7 +135,11 @@ def new(
 
 
 def _table(
-    name: str, metadata: MetaData, dimensions: int, options: dict[str, Any], language: str
+    name: str,
+    metadata: MetaData,
+    dimensions: int,
+    options: dict[str, Any],
+    **said: Any,
 ) -> Table:
     """As the model will have it, in a metadata that says the same of names and schemas."""
     from sqlalchemy import MetaData
@@ -136,7 +149,7 @@ def _table(
 
     alone = MetaData(schema=metadata.schema, naming_convention=metadata.naming_convention)
     base = type("Base", (DeclarativeBase,), {"metadata": alone})
-    collection = Collection(VectorSpec(dimensions, **options), language=language)
+    collection = Collection(VectorSpec(dimensions, **options), **said)
     made: Any = type(
         "New", (VectorMixin, base), {"__tablename__": name, "__collection__": collection}
     )

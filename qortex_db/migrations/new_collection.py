@@ -14,6 +14,7 @@ from alembic.util import CommandError, rev_id
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.migrations.autogenerate.compare import creation, is_ours, leave_out_info
+from qortex_db.migrations.autogenerate.partitions import CreatePartitionsOp, declared_partitions
 
 if TYPE_CHECKING:
     from sqlalchemy import Index, Table
@@ -95,14 +96,20 @@ def _own_folder(scripts: ScriptDirectory) -> str | None:
 def _code(table: Table) -> tuple[str, str]:
     created = ops.CreateTableOp.from_table(table)
     leave_out_info(created)
-    indexes = sorted(table.indexes, key=lambda index: str(index.name))
-    upgrade = ops.UpgradeOps([created, *(_created(index, table) for index in indexes)])
+    made = [created, *_partitions(table)]
+    made += [_created(index, table) for index in sorted(table.indexes, key=lambda i: str(i.name))]
+    upgrade = ops.UpgradeOps(made)
     downgrade = ops.DowngradeOps([ops.DropTableOp.from_table(table)])
     context = MigrationContext.configure(dialect_name="postgresql")
     up, down = (
         render_python_code(each, migration_context=context) for each in (upgrade, downgrade)
     )
     return up, down
+
+
+def _partitions(table: Table) -> list[ops.MigrateOperation]:
+    said = declared_partitions(table.info)
+    return [] if said is None else [CreatePartitionsOp(table.name, said, schema=table.schema)]
 
 
 def _created(index: Index, table: Table) -> ops.MigrateOperation:

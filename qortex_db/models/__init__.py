@@ -14,6 +14,7 @@ from qortex_db.models.event import LearningContext, LearningEvent
 from qortex_db.models.factor import InteroceptionFactor
 from qortex_db.models.idempotency import IdempotencyKey
 from qortex_db.models.mixin import VectorMixin
+from qortex_db.models.partitions import Partitions
 from qortex_db.models.vector import QortexVector
 from qortex_db.models.vector_spec import HNSW, IVFFlat, VectorSpec
 from qortex_db.models.word_frequency import WordFrequency
@@ -32,6 +33,7 @@ __all__ = [
     "LearningArmState",
     "LearningContext",
     "LearningEvent",
+    "Partitions",
     "QortexVector",
     "VectorMixin",
     "VectorSpec",

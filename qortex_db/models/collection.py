@@ -30,6 +30,7 @@ from qortex_db.filters.full_text import (
     words_sql,
 )
 from qortex_db.messages import shown
+from qortex_db.models.partitions import Partitions
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, HNSW, IndexSpec, VectorSpec
 from qortex_db.names import hashed, index_name, is_plain
 
@@ -65,6 +66,7 @@ class Collection:
             nothing.
         embedder: Of the documents: what is written without an embedding gets the document's, and
             searches take texts.
+        partitions: What the rows lie in, of a model with VectorMixin: `Partitions(4)` by hash.
         id: Of a model without VectorMixin, the column of the key; by default `id`, or the primary
             key. A tuple of several, whose ids are tuples.
         payload: The column of a JSON object; None for none. By default `payload`, if it is there.
@@ -85,6 +87,7 @@ class Collection:
     encrypted: tuple[str, ...] = ()
     encrypted_document: bool = False
     embedder: Embedder | None = None
+    partitions: Partitions | None = None
     id: str | tuple[str, ...] | None = None
     payload: str | None = "payload"
     document: str | None = "document"
@@ -115,6 +118,8 @@ class Collection:
         self._check_encrypted()
         if self.embedder is not None and not isinstance(self.embedder, Embedder):
             raise InvalidInputError("embedder has to be an Embedder(model, name=…).")
+        if self.partitions is not None and not isinstance(self.partitions, Partitions):
+            raise InvalidInputError("partitions has to be Partitions(…), as Partitions(4).")
 
     def _check_names(self) -> None:
         for name in ("payload", "document", "updated_at"):

@@ -143,6 +143,11 @@ def _mirror(name: str, table: Table, collection: Collection) -> Table:
         raise InvalidInputError(f"{name} has no column {collection.namespace!r} for its namespace.")
     if collection.text is not None:
         raise InvalidInputError(f"text= needs a column of VectorMixin's, which {name} lacks.")
+    if collection.partitions is not None:
+        raise InvalidInputError(
+            f"partitions= is for models with VectorMixin. Of {name}, whose table is yours, say it "
+            "by postgresql_partition_by in __table_args__, and make them by op.create_partitions."
+        )
     if collection.language is not None:
         mirror.info[TEXT_CONFIGURATION] = collection.language
     own = replace(collection, vector=replace(collection.vector, column=DEFAULT_VECTOR))

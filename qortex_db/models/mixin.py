@@ -15,9 +15,12 @@ from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.full_text import STORED_WORDS
 from qortex_db.models.collection import Collection, declare, words_column
+from qortex_db.models.partitions import create_with
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 
 _NOW = text("now()")
+_PARTITION_BY: Final = "postgresql_partition_by"
+"""SQLAlchemy's own word for it, as an option of a table."""
 
 
 _MAPPED: Final[Any] = {
@@ -130,6 +133,18 @@ class VectorMixin:
                 "without None."
             )
         metadata, *items = arguments
+        partitions = collection.partitions
+        if partitions is not None and _PARTITION_BY not in options:
+            if partitions.method == "LIST" and not collection.namespace_in_key:
+                raise InvalidInputError(
+                    f"{cls.__name__} has partitions by lists of namespaces, which have to be in "
+                    "the key: namespace=…, namespace_in_key=True; or say by which column, with "
+                    f"{_PARTITION_BY} in __table_args__."
+                )
+            column = space if collection.namespace_in_key and space else "id"
+            options[_PARTITION_BY] = partitions.key(column)
         table = Table(name, metadata, *added, *items, **options)
         declare(table, collection)
+        if partitions is not None:
+            create_with(table, partitions)
         return table

@@ -26,6 +26,11 @@ from qortex_db.migrations.autogenerate.operations import (
     DropPayloadIndexOp,
     DropVectorIndexOp,
 )
+from qortex_db.migrations.autogenerate.partitions import (
+    CreatePartitionsOp,
+    DropPartitionsOp,
+    compare_partitions,
+)
 from qortex_db.migrations.host import include_name
 from qortex_db.names import qualified
 from qortex_db.translation import translate
@@ -46,6 +51,7 @@ except ImportError:  # before Alembic 1.18 what is registered last comes last
 _DEFAULTS: Final = {"hnsw": {"m": "16", "ef_construction": "64"}, "ivfflat": {"lists": "100"}}
 _PAYLOAD: Final = re.compile(r"\b(payload|document)\b")
 _OURS: Final = (CreateVectorIndexOp, DropVectorIndexOp, CreatePayloadIndexOp, DropPayloadIndexOp)
+_REGISTERED: Final = (*_OURS, CreatePartitionsOp, DropPartitionsOp)
 _OWN_TYPES: Final = ("qortex_db.types", "pgvector.sqlalchemy")
 _INDEXES: Final = text("""
 SELECT c.relname, a.amname, pg_get_indexdef(c.oid, 1, true), o.opcname, o.opcdefault,
@@ -138,11 +144,12 @@ def _drop(
 
 
 @_register("schema")
-def arrange(_context: AutogenContext, upgrade: ops.UpgradeOps, _schemas: set[str | None]) -> None:
+def arrange(context: AutogenContext, upgrade: ops.UpgradeOps, _schemas: set[str | None]) -> None:
     """Let what commits by itself come first, and import what a revision names.
 
     Then a revision whose build failed can be run again: the operations know what is done already.
     """
+    compare_partitions(context, upgrade)
     first: list[ops.MigrateOperation] = []
     for changes in upgrade.ops:
         if not isinstance(changes, ops.ModifyTableOps):
@@ -159,7 +166,7 @@ def arrange(_context: AutogenContext, upgrade: ops.UpgradeOps, _schemas: set[str
             leave_out_info(op)
     modules = {type(kind).__module__ for kind in _types(upgrade)}
     imports = [name for name in _OWN_TYPES if any(module.startswith(name) for module in modules)]
-    if any(isinstance(op, _OURS) for op in _leaves(upgrade)):
+    if any(isinstance(op, _REGISTERED) for op in _leaves(upgrade)):
         imports.append("qortex_db.migrations")  # which registers them, whatever env.py imports
     if imports:
         upgrade.ops.append(_Imports(imports))

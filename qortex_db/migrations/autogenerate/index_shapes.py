@@ -1,8 +1,7 @@
-"""Indexes in SQL, and how they are built and dropped while their table is in use."""
+"""What indexes are, in SQL."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,18 +11,9 @@ from sqlalchemy.dialects import postgresql
 from qortex_db.filters import payload_index
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from alembic.operations import Operations
-
     from qortex_db.filters import Kind
 
 VECTOR_METHODS: Final = ("hnsw", "ivfflat")
-_VALID: Final = text("""
-SELECT indisvalid FROM pg_catalog.pg_index WHERE indexrelid = to_regclass(
-    coalesce(quote_ident(CAST(:schema AS text)) || '.', '') || quote_ident(:name))::oid
-""")
-_TIMEOUTS: Final = {"statement_timeout": "0", "lock_timeout": "10min"}  # older transactions end
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,50 +75,3 @@ def payload_shape(path: str, kind: Kind, language: str) -> IndexShape:
     columns = Column("payload", postgresql.JSONB), Column("document", Text)
     table = Table("t", MetaData(), *columns)
     return IndexShape.of(payload_index(table, path, kind, language=language, name="i"))
-
-
-def build(operations: Operations, index: Index, *, concurrently: bool) -> None:
-    """Create an index; concurrently, what a failed attempt left INVALID is dropped first."""
-    if not concurrently:
-        operations.impl.create_index(index)
-        return
-    with _in_autocommit(operations):
-        if operations.get_context().as_sql or _is_invalid(operations, index):
-            operations.impl.drop_index(index, if_exists=True)
-        operations.impl.create_index(index, if_not_exists=True)
-
-
-def drop(operations: Operations, index: Index, *, concurrently: bool) -> None:
-    """Drop an index; concurrently, if it is there."""
-    if not concurrently:
-        operations.impl.drop_index(index)
-        return
-    with _in_autocommit(operations):
-        operations.impl.drop_index(index, if_exists=True)
-
-
-@contextmanager
-def _in_autocommit(operations: Operations) -> Iterator[None]:
-    """Outside of a transaction, as CONCURRENTLY wants it, and with time to wait for others'."""
-    context = operations.get_context()
-    with context.autocommit_block():
-        before = dict.fromkeys(_TIMEOUTS, "DEFAULT")
-        if not context.as_sql:
-            for name in _TIMEOUTS:
-                old = operations.get_bind().scalar(text(f"SHOW {name}"))
-                before[name] = f"'{old}'"
-        for name, value in _TIMEOUTS.items():
-            operations.execute(f"SET {name} = '{value}'")
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                operations.execute(f"SET {name} = {value}")
-
-
-def _is_invalid(operations: Operations, index: Index) -> bool:
-    bind = operations.get_bind()
-    translated = bind.get_execution_options().get("schema_translate_map") or {}
-    schema = None if index.table is None else index.table.schema
-    schema = translated.get(schema, schema)
-    return bind.scalar(_VALID, {"name": index.name, "schema": schema}) is False

@@ -11,11 +11,10 @@ from alembic.autogenerate import renderers
 from alembic.operations import MigrateOperation, Operations
 
 from qortex_db.errors import InvalidInputError
+from qortex_db.migrations.autogenerate.building import build, drop
 from qortex_db.migrations.autogenerate.index_shapes import (
     VECTOR_METHODS,
     IndexShape,
-    build,
-    drop,
     payload_shape,
 )
 
@@ -100,7 +99,8 @@ class CreateVectorIndexOp(_CreateIndexOp):
         """Build an index on a vector, while its table is in use.
 
         What a failed attempt left INVALID is dropped first, so a revision can be run again. It
-        commits what the revision did before: let it come first, or stand alone.
+        commits what the revision did before: let it come first, or stand alone. Of a partitioned
+        table it is built partition by partition, and a second run goes on where a first one ended.
 
         Args:
             operations: Alembic's.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, cast, literal_column, select, update
+from sqlalchemy import case, cast, insert, literal_column, select, update
 
 from qortex_db.keys import key_columns, key_of
 from qortex_db.repositories.locking import locked_in_key_order
@@ -15,6 +15,7 @@ from qortex_db.repositories.vectors.key_statements import (
     ids_array,
     insert_given,
 )
+from qortex_db.repositories.vectors.written_columns import generated
 from qortex_db.sql import as_text, func
 
 if TYPE_CHECKING:
@@ -38,6 +39,22 @@ def insert_new(owner: KeyStatements, columns: GivenColumns) -> ReturningInsert[A
         statement = statement.on_conflict_do_update(
             index_elements=owner.keys, set_={space.name: case((~theirs, space))}, where=theirs
         )
+    return statement.returning(key_of(table))
+
+
+@built_once
+def insert_unkeyed(owner: KeyStatements, columns: GivenColumns) -> ReturningInsert[Any]:
+    """Insert rows whose keys the server makes, and return these in the order of the rows.
+
+    It is that in which they are inserted: a row after the other, out of a select list.
+    """
+    table = owner.table
+    values = owner.given_rows(columns, keys_are_made=True).values
+    if table.c.id.default is not None:  # the server knows none: a Sequence, or SQL
+        values["id"], _ = generated(table.c.id.default)
+    statement = insert(table).from_select(
+        list(values), select(*values.values()), include_defaults=False
+    )
     return statement.returning(key_of(table))
 
 

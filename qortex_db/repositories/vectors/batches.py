@@ -63,6 +63,7 @@ class Batch:
     Args:
         written: The columns that the table has beside id and vector.
         key: What its keys are.
+        keys_are_made: By the server: then the ids are the records' numbers.
     """
 
     def __init__(
@@ -73,8 +74,16 @@ class Batch:
         key: KeyType,
         *,
         first_row: int = 0,
+        keys_are_made: bool = False,
     ) -> None:
-        said = RecordColumns(records, written, key, first_row, lacks_embedding=column.may_lack)
+        said = RecordColumns(
+            records,
+            written,
+            key,
+            first_row,
+            lacks_embedding=column.may_lack,
+            keys_are_made=keys_are_made,
+        )
         self._column = column
         self._first_row = first_row
         last = dict(zip(said.ids, itertools.count()))

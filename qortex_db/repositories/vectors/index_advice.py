@@ -37,12 +37,17 @@ _FILLED: Final = 0.85  # of a page, on average
 Storage: TypeAlias = Literal["full", "half", "binary"]
 
 TABLE_SIZE: Final = text("""
-SELECT c.reltuples::bigint, pg_catalog.pg_relation_size(c.oid),
+SELECT coalesce(pg_catalog.sum(c.reltuples::float8) FILTER (WHERE c.reltuples >= 0.0::real),
+                -1.0::float8)::bigint,
+       coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(c.oid)), 0.0::numeric)::bigint,
        (SELECT setting::bigint * 8192 FROM pg_catalog.pg_settings
         WHERE name = 'effective_cache_size')
-FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(:name)::oid
+FROM pg_catalog.pg_class c WHERE c.relkind <> 'p'::"char" AND c.oid = ANY (ARRAY(
+  SELECT pg_catalog.to_regclass(:name)::oid UNION ALL
+  SELECT part.relid::oid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass(:name)) part))
 """)
-"""The planner's idea of a table's rows (-1 before the first ANALYZE) and of the server's cache."""
+"""The planner's idea of a table's rows (-1 before the first ANALYZE), with those of all its
+partitions, and of the server's cache."""
 
 
 @dataclass(frozen=True, slots=True)

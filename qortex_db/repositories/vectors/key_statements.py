@@ -158,24 +158,32 @@ class KeyStatements:
         is_key = space is not None and space.primary_key
         return [*key_columns(self.table), space] if is_key else key_columns(self.table)
 
-    def given_rows(self, columns: GivenColumns) -> GivenRows:
-        """The rows of a batch that gives these columns, from its parameters."""
+    def given_rows(self, columns: GivenColumns, *, keys_are_made: bool = False) -> GivenRows:
+        """The rows of a batch that gives these columns, from its parameters.
+
+        Args:
+            keys_are_made: By the server; then the parameter with ids has numbers.
+        """
         table, space = self.table, self.scope.column
         used = {name: self.written[name] for name, _ in columns if name != DEFAULT_VECTOR}
         # In a select list unnest() streams; in FROM its rows are put aside first.
-        arrays = [ids_array(table), cast(bindparam(VECS), EncodedEmbeddings())]
+        keys = cast(bindparam(IDS), ARRAY(Integer)) if keys_are_made else ids_array(table)
+        arrays = [keys, cast(bindparam(VECS), EncodedEmbeddings())]
         arrays += [one.array(f"row_values_{i}") for i, one in enumerate(used.values())]
         rows = select(*(func.unnest(array).label(f"of_{i}") for i, array in enumerate(arrays)))
         row = list(rows.subquery("_rows").c)
-        columns_of_key = [str(column.key) for column in key_columns(table)]
-        values: dict[str, Any] = dict(zip(columns_of_key, self.key.apart(row[0]), strict=True))
+        values: dict[str, Any] = {}
+        if not keys_are_made:
+            names = [str(column.key) for column in key_columns(table)]
+            values = dict(zip(names, self.key.apart(row[0]), strict=True))
+        key = cast(row[0], Text) if keys_are_made else self.key.sql_text(row[0])
         values["vec"] = row[1]
         given = {name: json_parameter(GIVEN + name) for name, mode in columns if mode == "some"}
         for (name, written), sent in zip(used.items(), row[2:], strict=True):
             values[name] = written.value(sent)
             if name in given and written.default is not None:
                 values[name] = case(
-                    (given[name].has_key(self.key.sql_text(row[0])), values[name]),
+                    (given[name].has_key(key), values[name]),
                     else_=written.default,
                 )
         kept = kept_words(table, values["document"]) if "document" in used else {}

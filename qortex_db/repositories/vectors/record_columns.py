@@ -23,13 +23,21 @@ if TYPE_CHECKING:
 _FIELDS: Final = frozenset({"id", "embedding", "payload", "document", "vectors", "attributes"})
 
 
+class RowNumber(int):
+    """In the place of a key that the server will make: a record's place among the others."""
+
+
 def row_name(number: int, key: object) -> str:
     """What a refusal calls a row."""
+    if type(key) is RowNumber:
+        return f"row {number}"
     return f"row {number} (id {messages.shown(key if isinstance(key, str) else str(key))})"
 
 
 class RecordColumns:
     """The fields of records in their order; what a record leaves out is `MISSING`.
+
+    Where the server makes the keys (`keys_are_made`), no record has one.
 
     Attributes:
         further: The columns beside id and embedding that some record gives.
@@ -43,8 +51,10 @@ class RecordColumns:
         first_row: int,
         *,
         lacks_embedding: bool = False,
+        keys_are_made: bool = False,
     ) -> None:
-        needed = ("id",) if lacks_embedding else ("id", "embedding")
+        needed = [] if keys_are_made else ["id"]
+        needed += [] if lacks_embedding else ["embedding"]
         self.ids: list[Any] = []
         self.embeddings: list[Any] = []
         payloads: list[Any] = []
@@ -58,7 +68,7 @@ class RecordColumns:
                 vectors, attributes = item.vectors, item.attributes
             else:
                 _check_mapping(item, f"row {first_row + number}", needed)
-                key, embedding = item["id"], item.get("embedding")
+                key, embedding = item.get("id"), item.get("embedding")
                 payloads.append(item.get("payload"))
                 documents.append(item.get("document"))
                 vectors, attributes = item.get("vectors"), item.get("attributes")
@@ -68,11 +78,10 @@ class RecordColumns:
                 named.append((number, "vectors", vectors))
             if attributes is not None:
                 named.append((number, "attributes", attributes))
-        if not key_type.all_plain(self.ids):
-            self.ids = [
-                key_type.check(key, name=f"id of row {number}")
-                for number, key in enumerate(self.ids, first_row)
-            ]
+        if keys_are_made:
+            self.ids = list(map(RowNumber, range(len(self.ids))))
+        elif not key_type.all_plain(self.ids):
+            self.ids = _checked(self.ids, key_type, first_row)
         count = len(self.ids)
         self.further: dict[str, list[Any]] = defaultdict(lambda: [MISSING] * count)
         self._add_own(written, payloads, documents)
@@ -140,7 +149,13 @@ def is_missing(values: Iterable[Any]) -> bool:
     return type(MISSING) in set(map(type, values))  # much faster than one by one
 
 
-def _check_mapping(item: object, name: str, needed: tuple[str, ...]) -> None:
+def _checked(ids: Sequence[object], key_type: KeyType, first_row: int) -> list[Any]:
+    return [
+        key_type.check(key, name=f"id of row {number}") for number, key in enumerate(ids, first_row)
+    ]
+
+
+def _check_mapping(item: object, name: str, needed: Sequence[str]) -> None:
     if type(item) is not dict and not isinstance(item, Mapping):
         raise InvalidInputError(
             f"{name} is a {type(item).__name__}; pass a VectorRecord or a mapping with its fields."
@@ -152,4 +167,5 @@ def _check_mapping(item: object, name: str, needed: tuple[str, ...]) -> None:
         )
     for field in needed:
         if field not in item:
-            raise InvalidInputError(f"{name} lacks {field!r}.")
+            hint = " insert() takes records without, where the server makes keys."
+            raise InvalidInputError(f"{name} lacks {field!r}.{hint if field == 'id' else ''}")

@@ -59,8 +59,16 @@ _OVERSAMPLING: Final = {None: 1.0, "half": 2.0, "binary": 20.0}
 
 _FACTS: Final = text("""
 SELECT a.atttypmod, a.attnotnull, c.relkind = 'p'::"char" OR c.relam = (
-  SELECT m.oid FROM pg_catalog.pg_am m WHERE m.amname = 'heap'::name), c.reltuples::float8
+  SELECT m.oid FROM pg_catalog.pg_am m WHERE m.amname = 'heap'::name), c.relkind = 'p'::"char",
+  parts.count, CASE WHEN c.relkind = 'p'::"char" THEN parts.rows ELSE c.reltuples::float8 END
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+CROSS JOIN LATERAL (
+  SELECT pg_catalog.count(*) AS count,
+    coalesce(pg_catalog.sum(pg_catalog.float8larger(part.reltuples::float8, 0.0::float8)),
+      -1.0::float8) AS rows
+  FROM pg_catalog.pg_class part WHERE part.relkind <> 'p'::"char" AND part.oid = ANY (ARRAY(
+    SELECT tree.relid::oid FROM pg_catalog.pg_partition_tree(c.oid::regclass) tree))
+) parts
 WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
   AND a.attname = CAST(:column_name AS text)
 """)
@@ -74,12 +82,16 @@ class TableFacts:
         dimensions: None where it takes any.
         is_nullable: Whether a row may have none.
         has_pages: Whether its rows have places in pages, as a view's have not.
+        is_partitioned: Whether the pages are those of other tables.
+        partitions: How many these are.
         rows: How many the planner took it to have when this was looked up; -1 where unknown.
     """
 
     dimensions: int | None
     is_nullable: bool
     has_pages: bool
+    is_partitioned: bool
+    partitions: int
     rows: float
 
 
@@ -305,9 +317,9 @@ class VectorTable:
                     f"There is no table {name} with a column {column} here: {remedy}.",
                     sqlstate="42P01",
                 )
-            size, not_null, has_pages, count = rows[0]
+            size, not_null, *rest = rows[0]
             dimensions = self.vector.dimensions if size < 0 else size
-            known[key] = facts = TableFacts(dimensions, not not_null, has_pages, count)
+            known[key] = facts = TableFacts(dimensions, not not_null, *rest)
         return facts
 
     async def renewed(self, facts: TableFacts, refusal: DimensionMismatchError) -> TableFacts:

@@ -96,6 +96,7 @@ class VectorWrites(TableBound[IdT]):
         *,
         allow_zero: bool = False,
         changes_only: bool = False,
+        keys_are_made: bool = False,
         first_row: int = 0,
     ) -> Batch:
         vector = self._vectors.vector
@@ -106,7 +107,14 @@ class VectorWrites(TableBound[IdT]):
             is_half=vector.is_half,
             may_lack=changes_only,
         )
-        return Batch(records, column, self._vectors.written, self._vectors.key, first_row=first_row)
+        return Batch(
+            records,
+            column,
+            self._vectors.written,
+            self._vectors.key,
+            first_row=first_row,
+            keys_are_made=keys_are_made,
+        )
 
     async def _write(self, batch: Batch) -> int:
         """Write a batch, all of it or nothing; return how many rows changed."""

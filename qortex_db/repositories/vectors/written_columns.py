@@ -276,7 +276,7 @@ class Touched:
             own: Any = one.column.onupdate
             if own is None:
                 continue
-            value, make = _generated(own)
+            value, make = generated(own)
             if make is not None:
                 parameter = f"row_touch_{number}"
                 value = one.single(parameter)
@@ -310,12 +310,13 @@ def _defaults(column: Column[Any]) -> tuple[ColumnElement[Any] | None, Callable[
     """
     own: Any = column.default
     if own is not None:
-        return _generated(own)
+        return generated(own)
     given: Any = getattr(column.server_default, "arg", None)
     return Constant(given) if isinstance(given, str) else given, None
 
 
-def _generated(own: Any) -> tuple[ColumnElement[Any] | None, Callable[[], Any] | None]:
+def generated(own: Any) -> tuple[ColumnElement[Any] | None, Callable[[], Any] | None]:
+    """What a default of a model's is: SQL, or what makes a value in Python."""
     if own.is_sequence:
         return own.next_value(), None
     if own.is_clause_element:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from sqlalchemy import BigInteger, Identity, Text, event
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -20,9 +21,11 @@ from qortex_db import (
     DimensionMismatchError,
     Embedder,
     Embedding,
+    ExampleText,
     InvalidInputError,
     LimitExceededError,
     Limits,
+    NotFoundError,
     QortexVector,
     VectorMixin,
     VectorRecord,
@@ -66,7 +69,9 @@ async def awaited(texts: list[str]) -> list[Any]:
     return letters(texts)
 
 
-class LangChain:
+class LangChain(Embeddings):
+    """With what LangChain's own class has: it offers async methods, which run in a thread."""
+
     model = "letters"
 
     def embed_documents(self, texts: list[str]) -> Any:
@@ -340,6 +345,40 @@ async def test_a_strangers_table_takes_texts_too(memory: Repositories) -> None:
     (hit,) = await pages.search("seventy", limit=1)
     assert (hit.id, hit.document) == (7, "seventy")
     assert ASKED == ["seven", "eight", "eighty", "seventy"]
+
+
+async def test_a_model_of_langchains_is_taken_as_it_comes(memory: Repositories) -> None:
+    model = DeterministicFakeEmbedding(size=384)
+    notes = memory.collection(QortexVector, embedder=model, name="fake")
+    await notes.upsert({"id": key, "document": text} for key, text in DOCUMENTS.items())
+    key, text = next(iter(DOCUMENTS.items()))
+    (hit,) = await notes.search(text, limit=1, with_embedding=True)
+    assert (hit.id, hit.document) == (key, text)
+    assert hit.embedding == pytest.approx(np.float32(model.embed_query(text)), rel=1e-5)
+    with pytest.raises(InvalidInputError, match="no name of its own"):
+        memory.collection(QortexVector, embedder=model)
+
+
+async def test_examples_are_texts_where_they_say_so(memory: Repositories) -> None:
+    notes = memory.collection(QortexVector, embedder=in_a_thread)
+    await notes.upsert({"id": key, "document": text} for key, text in DOCUMENTS.items())
+    key = next(iter(DOCUMENTS))
+    for options in ({}, {"strategy": "best_score"}):
+        ASKED.clear()
+        liked, disliked = [key, ExampleText("bbb of 1")], (ExampleText("ccc"), vector("b"))
+        hits = await notes.recommend(liked, disliked, limit=5, **options)  # type: ignore[arg-type]
+        assert sorted(set(ASKED)) == (["bbb of 1", "ccc"] if not options else [])
+        by_embeddings = await notes.recommend(
+            [key, vector("bbb of 1")],
+            [vector("ccc"), vector("b")],
+            limit=5,
+            **options,  # type: ignore[arg-type]
+        )
+        assert [hit.id for hit in hits] == [hit.id for hit in by_embeddings]
+    with pytest.raises(NotFoundError):
+        await notes.recommend(["bbb of 1"])  # an id
+    with pytest.raises(InvalidInputError, match="it has no embedder"):
+        await memory.vectors.recommend([ExampleText("bbb of 1")])
 
 
 def broken(texts: list[str]) -> Any:

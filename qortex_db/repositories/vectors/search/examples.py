@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from qortex_db import checks
+from qortex_db.embedders import ExampleText
 from qortex_db.errors import InvalidInputError, NotFoundError
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
@@ -62,7 +63,7 @@ class ExampleSearches(TableBound[IdT]):
         What is not described here is as of :meth:`search`.
 
         Args:
-            positive: Ids of stored vectors, or embeddings; at least one.
+            positive: Ids of stored vectors, embeddings, or texts as `ExampleText`; at least one.
             negative: The same; may be empty.
             limit: 1 to `MAX_LIMIT`.
             strategy: "average" searches from the mean of the positive examples, moved away from the
@@ -85,10 +86,12 @@ class ExampleSearches(TableBound[IdT]):
         by_each = strategy == "best_score"
         count = validation.check_limit(limit, MAX_LIMIT)
         skipped = check_offset(offset, count)
-        liked = await vectors.by_facts(partial(_examples, vectors, "positive", positive))
+        given = await _embedded(vectors, "positive", positive)
+        liked = await vectors.by_facts(partial(_examples, vectors, "positive", given))
         if not liked.count:
             raise InvalidInputError("positive is empty; pass at least one example.")
-        disliked = await vectors.by_facts(partial(_examples, vectors, "negative", negative))
+        given = await _embedded(vectors, "negative", negative)
+        disliked = await vectors.by_facts(partial(_examples, vectors, "negative", given))
         wanted = liked.count + disliked.count
         most = MAX_QUERIES if by_each else MAX_EXAMPLES
         validation.check_limit(wanted, most, name="the number of examples")
@@ -133,8 +136,17 @@ class _Examples:
     params: Mapping[str, Any]
 
 
-def _examples(vectors: VectorTable, side: str, given: object, facts: TableFacts) -> _Examples:
+async def _embedded(vectors: VectorTable, side: str, given: object) -> list[Any]:
+    """The examples of a side, with an embedding in the place of each text."""
     listed = validation.check_list(given, name=side)
+    texts = [str(one) for one in listed if isinstance(one, ExampleText)]
+    made = iter(await vectors.embedded(texts) if texts else ())
+    return [next(made) if isinstance(one, ExampleText) else one for one in listed]
+
+
+def _examples(
+    vectors: VectorTable, side: str, listed: Sequence[Any], facts: TableFacts
+) -> _Examples:
     is_key = vectors.key.is_key
     ids = [one for one in listed if is_key(one)]
     keys = validation.check_keys(ids, vectors.key, name=f"the ids of {side}")

@@ -45,7 +45,7 @@ def found(
     few = many = settings = not_many = None
     searched = None if where is None else where.walked
     if form.probed and where is not None and branches:
-        few, many = probed(branches, form.probed, where, besides)
+        few, many = probed(branches, form, where, besides)
         gate = select(true().label("go")).where(~exists(select(many.c.go))).cte("_not_many")
         not_many = gate.prefix_with("MATERIALIZED")
         # No index serves it but the vectors' own, and the planner takes it for a half of the rows.
@@ -137,6 +137,7 @@ def _best_of_few(
     # One by one, where they are: the planner expects more of them, and might read the whole table.
     row = (
         select(key_of(rows.table), *rows.columns(form))
+        # Each partition has such a place: the key tells which.
         .where(best.c.place == PLACE, rows.table.c.id == best.c.id, *rows.scope.clauses)
         .limit(Constant(1))
         .correlate(best)

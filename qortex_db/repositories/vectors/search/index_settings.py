@@ -101,9 +101,11 @@ async def approach(
     reach = vectors.reach(candidates, knobs.oversampling)
     filtered = excluding or narrowed is not None or bool(vectors.scope.clauses)
     params: dict[str, Any] = {"candidates": candidates, "oversampled": reach, **values_of(narrowed)}
-    settings = _settings(max(reach, beside), knobs, filtered=filtered)
     bounded = complete != "always" and not exact
     facts = await vectors.facts()
+    # A namespace's rows may all be in one of them.
+    parts = 1 if vectors.scope.clauses else max(1, facts.partitions)
+    settings = _settings(max(reach, beside), knobs, filtered=filtered, parts=parts)
     probed = 0
     if facts.has_pages and not exact and narrowed is not None and narrowed.is_served:
         probed = vectors.limits.max_probed_rows
@@ -121,6 +123,7 @@ async def approach(
         skips=skipped > 0,
         bounded=bounded,
         probed=probed,
+        partitioned=facts.is_partitioned and probed > 0,
         walk=walk_of(max(reach, beside)),
         settings=tuple(f"{_LIBRARIES[name]}.{name}" for name in settings),
         with_payload=vectors.body(with_payload),
@@ -148,8 +151,13 @@ def walk_of(count: int) -> int:
     return walk
 
 
-def _settings(count: int, knobs: Knobs, *, filtered: bool) -> dict[str, str]:
-    """The settings of pgvector that a search needs, beyond what the server has."""
+def _settings(count: int, knobs: Knobs, *, filtered: bool, parts: int = 1) -> dict[str, str]:
+    """The settings of pgvector that a search needs, beyond what the server has.
+
+    Args:
+        parts: In how many indexes it looks: each need bring in a part of what is wanted, and goes
+            on where that is not enough.
+    """
     found = {}
     ef_search, iterative_scan = knobs.ef_search, knobs.iterative_scan
     if ef_search is not None:
@@ -164,6 +172,9 @@ def _settings(count: int, knobs: Knobs, *, filtered: bool) -> dict[str, str]:
         or count > _DEFAULT_EF_SEARCH
     ):
         least = _FILTERED_EF_SEARCH if filtered else _DEFAULT_EF_SEARCH
+        if parts > 1:  # they are not alike
+            floor = _FILTERED_EF_SEARCH // 4 if filtered else _DEFAULT_EF_SEARCH
+            least, count = max(floor, least // parts), 2 * count // parts
         found["ef_search"] = str(ef_search or min(MAX_EF_SEARCH, max(least, count)))
         scan = iterative_scan or ("relaxed" if filtered else "strict")
         found["iterative_scan"] = _SCANS[scan]

@@ -41,6 +41,7 @@ class SearchForm:
         bounded: Where the index finds fewer rows than were asked for, compare with every row only
             if the table has few. Without, however many there are.
         probed: Up to how many rows that the filter's own index finds are compared each.
+        partitioned: Whether these lie in several tables; only of what is probed.
         walk: The most rows that are looked for. It is a constant of the statement, so that the
             server keeps one plan for all limits below; by a parameter it would plan each time.
         settings: Of pgvector, taken as parameters for this one statement.
@@ -50,6 +51,7 @@ class SearchForm:
     exact: bool = False
     bounded: bool = False
     probed: int = 0
+    partitioned: bool = False
     walk: int = 40
     settings: tuple[str, ...] = ()
     skips: bool = False

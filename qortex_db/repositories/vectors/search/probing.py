@@ -34,11 +34,11 @@ from qortex_db.sql import func
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import CTE
+    from sqlalchemy import CTE, TextClause
     from sqlalchemy.sql.selectable import ScalarSelect
 
     from qortex_db.filters import Filter
-    from qortex_db.repositories.vectors.search.nearest import Branch, Nearest
+    from qortex_db.repositories.vectors.search.nearest import Branch, Nearest, SearchForm
 
 _SAMPLE: Final = 96
 """About how many rows of a table are looked at."""
@@ -47,7 +47,7 @@ _FIRST: Final = 32
 _TOLD_FROM: Final = Constant(4)
 """How many rows of a sample have to match before it says anything."""
 PLACE: Final[ColumnElement[Any]] = literal_column("ctid", NullType())
-"""Where a row is, for as long as a statement runs."""
+"""Where a row is, for as long as a statement runs; in each of a table's partitions."""
 
 
 def has_few_rows() -> ColumnElement[bool]:
@@ -71,7 +71,7 @@ WHERE c.relkind <> 'p'::"char" AND c.oid = ANY (ARRAY(
 
 def probed(
     branches: Sequence[Branch],
-    most: int,
+    form: SearchForm,
     where: Filter,
     besides: Sequence[ColumnElement[bool]],
 ) -> tuple[CTE, CTE]:
@@ -81,8 +81,8 @@ def probed(
     of the statement: by a parameter the planner would take it for a tenth of all.
     """
     rows = branches[0].rows
-    too_many = Constant(most + 1)
-    rare = _rare(rows, where, too_many)
+    too_many = Constant(form.probed + 1)
+    rare = _rare(rows, where, too_many, partitioned=form.partitioned)
     compared = [_compared(each).label(f"compared_{i}") for i, each in enumerate(branches)]
     matching = (
         select(key_of(rows.table), PLACE.label("place"), *compared)
@@ -108,20 +108,22 @@ def _compared(branch: Branch) -> ColumnElement[Any]:
     return rows.column if branch.queries is not None else rows.distance(rows.column, branch.query)
 
 
-def _rare(rows: Nearest, where: Filter, too_many: ColumnElement[int]) -> CTE:
+def _rare(rows: Nearest, where: Filter, too_many: ColumnElement[int], *, partitioned: bool) -> CTE:
     """One row unless a sample has more rows that the filter's index would find than are probed."""
     served: Any = where.served
     matches = and_(served, *rows.scope.clauses)
-    first = select(Constant(1)).select_from(rows.table).where(_is_in_sample(_FIRST))
+    is_in_sample = _is_in_partitions if partitioned else _is_in_sample
+    first = select(Constant(1)).select_from(rows.table).where(is_in_sample(_FIRST))
     seen = func.count().label("seen")
     matched = func.count().filter(matches).label("matched")
-    sample = select(seen, matched).select_from(rows.table).where(_is_in_sample(_SAMPLE))
+    sample = select(seen, matched).select_from(rows.table).where(is_in_sample(_SAMPLE))
     told = sample.subquery("_sample")
     # Where policies hide rows, their conditions come first, and no index of a payload is used.
-    size = text("""
-SELECT c.reltuples::float8 AS total, pg_catalog.row_security_active(c.oid) AS is_guarded
+    total = _OF_PARTITIONS if partitioned else "c.reltuples::float8"
+    size = text(f"""
+SELECT {total} AS total, pg_catalog.row_security_active(c.oid) AS is_guarded
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
-""").columns(column("total", Float), column("is_guarded", Boolean))
+""").columns(column("total", Float), column("is_guarded", Boolean))  # noqa: S608 - SQL of ours
     table = size.subquery("_size")
     estimate = cast(told.c.matched, Float) * table.c.total
     is_few = or_(
@@ -135,8 +137,7 @@ FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name
 def _is_in_sample(size: int) -> ColumnElement[bool]:
     """Whether a row is one of so many, all over the table, whatever pattern its rows have.
 
-    TABLESAMPLE would go through the numbers of all pages. What has no pages of its own, as a
-    partitioned table, has no sample.
+    TABLESAMPLE would go through the numbers of all pages.
     """
     places = text(f"""
 SELECT ('(' || ((pg_catalog.hashint4(number) & 2147483647) % c.relpages)::text || ','
@@ -144,6 +145,36 @@ SELECT ('(' || ((pg_catalog.hashint4(number) & 2147483647) % c.relpages)::text |
 FROM pg_catalog.pg_class c, pg_catalog.generate_series(1, {size}) number
 WHERE c.relpages > 0 AND c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
 """)  # noqa: S608 - a number of ours
+    return _is_one_of(places)
+
+
+def _is_in_partitions(size: int) -> ColumnElement[bool]:
+    """The same of a partitioned table: places of the largest partition, looked for in each.
+
+    As many as are there in all of them: so each row has the same chance, in whichever it is.
+    """
+    places = text(f"""
+SELECT ('(' || ((pg_catalog.hashint4(number) & 2147483647) % size.pages)::text || ','
+  || (1 + (pg_catalog.hashint4(-number) & 3))::text || ')')::tid AS place
+FROM (
+  SELECT pg_catalog.max(c.relpages) AS pages, pg_catalog.ceil({size}.0::float8
+    * pg_catalog.max(c.relpages)::float8 / pg_catalog.sum(c.relpages)::float8)::int4 AS count
+  FROM pg_catalog.pg_class c WHERE c.relpages > 0 AND c.oid = ANY (ARRAY(
+    SELECT part.relid::oid FROM pg_catalog.pg_partition_tree(
+      pg_catalog.to_regclass(CAST(:table_name AS text))) part))
+) size, pg_catalog.generate_series(1, size.count) number
+""")  # noqa: S608 - the same
+    return _is_one_of(places)
+
+
+_OF_PARTITIONS: Final = """(
+  SELECT pg_catalog.sum(own.reltuples::float8) FROM pg_catalog.pg_class own
+  WHERE own.reltuples >= 0.0::real AND own.relkind <> 'p'::"char" AND own.oid = ANY (ARRAY(
+    SELECT part.relid::oid FROM pg_catalog.pg_partition_tree(c.oid::regclass) part)))"""
+"""The rows that the planner takes all partitions to have."""
+
+
+def _is_one_of(places: TextClause) -> ColumnElement[bool]:
     chosen: ScalarSelect[Any] = places.columns(column("place", NullType())).scalar_subquery()
     at: ColumnElement[Any] = func.any(func.array(chosen))
     return PLACE == at  # noqa: SIM300 - ANY stands on the right

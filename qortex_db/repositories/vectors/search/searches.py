@@ -197,7 +197,7 @@ class VectorSearches(
             query = vectors.encode(embedding, facts)
         except InvalidInputError:  # said in full, unless by facts that are no longer true
             query = await vectors.encode_query(embedding)
-        how = await _plain(vectors, count)
+        how = await _plain(vectors, count, facts.partitions)
         statements = search_statements(vectors)
         params = {"query": query, **how.params}
         rows: Sequence[Any] = ()
@@ -433,13 +433,13 @@ def _boosted(count: int, fetch_limit: object) -> int:
 _LEAST_BOOSTED: Final = 100
 _short_from: WeakKeyDictionary[TableFacts, int] = WeakKeyDictionary()
 """From which limit on a table's index once found too few; nothing where that is not known."""
-_approaches: dict[tuple[SearchStatements, int], Approach] = {}
+_approaches: dict[tuple[SearchStatements, int, int], Approach] = {}
 _MOST_KEPT: Final = 1_024
 
 
-async def _plain(vectors: VectorTable, count: int) -> Approach:
+async def _plain(vectors: VectorTable, count: int, partitions: int) -> Approach:
     """How to find so many without a filter."""
-    key = search_statements(vectors), count
+    key = search_statements(vectors), count, partitions
     how = _approaches.get(key)
     if how is None:
         how = await approach(vectors, count, None, exact=False)
