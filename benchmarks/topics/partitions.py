@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from qortex_db.repositories import VectorRepository
 
-ROWS = 80_000
+ROWS = 60_000
 """Of a partition with less than some 3,000 the planner reads every row."""
 ROUNDS = 5
 TENANTS = 16
