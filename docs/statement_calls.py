@@ -19,7 +19,19 @@ from unittest.mock import patch
 
 import numpy as np  # noqa: TC002 - SQLAlchemy resolves Mapped[...]
 from numpy.typing import NDArray  # noqa: TC002 - the same
-from sqlalchemy import ARRAY, JSON, String, Text, TypeDecorator, delete, func, insert, text, update
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    Index,
+    String,
+    Text,
+    TypeDecorator,
+    delete,
+    func,
+    insert,
+    text,
+    update,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from qortex_db import (
@@ -210,6 +222,9 @@ class Indexed(VectorMixin, Base):
     __collection__ = Collection(VectorSpec(DIMENSIONS))
 
 
+Index(
+    "ix_indexed_read", Indexed.updated_at, postgresql_where=text("(payload ->> 'kind') = 'novel'")
+)
 payload_index(Indexed.__table__, "name", "keyword")
 payload_index(Indexed.__table__, "year", "integer")
 payload_index(Indexed.__table__, "read", "bool")
@@ -529,6 +544,11 @@ FURTHER = {"title": [1.0, 0.0, 0.0, 0.0], "words": SPARSE}
 OF_A_HOST: Calls = {
     **_only(READS, get=DEFAULT, scroll=(DEFAULT, "with embeddings")),
     "facet": {"of a column": lambda v: v.facet("author")},
+    "aggregate": {
+        "of columns": lambda v: v.aggregate(
+            {Article.seen: ["sum"], "printed": ["max"]}, group_by="author"
+        ),
+    },
     "stream": {DEFAULT: lambda v: _all(v.stream())},
     "stream_batches": {
         "of a further vector of half precision": lambda v: _all(v.stream_batches(using="title"))
@@ -539,6 +559,12 @@ OF_A_HOST: Calls = {
         "without payloads": lambda v: v.search(VECTOR, with_payload=False),
         "with an expression of SQLAlchemy's": lambda v: v.search(
             VECTOR, where=Article.author == "Ada"
+        ),
+        "with columns of a host's own": lambda v: v.search(
+            VECTOR, with_payload=["author", Article.printed, "year"]
+        ),
+        "by the beginnings of a column": lambda v: v.search(
+            VECTOR, where={"author": {"$prefix": "A"}}
         ),
         "by columns of a host's own": lambda v: v.search(
             VECTOR,
@@ -981,6 +1007,13 @@ FILTERS: Mapping[str, Any] = {
     "`$like`": {"x": {"$like": "%a"}},
     "`$like` of a beginning": {"x": {"$like": "a%"}},
     "`$ilike`": {"x": {"$ilike": "A%"}},
+    "`$prefix`": {"x": {"$prefix": "a"}},
+    "`$regex`": {"x": {"$regex": "a+"}},
+    "`$regex` with a beginning": {"x": {"$regex": "^a+b"}},
+    "`$elemMatch`": {"x": {"$elemMatch": {"y": 1, "z": {"$gt": 2}}}},
+    "an element, by equality": {"x[].y": 1},
+    "elements themselves": {"x[]": {"$gt": 1}},
+    "`$any` of a hundred or more": {"x": {"$any": list(range(100))}},
     "`$text`": {"x": {"$text": "red"}},
     "`$text` in a language": {"x": {"$text": {"$search": "red", "$language": "english"}}},
     "`$text` of the document": {"$text": "red"},
@@ -988,6 +1021,9 @@ FILTERS: Mapping[str, Any] = {
     "`$geo`, a box": {"x": {"$geo": {"min_lat": 50, "max_lat": 53, "min_lon": 10, "max_lon": 15}}},
     "`$geo`, a box across the antimeridian": {
         "x": {"$geo": {"min_lat": -9, "max_lat": 9, "min_lon": 170, "max_lon": -170}}
+    },
+    "`$geo`, a polygon": {
+        "x": {"$geo": {"exterior": [{"lat": 0, "lon": i} for i in range(3)]}},
     },
     "`$size`": {"x": {"$size": 2}},
     "`$size` within bounds": {"x": {"$size": {"$gte": 1, "$lt": 5}}},
@@ -999,6 +1035,9 @@ FILTERS: Mapping[str, Any] = {
     "`$and`, and several keys": {"$and": [{"x": 1}, {"y": 2}]},
     "`$or`": {"$or": [{"x": 1}, {"y": 2}]},
     "`$nor`": {"$nor": [{"x": 1}, {"y": 2}]},
+    "`$min_should`": {
+        "$min_should": {"conditions": [{"x": 1}, {"y": 2}, {"z": 3}], "min_count": 2}
+    },
     "an empty filter": {},
     "a nested path": {"x.y": {"$gt": 1}},
     "an expression of SQLAlchemy's": QortexVector.id.like("a%"),
@@ -1012,4 +1051,6 @@ INDEXED_FILTERS: Mapping[str, Any] = {
     "`$eq` of a number, where an `integer` index is declared": {"year": 1},
     "`$in` of numbers, the same": {"year": {"$in": [1, 2]}},
     "`$eq` of a bool, where a `bool` index is declared": {"read": True},
+    "`$prefix`, where a `keyword` index is declared": {"name": {"$prefix": "a"}},
+    "`$eq`, where a partial index is declared of such rows": {"kind": "novel"},
 }

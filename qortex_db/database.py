@@ -181,6 +181,11 @@ class Database(Lanes):
         self._forget_repositories()
 
     @property
+    def settings(self) -> Settings | None:
+        """What it was made by; None over a host's engine."""
+        return self._settings
+
+    @property
     def engine(self) -> AsyncEngine:
         """The one engine.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from json.encoder import JSONEncoder
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from qortex_db.checks import no_text
 from qortex_db.limits import DEEPEST
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 CONTAINERS: Final = frozenset({dict, list, tuple})
 _PLAIN: Final = CONTAINERS | {str, int, float, bool, type(None)}
 _SCALARS: Final = frozenset({int, float, bool, type(None)})
+_LISTED: Final = CONTAINERS | {set, frozenset}  # the latter in filters
 _FEW: Final = 64
 _SHORT: Final = 500
 _LARGE: Final = 2**16  # the size, as JSON, of a value that takes a millisecond or two
@@ -94,9 +97,11 @@ def is_larger(value: object, size: int) -> bool:
             elif kind is dict:
                 size -= 2 * len(one) + sum([len(key) for key in one if type(key) is str])
                 below += one.values()
-            elif kind in CONTAINERS:
+            elif kind in _LISTED:
                 size -= 2 * len(one)
                 below += one
+            elif kind is np.ndarray:  # of numbers, or of what takes no less
+                size -= 8 * one.size
             if size < 0:
                 return True
         level = below

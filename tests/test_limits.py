@@ -82,6 +82,9 @@ BEYOND: dict[str, list[Any]] = {
         lambda v: v.count(where={"a": {"$in": [1, 2, 3, 4, 5, 6]}}),
         lambda v: v.search(VECTOR, where={"a": {"$in": [1, 2, 3]}, "b": {"$all": [4, 5, 6]}}),
         lambda v: v.delete_where({"$id": list("abcdef")}),
+        lambda v: v.search_many([VECTOR] * 2, where=[{"a": {"$in": [1, 2, 3]}}] * 2),
+        lambda v: v.count(where={"a": {"$geo": {"exterior": CORNERS}}}),
+        lambda v: v.count(where={"a[].b": {"$in": [1, 2, 3]}, "c": {"$in": [4, 5, 6]}}),
         lambda v: v.merge_payload({"a": 1}, where={"a": {"$in": [1, 2, 3, 4, 5, 6]}}),
     ],
     "max_filter_bytes": [
@@ -93,6 +96,7 @@ BEYOND: dict[str, list[Any]] = {
 }
 
 
+CORNERS = [{"lat": i % 3, "lon": i} for i in range(6)]
 LISTED = list("abcde")
 WEIGHTS = dict.fromkeys(LISTED, 1.0)
 PAIRS = {(each, "z"): EdgeStats(1, [1.0], "") for each in LISTED}

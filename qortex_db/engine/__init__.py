@@ -15,7 +15,7 @@ from qortex_db.engine.connections import (
     tell_of_rotation,
 )
 from qortex_db.engine.executor import COMPILED, SEARCH_PATH, Executor, Fetched, translate_map
-from qortex_db.engine.loops import OneAtATime
+from qortex_db.engine.loops import OneAtATime, forks
 from qortex_db.engine.operations import Operations, dispose
 from qortex_db.engine.options import NO_OPTIONS, CallOptions, SettingValue
 from qortex_db.engine.outcomes import OwnSession
@@ -50,6 +50,7 @@ __all__ = [
     "create_engine",
     "dispose",
     "finished",
+    "forks",
     "in_doubt",
     "notice_silence",
     "open_schemas",

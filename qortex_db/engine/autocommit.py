@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from qortex_db.engine.compiled import Compiled
+    from qortex_db.engine.turns import Turn
     from qortex_db.statement_spans import StatementSpans
 
 _MAX_REPLANS: Final = 100  # each connection of the pool may have an old plan
@@ -93,11 +94,12 @@ class AutocommitExecutor:
         options = self._options if options is None else options
         listens = listener_of(self._engine)
         work: Callable[..., Any] = self._run
+        borrows = True
         if listens is True or self._compile(statement, options).expands:
-            work = self._run_watched
+            work, borrows = self._run_watched, False
         elif listens:
             work = functools.partial(self._run, spans=listens)
-        given: Fetched = await self._repeat(work, statement, params, options)
+        given: Fetched = await self._repeat(work, statement, params, options, borrows=borrows)
         return given
 
     async def run_all(
@@ -122,20 +124,23 @@ class AutocommitExecutor:
         options: CallOptions,
         *,
         replans: bool = True,
+        borrows: bool = False,
     ) -> Any:
         operations = self.operations
         task = operations.begin()
-        gate = None
+        turns, turn = operations.turns, None
         try:
-            if operations.gate is not None:
-                gate = await operations.pass_gate()
+            if turns is not None:
+                turn = await operations.take_turn(turns, borrows=borrows)
+                if borrows:
+                    work = functools.partial(work, turn=turn)
             return await self._attempts(work, statement, params, options, replans=replans)
         except asyncio.CancelledError:
             if not operations.was_closed(task):
                 raise
         finally:
-            if gate is not None:
-                gate.release()
+            if turn is not None:
+                turn.end(operations.cleanup)
             operations.end(task)
         raise DatabaseClosedError(
             "The Database was closed while the call was in flight, and cancelled it. A write may "
@@ -191,13 +196,16 @@ class AutocommitExecutor:
         params: Mapping[str, Any],
         options: CallOptions,
         spans: StatementSpans | None = None,
+        turn: Turn[Lease] | None = None,
     ) -> Fetched:
         sent = self._compile(statement, options)
         try:
             arguments = sent.arguments(params)
         except Exception as error:  # noqa: BLE001 - the caller's own
             raise RefusedError(error) from None
-        lease = Lease.at_once(self._engine, self._known)
+        lease = turn.borrow() if turn is not None else None
+        if lease is None:
+            lease = Lease.at_once(self._engine, self._known)
         if lease is None:
             lease = await Lease.waited_for(self._engine, self._known)
         try:
@@ -210,7 +218,9 @@ class AutocommitExecutor:
         except BaseException as error:
             await lease.end(error, self.operations.cleanup)
             raise
-        if not lease.is_returned(self._known):
+        if turn is not None and turn.lends() and lease.can_be_handed_on(self._engine, self._known):
+            turn.lease = lease
+        elif not lease.is_returned(self._known):
             await lease.give_back()
         return given
 

@@ -133,6 +133,16 @@ class Lease:
         elif self.driver.is_in_transaction():
             await greenlet_spawn(self._connection.commit)
 
+    def can_be_handed_on(self, engine: Engine, known: Mapping[object, Any]) -> bool:
+        """Whether another call may have it as it is, as if it had been returned and taken again."""
+        entry = self._entry if self._proxy is None else self._proxy._connection_record  # noqa: SLF001
+        return (
+            self._pool is engine.pool
+            and type(self._pool) in _POOLS
+            and is_lendable(self._pool, entry, known)
+            and _is_quiet(self._pool, "checkin", known)
+        )
+
     def is_returned(self, known: Mapping[object, Any]) -> bool:
         """Give it back, if nothing has to be awaited for that."""
         if self._proxy is not None or not takes_at_once(self._pool, known):

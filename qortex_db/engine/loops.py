@@ -8,13 +8,15 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import NullPool, QueuePool
+from sqlalchemy import NullPool
 
-from qortex_db.engine.pool import FairPool
+from qortex_db.engine.turns import turns_on
 from qortex_db.errors import WrongLoopError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from qortex_db.engine.turns import Turns
 
 _PAUSE_SECONDS: Final = 0.005
 
@@ -49,13 +51,13 @@ class Home:
         loop: Whose event loop's they are; None before the first.
         forks: How many forks lie before this process.
         pool: Which has them.
-        gate: How many calls may ask that pool at once.
+        turns: Whose turn it is to ask that pool; None where it is fair itself.
     """
 
     loop: asyncio.AbstractEventLoop | None = None
     forks: int = field(default_factory=forks)
     pool: Any = None
-    gate: asyncio.Semaphore | None = None
+    turns: Turns[Any] | None = None
 
     def enter(self, pool: Any) -> None:
         """Take the running loop for home, unless a pool has connections of another one.
@@ -71,11 +73,7 @@ class Home:
             where = "process" if self.forks != _forks else "event loop"
             raise _wrong(f"This Database holds connections of another {where}.")
         self.loop, self.forks, self.pool = asyncio.get_running_loop(), _forks, pool
-        # SQLAlchemy's own pool gives a connection to whoever asks first, not to who waits longest:
-        # so no more calls than it has connections for ask at once.
-        most = pool._max_overflow if isinstance(pool, QueuePool) else -1  # noqa: SLF001 - it has no public name
-        unfair = most >= 0 and not isinstance(pool, FairPool)
-        self.gate = asyncio.Semaphore(pool.size() + most) if unfair else None
+        self.turns = turns_on(pool)
 
 
 class OneAtATime:

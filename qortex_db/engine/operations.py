@@ -15,6 +15,8 @@ from qortex_db.errors import POOL_TIMEOUT, DatabaseClosedError, PoolTimeoutError
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from qortex_db.engine.turns import Turn, Turns
+
 
 class Operations:
     """The calls and units of work that are in flight on an engine, and their clean-ups.
@@ -35,9 +37,9 @@ class Operations:
         self._home: Home = catalog_of(self._engine).setdefault(Home, Home())
 
     @property
-    def gate(self) -> asyncio.Semaphore | None:
-        """Where calls wait for their turn on a host's pool; None where the pool is fair itself."""
-        return self._home.gate
+    def turns(self) -> Turns[Any] | None:
+        """Whose turn it is on a host's pool; None where the pool is fair itself."""
+        return self._home.turns
 
     def begin(self) -> asyncio.Task[Any] | None:
         """Count one in; return its task, for `end`.
@@ -86,17 +88,17 @@ class Operations:
             self._forks = forks()
             self._running.clear()
 
-    async def pass_gate(self) -> asyncio.Semaphore | None:
-        """Wait for one's turn on a host's pool; return what has to be released."""
-        gate = self.gate
-        if gate is not None:
-            pool: Any = self._engine.pool
-            try:
-                async with asyncio.timeout(pool.timeout()):
-                    await gate.acquire()
-            except TimeoutError:
-                raise PoolTimeoutError(POOL_TIMEOUT) from None
-        return gate
+    async def take_turn(self, turns: Turns[Any], *, borrows: bool) -> Turn[Any]:
+        """Wait for one's turn on a host's pool, as long as for a connection of it.
+
+        Args:
+            borrows: Whether the call takes another's connection over.
+        """
+        pool: Any = self._engine.pool
+        try:
+            return await turns.take(borrows=borrows, seconds=pool.timeout(), cleanup=self.cleanup)
+        except TimeoutError:
+            raise PoolTimeoutError(POOL_TIMEOUT) from None
 
     async def close(self, grace_seconds: float) -> None:
         """Take no more, let what is in flight finish, then cancel it; at once if cancelled itself.

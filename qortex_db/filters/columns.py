@@ -26,27 +26,29 @@ from sqlalchemy import (
     Uuid,
     any_,
     cast,
+    exists,
     literal_column,
     select,
+    true,
     type_coerce,
 )
 
 from qortex_db.column_values import compared_value
 from qortex_db.errors import InvalidInputError
-from qortex_db.filters import conditions
+from qortex_db.filters import column_indexes, conditions
 from qortex_db.filters.conditions import HASHED_FROM, Bind, Shape
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import check_readable
 from qortex_db.filters.full_text import is_found, read_terms, web_query, web_tsquery, words
-from qortex_db.filters.values import as_string, check_list, check_pattern
+from qortex_db.filters.regex import read_regex
+from qortex_db.filters.values import as_string, check_list, check_pattern, successor
 from qortex_db.messages import shown
-from qortex_db.mirrors import original_of
 from qortex_db.sql import Text, as_text, func, is_decorated, stored_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from sqlalchemy import Column, ColumnElement, FromClause, Table
+    from sqlalchemy import Column, ColumnElement, FromClause, Select, Table
     from sqlalchemy.types import TypeEngine
 
 _SIGNS: Final = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
@@ -156,6 +158,38 @@ def array_has(column: ColumnElement[Any], bind: Bind, operator: str) -> ColumnEl
     return column.op(f"OPERATOR(pg_catalog.{operator})", is_comparison=True)(wanted)
 
 
+def begins(
+    column: ColumnElement[Any],
+    bind: Bind,
+    operator: str,
+    by_pattern: bool,  # noqa: FBT001 - a constant of the shape
+) -> ColumnElement[bool]:
+    """By code point: as an index of text_pattern_ops has it, or one by the collation "C"."""
+    if by_pattern:
+        return compared(column).op(_BY_PATTERN[operator], is_comparison=True)(bind(Text()))
+    return compared(column).collate("C").op(operator, is_comparison=True)(bind(Text()))
+
+
+_BY_PATTERN: Final = {
+    ">=": "OPERATOR(pg_catalog.~>=~)",
+    "<": "OPERATOR(pg_catalog.~<~)",
+}
+
+
+def matches_regex(column: ColumnElement[Any], bind: Bind) -> ColumnElement[bool]:
+    return compared(column).collate("C").op("~", is_comparison=True)(bind(Text()))
+
+
+def array_has_of_many(column: ColumnElement[Any], bind: Bind) -> ColumnElement[bool]:
+    """An overlap, whose list is hashed."""
+    kind: Any = stored_type(column.type)
+    values = select(func.unnest(_values(_element(kind), bind)))
+    each = func.unnest(column).table_valued("value").render_derived("_each")
+    value = literal_column("_each.value", _element(kind))
+    elements: Select[Any] = select(literal_column("1")).select_from(each)
+    return exists(elements.where(value.in_(values).is_(true())))
+
+
 def has_substring(column: ColumnElement[Any], bind: Bind) -> ColumnElement[bool]:
     return func.strpos(compared(column), bind(Text())) > Constant(0)
 
@@ -251,6 +285,7 @@ class ColumnReader:
             if isinstance(kind, String) and not isinstance(kind, Enum):
                 readers |= dict.fromkeys(("$like", "$ilike"), self._pattern)
                 readers |= {"$contains": self._substring, "$text": self._text}
+                readers |= {"$prefix": self._prefix, "$regex": self._regex}
         if name not in readers:
             raise InvalidInputError(
                 f"{at} is no operator of the column {self._column.name}, which is {kind}; it has "
@@ -289,11 +324,30 @@ class ColumnReader:
         items = [value] if name == "$contains" else check_list(value, at)
         kind: Any = self._kind
         self._values.append([compared_value(kind.item_type, item, at) for item in items])
+        is_long = len(items) >= HASHED_FROM and not isinstance(stored_type(kind.item_type), Enum)
+        if name == "$any" and is_long and not column_indexes.finds_elements(self._column):
+            return array_has_of_many, self._key
         return array_has, self._key, "&&" if name == "$any" else "@>"
 
     def _pattern(self, name: str, value: Any, at: str) -> Shape:
         self._values.append(check_pattern(value, at))
         return like, self._key, "LIKE" if name == "$like" else "ILIKE"
+
+    def _prefix(self, _: str, value: Any, at: str) -> Shape:
+        return self._begins(as_string(value, at))
+
+    def _begins(self, text: str) -> Shape:
+        how = column_indexes.is_by_pattern(self._column)
+        bounds = {">=": text, "<": successor(text)}
+        bounds = {sign: bound for sign, bound in bounds.items() if bound is not None}
+        self._values.extend(bounds.values())
+        return "and", *((begins, self._key, sign, how) for sign in bounds)
+
+    def _regex(self, _: str, value: Any, at: str) -> Shape:
+        regex = read_regex(as_string(value, at), at)
+        beginning = [self._begins(regex.prefix)] if regex.prefix else []
+        self._values.append(regex.sql)
+        return "and", *beginning, (matches_regex, self._key)
 
     def _substring(self, _: str, value: Any, at: str) -> Shape:
         self._values.append(as_string(value, at))
@@ -304,18 +358,12 @@ class ColumnReader:
         return matches, self._key
 
 
+def is_served(table: FromClause, condition: object, key: ColumnKey, constants: list[Any]) -> bool:
+    """Whether the table declares a key or an index that finds rows by a condition."""
+    column: Any = table.c[key.key]
+    if condition is begins:
+        return column_indexes.finds_beginning(column, by_pattern=constants[1])
+    return condition in _BY_INDEX and column_indexes.finds_value(table, column)
+
+
 _BY_INDEX: Final = (compare, is_one_of, is_one_of_many)
-
-
-def is_served(table: FromClause, condition: object, key: ColumnKey) -> bool:
-    """Whether the table declares a key or an index that begins with the column."""
-    name = table.c[key.key].name
-    original = original_of(table)
-    firsts = [next(iter(original.primary_key.columns), None)]
-    firsts += [
-        next(iter(index.columns), None)
-        for index in original.indexes
-        if index.dialect_options["postgresql"]["using"] in (False, None, "btree", "hash")
-        and index.dialect_options["postgresql"]["where"] is None
-    ]
-    return condition in _BY_INDEX and any(one is not None and one.name == name for one in firsts)

@@ -24,9 +24,10 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    true,
     type_coerce,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, array
 
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.full_text import document_words, is_found, web_tsquery, words
@@ -103,7 +104,8 @@ def equals_any(field: Field, bind: Bind) -> ColumnElement[bool]:
 
 
 def equals_any_of_many(field: Field, bind: Bind) -> ColumnElement[bool]:
-    return is_among(field.json, _jsons(bind))
+    # No join, which the server could make of an IN: it would go through the list for each row.
+    return is_among(field.json, _jsons(bind)).is_(true())
 
 
 def contains(field: Field, bind: Bind) -> ColumnElement[bool]:
@@ -132,7 +134,9 @@ def is_one_of_many(field: Field, bind: Bind, column: str) -> ColumnElement[bool]
     values = bind(ARRAY(Text()))
     if column in _IN_LISTS:
         values = cast(values, ARRAY(_IN_LISTS[column]))
-    return is_among(getattr(field, column), values)
+    found = is_among(getattr(field, column), values)
+    # Among elements no index could serve a join, and each row's would be one of its own.
+    return found if field.within is None else found.is_(true())
 
 
 def is_among(value: ColumnElement[Any], values: ColumnElement[Any]) -> ColumnElement[bool]:
@@ -173,6 +177,10 @@ def ilike(field: Field, bind: Bind) -> ColumnElement[bool]:
     return field.string.op("ILIKE", is_comparison=True)(bind(Text()))
 
 
+def matches_regex(field: Field, bind: Bind) -> ColumnElement[bool]:
+    return field.string.collate("C").op("~", is_comparison=True)(bind(Text()))
+
+
 def matches(field: Field, bind: Bind, configuration: str) -> ColumnElement[bool]:
     return is_found(words(field.string, configuration), web_tsquery(configuration, bind(Text())))
 
@@ -206,6 +214,61 @@ def within_box(field: Field, bind: Bind, way: str) -> ColumnElement[bool]:
         return and_(lat.between(south, north), lon.between(west, east))
     there = or_(lon.between(west, _degrees(180)), lon.between(_degrees(-180), east))
     return and_(lat.between(south, north), there)
+
+
+def within_polygon(field: Field, bind: Bind) -> ColumnElement[bool]:
+    """Within the outer ring and no other one; where an edge is counts as within.
+
+    Exact: a place is on an edge, left or right of it by the sign of a product of numerics. Its
+    longitude is taken to where the polygon is. A ring has an odd number of edges east of what is in
+    it. The latitudes are what an index on the latitude serves.
+    """
+    lat, lon = field.child("lat").number, field.child("lon").number
+    south, north, west, east = (cast(bind(Text()), Numeric()) for _ in range(4))
+    rings = cast(bind(ARRAY(Text())), ARRAY(Integer()))
+    corners = [cast(bind(ARRAY(Text())), ARRAY(Numeric())) for _ in range(4)]
+    valid = and_(
+        lat.between(_degrees(-90), _degrees(90)), lon.between(_degrees(-180), _degrees(180))
+    )
+    digits = Constant(12)  # 0.1 µm; more would make products long
+    at, around = func.round(lon, digits), _degrees(360)
+    there = case((at < west, at + around), (at > east, at - around), else_=at)
+    # As a row of its own it is worked out once, and not for each edge.
+    place = func.unnest(array([func.round(lat, digits)]), array([there]))
+    places = place.table_valued("y", "x").render_derived("_place")
+    edges = (
+        func.unnest(rings, *corners)
+        .table_valued("ring", "y1", "x1", "y2", "x2")
+        .render_derived("_edge")
+    )
+    y, x = (literal_column(f"_place.{name}", Numeric()) for name in "yx")
+    y1, x1, y2, x2 = (literal_column(f"_edge.{name}", Numeric()) for name in _CORNERS)
+    side = (x2 - x1) * (y - y1) - (x - x1) * (y2 - y1)  # edges lead northwards: above 0 it is west
+    on_edge = and_(
+        side == _degrees(0), y.between(y1, y2), x.between(func.least(x1, x2), func.greatest(x1, x2))
+    )
+    crossed = func.count().filter(and_(y1 <= y, y < y2, side > _degrees(0)))
+    ring = literal_column("_edge.ring", Integer())
+    of_ring = (
+        select(
+            func.bool_or(on_edge).label("on_edge"),
+            (func.mod(crossed, literal_column("2::bigint")) == literal_column("1::bigint")).label(
+                "is_in"
+            ),
+            (ring == Constant(0)).label("is_outer"),
+        )
+        .select_from(places.join(edges, true()))
+        .where(x.between(west, east))
+        .group_by(ring)
+        .subquery("_ring")
+    )
+    inside = select(
+        func.bool_and(or_(of_ring.c.on_edge, of_ring.c.is_in == of_ring.c.is_outer))
+    ).scalar_subquery()
+    return and_(lat.between(south, north), case((valid, inside)))
+
+
+_CORNERS: Final = ("y1", "x1", "y2", "x2")
 
 
 def within(field: Field, bind: Bind) -> ColumnElement[bool]:

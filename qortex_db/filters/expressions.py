@@ -41,6 +41,8 @@ _CONSTANTS: Final[dict[type, TypeEngine[Any]]] = {
 def _compile_constant(element: Constant, _: SQLCompiler, **__: object) -> str:
     value = element.value
     if isinstance(value, tuple):
+        if not value:
+            return "'{}'::text[]"
         return f"ARRAY[{', '.join(map(_quoted, value))}]"
     return _quoted(value) if isinstance(value, str) else str(value)
 

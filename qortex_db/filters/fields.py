@@ -38,7 +38,8 @@ or the row could not be inserted. Comparing with a shorter value needs no more t
 
 # Python's own reading of a step has to be strtol's, by which the server tells a position.
 _POSITION = re.compile(r"[ \t\n\v\f\r]*[+-]?[0-9]+")
-_STEP = re.compile(r"(?:\\[.$\\]|[^.\\])+")
+_STEP = re.compile(r"(?:\\[.$\[\\]|[^.\\\[]|\[(?!\]))+")
+_EACH = re.compile(r"((?:\\.|[^\\\[]|\[(?!\]))*)\[\](?:\.(?=.)|(?=\[\])|\Z)", re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 # What a cast calls: the server shows a call as it was written.
 _NUMERIC: Any = getattr(func, quoted_name("numeric", quote=True))
@@ -54,12 +55,14 @@ class Path:
         positional: Whether a step may be a position, which containment can't say.
         before: The JSON that leads from a payload to the value.
         after: What closes it.
+        within: Whether it begins at an element of an array, and not at the payload.
     """
 
     steps: tuple[str, ...]
     positional: bool
     before: str
     after: str
+    within: bool = False
 
     def around(self, value: str) -> str:
         """A payload, as JSON, that holds nothing but this value."""
@@ -71,13 +74,29 @@ def is_position(step: str) -> bool:
     return _POSITION.fullmatch(step) is not None
 
 
+ITSELF: Final = Path((), positional=True, before="", after="", within=True)
+"""The path from an element of an array to that element: containment would say less than equality,
+for an array contains what is one of its elements."""
+
+
+def of_each(text: str) -> tuple[str, str] | None:
+    """A path up to its first `[]`, and what is behind that; None where it has none."""
+    found = _EACH.match(text)
+    return None if found is None else (found[1], text[found.end() :])
+
+
 @functools.lru_cache(maxsize=4096)
-def read_path(text: str) -> Path:
+def read_path(text: str, *, within: bool = False) -> Path:
     r"""The path that a string names: keys with dots between them, `\.` for a dot in a key.
+
+    Args:
+        within: Whether it begins at an element of an array.
 
     Raises:
         InvalidInputError: It is empty, too long, or has an empty key or a stray backslash.
     """
+    if within and not text:
+        return ITSELF
     at = f"The path {messages.shown(text, MAX_PATH_CHARS)}"
     if len(text) > MAX_PATH_CHARS:
         raise InvalidInputError(
@@ -90,8 +109,9 @@ def read_path(text: str) -> Path:
         found = _STEP.match(text, end + 1)
         if found is None or text[found.end() : found.end() + 1] not in ("", "."):
             raise InvalidInputError(
-                f"{at} has an empty key or a stray backslash; keys are joined by single dots, and "
-                r"a key's own dot, backslash or first dollar is written \., \\ or \$."
+                f"{at} has an empty key, a stray backslash or a [] that is not in a filter or not "
+                "behind a key; keys are joined by single dots, and a key's own dot, backslash, "
+                r"first dollar or [] is written \., \\, \$ or \[]."
             )
         steps.append(_ESCAPE.sub(r"\1", found[0]))
         end = found.end()
@@ -100,6 +120,7 @@ def read_path(text: str) -> Path:
         any(map(is_position, steps)),
         "".join(f"{{{encode_basestring(step)}:" for step in steps),
         "}" * len(steps),
+        within,
     )
 
 
@@ -135,16 +156,23 @@ def _name(table: FromClause) -> str:
 
 
 class Field:
-    """The value at a path of a table's payload, as SQL. What is of another type is NULL."""
+    """The value at a path of a table's payload, as SQL. What is of another type is NULL.
 
-    def __init__(self, table: FromClause, steps: tuple[str, ...]) -> None:
+    Args:
+        within: In the place of the payload, an element of an array.
+    """
+
+    def __init__(
+        self, table: FromClause, steps: tuple[str, ...], within: ColumnElement[Any] | None = None
+    ) -> None:
         self.table = table
-        self.payload = as_jsonb(table.c.payload)
+        self.within = within
+        self.payload = as_jsonb(table.c.payload) if within is None else within
         self.steps = steps
         self._path = Constant(steps)
 
     def child(self, key: str) -> Field:
-        return Field(self.table, (*self.steps, key))
+        return Field(self.table, (*self.steps, key), self.within)
 
     @property
     def json(self) -> ColumnElement[Any]:

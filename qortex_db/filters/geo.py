@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db.errors import InvalidInputError
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 EARTH_RADIUS_M: Final = 6_371_008.8
 """The mean radius of the Earth."""
 
+MAX_CORNERS: Final = 1_000
+"""The most corners of a polygon, those of its holes counted."""
+
+_FEWEST: Final = 3
+_AROUND: Final = 360
+_CORNER: Final = {"lat": (-90, 90), "lon": (-360, 360)}
 _CIRCLE: Final = {"lat": (-90, 90), "lon": (-180, 180), "radius_m": (0, math.inf)}
 _BOX: Final = {
     "min_lat": (-90, 90),
@@ -29,23 +36,79 @@ _BOX: Final = {
 
 
 def geo(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
-    """A place within a radius, by haversine, or within a box."""
+    """A place within a radius, by haversine, within a box or a polygon."""
     keys = value.keys() if isinstance(value, Mapping) else set()
+    if "exterior" in keys:
+        return _polygon(path, value, at, values)
     bounds = next((one for one in (_CIRCLE, _BOX) if keys == one.keys()), None)
     if bounds is None:
         raise InvalidInputError(
-            f"{at} takes a dict of {', '.join(_CIRCLE)}, or of {', '.join(_BOX)}."
+            f"{at} takes a dict of {', '.join(_CIRCLE)}, of {', '.join(_BOX)}, or of exterior and "
+            "interiors."
         )
-    value = {name: plain(side, f"{at}[{name!r}]") for name, side in value.items()}
+    value = _checked(value, bounds, at)
+    read = _circle if bounds is _CIRCLE else _box
+    return read(path, value, at, values)
+
+
+def _checked(value: Any, bounds: Mapping[str, tuple[float, float]], at: str) -> dict[str, Any]:
+    """Numbers by their names, within bounds."""
+    given = {name: plain(side, f"{at}[{name!r}]") for name, side in value.items()}
     for name, (low, high) in bounds.items():
-        side, place = value[name], f"{at}[{name!r}]"
+        side, place = given[name], f"{at}[{name!r}]"
         if kind_of(side, place) is not NUMBER:
             raise InvalidInputError(f"{place} is a {type(side).__name__}; pass a number.")
         as_number(side, place)
         if not low <= side <= high:
             raise InvalidInputError(f"{place} has to be from {low} to {high}.")
-    read = _circle if bounds is _CIRCLE else _box
-    return read(path, value, at, values)
+    return given
+
+
+def _polygon(path: Path, value: Any, at: str, values: list[Any]) -> Shape:
+    rings = _rings(value, at)
+    (south, north), (west, east) = ((min(side), max(side)) for side in zip(*rings[0], strict=True))
+    if east - west > _AROUND:
+        raise InvalidInputError(f"{at}['exterior'] is wider than {_AROUND} degrees.")
+    edges: list[tuple[str, ...]] = []
+    for number, ring in enumerate(rings):
+        for corners in zip(ring, [*ring[1:], ring[0]], strict=True):
+            if corners[0] != corners[1]:  # a ring may be closed already
+                (y1, x1), (y2, x2) = sorted(corners)
+                edges.append((str(number), *map(str, (y1, x1, y2, x2))))
+    values += map(str, (south, north, west, east))
+    values += map(list, zip(*edges, strict=True))
+    return conditions.within_polygon, path
+
+
+def _rings(value: Any, at: str) -> list[list[tuple[Decimal, Decimal]]]:
+    """The corners of a polygon, and of its holes."""
+    if not value.keys() <= {"exterior", "interiors"}:
+        raise InvalidInputError(f"{at} takes a dict of exterior and interiors.")
+    given = {f"{at}['exterior']": value["exterior"]}
+    holes = _listed(value.get("interiors", []), f"{at}['interiors']")
+    given |= {f"{at}['interiors'][{i}]": hole for i, hole in enumerate(holes)}
+    rings: list[list[tuple[Decimal, Decimal]]] = []
+    for place, corners in given.items():
+        if sum(map(len, rings)) + len(_listed(corners, place)) > MAX_CORNERS:
+            raise InvalidInputError(f"{at} has more than {MAX_CORNERS:,} corners.")
+        rings.append([_corner(corner, f"{place}[{i}]") for i, corner in enumerate(corners)])
+        if len(set(rings[-1])) < _FEWEST:
+            raise InvalidInputError(f"{place} has fewer than {_FEWEST} corners.")
+    return rings
+
+
+def _listed(value: Any, at: str) -> Any:
+    if not isinstance(value, (list, tuple)):
+        raise InvalidInputError(f"{at} is a {type(value).__name__}; pass a list.")
+    return value
+
+
+def _corner(value: Any, at: str) -> tuple[Decimal, Decimal]:
+    if not isinstance(value, Mapping) or value.keys() != _CORNER.keys():
+        raise InvalidInputError(f"{at} takes a dict of lat and lon.")
+    corner = _checked(value, _CORNER, at)
+    lat, lon = (round(Decimal(as_number(corner[name], at)), 12) for name in _CORNER)
+    return lat, lon
 
 
 def _circle(path: Path, value: Any, at: str, values: list[Any]) -> Shape:

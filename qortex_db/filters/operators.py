@@ -15,13 +15,14 @@ from qortex_db.checks import as_key, check_count, check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import conditions
 from qortex_db.filters.fields import (
+    ITSELF,
     MAX_INDEXED_CHARS,
     Path,
 )
 from qortex_db.filters.full_text import text_configuration
 from qortex_db.filters.geo import geo
 from qortex_db.filters.payload_indexes import has_kind, is_declared
-from qortex_db.filters.text_operators import ilike, like, text
+from qortex_db.filters.text_operators import ilike, like, prefix, regex, text
 from qortex_db.filters.values import (
     BOOLEAN,
     INSTANT,
@@ -31,10 +32,12 @@ from qortex_db.filters.values import (
     STRING,
     as_instant,
     as_json,
+    as_jsons,
     as_list,
     as_number,
     check_list,
     kind_of,
+    kinds_in,
     plain,
 )
 from qortex_db.keys import TextKey, key_type
@@ -109,6 +112,8 @@ def one_of(
 
 def _apart(items: list[Any], at: str) -> tuple[list[str], list[Any]]:
     """The moments among values, and the others."""
+    if INSTANT not in kinds_in(items, at):
+        return [], items
     moments, others = [], []
     for item in items:
         if kind_of(item, at) is INSTANT:
@@ -123,14 +128,14 @@ def _one_of_known(
 ) -> Shape:
     if not items:
         return conditions.nothing, path
-    kinds = {kind_of(item, at) for item in items}
+    kinds = kinds_in(items, at)
     column = _INDEXES.get(next(iter(kinds))) if len(kinds) == 1 else None
     if column in ("keyword", "number") and is_declared(table, path, column):
         operands = [_comparable(item, at) for item in items]
         if all(found == column for found, _ in operands):
             values.append([operand for _, operand in operands])
             return _is_one_of(len(items)), path, column
-    texts = [as_json(item, at) for item in items]
+    texts = as_jsons(items, at)
     is_long = len(items) >= conditions.HASHED_FROM
     is_contained = not path.positional and len(items) < _NOT_CONTAINED_FROM
     is_contained = is_contained and (by_index or not is_long)
@@ -237,7 +242,10 @@ def has_any(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Sha
     shapes: list[Shape] = []
     if moments:
         values.append(moments)
-        shapes.append((conditions.array_has_instants, path, "&&"))
+        shape: Shape = conditions.array_has_instants, path, "&&"
+        if len(moments) >= conditions.HASHED_FROM:
+            shape = "some", path, (conditions.is_one_of_many, ITSELF, "instant")
+        shapes.append(shape)
     if items:
         shapes.append(_has_any_known(path, items, at, values))
     if len(shapes) == 1:
@@ -246,13 +254,16 @@ def has_any(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Sha
 
 
 def _has_any_known(path: Path, items: list[Any], at: str, values: list[Any]) -> Shape:
-    texts = [as_json(item, at) for item in items]
-    exact = (conditions.array_has, path, "&&")
-    if path.positional:
+    texts = as_jsons(items, at)
+    exact: Shape = conditions.array_has, path, "&&"
+    is_long = len(items) >= conditions.HASHED_FROM
+    if is_long:
+        exact = "some", path, (conditions.equals_any_of_many, ITSELF)
+    if path.positional or len(items) >= _NOT_CONTAINED_FROM:
         values.append(texts)
         return exact
     values.append([path.around(f"[{text}]") for text in texts])
-    if not _has_nested(items, at):
+    if not is_long and not _has_nested(items, at):
         return conditions.contains_any, path
     values.append(texts)
     return "and", (conditions.contains_any, path), exact
@@ -269,7 +280,7 @@ def has_all(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Sha
 
 
 def _has_all_known(path: Path, items: list[Any], at: str, values: list[Any]) -> Shape:
-    texts = [as_json(item, at) for item in items]
+    texts = as_jsons(items, at)
     exact = (conditions.array_has, path, "@>")
     if path.positional:
         values.append(texts)
@@ -282,7 +293,7 @@ def _has_all_known(path: Path, items: list[Any], at: str, values: list[Any]) -> 
 
 
 def _has_nested(items: list[Any], at: str) -> bool:
-    return any(kind_of(item, at) is NESTED for item in items)
+    return NESTED in kinds_in(items, at)
 
 
 def size(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
@@ -335,10 +346,14 @@ OPERATORS: Final[dict[str, Reader]] = {
     "$all": has_all,
     "$like": like,
     "$ilike": ilike,
+    "$prefix": prefix,
+    "$regex": regex,
     "$text": text,
     "$geo": geo,
     "$size": size,
 }
+ELEMENT: Final = "$elemMatch"
+"""What takes a filter of its own, over the elements of an array."""
 NEGATED: Final[dict[str, Reader]] = {
     "$ne": equal,
     "$nin": functools.partial(one_of, by_index=False),

@@ -107,6 +107,8 @@ _COLUMNS = {
 
 def is_declared(table: Table, path: Path, column: str) -> bool:
     """Whether the table declares an index on this column of `Field`."""
+    if path.within:
+        return False
     wanted = (path.steps, column)
     return any(index.info.get(_DECLARED) == wanted for index in original_of(table).indexes)
 

@@ -14,39 +14,48 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
-from sqlalchemy import ARRAY, Cast, ColumnElement, and_, bindparam, cast, or_, select, true
-from sqlalchemy.sql.elements import AsBoolean, BindParameter, False_, Grouping, True_
-from sqlalchemy.sql.visitors import iterate, replacement_traverse
+from sqlalchemy import ColumnElement, and_, false
+from sqlalchemy.sql.elements import Grouping
 
 from qortex_db import messages
-from qortex_db.checks import as_dict
+from qortex_db.checks import as_dict, check_whole
 from qortex_db.errors import InvalidInputError
-from qortex_db.filters import columns, conditions
-from qortex_db.filters.columns import ColumnKey, ColumnReader, column_named, no_column
-from qortex_db.filters.fields import Field, check_has_payload, check_readable, read_path
-from qortex_db.filters.operators import NEGATED, OPERATORS, is_served, row_ids
+from qortex_db.filters import columns, conditions, rendering
+from qortex_db.filters.columns import ColumnReader, column_named, no_column
+from qortex_db.filters.contained import contained
+from qortex_db.filters.fields import check_has_payload, check_readable, of_each, read_path
+from qortex_db.filters.operators import ELEMENT, NEGATED, OPERATORS, row_ids
+from qortex_db.filters.parameters import unseen, with_own_parameters
+from qortex_db.filters.partial_indexes import promised
 from qortex_db.filters.text_operators import document_contains, document_text
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.mirrors import moved, original_of
+from qortex_db.sql import func
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from sqlalchemy import Column, Table
-    from sqlalchemy.types import TypeEngine
 
     from qortex_db.filters.conditions import Shape
+    from qortex_db.filters.fields import Path
 
 Where: TypeAlias = Mapping[str, Any] | ColumnElement[bool]
 """A filter: a dictionary as docs/vectors/filters.md has it, or an expression of SQLAlchemy's."""
 
 MAX_DEPTH: Final = 16
-"""How deeply $and, $or, $nor and $not may be nested."""
+"""How deeply $and, $or, $nor, $not, $min_should and elements of arrays may be nested."""
 MAX_CONDITIONS: Final = 256
 """How many conditions one filter may have."""
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 _LISTS: Final = (list, tuple, set, frozenset)
+LONG_LISTS: Final = (
+    conditions.is_one_of_many,
+    conditions.has_id_of_many,
+    columns.is_one_of_many,
+)
+_OF_FILTERS: Final = ("$and", "$or", "$nor", "$not", "$min_should")
 _OF_ROWS: Final = {"$text": document_text, "$id": row_ids}
 
 
@@ -58,17 +67,21 @@ class Filter:
         key: Its shape, hashable; None where it holds an expression of SQLAlchemy's. Filters over
             one table that have the same key have the same clause.
         params: The values of the clause's parameters, `row_where_0` and so on.
+        promises: What is true of the rows by partial indexes' own words, with constants: only so
+            does the server know that such an index has them all.
     """
 
     key: Hashable | None
     params: dict[str, Any]
     _shape: Shape = field(repr=False)
     _table: Table = field(repr=False)
+    promises: tuple[ColumnElement[bool], ...] = field(default=(), repr=False)
 
     @functools.cached_property
     def clause(self) -> ColumnElement[bool]:
         """The condition. Its parameters have no values; give `params` on execution."""
-        return _render(self._shape, self._table, count())
+        clause = rendering.render(self._shape, self._table, count())
+        return and_(*self.promises, clause) if self.promises else clause
 
     @functools.cached_property
     def planned_once(self) -> ColumnElement[bool]:
@@ -76,12 +89,19 @@ class Filter:
 
         Each value is read once, and not for each row.
         """
-        return self.clause if self.key is None else _unseen(self.clause)
+        return self.clause if self.key is None else unseen(self.clause)
+
+    @functools.cached_property
+    def walked(self) -> ColumnElement[bool]:
+        """The same, for a walk through an index of vectors, which no list is joined to."""
+        if self.key is None or not rendering.has(self._shape, LONG_LISTS):
+            return self.planned_once
+        return and_(*self.promises, func.coalesce(self.planned_once, false()))
 
     @property
     def is_served(self) -> bool:
         """Whether the indexes that the table declares find rows by it, or by a part of it."""
-        return self.key is not None and _is_served(self._shape, self._table)
+        return self.key is not None and rendering.is_served(self._shape, self._table)
 
     @functools.cached_property
     def served(self) -> ColumnElement[bool] | None:
@@ -89,18 +109,20 @@ class Filter:
 
         It is true of every row that the filter is true of, and planned once.
         """
-        served = None if self.key is None else _served(self._shape, self._table, count())
-        return None if served is None else _unseen(served)
+        if self.key is None:
+            return None
+        served = rendering.served(self._shape, self._table, count())
+        return None if served is None else unseen(served)
 
     @property
     def matches_all(self) -> bool:
         """Whether it is true of every row by its form, as an empty one is."""
-        return _truth(self._shape) is True
+        return rendering.truth(self._shape) is True
 
     @functools.cached_property
     def has_words(self) -> bool:
         """Whether a $text is in it: without an index, a text is parsed for each row."""
-        return _has(self._shape, (conditions.matches, conditions.document_matches))
+        return rendering.has(self._shape, (conditions.matches, conditions.document_matches))
 
     def __repr__(self) -> str:
         """Without values."""
@@ -128,7 +150,11 @@ def read_filter(
     reader = _Reader(table, limits, own)
     shape = reader.read(where, "where", 0)
     params = {f"row_where_{i}": value for i, value in enumerate(reader.values)}
-    return Filter(shape if reader.is_plain else None, params, shape, table)
+    if not reader.is_plain:
+        return Filter(None, params, shape, table)
+    promises = promised(where, table, own)
+    key = (shape, *(number for number, _ in promises)) if promises else shape
+    return Filter(key, params, shape, table, tuple(clause for _, clause in promises))
 
 
 def values_of(narrowed: Filter | None) -> Mapping[str, Any]:
@@ -157,6 +183,7 @@ class _Reader:
         "own",
         "table",
         "values",
+        "within",
     )
 
     def __init__(self, table: Table, limits: Limits, own: Mapping[str, str]) -> None:
@@ -168,6 +195,7 @@ class _Reader:
         self.values: list[Any] = []
         self.conditions = 0
         self.is_plain = True
+        self.within = False  # an element of an array
 
     def read(self, where: object, at: str, depth: int) -> Shape:
         if not isinstance(where, Mapping):
@@ -189,6 +217,8 @@ class _Reader:
             raise InvalidInputError(
                 f"{at} is a {type(where).__name__}; pass a dict or an expression of SQLAlchemy's."
             )
+        if self.within:
+            raise InvalidInputError(f"{at} is an expression, which can't look at an element.")
         element = moved(element, original_of(self.table), self.table)
         if any(each != self.table for each in element._from_objects):  # noqa: SLF001
             # Each of this table's rows would be met once for each of the other's.
@@ -198,11 +228,13 @@ class _Reader:
             )
         self._count(at)
         self.is_plain = False
-        element = _with_own_parameters(element, at)
+        element = with_own_parameters(element, at)
         # In parentheses: an OR in a host's own SQL would reach beyond it, to other namespaces.
         return "sql", Grouping(element)
 
     def _operator(self, key: str, value: Any, at: str, depth: int) -> Shape:
+        if self.within and key not in _OF_FILTERS:
+            return self._path("", {key: value}, at, depth)
         if key in _OF_ROWS:
             self._count(at)
             shape = _OF_ROWS[key](self.table, value, at, self.values)
@@ -215,16 +247,34 @@ class _Reader:
             return self._document(value, at, depth)
         if key == "$not":
             return "not", self.read(value, at, depth + 1)
-        if key not in ("$and", "$or", "$nor"):
+        if key == "$min_should":
+            return self._least(value, at, depth)
+        if key not in _OF_FILTERS:
             raise InvalidInputError(
-                f"{at} is no operator of a whole filter; pass $and, $or, $nor, $not, $id, $text, "
-                "$document, $column, $payload or a path (a key that begins with a dollar is "
-                r"written \$)."
+                f"{at} is no operator of a whole filter; pass {', '.join(_OF_FILTERS)}, $id, "
+                "$text, $document, $column, $payload or a path (a key that begins with a dollar "
+                r"is written \$)."
             )
         if not isinstance(value, (list, tuple)) or not value:
             raise InvalidInputError(f"{at} takes a list of at least one filter.")
         parts = [self.read(part, f"{at}[{i}]", depth + 1) for i, part in enumerate(value)]
         return ("not", ("or", *parts)) if key == "$nor" else (key[1:], *parts)
+
+    def _least(self, value: Any, at: str, depth: int) -> Shape:
+        """At least so many of some filters."""
+        if not isinstance(value, Mapping) or value.keys() != {"conditions", "min_count"}:
+            raise InvalidInputError(f"{at} takes a dict of conditions, a list, and min_count.")
+        given = value["conditions"]
+        if not isinstance(given, (list, tuple)) or not given:
+            raise InvalidInputError(f"{at}['conditions'] takes a list of at least one filter.")
+        name = f"{at}['min_count']"
+        number = check_whole(value["min_count"], 1, len(given), name=name)
+        parts = [
+            self.read(part, f"{at}['conditions'][{i}]", depth + 1) for i, part in enumerate(given)
+        ]
+        if number in (1, len(parts)):
+            return ("or" if number == 1 < len(parts) else "and", *parts)
+        return ("least", number, *parts)
 
     def _document(self, where: object, at: str, depth: int) -> Shape:
         """Substrings of the document, as Chroma's users write them."""
@@ -269,6 +319,8 @@ class _Reader:
         return shapes[0] if len(shapes) == 1 else ("and", *shapes)
 
     def _field(self, key: str, value: Any, at: str, depth: int) -> Shape:
+        if self.within:
+            return self._path(key, value, at, depth)
         if key in self.own:
             return self._column(self.table.c[self.own[key]], value, at, depth)
         if "payload" not in self.table.c:
@@ -280,21 +332,65 @@ class _Reader:
         return self._operators(value, at, depth, reader.read)
 
     def _path(self, key: str, value: Any, at: str, depth: int) -> Shape:
-        path = read_path(key)
-        check_has_payload(self.table, at)
-        check_readable(self.table, path.steps[0], at)
+        if "[]" in key and (parts := of_each(key)) is not None:
+            outer, inner = parts
+            path = self._read_path(outer, at)
+            return self._some(
+                path, {inner: value}, lambda: self._path(inner, value, at, depth + 1), at, depth
+            )
+        path = self._read_path(key, at)
 
         def read(name: str, argument: Any, place: str) -> Shape:
+            if name == ELEMENT:
+                where = as_dict(argument, name=place)
+                return self._some(
+                    path, where, lambda: self.read(where, place, depth + 1), place, depth
+                )
             if (known := OPERATORS.get(name)) is not None:
                 return known(self.table, path, argument, place, self.values)
             if (known := NEGATED.get(name)) is not None:
                 return "not", known(self.table, path, argument, place, self.values)
             raise InvalidInputError(
-                f"{place} is no operator; pass {', '.join(OPERATORS)}, {', '.join(NEGATED)} or "
-                "$not. To compare with a whole object pass $eq."
+                f"{place} is no operator; pass {', '.join(OPERATORS)}, {', '.join(NEGATED)}, "
+                f"{ELEMENT} or $not. To compare with a whole object pass $eq."
             )
 
         return self._operators(value, at, depth, read)
+
+    def _read_path(self, key: str, at: str) -> Path:
+        path = read_path(key, within=self.within)
+        if not self.within:
+            check_has_payload(self.table, at)
+            check_readable(self.table, path.steps[0], at)
+        return path
+
+    def _some(
+        self,
+        path: Path,
+        where: Mapping[str, Any],
+        read: Callable[[], Shape],
+        at: str,
+        depth: int,
+    ) -> Shape:
+        """That an element of an array at a path is as a filter says."""
+        self._check_depth(at, depth)
+        start, outside, self.within = len(self.values), self.within, True
+        shape = read()
+        self.within = outside
+        if outside or path.positional:
+            return "some", path, shape
+        needed, is_all = contained(path, where)
+        shapes: list[Shape] = [("some", path, shape)]
+        if is_all:
+            del self.values[start:]
+            self._weighed = min(self._weighed, start)
+            shapes = []
+        for texts in needed:
+            is_one = len(texts) == 1
+            self.values.append(texts[0] if is_one else texts)
+            condition = conditions.contains if is_one else conditions.contains_any
+            shapes.append((condition, path))
+        return shapes[0] if len(shapes) == 1 else ("and", *shapes)
 
     def _operators(
         self, value: Any, at: str, depth: int, read: Callable[[str, Any, str], Shape]
@@ -318,11 +414,12 @@ class _Reader:
     def _weigh(self, argument: Any, at: str) -> None:
         """What a condition was given, which may be sent in two forms."""
         if isinstance(argument, np.ndarray):
-            self.number += argument.size
+            given = argument.size
         else:
-            self.number += len(argument) if isinstance(argument, _LISTS) else 1
+            given = len(argument) if isinstance(argument, _LISTS) else 1
         forms = [v if isinstance(v, list) else [v] for v in self.values[self._weighed :]]
         self._weighed = len(self.values)
+        self.number += max([given, *map(len, forms)])
         self.bytes += max(
             (sum([len(v) for v in f if isinstance(v, str)]) for f in forms), default=0
         )
@@ -340,150 +437,3 @@ class _Reader:
     def _check_depth(self, at: str, depth: int) -> None:
         if depth >= MAX_DEPTH:
             raise InvalidInputError(f"{at[:200]}… is nested more than {MAX_DEPTH} levels deep.")
-
-
-def _truth(shape: Shape) -> bool | None:
-    """What a condition is of every row, whatever the row holds; None where that decides."""
-    condition, *rest = shape
-    if condition == "sql":
-        element: ColumnElement[Any] = rest[0].element
-        while isinstance(element, AsBoolean):  # as or_(…, true()) is
-            element = element.element
-        if isinstance(element, BindParameter) and type(element.value) is bool:  # literal(True)
-            return element.value
-        return _CONSTANTS.get(type(element))
-    if condition is conditions.nothing:
-        return False
-    if condition == "not":
-        inner = _truth(rest[0])
-        return None if inner is None else not inner
-    if condition not in ("and", "or"):
-        return None
-    decisive: bool = condition == "or"
-    parts = [_truth(part) for part in rest]
-    opposites = any(("not", part) in rest for part in rest if part[0] in _WITHOUT_VALUES)
-    if decisive in parts or opposites:
-        return decisive
-    return None if None in parts else not decisive
-
-
-_CONSTANTS: Final[dict[type, bool]] = {True_: True, False_: False}
-# Conditions that are the same where their paths are.
-_WITHOUT_VALUES: Final = (conditions.exists, conditions.is_null)
-
-
-def _with_own_parameters(element: ColumnElement[Any], at: str) -> ColumnElement[Any]:
-    """An expression whose parameters have no names: a host's, or a column's, may be one of ours."""
-    own: dict[str, BindParameter[Any]] = {}
-    for bind in iterate(element):
-        if not isinstance(bind, BindParameter):
-            continue
-        if bind.required:
-            raise InvalidInputError(
-                f"{at} has a parameter {messages.shown(bind.key, 100)} without a value; give it "
-                "one: bindparam(name, value)."
-            )
-        own[bind.key] = bindparam(
-            None,
-            bind.effective_value,
-            bind.type,
-            unique=True,
-            expanding=bind.expanding,
-            literal_execute=bind.literal_execute,
-        )
-    if not own:
-        return element
-
-    def nameless(part: Any, **_: Any) -> Any:
-        return own.get(part.key) if isinstance(part, BindParameter) else None
-
-    replace: Any = replacement_traverse  # typed for callables of SQLAlchemy's own
-    found: ColumnElement[Any] = replace(element, {}, nameless)
-    return found
-
-
-def with_values(clause: ColumnElement[Any], params: Mapping[str, Any]) -> ColumnElement[Any]:
-    """A clause whose parameters have their values, and names that no other clause's have."""
-
-    def valued(part: Any, **_: Any) -> Any:
-        if not isinstance(part, BindParameter) or part.key not in params:
-            return None
-        return bindparam(None, params[part.key], part.type, unique=True)
-
-    replace: Any = replacement_traverse  # typed for callables of SQLAlchemy's own
-    found: ColumnElement[Any] = replace(clause, {}, valued)
-    return found
-
-
-def _has(shape: Shape, wanted: tuple[object, ...]) -> bool:
-    return any(
-        part in wanted if callable(part) else isinstance(part, tuple) and _has(part, wanted)
-        for part in shape
-    )
-
-
-def _is_served(shape: Shape, table: Table) -> bool:
-    condition, *rest = shape
-    if condition == "and":
-        return any(_is_served(part, table) for part in rest)
-    if condition == "or":
-        return all(_is_served(part, table) for part in rest)
-    if condition == "not":
-        return False
-    path, *constants = rest
-    if isinstance(path, ColumnKey):
-        return columns.is_served(table, condition, path)
-    return is_served(table, condition, path, constants)
-
-
-def _unseen(clause: ColumnElement[bool]) -> ColumnElement[bool]:
-    """A condition whose parameters are read by subqueries of their own."""
-
-    def read(part: Any, **_: Any) -> Any:
-        value = part.clause if isinstance(part, Cast) else part
-        if not isinstance(value, BindParameter):
-            return None
-        once = select(part).scalar_subquery()
-        # Of a subquery ANY would take the rows.
-        return cast(once, part.type) if isinstance(part.type, ARRAY) else once
-
-    replace: Any = replacement_traverse  # typed for callables of SQLAlchemy's own
-    found: ColumnElement[bool] = replace(clause, {}, read)
-    return found
-
-
-def _served(shape: Shape, table: Table, numbers: Iterator[int]) -> ColumnElement[bool] | None:
-    """The part of a shape's clause that declared indexes serve, with the same parameters."""
-    condition, *rest = shape
-    if condition not in ("and", "or"):
-        clause = _render(shape, table, numbers)
-        return clause if _is_served(shape, table) else None
-    parts = [_served(part, table, numbers) for part in rest]
-    if not _is_served(shape, table):
-        return None
-    join = and_ if condition == "and" else or_
-    return join(*(part for part in parts if part is not None))
-
-
-def _render(shape: Shape, table: Table, numbers: Iterator[int]) -> ColumnElement[bool]:
-    """A shape's clause; its parameters are numbered in the order in which values were read."""
-    condition, *rest = shape
-    if condition == "sql":
-        return rest[0]  # type: ignore[no-any-return]
-    if condition == "and":
-        return and_(true(), *(_render(part, table, numbers) for part in rest))
-    if condition == "or":
-        return or_(*(_render(part, table, numbers) for part in rest))
-    if condition == "not":
-        # Not NOT: what is NULL, such as a comparison with a missing key, did not match either.
-        return _render(rest[0], table, numbers).is_not(true())
-
-    def bind(type_: TypeEngine[Any]) -> ColumnElement[Any]:
-        return bindparam(f"row_where_{next(numbers)}", type_=type_)
-
-    path, *constants = rest
-    where: Any = table
-    if path is not None:
-        is_column = isinstance(path, ColumnKey)
-        where = table.c[path.key] if is_column else Field(table, path.steps)
-    return condition(where, bind, *constants)  # type: ignore[no-any-return]

@@ -14,7 +14,8 @@ from qortex_db.filters.full_text import (
     text_configuration,
     web_query,
 )
-from qortex_db.filters.values import as_string, check_pattern
+from qortex_db.filters.regex import read_regex
+from qortex_db.filters.values import as_string, check_pattern, successor
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -38,6 +39,28 @@ def ilike(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape
     """As like, whatever the case."""
     values.append(check_pattern(value, at))
     return conditions.ilike, path
+
+
+def prefix(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
+    """A string that begins with another."""
+    return _begins(path, as_string(value, at), values)
+
+
+def _begins(path: Path, text: str, values: list[Any]) -> Shape:
+    """As a range, which an index serves whatever the value is: a pattern it has to be shown."""
+    column = "keyword" if len(text) <= MAX_INDEXED_CHARS else "string"
+    bounds = {">=": text, "<": successor(text)}
+    bounds = {sign: bound for sign, bound in bounds.items() if bound is not None}
+    values.extend(bounds.values())
+    return "and", *((conditions.compare, path, column, sign) for sign in bounds)
+
+
+def regex(_: Table, path: Path, value: Any, at: str, values: list[Any]) -> Shape:
+    """A string in which a regular expression is found."""
+    found = read_regex(as_string(value, at), at)
+    beginning = [_begins(path, found.prefix, values)] if found.prefix else []
+    values.append(found.sql)
+    return "and", *beginning, (conditions.matches_regex, path)
 
 
 def _query(value: object, at: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from datetime import UTC, datetime
 from decimal import Decimal
+from json.encoder import encode_basestring
 from typing import Any, Final
 
 import numpy as np
@@ -93,7 +95,26 @@ _WRITER: Final = JsonWriter(moment=lambda value: _in_utc(value).isoformat())
 
 def as_list(value: Any, at: str) -> list[Any]:
     """Several values, each as it is stored."""
-    return [plain(item, at) for item in check_list(value, at)]
+    items = check_list(value, at)
+    if set(map(type, items)) <= _KINDS.keys():
+        return items
+    return [plain(item, at) for item in items]
+
+
+def kinds_in(items: list[Any], at: str) -> set[str]:
+    """The kinds of values that `as_list` gave."""
+    return {_KINDS.get(type(item)) or kind_of(item, at) for item in items}
+
+
+def as_jsons(items: list[Any], at: str) -> list[str]:
+    """Values that `as_list` gave, each as JSON."""
+    kinds = set(map(type, items))
+    if kinds == {str}:
+        check_text("".join(items), name=at)
+        return list(map(encode_basestring, items))
+    if kinds == {int} and max(map(int.bit_length, items)) <= MAX_INTEGER_BITS:
+        return list(map(str, items))
+    return [as_json(item, at) for item in items]
 
 
 def check_list(value: Any, at: str) -> list[Any]:
@@ -105,6 +126,8 @@ def check_list(value: Any, at: str) -> list[Any]:
         raise InvalidInputError(
             f"{at} has {len(value):,} values; at most {MAX_LIST:,} are allowed."
         )
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iub":
+        return value.tolist()  # type: ignore[no-any-return]
     return list(value)
 
 
@@ -116,6 +139,15 @@ def as_string(value: object, at: str) -> str:
             f"{at} has {len(value):,} characters; at most {MAX_QUERY_CHARS:,} are allowed."
         )
     return check_text(value, name=at)
+
+
+def successor(text: str) -> str | None:
+    """What comes, by code point, after everything that begins with a text; None where nothing."""
+    for end in range(len(text), 0, -1):
+        last = ord(text[end - 1])
+        if last < sys.maxunicode:  # surrogates are no characters
+            return text[: end - 1] + chr(0xE000 if last == 0xD7FF else last + 1)  # noqa: PLR2004
+    return None
 
 
 def check_pattern(value: object, at: str) -> str:

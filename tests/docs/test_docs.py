@@ -32,6 +32,8 @@ COMING_FROM = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/com
     [
         "docs/command_line.md",
         "docs/errors.md",
+        "docs/frameworks/langchain.md",
+        "docs/host/scripts.md",
         "docs/learning/arms.md",
         "docs/learning/interoception.md",
         "docs/performance/choosing.md",
@@ -111,13 +113,13 @@ def test_every_public_name_is_on_a_page() -> None:
     assert set(qortex_db.__all__) - errors - {"__version__"} <= words
 
 
-def test_the_schema_page_is_current() -> None:
-    sys.path.insert(0, str(ROOT / "docs"))
-    try:
-        import generate_schema  # noqa: PLC0415
-    finally:
-        sys.path.pop(0)
+def test_what_is_written_from_the_code_is_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import generate_schema  # noqa: PLC0415
+    import generate_sync  # noqa: PLC0415
+
     assert (ROOT / "docs/schema.md").read_text() == generate_schema.render()
+    assert (ROOT / "qortex_db/sync/__init__.pyi").read_text() == generate_sync.stub()
 
 
 @pytest.fixture(scope="module")

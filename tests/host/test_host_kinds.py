@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 PROGRAM = Path(__file__).with_name("hosts_of_each_kind.py")
+SCRIPT = ROOT / "tests/sync/script.py"
 VECTOR = np.ones(8, np.float32)
 OTHER = np.arange(1, 9, dtype=np.float32)
 
@@ -86,9 +87,9 @@ async def test_a_session_of_sqlmodel_is_never_warned(session: AsyncSession) -> N
     await session.commit()
 
 
-async def test_a_strict_host_of_every_kind_type_checks(tmp_path: Path) -> None:
-    command = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(PROGRAM))
-    done = await program(*command, "--config-file", "", cwd=ROOT)
+async def test_strict_hosts_of_every_kind_type_check(tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path))
+    done = await program(*command, "--config-file", "", str(PROGRAM), str(SCRIPT), cwd=ROOT)
     assert done.code == 0, done.out + done.err
 
 

@@ -7,6 +7,7 @@ import math
 import re
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from hypothesis import strategies as st
@@ -122,7 +123,34 @@ def distance(a: tuple[float, float], b: tuple[float, float]) -> float:
     return 2 * 6_371_008.8 * math.asin(math.sqrt(min(1.0, h)))
 
 
-def near(value: Any, place: dict[str, float]) -> bool:
+def of_ring(lat: Fraction, lon: Fraction, corners: list[dict[str, Any]]) -> tuple[bool, bool]:
+    """Whether a place is on the edge of a ring, and whether it is in it."""
+    ring = [(fraction(corner["lat"]), fraction(corner["lon"])) for corner in corners]
+    on_edge = inside = False
+    for (y1, x1), (y2, x2) in zip(ring, [*ring[1:], ring[0]], strict=True):
+        if (y1 > lat) != (y2 > lat):
+            inside ^= lon < x1 + (x2 - x1) * (lat - y1) / (y2 - y1)
+        along = (lat - y1) * (x2 - x1) == (lon - x1) * (y2 - y1)
+        between = min(y1, y2) <= lat <= max(y1, y2) and min(x1, x2) <= lon <= max(x1, x2)
+        on_edge |= along and between
+    return on_edge, inside
+
+
+def fraction(value: Any) -> Fraction:
+    return Fraction(round(exact(value), 12))
+
+
+def in_polygon(lat: float, lon: float, polygon: dict[str, Any]) -> bool:
+    for turn in (-360, 0, 360):
+        at = fraction(lat), fraction(lon) + turn
+        outer, holes = of_ring(*at, polygon["exterior"]), polygon.get("interiors", [])
+        rings = [of_ring(*at, hole) for hole in holes]
+        if any(outer) and all(edge or not inside for edge, inside in rings):
+            return True
+    return False
+
+
+def near(value: Any, place: dict[str, Any]) -> bool:
     if not isinstance(value, dict):
         return False
     lat, lon = value.get("lat"), value.get("lon")
@@ -130,6 +158,8 @@ def near(value: Any, place: dict[str, float]) -> bool:
         return is_number(lat) and is_number(lon) and in_box(exact(lat), exact(lon), place)
     if not (is_number(lat) and is_number(lon)) or not (-90 <= lat <= 90 and -180 <= lon <= 180):
         return False
+    if "exterior" in place:
+        return in_polygon(lat, lon, place)
     return distance((lat, lon), (place["lat"], place["lon"])) <= place["radius_m"]
 
 
@@ -184,27 +214,49 @@ ORACLE: dict[str, Any] = {
     ),
     "$like": like,
     "$ilike": lambda value, pattern: like(value, pattern, fold=True),
+    "$prefix": lambda value, start: isinstance(value, str) and value.startswith(start),
+    "$regex": lambda value, pattern: (
+        isinstance(value, str) and re.search(pattern, value, re.ASCII) is not None
+    ),
+    "$elemMatch": lambda value, where: (
+        isinstance(value, list) and any(holds(element, where, within=True) for element in value)
+    ),
     "$text": found,
     "$geo": near,
     "$size": sized,
 }
 
 
-def holds(document: Any, where: dict[str, Any]) -> bool:
-    return all(_holds(document, key, value) for key, value in where.items())
+def holds(document: Any, where: dict[str, Any], *, within: bool = False) -> bool:
+    return all(_holds(document, key, value, within=within) for key, value in where.items())
 
 
-def _holds(document: Any, key: str, value: Any) -> bool:
-    if key == "$and":
-        return all(holds(document, part) for part in value)
-    if key in ("$or", "$nor"):
-        return any(holds(document, part) for part in value) is (key == "$or")
-    if key == "$not":
-        return not holds(document, value)
+EACH = re.compile(r"(.*?)\[\]\.?(.*)", re.DOTALL)
+
+
+def _holds(document: Any, key: str, value: Any, *, within: bool) -> bool:
+    match key:
+        case "$and":
+            return all(holds(document, part, within=within) for part in value)
+        case "$or" | "$nor":
+            any_holds = any(holds(document, part, within=within) for part in value)
+            return any_holds is (key == "$or")
+        case "$not":
+            return not holds(document, value, within=within)
+        case "$min_should":
+            parts = [holds(document, part, within=within) for part in value["conditions"]]
+            return sum(parts) >= value["min_count"]
+    if key.startswith("$"):
+        key, value = "", {key: value}
+    if (each := EACH.fullmatch(key)) is not None:
+        array = lookup(document, each[1])
+        return isinstance(array, list) and any(
+            _holds(element, each[2], value, within=True) for element in array
+        )
     if not isinstance(value, dict):
         return equal(lookup(document, key), value)
     return all(
-        not _holds(document, key, wanted)
+        not _holds(document, key, wanted, within=within)
         if name == "$not"
         else ORACLE[name](lookup(document, key), wanted)
         for name, wanted in value.items()
@@ -213,6 +265,7 @@ def _holds(document: Any, key: str, value: Any) -> bool:
 
 # Few keys and values, so that documents and filters meet.
 NAMES = ["a", "b", "é", "a.b", "a.0", "a.-1", "a.0.b", "b.a.é", r"x\.y", "0"]
+NAMES += ["a[]", "a[].b", "b[][]", "a[].b[].a", "a.0[].b"]
 PATHS = st.sampled_from(NAMES)
 KEYS = st.sampled_from(["a", "b", "é", "x.y", "0"])
 ALPHABET = st.characters(codec="utf-8", exclude_characters="\x00")
@@ -258,6 +311,28 @@ LATITUDES = st.sampled_from([-90, -89.9, 0, 52.5, 89.95, 90]) | st.floats(-90, 9
 LONGITUDES = st.sampled_from([-180, -179.99, 0, 13.4, 179.99, 180]) | st.floats(-180, 180)
 PLACES = st.fixed_dictionaries({"lat": LATITUDES, "lon": LONGITUDES})
 NO_PLACES = st.fixed_dictionaries({"lat": VALUES}, optional={"lon": VALUES | LONGITUDES})
+CORNERS = st.fixed_dictionaries(
+    {
+        "lat": st.integers(-4, 4).map(lambda at: at * 10),
+        "lon": st.integers(-22, 22).map(lambda at: at * 10),
+    }
+)
+RINGS = st.lists(CORNERS, min_size=3, max_size=6, unique_by=lambda at: tuple(at.values()))
+# On edges and corners, or anywhere.
+GRID = st.fixed_dictionaries(
+    {
+        "lat": st.integers(-8, 8).map(lambda at: at * 5),
+        "lon": st.sampled_from([-180, 180, 175, -175.5])
+        | st.integers(-36, 36).map(lambda at: at * 5),
+    }
+)
+POLYGONS = st.fixed_dictionaries(
+    {"exterior": RINGS}, optional={"interiors": st.lists(RINGS, max_size=2)}
+).filter(
+    lambda one: (
+        max(c["lon"] for c in one["exterior"]) - min(c["lon"] for c in one["exterior"]) <= 360
+    )
+)
 BOXES = st.builds(
     lambda lats, west, east: {
         "min_lat": min(lats),
@@ -282,6 +357,51 @@ def _patterns(texts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 ORDERED = NUMBERS | STRINGS | MOMENTS
 LISTS = st.lists(VALUES, max_size=4)
+FEW = st.sampled_from([None, True, 0, 1, 1.0, "a", "ab", "", [], [1], ["a"]])
+OBJECTS = st.dictionaries(KEYS, FEW | st.lists(st.dictionaries(KEYS, FEW, max_size=2), max_size=2))
+_ATOMS = st.sampled_from(
+    ["a", "A", "b", "é", "%", "_", r"\\", "𝄞", ".", r"\d", r"\W", "[aé]", "[^a-z]", "$", "^", r"\b"]
+)
+PATTERNS = st.builds(
+    lambda start, parts, end: start + "".join(parts) + end,
+    st.sampled_from(["", "", "^", r"\A", "(?i)", "(?i)^"]),
+    st.lists(
+        st.recursive(
+            _ATOMS,
+            lambda inner: st.one_of(
+                st.builds("({}|{})".format, inner, inner),
+                st.builds(
+                    "(?:{}){}".format, inner, st.sampled_from(["*", "+", "?", "{2}", "{1,2}?"])
+                ),
+                st.builds("{}{}".format, inner, inner),
+            ),
+            max_leaves=4,
+        ),
+        max_size=3,
+    ),
+    st.sampled_from(["", "", "$", r"\Z"]),
+)
+ELEMENT_FILTERS: st.SearchStrategy[Any] = st.recursive(
+    st.one_of(
+        st.builds(
+            lambda path, name, value: {path: {name: value}},
+            PATHS,
+            st.sampled_from(["$eq", "$ne", "$gt", "$lte", "$contains"]),
+            FEW.filter(lambda value: type(value) in (str, int, float)),
+        ),
+        st.builds(lambda path, values: {path: {"$in": values}}, PATHS, st.lists(FEW, max_size=3)),
+        st.dictionaries(PATHS, FEW, max_size=2),
+        FEW.map(lambda value: {"$eq": value}),
+        st.builds(lambda path, there: {path: {"$exists": there}}, PATHS, st.booleans()),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"$and": parts}),
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"$or": parts}),
+        inner.map(lambda part: {"$not": part}),
+        st.builds(lambda path, part: {path: {"$elemMatch": part}}, PATHS, inner),
+    ),
+    max_leaves=3,
+)
 ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("$eq", "$ne", "$contains"), VALUES | MOMENTS),
     **dict.fromkeys(
@@ -302,7 +422,12 @@ ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
     "$text": st.lists(
         st.sampled_from(["red", "green", "-blue", "ÉTÉ"]), min_size=1, max_size=2
     ).map(" ".join),
-    "$geo": st.builds(lambda place, radius: place | {"radius_m": radius}, PLACES, RADII) | BOXES,
+    "$geo": st.builds(lambda place, radius: place | {"radius_m": radius}, PLACES, RADII)
+    | BOXES
+    | POLYGONS,
+    "$prefix": STRINGS,
+    "$regex": PATTERNS,
+    "$elemMatch": ELEMENT_FILTERS,
     "$size": st.integers(0, 4)
     | st.dictionaries(
         st.sampled_from(["$eq", "$gt", "$gte", "$lt", "$lte"]),
@@ -313,7 +438,9 @@ ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
 }
 DOCUMENTS = {
     "$text": documents(SENTENCES | VALUES),
-    "$geo": documents(PLACES | NO_PLACES | SCALARS),
+    "$geo": documents(PLACES | GRID | NO_PLACES | SCALARS),
+    "$regex": documents(LETTERS | STRINGS | st.none()),
+    "$elemMatch": documents(st.lists(OBJECTS | FEW, max_size=3)),
     "$like": documents(LETTERS | VALUES),
     "$ilike": documents(LETTERS | st.none() | NUMBERS),
 }
@@ -334,6 +461,12 @@ def _taken(value: Any, argument: Any, kind: str) -> Any:
             return value
         case "$between" if is_number(value) or isinstance(value, str):
             return [value, value]
+        case "$prefix" if isinstance(value, str):
+            return value[:2]
+        case "$regex" if isinstance(value, str):
+            return (
+                f"^{re.escape(value[:3])}" if value.isascii() and value.isprintable() else argument
+            )
         case "$like" | "$ilike" if isinstance(value, str):
             return value.replace("\\", "\\\\").swapcase()
     return argument
@@ -369,6 +502,11 @@ TREES = st.recursive(
         st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"$or": parts}),
         st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"$nor": parts}),
         inner.map(lambda part: {"$not": part}),
+        st.lists(inner, min_size=1, max_size=4).flatmap(
+            lambda parts: st.integers(1, len(parts)).map(
+                lambda least: {"$min_should": {"conditions": parts, "min_count": least}}
+            )
+        ),
         st.builds(
             lambda path, low: {path: {"$not": {"$gt": low}, "$exists": True}}, PATHS, ORDERED
         ),

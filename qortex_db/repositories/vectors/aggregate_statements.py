@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from sqlalchemy import (
+    Boolean,
+    Float,
     Integer,
+    LargeBinary,
     Numeric,
+    Uuid,
     bindparam,
     case,
     cast,
@@ -21,19 +25,20 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from qortex_db.filters.columns import ColumnKey
+from qortex_db.filters.columns import ColumnKey, compared
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field
 from qortex_db.repositories.statement_cache import built_once
-from qortex_db.repositories.vectors.filter_statements import FilterStatements, Place
-from qortex_db.sql import Text, double, func
+from qortex_db.repositories.vectors.filter_statements import FilterStatements, Place, Steps
+from qortex_db.sql import Text, double, func, stored_type
 from qortex_db.types import JsonText
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from sqlalchemy import ColumnElement, FromClause, Select, Table
+    from sqlalchemy import Column, ColumnElement, FromClause, Select, Table
     from sqlalchemy.sql.selectable import LateralFromClause
+    from sqlalchemy.types import TypeEngine
 
     from qortex_db.filters import Filter
 
@@ -59,22 +64,29 @@ def aggregates(
     conditions = [*owner.scope.clauses]
     if where is not None:
         conditions.append(where.clause)
-    group: ColumnElement[Any] = null()
+    group: ColumnElement[Any] = type_coerce(cast(null(), Text), JsonText())
     groups: list[ColumnElement[Any]] = []
-    if group_by is not None:
+    if isinstance(group_by, ColumnKey):
+        column = table.c[group_by.key]
+        groups = [compared(column)]
+        group = type_coerce(groups[0], column.type)
+        conditions.append(column.is_not(None))
+    elif group_by is not None:
         once = _distinct(table, group_by)
         rows = rows.join(once, true())
-        group = once.c.value
-        groups = [group]
-        conditions.append(func.jsonb_typeof(group) != Constant("null"))
+        groups = [once.c.value]
+        group = type_coerce(cast(once.c.value, Text), JsonText())
+        conditions.append(func.jsonb_typeof(once.c.value) != Constant("null"))
     size = func.count(case((each.c.is_row, Constant(1))))
     made = [
-        type_coerce(cast(_aggregate(name, each.c[f"value_{i}"]), Text), JsonText())
-        for i, (_, names) in enumerate(wanted)
+        _of_column(name, each.c[f"value_{i}"], table.c[place.key])
+        if isinstance(place, ColumnKey)
+        else _as_json(_aggregate(name, each.c[f"value_{i}"]))
+        for i, (place, names) in enumerate(wanted)
         for name in names
     ]
     return (
-        select(type_coerce(cast(group, Text), JsonText()), size, *made)
+        select(group, size, *made)
         .select_from(rows)
         .where(*conditions)
         .group_by(*groups)
@@ -83,50 +95,48 @@ def aggregates(
     )
 
 
-def _values(table: Table, paths: list[Place]) -> LateralFromClause:
-    """Of a row what it has at each path, and then the elements of its arrays, path by path.
+def _as_json(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    return type_coerce(cast(value, Text), JsonText())
+
+
+def _values(table: Table, places: list[Place]) -> LateralFromClause:
+    """Of a row what it has at each place, and then the elements of its arrays, path by path.
 
     Most have no arrays: what takes those apart is behind a filter that is looked at once for a row.
     """
-    fields = [_field(table, place) for place in paths]
-    itself = [case((field.kind != _ARRAY, field.json)) for field in fields]
+    columns = [
+        compared(table.c[place.key]) if isinstance(place, ColumnKey) else None for place in places
+    ]
+    fields = [None if isinstance(place, ColumnKey) else Field(table, place) for place in places]
+    itself: list[Any] = [
+        column if field is None else case((field.kind != _ARRAY, field.json))
+        for column, field in zip(columns, fields, strict=True)
+    ]
+    nothing = [cast(null(), JSONB if column is None else column.type) for column in columns]
     parts = [select(true().label("is_row"), *_numbered(itself)).correlate(table)]
-    for place, field in enumerate(fields):
-        values: list[ColumnElement[Any]] = [cast(null(), JSONB)] * len(fields)
-        elements = _elements(field, f"elements_{place}")
-        values[place] = elements.c.value
+    for i, field in enumerate(fields):
+        if field is None:
+            continue
+        values: list[ColumnElement[Any]] = [*nothing]
+        elements = _elements(field, f"elements_{i}")
+        values[i] = elements.c.value
         part = select(false().label("is_row"), *_numbered(values)).where(field.kind == _ARRAY)
         parts.append(part.correlate(table))
     return union_all(*parts).lateral("_each")
 
 
-def _distinct(table: Table, path: Place) -> LateralFromClause:
+def _distinct(table: Table, path: Steps) -> LateralFromClause:
     """What a row has at a path, or each of an array's elements once."""
-    field = _field(table, path)
+    field = Field(table, path)
     elements = _elements(field, "keys")
     itself = select(field.json.label("value")).where(field.kind != _ARRAY).correlate(table)
     once = select(elements.c.value).where(field.kind == _ARRAY).correlate(table).distinct()
     return union_all(itself, once).lateral("_once")
 
 
-def _elements(field: Field | _Column, name: str) -> FromClause:
+def _elements(field: Field, name: str) -> FromClause:
     elements = func.jsonb_array_elements(field.elements)
     return elements.table_valued(column("value", JSONB())).lateral(f"_{name}")
-
-
-class _Column:
-    """A column's value as JSON, which a payload's values are."""
-
-    def __init__(self, column: ColumnElement[Any]) -> None:
-        self.json: ColumnElement[Any] = func.to_jsonb(column, type_=JSONB())
-        self.kind: ColumnElement[str] = func.jsonb_typeof(self.json)
-        self.elements: ColumnElement[Any] = case((self.kind == _ARRAY, self.json))
-
-
-def _field(table: Table, place: Place) -> Field | _Column:
-    if isinstance(place, ColumnKey):
-        return _Column(table.c[place.key])
-    return Field(table, place)
 
 
 def _numbered(values: Sequence[ColumnElement[Any]]) -> list[ColumnElement[Any]]:
@@ -148,7 +158,41 @@ def _aggregate(name: AggregateName, value: ColumnElement[Any]) -> ColumnElement[
         string = case((kind == Constant("string"), text)).collate("C")
         of = getattr(func, name)
         return func.coalesce(func.to_jsonb(of(number)), func.to_jsonb(of(string)))
+    return _aggregate_of_numbers(name, number)
+
+
+def _aggregate_of_numbers(name: AggregateName, number: ColumnElement[Any]) -> ColumnElement[Any]:
     if name == "median":  # not percentile_cont, which is of float8
         half = func.percentile_disc(double(0.5))
         return (half.within_group(number) + half.within_group(number.desc())) / _TWO
     return func.avg(number) if name == "mean" else func.sum(number)
+
+
+def _of_column(
+    name: AggregateName, value: ColumnElement[Any], column: Column[Any]
+) -> ColumnElement[Any]:
+    """An aggregate of a column's values, exact, as the column's type or as JSON has numbers."""
+    kind = stored_type(column.type)
+    if name == "count":
+        return func.count(value)
+    if name == "distinct":
+        return func.count(value.distinct())
+    if name in ("min", "max"):
+        return type_coerce(_end(getattr(func, name), value, kind), column.type)
+    if not isinstance(kind, (Integer, Numeric, Float)):
+        return null()
+    found = _aggregate_of_numbers(name, cast(value, Numeric))
+    is_decimal = isinstance(kind, Numeric) and not isinstance(kind, Float)  # in 2.0 it is one
+    return type_coerce(found, column.type) if is_decimal else _as_json(found)
+
+
+def _end(of: Callable[..., Any], value: ColumnElement[Any], kind: TypeEngine[Any]) -> Any:
+    """The least or the greatest, of types too that the server knows none of."""
+    if isinstance(kind, Boolean):
+        return null()
+    if isinstance(kind, Uuid):
+        return cast(of(cast(value, Text).collate("C")), kind)
+    if isinstance(kind, LargeBinary):
+        as_hex = Constant("hex")
+        return func.decode(of(func.encode(value, as_hex, type_=Text()).collate("C")), as_hex)
+    return of(value)

@@ -108,7 +108,7 @@ class FilterStatements:
             columns = shape.of_record(with_embedding=page.with_embedding, body=page.body)
             return _ordered(select(*columns).where(*conditions), keys, page).limit(_HITS)
         # What is read is made of the page's rows alone: under a sort it would be of all.
-        own = shape.columns(with_embedding=page.with_embedding)
+        own = shape.columns(with_embedding=page.with_embedding, body=page.body)
         statement = select(*own, *(value.label("row_value") for value in values))
         rows = _ordered(statement.where(*conditions), keys, page).limit(_HITS).subquery()
         columns = shape.of_record(rows, with_embedding=page.with_embedding, body=page.body)

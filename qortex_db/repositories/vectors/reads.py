@@ -13,7 +13,6 @@ from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.filter_statements import Page
 from qortex_db.repositories.vectors.key_statements import ID, IDS
-from qortex_db.repositories.vectors.payload_parts import Body, WithPayload, read_body
 from qortex_db.repositories.vectors.records import (
     EmbeddingBatch,
     FacetCount,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from qortex_db.filters import Where
     from qortex_db.keys import KeyType
     from qortex_db.repositories.vectors.filter_statements import Place
+    from qortex_db.repositories.vectors.payload_parts import Body, WithPayload
     from qortex_db.repositories.vectors.records import IdInput, PathInput
 
 MAX_PAGE_SIZE: Final = 100_000
@@ -52,7 +52,7 @@ class VectorReads(TableBound[IdT]):
             return {}
         vectors = self._vectors
         if with_payload is not True:
-            body = read_body(vectors.table, with_payload)
+            body = vectors.body(with_payload)
             rows = (await vectors.run(vectors.by_key.get_parts(body), {IDS: keys})).rows
             return {record.id: record for record in await self._records(rows, body=body)}
         if len(keys) == 1:
@@ -133,7 +133,7 @@ class VectorReads(TableBound[IdT]):
         place: Place = () if order_by is None else vectors.place(order_by, "order_by")
         cursor = {} if after is None else _read_cursor(after, vectors.key, place)
         narrowed = await vectors.narrow(where, where_document)
-        body = read_body(vectors.table, with_payload)
+        body = vectors.body(with_payload)
         page = Page(
             place,
             goes_on=after is not None,
@@ -169,7 +169,7 @@ class VectorReads(TableBound[IdT]):
         size = validation.check_limit(batch_size, MAX_PAGE_SIZE, name="batch_size")
         narrowed = await self._vectors.narrow(where, where_document)
         params: dict[str, Any] = {"hits": size, **values_of(narrowed)}
-        body = read_body(self._vectors.table, with_payload)
+        body = self._vectors.body(with_payload)
         page = Page(with_embedding=with_embedding, body=body)
         while True:
             statement = self._vectors.by_filter.page(narrowed, page)

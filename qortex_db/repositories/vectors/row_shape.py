@@ -14,6 +14,7 @@ from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.repositories.vectors.payload_parts import (
     Body,
     PayloadParts,
+    columns_of,
     has_document,
     payload_parts,
 )
@@ -75,9 +76,12 @@ class RowShape:
             if not isinstance(table.c[name].type, SparseEmbedding)
         ]
 
-    def columns(self, *, with_embedding: bool = True) -> list[ColumnElement[Any]]:
+    def columns(
+        self, *, with_embedding: bool = True, body: Body = True
+    ) -> list[ColumnElement[Any]]:
         """What `of_record` is made of."""
-        names = [*(name for name in OPTIONAL if name in self.table.c), *self._keys]
+        beside = [key for _, key in columns_of(body) if key not in {"id", *self._keys}]
+        names = [*(name for name in OPTIONAL if name in self.table.c), *self._keys, *beside]
         vectors = [DEFAULT_VECTOR, *self.vectors] if with_embedding else []
         return [key_of(self.table), *(self.table.c[name] for name in (*names, *vectors))]
 
@@ -108,7 +112,7 @@ class RowShape:
             own[0] = cast(_payload(rows, body), Text).label("payload")
         if "document" in rows.c and has_document(body):
             own[1] = rows.c.document
-        attributes = self._attributes(rows) if body is True else []
+        attributes = self._attributes(rows, body)
         return [key_of(rows), vec, *own, *further, *attributes]
 
     def read(
@@ -130,7 +134,7 @@ class RowShape:
         """A row that was read; what comes after is left alone."""
         if self._key.is_composite:
             row = [self._key.read(row[0]), *row[1:]]
-        if not (self.vectors or self.attributes):
+        if not (self.vectors or self.attributes or columns_of(body)):
             return VectorRecord(*row[:4])
         end = 4 + len(self.vectors)
         vectors = None
@@ -140,6 +144,7 @@ class RowShape:
         if body is True:
             attributes = ReadAttributes(zip(self.attributes, row[end:], strict=False))
         key, embedding, payload, document = row[:4]
+        payload = _with_columns(payload, body, row[end:])
         return VectorRecord(key, embedding, payload, document, vectors, attributes)
 
     def of_hit(
@@ -147,16 +152,15 @@ class RowShape:
     ) -> list[ColumnElement[Any]]:
         """What `hit` reads after id and score; attributes with all of payloads alone."""
         columns = self._optional(with_payload)
+        attributes = self._attributes(self.table, with_payload)
         if with_embedding:
             columns.append(sent_embedding(vector))
-        if not (with_payload is True and self.attributes):
-            return columns
-        if not with_embedding:
+        elif attributes:
             columns.append(null().label("vec"))
-        return [*columns, *self._attributes(self.table)]
+        return [*columns, *attributes]
 
     def hits(
-        self, rows: Iterable[Sequence[Any]], start: float, floor: float
+        self, rows: Iterable[Sequence[Any]], start: float, floor: float, body: Body
     ) -> list[SearchHit[Any]]:
         """Rows of id, distance and `of_hit` as hits, but those that score less than a floor.
 
@@ -164,19 +168,24 @@ class RowShape:
             start: The score at no distance.
         """
         # A zero vector has no angle: its score is NaN, which is no hit.
-        if self.attributes or self._key.is_composite:
-            return [self.hit(row, score) for row in rows if (score := start - row[1]) >= floor]
+        if self.attributes or self._key.is_composite or columns_of(body):
+            return [
+                self.hit(row, score, body) for row in rows if (score := start - row[1]) >= floor
+            ]
         return [
             SearchHit(row[0], score, *row[2:]) for row in rows if (score := start - row[1]) >= floor
         ]
 
-    def hit(self, row: Sequence[Any], score: float) -> SearchHit[Any]:
+    def hit(self, row: Sequence[Any], score: float, body: Body) -> SearchHit[Any]:
         """A row of id, distance and `of_hit`, with its score."""
         if self._key.is_composite:
             row = [self._key.read(row[0]), *row[1:]]
         if len(row) <= 5:  # noqa: PLR2004 - without payloads, and so without attributes
             return SearchHit(row[0], score, *row[2:])
         payload, document, embedding = row[2:5]
+        if body is not True:
+            payload = _with_columns(payload, body, row[5:])
+            return SearchHit(row[0], score, payload, document, embedding)
         attributes = dict(zip(self.attributes, row[5:], strict=True))
         return SearchHit(row[0], score, payload, document, embedding, attributes)
 
@@ -190,9 +199,17 @@ class RowShape:
         document = table.c.document if has else null()
         return [payload.label("payload"), document.label("document")]
 
-    def _attributes(self, rows: FromClause) -> list[ColumnElement[Any]]:
+    def _attributes(self, rows: FromClause, body: Body) -> list[ColumnElement[Any]]:
+        """All of the host's own columns, or those that are asked for."""
+        keys = self._keys if body is True else [key for _, key in columns_of(body)]
         # By number: a host may call a column as a statement of ours calls something else.
-        return [rows.c[name].label(f"attribute_{i}") for i, name in enumerate(self._keys)]
+        return [rows.c[key].label(f"attribute_{i}") for i, key in enumerate(keys)]
+
+
+def _with_columns(payload: Any, body: Body, values: Sequence[Any]) -> Any:
+    """A payload with the columns in it that values begin with."""
+    names = [name for name, _ in columns_of(body)]
+    return {**(payload or {}), **dict(zip(names, values, strict=False))} if names else payload
 
 
 def _payload(rows: FromClause, body: Body) -> ColumnElement[Any]:

@@ -34,6 +34,7 @@ from qortex_db.repositories.vectors.encrypted_columns import EncryptedColumns
 from qortex_db.repositories.vectors.filter_statements import by_filter
 from qortex_db.repositories.vectors.key_statements import by_key
 from qortex_db.repositories.vectors.namespaces import scope_of
+from qortex_db.repositories.vectors.payload_parts import Body, read_body
 from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.row_shape import row_shape
 from qortex_db.repositories.vectors.written_columns import written_columns
@@ -221,9 +222,15 @@ class VectorTable:
             rows = [row for row in rows if start - row[1] >= floor]
         return await self.encrypted.opened(rows)
 
-    def hits(self, rows: Iterable[Sequence[Any]], floor: float = -math.inf) -> list[SearchHit[Any]]:
+    def body(self, with_payload: object) -> Body:
+        """What a caller wants of payloads."""
+        return read_body(self.table, with_payload, self.shape.own)
+
+    def hits(
+        self, rows: Iterable[Sequence[Any]], floor: float = -math.inf, *, body: Body
+    ) -> list[SearchHit[Any]]:
         """Rows as hits: a score is 1 - distance by cosine, -distance by every other metric."""
-        return self.shape.hits(rows, self.zero_distance_score, floor)
+        return self.shape.hits(rows, self.zero_distance_score, floor, body)
 
     def check_score(self, score: object) -> float:
         """A least score that can be had."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import enum
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.orm import DeclarativeBase, Mapped
+from sqlalchemy import ARRAY, DateTime, Numeric, Text, event
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from qortex_db import Collection, Database, FieldBoost, InvalidInputError, VectorMixin, VectorSpec
 from support.compilations import compilations
@@ -19,6 +22,11 @@ class Base(DeclarativeBase):
     """A host's own."""
 
 
+class Mood(enum.Enum):
+    CALM = "calm"
+    WILD = "wild"
+
+
 class Shared(VectorMixin, Base):
     __tablename__ = "shared"
     __collection__ = Collection(
@@ -26,6 +34,23 @@ class Shared(VectorMixin, Base):
     )
 
     year: Mapped[int | None]
+    price: Mapped[Decimal | None] = mapped_column(Numeric(8, 2))
+    seen: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    mood: Mapped[Mood | None]
+    tags: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+
+
+class Bare(Base):
+    """A table without a payload, whose columns are called otherwise."""
+
+    __tablename__ = "bare"
+    __collection__ = Collection(VectorSpec(8, column="emb"), document="body")
+
+    number: Mapped[int] = mapped_column(primary_key=True)
+    emb: Mapped[Any] = mapped_column(VectorSpec(8).type)
+    body: Mapped[str | None]
+    n: Mapped[int | None]
+    document: Mapped[float | None]
 
 
 Q = [1.0] * 8
@@ -106,6 +131,18 @@ def rows_of(answer: Any) -> list[Any]:
     return list(getattr(answer, "records", answer))
 
 
+def attributes(number: int) -> dict[str, Any]:
+    if number % 5 == 0:
+        return {}
+    return {
+        "year": number,
+        "price": Decimal(number) / 4,
+        "seen": datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=number),
+        "mood": list(Mood)[number % 2],
+        "tags": ["a", str(number)],
+    }
+
+
 @pytest.fixture
 async def db(dsn: str) -> AsyncIterator[Database]:
     async with Database.connect(dsn, encryption_keys=["A" * 43 + "="]) as database:
@@ -171,3 +208,88 @@ async def test_the_order_of_paths_makes_no_other_statement(db: Database) -> None
     await db.vectors.search(Q, with_payload=[*PATHS[::-1], "deep.er.b"])
     await db.vectors.get(["v002"], with_payload=PATHS[::-1])
     assert not compiled
+
+
+COLUMNS = ["year", Shared.price, "seen", Shared.mood, "tags"]
+
+
+@pytest.mark.parametrize("lane", ["alone", "watched", "together"])
+async def test_columns_are_returned_beside_parts_by_name_or_attribute(
+    db: Database, lane: str
+) -> None:
+    shared = db.collection(Shared, namespace="a")
+    await shared.update_many(
+        {"id": f"v{number:03}", "attributes": attributes(number)}
+        for number in range(60)
+        if attributes(number)
+    )
+    bare = db.collection(Bare)
+    await bare.upsert(
+        {
+            "id": number,
+            "embedding": [1.0 + number] * 7 + [number],
+            "document": "text",
+            "attributes": {"n": number, "document": number / 2},
+        }
+        for number in range(1, 9)
+    )
+    if lane == "watched":
+        event.listen(db.engine.sync_engine, "before_cursor_execute", lambda *_: None)
+    names = attributes(1).keys()
+    async with db.unit_of_work() as uow:
+        on = uow if lane == "together" else db
+        shared, bare = on.collection(Shared, namespace="a"), on.collection(Bare)
+        for name, call in (CALLS | READS).items():
+            found = rows_of(await call(shared, with_payload=[*COLUMNS, "deep.er.b", "$document"]))
+            assert found, name
+            for row in found:
+                number = int(row.id[1:])
+                told = dict.fromkeys(names) | attributes(number)
+                expected = {**told, "deep": {"er": {"b": number}}}
+                assert row.payload == expected, name
+                assert {key: type(row.payload[key]) for key in told} == {
+                    key: type(value) for key, value in told.items()
+                }
+                assert (row.document, row.attributes) == ("text", None), name
+            said = [{"$column": ["created_at", "id"]}, {"$payload": "n"}]
+            for row in rows_of(await call(shared, with_payload=said)):
+                number = int(row.id[1:])
+                moment = row.payload.pop("created_at")
+                assert moment.tzinfo is not None, name
+                assert row.payload == {"id": row.id, "n": number}, name
+        for name, call in (CALLS | READS).items():
+            if name in ("get", "get one"):
+                continue
+            for row in rows_of(await call(bare, with_payload=["n", Bare.document])):
+                assert row.payload == {"n": row.id, "document": row.id / 2}, name
+                assert row.document is None, name
+        got = await bare.get([3], with_payload=[Bare.n, "$document"])
+        assert (got[3].payload, got[3].document) == ({"n": 3}, "text")
+
+
+REFUSED: list[tuple[Any, str]] = [
+    (["nope"], "bare has no payload, and no column 'nope' to filter by; it has n, document"),
+    ([{"$payload": "n"}], "bare has no payload"),
+    ([{"$column": "nope"}], r"with_payload\[0\] names 'nope'; the columns are"),
+    ([Bare.emb], "is the column emb; ask for it by with_embedding"),
+    ([{"$column": "emb"}], "ask for it by with_embedding"),
+    ([{"$column": "body"}], r'ask for it by "\$document"'),
+    ([Shared.year], r"with_payload\[0\] is no column of bare"),
+    ([Bare.n + 1], "is no column of bare"),
+    ([{}], r"takes a dict of \$column and \$payload"),
+    ([{"$in": "n"}], r"takes a dict of \$column and \$payload"),
+    ([{"$column": 7}], "is a int"),
+    ([{"$column": [7]}], "is a int"),
+]
+
+
+async def test_columns_that_can_not_be_returned_are_named(db: Database) -> None:
+    bare, shared = db.collection(Bare), db.collection(Shared, namespace="a")
+    for given, says in REFUSED:
+        with pytest.raises(InvalidInputError, match=says):
+            await bare.search(Q, with_payload=given)
+    for twice in (["year", {"$payload": "year"}], [Shared.year, "year.x"]):
+        with pytest.raises(InvalidInputError, match="names 'year' twice"):
+            await shared.get(["v001"], with_payload=twice)
+    with pytest.raises(InvalidInputError, match="ask for it by its keys"):
+        await shared.scroll(with_payload=[Shared.payload])

@@ -118,8 +118,12 @@ class ExampleSearches(TableBound[IdT]):
                 f"{missing} of the examples' ids are not there, or have no {vectors.name}."
             )
         found = await vectors.opened([row[:-1] for row in rows[skipped:] if row[0] is not None])
-        shape = vectors.shape
-        hits = [shape.hit(row, row[1]) for row in found] if by_each else vectors.hits(found)
+        shape, body = vectors.shape, how.form.with_payload
+        hits = (
+            [shape.hit(row, row[1], body) for row in found]
+            if by_each
+            else vectors.hits(found, body=body)
+        )
         full = len(hits) == count or not how.form.bounded
         return SearchHits(hits, requested=count, complete=full)
 

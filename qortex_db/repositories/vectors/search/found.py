@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, exists, false, null, select, true, union_all
+from sqlalchemy import and_, case, exists, false, null, select, true, union_all
 
 from qortex_db.filters.expressions import Constant
 from qortex_db.keys import key_of
@@ -43,13 +43,13 @@ def found(
         exact = [each.nearest(form, clause, besides, queries=each.queries) for each in branches]
         return [rows.subquery(f"_found_{i}") for i, rows in enumerate(exact)]
     few = many = settings = not_many = None
-    searched = clause
+    searched = None if where is None else where.walked
     if form.probed and where is not None and branches:
         few, many = probed(branches, form, where, besides)
         gate = select(true().label("go")).where(~exists(select(many.c.go))).cte("_not_many")
         not_many = gate.prefix_with("MATERIALIZED")
         # No index serves it but the vectors' own, and the planner takes it for a half of the rows.
-        searched = func.coalesce(where.planned_once, false())
+        searched = and_(*where.promises, func.coalesce(where.planned_once, false()))
     if form.settings:
         settings = settings_of(form.settings, many)
     after = [] if settings is None else [settings]

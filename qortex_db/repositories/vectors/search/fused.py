@@ -23,7 +23,7 @@ from qortex_db.repositories.vectors.search.index_settings import (
     approach,
     check_offset,
 )
-from qortex_db.repositories.vectors.search.own_filters import OwnFilter, own_filter
+from qortex_db.repositories.vectors.search.own_filters import OwnFilter, own_filters
 from qortex_db.repositories.vectors.search.statements import search_statements
 from qortex_db.repositories.vectors.table import TableBound
 
@@ -91,8 +91,12 @@ class FusedSearches(TableBound[IdT]):
         rows = await vectors.rows(statement, {"hits": hits_of, "queries": queries, **how.params})
         rows, all_in = how.told(rows)
         opened = await vectors.opened(rows)
-        shape = vectors.shape
-        hits = [shape.hit(row, row[1]) for row in opened] if by_count else vectors.hits(opened)
+        shape, body = vectors.shape, how.form.with_payload
+        hits = (
+            [shape.hit(row, row[1], body) for row in opened]
+            if by_count
+            else vectors.hits(opened, body=body)
+        )
         return SearchHits(hits, requested=count, complete=len(hits) == count or all_in)
 
     async def search_many(
@@ -160,7 +164,9 @@ class FusedSearches(TableBound[IdT]):
             answers[number - 1].append(row)
         return [
             SearchHits(
-                vectors.hits(answer[skipped:], floor), requested=count, complete=number not in short
+                vectors.hits(answer[skipped:], floor, body=how.form.with_payload),
+                requested=count,
+                complete=number not in short,
             )
             for number, answer in enumerate(answers, start=1)
         ]
@@ -176,12 +182,13 @@ async def _filters(
             f"where lists {len(given)} filters, and there are {count} embeddings: pass one, or "
             "None, for each."
         )
-    return tuple(
+    return await own_filters(
+        vectors,
         [
-            await own_filter(vectors, one, document, str(i), i)
+            (one, document, str(i), i)
             for i, one in enumerate(given)
             if one is not None or document is not None
-        ]
+        ],
     )
 
 

@@ -27,7 +27,7 @@ from qortex_db.repositories.vectors.search.index_settings import (
     approach,
     check_offset,
 )
-from qortex_db.repositories.vectors.search.own_filters import OwnFilter, own_filter
+from qortex_db.repositories.vectors.search.own_filters import OwnFilter, own_filters
 from qortex_db.repositories.vectors.search.statements import search_statements
 from qortex_db.repositories.vectors.search.text_queries import (
     BM25,
@@ -43,7 +43,7 @@ from qortex_db.types import EmbeddingInput, SparseVector
 if TYPE_CHECKING:
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
-    from qortex_db.repositories.vectors.payload_parts import WithPayload
+    from qortex_db.repositories.vectors.payload_parts import Body, WithPayload
     from qortex_db.repositories.vectors.table import TableFacts, VectorTable
 
 SparseInput: TypeAlias = SparseVector | Mapping[int, float]
@@ -183,7 +183,10 @@ class HybridSearches(TableBound[IdT]):
         all_in = min(limits.values()) >= skipped + count and not how.form.bounded
         kept = [row for row in rows if row[1] >= floor]
         return SearchHits(
-            (_hit(vectors, names, row) for row in await vectors.opened(kept)),
+            (
+                _hit(vectors, names, row, how.form.with_payload)
+                for row in await vectors.opened(kept)
+            ),
             requested=count,
             complete=len(rows) == count or all_in,
         )
@@ -317,21 +320,20 @@ async def _own_filters(
     if given is None:
         return ()
     own = _of_branches(given, names, "branch_where")
-    return tuple(
-        [
-            await own_filter(vectors, own[name], None, name, i)
-            for i, name in enumerate(names)
-            if own.get(name) is not None
-        ]
+    return await own_filters(
+        vectors,
+        [(own[name], None, name, i) for i, name in enumerate(names) if own.get(name) is not None],
     )
 
 
-def _hit(vectors: VectorTable, names: tuple[str, ...], row: Sequence[Any]) -> SearchHit[Any]:
+def _hit(
+    vectors: VectorTable, names: tuple[str, ...], row: Sequence[Any], body: Body
+) -> SearchHit[Any]:
     """A row of `hybrid`."""
     end = len(row) - 2 * len(names)
     told = zip(names, row[end::2], row[end + 1 :: 2], strict=True)
     branches = {name: BranchHit(rank, score) for name, rank, score in told if rank is not None}
-    return replace(vectors.shape.hit(row[:end], row[1]), branches=branches)
+    return replace(vectors.shape.hit(row[:end], row[1], body), branches=branches)
 
 
 async def _weighing(

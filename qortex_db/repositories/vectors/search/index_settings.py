@@ -12,13 +12,13 @@ from qortex_db.filters import values_of
 from qortex_db.limits import Complete
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
-from qortex_db.repositories.vectors.payload_parts import WithPayload, read_body
 from qortex_db.repositories.vectors.search.nearest import SearchForm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from qortex_db.filters import Filter
+    from qortex_db.repositories.vectors.payload_parts import WithPayload
     from qortex_db.repositories.vectors.table import VectorTable
 
 MAX_EF_SEARCH: Final = 1_000
@@ -126,7 +126,7 @@ async def approach(
         partitioned=facts.partition_key is not None and probed > 0,
         walk=walk_of(max(reach, beside)),
         settings=tuple(f"{_LIBRARIES[name]}.{name}" for name in settings),
-        with_payload=read_body(vectors.table, with_payload),
+        with_payload=vectors.body(with_payload),
         with_embedding=with_embedding,
     )
     return Approach(narrowed, form, params | settings)

@@ -9,7 +9,7 @@ from sqlalchemy import BindParameter
 from sqlalchemy.sql.visitors import replacement_traverse
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Iterable, Mapping
 
     from sqlalchemy import ColumnElement
 
@@ -35,10 +35,29 @@ class OwnFilter:
     @property
     def clause(self) -> ColumnElement[bool]:
         """The condition, for which the planner needs no values."""
-        return self.filter.planned_once
+        return self.filter.walked
 
 
-async def own_filter(
+async def own_filters(
+    vectors: VectorTable,
+    given: Iterable[tuple[Where | None, Mapping[str, Any] | None, str, int]],
+) -> tuple[OwnFilter, ...]:
+    """Read the filters of branches, each with its document's, the branch's name and its number.
+
+    Raises:
+        LimitExceededError: They have more values, in sum, than one filter may have.
+    """
+    found: list[OwnFilter] = []
+    count = 0
+    for where, where_document, name, number in given:
+        found.append(await _own_filter(vectors, where, where_document, name, number))
+        values = found[-1].filter.params.values()
+        count += sum(len(value) if isinstance(value, list) else 1 for value in values)
+        vectors.limits.check("max_filter_values", count, "The queries' filters", "values in sum")
+    return tuple(found)
+
+
+async def _own_filter(
     vectors: VectorTable,
     where: Where | None,
     where_document: Mapping[str, Any] | None,

@@ -13,7 +13,6 @@ from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.diversity import most_diverse
-from qortex_db.repositories.vectors.payload_parts import read_body
 from qortex_db.repositories.vectors.records import (
     IdT,
     SearchGroup,
@@ -109,7 +108,8 @@ class VectorSearches(
                 default ten times the limit, and 100 at least.
             with_payload: Return the hits' payloads, documents and attributes; or of payloads the
                 values at these paths alone, with "$document" the document too. A path leads through
-                objects; what is not there is left out.
+                objects; what is not there is left out. A column of the host's is among them by its
+                name or as `Item.price`, and in the payload under its name.
             with_embedding: Return the hits' embeddings too.
 
         Returns:
@@ -172,7 +172,7 @@ class VectorSearches(
             return SearchHits(hits[skipped:][:count], requested=count, complete=all_in)
         statement = search_statements(vectors).search(how.filter, how.form)
         rows, all_in = how.told(await vectors.rows(statement, params))
-        hits = vectors.hits(await vectors.opened(rows, floor), floor)
+        hits = vectors.hits(await vectors.opened(rows, floor), floor, body=how.form.with_payload)
         return SearchHits(hits, requested=count, complete=all_in)
 
     @staticmethod
@@ -183,7 +183,8 @@ class VectorSearches(
         start = vectors.zero_distance_score
         statement = search_statements(vectors).boosted(how.filter, how.form, terms, start)
         rows, all_in = how.told(await vectors.rows(statement, params))
-        hits = vectors.hits(await vectors.opened([row[:-1] for row in rows]))
+        opened = await vectors.opened([row[:-1] for row in rows])
+        hits = vectors.hits(opened, body=how.form.with_payload)
         scored = [replace(hit, score=row[-1]) for hit, row in zip(hits, rows, strict=True)]
         return scored, all_in
 
@@ -214,7 +215,7 @@ class VectorSearches(
                 _short_from[facts] = MAX_LIMIT + 1
         if vectors.encrypted is not None:
             rows = await vectors.opened(rows)
-        return SearchHits(vectors.hits(rows), requested=count, complete=True)
+        return SearchHits(vectors.hits(rows, body=True), requested=count, complete=True)
 
     async def explain(
         self,
@@ -285,11 +286,11 @@ class VectorSearches(
         form = SearchForm(
             walk=walk_of(skipped + count + 1),
             skips=skipped > 0,
-            with_payload=read_body(vectors.table, with_payload),
+            with_payload=vectors.body(with_payload),
             with_embedding=with_embedding,
         )
         rows = await vectors.rows(search_statements(vectors).within(narrowed, form), params)
-        hits = vectors.hits(await vectors.opened(rows[:count]))
+        hits = vectors.hits(await vectors.opened(rows[:count]), body=form.with_payload)
         return SearchHits(hits, requested=count, complete=len(rows) <= count)
 
     async def mmr_search(
@@ -410,7 +411,7 @@ class VectorSearches(
         for *hit, value, number, _, _ in await vectors.opened(rows):
             if hit[0] is not None:
                 group = groups.setdefault(number, SearchGroup(value, []))
-                group.hits.extend(vectors.hits([hit]))
+                group.hits.extend(vectors.hits([hit], body=how.form.with_payload))
         full = len(groups) == count and all(len(group.hits) == size for group in groups.values())
         looked_at, told = rows[0][-2:]
         everything = looked_at < fetch and looked_at == told

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
-from qortex_db.repositories.vectors.payload_parts import read_body
 from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.search.index_settings import walk_of
 from qortex_db.repositories.vectors.search.nearest import SearchForm
@@ -54,7 +53,7 @@ class SearchStreams(TableBound[IdT]):
         narrowed = await vectors.narrow(where, where_document)
         form = SearchForm(
             walk=walk_of(size),
-            with_payload=read_body(vectors.table, with_payload),
+            with_payload=vectors.body(with_payload),
             with_embedding=with_embedding,
         )
         params: dict[str, Any] = {
@@ -66,7 +65,7 @@ class SearchStreams(TableBound[IdT]):
         while True:
             statement = search_statements(vectors).onwards(narrowed, form, goes_on)
             rows = await vectors.rows(statement, params)
-            hits = vectors.hits(await vectors.opened(rows, floor), floor)
+            hits = vectors.hits(await vectors.opened(rows, floor), floor, body=form.with_payload)
             for hit in hits:
                 yield hit
             if len(rows) < size or len(hits) < len(rows):  # below the score, or without a distance
