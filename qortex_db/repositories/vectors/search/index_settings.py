@@ -174,7 +174,8 @@ def _settings(count: int, knobs: Knobs, *, filtered: bool, parts: int = 1) -> di
     ):
         least = _FILTERED_EF_SEARCH if filtered else _DEFAULT_EF_SEARCH
         if parts > 1:
-            least, count = int(least / math.sqrt(parts)), 2 * count // parts
+            least = max(least // 4, least // parts) if filtered else int(least / math.sqrt(parts))
+            count = 2 * count // parts
         found["ef_search"] = str(ef_search or min(MAX_EF_SEARCH, max(least, count)))
         scan = iterative_scan or ("relaxed" if filtered else "strict")
         found["iterative_scan"] = _SCANS[scan]
