@@ -236,4 +236,5 @@ def _of_text(
         value = "true" if value else "false"
     if payload is None or type(value) is not str or value != wanted:
         return None
-    return payload.op("->>", return_type=Text())(Constant(key)) == Constant(wanted)
+    # An unknown beside jsonb might be of a type that somebody planted an operator for.
+    return payload.op("->>", return_type=Text())(cast(Constant(key), Text)) == Constant(wanted)
