@@ -27,5 +27,5 @@ nitpick_ignore_regex = [
     ("py:class", r"(?!qortex_db\.).*"),
     ("py:class", r"qortex_db\.(database|view)\.T|.*\.IdT"),
     # What is only taken is described where it is taken.
-    ("py:class", r".*\.(AllContexts|ArmLike|_Asked|EdgeStatsLike|Settings|SupportsArray)"),
+    ("py:class", r".*\.(AllContexts|ArmLike|_Asked|EdgeStatsLike|Frame|Settings|SupportsArray)"),
 ]

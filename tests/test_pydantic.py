@@ -107,6 +107,7 @@ GIVEN = {  # what a caller makes: declarations, and a function
     "HNSW",
     "IVFFlat",
     "Limits",
+    "Partitions",
     "RecencyBoost",
     "Settings",
     "TernaryReward",

@@ -185,7 +185,7 @@ def array_has_of_many(column: ColumnElement[Any], bind: Bind) -> ColumnElement[b
     kind: Any = stored_type(column.type)
     values = select(func.unnest(_values(_element(kind), bind)))
     each = func.unnest(column).table_valued("value").render_derived("_each")
-    value = literal_column("_each.value", _element(kind))
+    value = cast(literal_column("_each.value"), _element(kind))
     elements: Select[Any] = select(literal_column("1")).select_from(each)
     return exists(elements.where(value.in_(values).is_(true())))
 

@@ -35,8 +35,8 @@ def contained(path: Path, where: Mapping[str, Any]) -> tuple[list[list[str]], bo
 
 def _of_filter(where: Mapping[str, Any]) -> tuple[list[list[str]], bool]:
     found: list[list[str]] = []
-    is_all = True
-    for key, value in where.items():
+    is_all = type(where) is dict  # a mapping of a caller's own is read once
+    for key, value in where.items() if is_all else ():
         if key == "$and":
             parts = [_of_filter(part) for part in value]
         elif key.startswith("$"):
@@ -59,8 +59,9 @@ def _of_path(key: str, value: Any) -> tuple[list[list[str]], bool]:
     if path.positional and path.steps:
         return [], False
     found: list[list[str]] = []
-    is_all = True
-    for name, argument in _operators(value).items():
+    operators = _operators(value)
+    is_all = type(operators) is dict
+    for name, argument in operators.items() if is_all else ():
         texts, is_whole = _of_operator(path, name, argument)
         found += texts
         is_all = is_all and is_whole

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,12 +18,12 @@ from sqlalchemy.exc import CompileError
 
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import read_path
-from qortex_db.filters.values import BOOLEAN, NUMBER, STRING, as_number, kind_of, plain
+from qortex_db.filters.values import NUMBER, as_number, kind_of
 from qortex_db.mirrors import original_of
 from qortex_db.sql import DIALECT, Text, as_text, stored_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy import ColumnElement, Table
 
@@ -51,7 +50,7 @@ def promised(
         own: The keys of the host's own columns by the names that keys of a dictionary have.
     """
     original = original_of(table)
-    if not original.indexes or not isinstance(where, Mapping):
+    if not original.indexes or type(where) is not dict:
         return []
     predicates = _predicates(original, len(original.indexes))
     if not predicates:
@@ -71,9 +70,9 @@ def _equalities(
     for key, value in where.items():
         if key == "$and":
             for part in value:
-                if isinstance(part, Mapping):
+                if type(part) is dict:
                     yield from _equalities(part, table, own)
-        elif key in ("$column", "$payload"):
+        elif key in ("$column", "$payload") and type(value) is dict:
             for name, argument in value.items():
                 yield from _equality(name if key == "$column" else _steps(name), argument)
         elif key in own:
@@ -88,14 +87,13 @@ def _steps(key: str) -> _Place | None:
 
 
 def _equality(place: _Place | None, value: Any) -> Iterator[tuple[_Place, Any]]:
-    if isinstance(value, Mapping):
+    if type(value) is dict:
         value = value.get("$eq")
-    value = plain(value, "where")
-    if place is not None and value is not None and kind_of(value, "where") in _KINDS:
+    if place is not None and type(value) in _SCALARS:
         yield place, value
 
 
-_KINDS: Final = (STRING, NUMBER, BOOLEAN)
+_SCALARS: Final = (str, int, float, bool, Decimal)
 
 
 @functools.lru_cache(MAX_TABLES)
@@ -238,4 +236,5 @@ def _of_text(
         value = "true" if value else "false"
     if payload is None or type(value) is not str or value != wanted:
         return None
-    return payload.op("->>", return_type=Text())(Constant(key)) == Constant(wanted)
+    # An unknown beside jsonb might be of a type that somebody planted an operator for.
+    return payload.op("->>", return_type=Text())(cast(Constant(key), Text)) == Constant(wanted)

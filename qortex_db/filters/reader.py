@@ -94,7 +94,7 @@ class Filter:
     @functools.cached_property
     def walked(self) -> ColumnElement[bool]:
         """The same, for a walk through an index of vectors, which no list is joined to."""
-        if self.key is None or not rendering.has(self._shape, LONG_LISTS):
+        if not rendering.has(self._shape, LONG_LISTS):
             return self.planned_once
         return and_(*self.promises, func.coalesce(self.planned_once, false()))
 

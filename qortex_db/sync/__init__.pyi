@@ -32,6 +32,7 @@ from qortex_db.repositories.interoception.factors import FactorChanges, FactorSu
 from qortex_db.repositories.vectors.aggregate_statements import AggregateName
 from qortex_db.repositories.vectors.aggregates import Aggregate
 from qortex_db.repositories.vectors.changes import Inserted
+from qortex_db.repositories.vectors.frames import Frame
 from qortex_db.repositories.vectors.index_advice import IndexAdvice, RecallProbe, Tuning
 from qortex_db.repositories.vectors.ingest import OnError, Rejects
 from qortex_db.repositories.vectors.model_changes import ModelChange
@@ -280,8 +281,11 @@ class VectorRepository(Generic[IdT]):
     ) -> ColumnElement[float]: ...
     def ingest(
         self,
-        records: Iterable[RecordInput] | AsyncIterable[RecordInput],
+        records: Iterable[RecordInput] | AsyncIterable[RecordInput] | Frame,
         *,
+        id: str | None = ...,
+        embedding: str | None = ...,
+        document: str | None = ...,
         batch_size: int = ...,
         on_progress: Callable[[IngestProgress], object] | None = ...,
         on_error: OnError = ...,

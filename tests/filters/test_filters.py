@@ -36,7 +36,7 @@ from qortex_db import InvalidInputError, QortexVector, Settings
 from qortex_db.filters import payload_index, read_filter
 from qortex_db.filters.operators import ELEMENT, NEGATED, OPERATORS
 from qortex_db.filters.reader import MAX_CONDITIONS, MAX_DEPTH
-from qortex_db.filters.values import MAX_LIST
+from qortex_db.filters.values import MAX_LIST, successor
 from support import filter_oracle as oracle
 from support.pages import BLOCK, program
 
@@ -299,6 +299,7 @@ KNOWN: list[tuple[dict[str, Any], set[str]]] = [
     ({"title": {"$prefix": ""}}, {"dune", "solaris", "fiasco"}),
     ({"title": {"$prefix": "Dune"}}, {"dune"}),
     ({"title": {"$prefix": "Dune "}}, set()),
+    ({"title": {"$prefix": "Fiasb"}}, set()),
     ({"title": {"$prefix": "Fiasco 100%"}}, {"fiasco"}),
     ({"year": {"$prefix": "19"}}, {"fiasco"}),
     ({"title": {"$prefix": "\U0010ffff"}}, set()),
@@ -350,6 +351,7 @@ KNOWN: list[tuple[dict[str, Any], set[str]]] = [
     ),
     ({"$min_should": {"conditions": [{"year": 1965}, {"read": False}], "min_count": 2}}, set()),
     ({"place": {"$geo": {"exterior": PACIFIC}}}, {"fiji", "taveuni"}),
+    ({"place": {"$geo": {"exterior": [at(40, -99), at(40, -130), at(60, -130)]}}}, {"dune"}),
     ({"place": {"$geo": {"exterior": [*PACIFIC, PACIFIC[0]]}}}, {"fiji", "taveuni"}),
     ({"place": {"$geo": {"exterior": PACIFIC, "interiors": [HOLE]}}}, {"fiji"}),
     ({"place": {"$geo": {"exterior": [at(44, -125), at(44, -124), at(50, -124)]}}}, {"dune"}),
@@ -442,6 +444,17 @@ async def test_a_filter_works_in_a_delete_and_in_a_subquery(empty_dsn: str) -> N
         assert list((await connection.execute(select(inner.c.id), read.params)).scalars()) == ["0"]
         await connection.execute(delete(table).where(read.clause), read.params)
         assert await found(connection, table, {}) == ["1", "2"]
+
+
+def test_what_comes_after_all_that_begins_with_a_text() -> None:
+    for start, after in (
+        ("a", "b"),
+        ("a\ud7ff", "a\ue000"),
+        ("a\U0010ffff", "b"),
+        ("\U0010ffff" * 2, None),
+        ("", None),
+    ):
+        assert successor(start) == after
 
 
 # ---- shapes --------------------------------------------------------------------------------------

@@ -277,24 +277,34 @@ a_record = (
 )
 OPERATORS: Final = [
     "$eq", "$ne", "$in", "$nin", "$gt", "$gte", "$lt", "$lte", "$between", "$exists", "$contains",
-    "$any", "$all", "$like", "$ilike", "$text", "$geo", "$size", "$not", "$or",
+    "$any", "$all", "$like", "$ilike", "$text", "$geo", "$size", "$not", "$or", "$prefix", "$regex",
+    "$elemMatch",
 ]  # fmt: skip
-WHOLE: Final = ["$and", "$or", "$nor", "$not", "$id", "$text", "$document"]
-a_condition = st.dictionaries(st.sampled_from(OPERATORS), anything | st.lists(anything), max_size=2)
+WHOLE: Final = ["$and", "$or", "$nor", "$not", "$id", "$text", "$document", "$min_should"]
+a_regex = st.text(r"ab.^$*+?{}[]()|\\,:-dwsbAZ012", max_size=12).map(lambda text: {"$regex": text})
+a_condition = (
+    st.dictionaries(st.sampled_from(OPERATORS), anything | st.lists(anything), max_size=2) | a_regex
+)
 a_place = dicts(
     lat=a_number, lon=a_number, radius_m=a_number, min_lat=a_number, max_lat=a_number,
     min_lon=a_number, max_lon=a_number,
 )  # fmt: skip
+a_ring = st.lists(dicts(lat=a_number, lon=a_number), max_size=4) | anything
+a_place |= dicts(exterior=a_ring, interiors=st.lists(a_ring, max_size=2) | anything)
 a_filter = st.recursive(
     st.dictionaries(
-        st.sampled_from(["a", "a.0", "place", "x.y", "é"]) | keys,
+        st.sampled_from(["a", "a.0", "place", "x.y", "é", "a[]", "a[].b", "a[][]", "[]"]) | keys,
         anything | a_condition | st.builds(lambda place: {"$geo": place}, a_place),
         max_size=2,
     )
     | st.dictionaries(st.sampled_from(WHOLE), anything, max_size=2)
     | nearly({"a": 1}, QortexVector.id == "a"),
-    lambda inner: st.dictionaries(
-        st.sampled_from(WHOLE), st.lists(inner, max_size=2) | inner, max_size=2
+    lambda inner: (
+        st.dictionaries(st.sampled_from(WHOLE), st.lists(inner, max_size=2) | inner, max_size=2)
+        | st.builds(lambda part: {"a": {"$elemMatch": part}}, inner)
+        | dicts(conditions=st.lists(inner, max_size=3) | anything, min_count=a_number).map(
+            lambda least: {"$min_should": least}
+        )
     ),
     max_leaves=3,
 )
@@ -319,6 +329,19 @@ def listed(of: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 BY_NAME: Final[dict[str, st.SearchStrategy[Any]]] = {
+    "with_payload": listed(
+        nearly(
+            "a",
+            "a.b",
+            "$document",
+            QortexVector.created_at,
+            {"$column": ["updated_at"]},
+            {"$payload": "a"},
+        )
+    ),
+    "paths": mapping_of(
+        nearly("a", "a.b", QortexVector.created_at), listed(nearly("min", "count"))
+    ),
     "arm_id": an_id,
     "arm_ids": listed(an_id),
     "buffer": mapping_of(st.tuples(an_id, an_id), an_edge),

@@ -12,6 +12,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from qortex_db import InvalidInputError
+from qortex_db.filters.regex import read_regex
+
 MISSING = object()
 
 
@@ -362,6 +365,17 @@ OBJECTS = st.dictionaries(KEYS, FEW | st.lists(st.dictionaries(KEYS, FEW, max_si
 _ATOMS = st.sampled_from(
     ["a", "A", "b", "é", "%", "_", r"\\", "𝄞", ".", r"\d", r"\W", "[aé]", "[^a-z]", "$", "^", r"\b"]
 )
+
+
+def is_taken(pattern: str) -> bool:
+    """Whether an expression is small enough."""
+    try:
+        read_regex(pattern, "")
+    except InvalidInputError:
+        return False
+    return True
+
+
 PATTERNS = st.builds(
     lambda start, parts, end: start + "".join(parts) + end,
     st.sampled_from(["", "", "^", r"\A", "(?i)", "(?i)^"]),
@@ -380,7 +394,7 @@ PATTERNS = st.builds(
         max_size=3,
     ),
     st.sampled_from(["", "", "$", r"\Z"]),
-)
+).filter(is_taken)
 ELEMENT_FILTERS: st.SearchStrategy[Any] = st.recursive(
     st.one_of(
         st.builds(

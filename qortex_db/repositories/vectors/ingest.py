@@ -19,6 +19,7 @@ from qortex_db.errors import DimensionMismatchError, InvalidInputError, QortexDb
 from qortex_db.filters.full_text import is_whole, stored_words
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.distinct_ids import DistinctIds
+from qortex_db.repositories.vectors.frames import Frame, records_of
 from qortex_db.repositories.vectors.records import (
     IdT,
     IngestProgress,
@@ -57,8 +58,11 @@ class VectorIngest(VectorWrites[IdT]):
 
     async def ingest(
         self,
-        records: Iterable[RecordInput] | AsyncIterable[RecordInput],
+        records: Iterable[RecordInput] | AsyncIterable[RecordInput] | Frame,
         *,
+        id: str | None = None,  # noqa: A002 - the column's name
+        embedding: str | None = None,
+        document: str | None = None,
         batch_size: int = 5_000,
         on_progress: Callable[[IngestProgress], object] | None = None,
         on_error: OnError = "raise",
@@ -72,7 +76,12 @@ class VectorIngest(VectorWrites[IdT]):
         documents were counted, a tenth as many records have them counted anew at the end.
 
         Args:
-            records: As for :meth:`upsert`; read lazily, one batch in memory at a time.
+            records: As for :meth:`upsert`; read lazily, one batch in memory at a time. Or a data
+                frame of pandas, polars or Arrow (extra `frames`).
+            id: Of a frame: which column has the keys; by default `id`.
+            embedding: Which has lists of numbers; None: an embedder makes them of the documents.
+            document: Which has the texts. Columns that are not named are keys of the payload; what
+                is null in them is left out.
             batch_size: Rows of a statement.
             on_progress: Called, and awaited if need be, after each batch, with the rows read so far
                 as an int that also tells the rate and how many were rejected.
@@ -98,6 +107,10 @@ class VectorIngest(VectorWrites[IdT]):
         pace = _Pace(self._vectors)
         done = 0
         facts = None
+        if isinstance(records, Frame):
+            records = records_of(records, key=id or "id", embedding=embedding, document=document)
+        elif any(name is not None for name in (id, embedding, document)):
+            raise InvalidInputError("id, embedding and document name columns of a data frame.")
         with DistinctIds() as ids:
             async for read in _batches(records, size):
                 start = time.perf_counter()

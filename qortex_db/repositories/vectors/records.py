@@ -34,6 +34,7 @@ from qortex_db.models.vector_spec import Metric
 from qortex_db.pydantic_types import EMBEDDING, MATRIX, WITH_VECTORS, sequence_schema
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
+from qortex_db.repositories.vectors import frames
 from qortex_db.repositories.vectors.diversity import diversified
 from qortex_db.repositories.vectors.grouping import values_at
 from qortex_db.types import EmbeddingInput  # noqa: TC001 - pydantic resolves annotations
@@ -41,6 +42,8 @@ from qortex_db.types import EmbeddingInput  # noqa: TC001 - pydantic resolves an
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import pandas as pd
+    import pyarrow as pa
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
@@ -274,6 +277,28 @@ class SearchHits(_Answer[SearchHit[IdT]]):
     __slots__ = ()
     _kind = SearchHit
 
+    def to_pandas(self) -> pd.DataFrame:
+        """A data frame: id, score, document, then the keys of payloads, attributes, embeddings.
+
+        Raises:
+            InvalidInputError: pandas is not installed; the extra `frames` has it.
+        """
+        made: pd.DataFrame = frames.to_pandas(self)
+        return made
+
+    def to_arrow(self) -> pa.Table:
+        """The same as a table of Arrow's, which polars and DuckDB take as it is.
+
+        Raises:
+            InvalidInputError: pyarrow is not installed, or values of one key are of several types.
+        """
+        made: pa.Table = frames.to_arrow(self)
+        return made
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        return frames.to_html(self)
+
     async def rerank(
         self, query: str, scorer: Scorer, *, limit: int | None = None
     ) -> SearchHits[IdT]:
@@ -418,3 +443,17 @@ class ScrollPage(Generic[IdT]):
 
     records: list[VectorRecord[IdT]]
     next: str | None
+
+    def to_pandas(self) -> pd.DataFrame:
+        """As of :meth:`SearchHits.to_pandas`."""
+        made: pd.DataFrame = frames.to_pandas(self.records)
+        return made
+
+    def to_arrow(self) -> pa.Table:
+        """As of :meth:`SearchHits.to_arrow`."""
+        made: pa.Table = frames.to_arrow(self.records)
+        return made
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        return frames.to_html(self.records)

@@ -22,7 +22,7 @@ from qortex_db.errors import (
 from qortex_db.filters import Filter, Where, check_readable, read_filter, read_path, with_document
 from qortex_db.filters.columns import no_column, value_column
 from qortex_db.filters.fields import ENCRYPTED
-from qortex_db.keys import key_type
+from qortex_db.keys import key_columns, key_type
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.markers import ALL_NAMESPACES
 from qortex_db.mirrors import moved, original_of
@@ -42,6 +42,7 @@ from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.row_shape import row_shape
 from qortex_db.repositories.vectors.two_models import Known, TwoModels, as_embeddings
 from qortex_db.repositories.vectors.written_columns import written_columns
+from qortex_db.sql import DIALECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -70,8 +71,9 @@ CHANGEOVER_SECONDS: Final = 1.0
 
 _FACTS: Final = text("""
 SELECT a.atttypmod, a.attnotnull, c.relkind = 'p'::"char" OR c.relam = (
-  SELECT m.oid FROM pg_catalog.pg_am m WHERE m.amname = 'heap'::name), c.relkind = 'p'::"char",
-  parts.count, CASE WHEN c.relkind = 'p'::"char" THEN parts.rows ELSE c.reltuples::float8 END,
+  SELECT m.oid FROM pg_catalog.pg_am m WHERE m.amname = 'heap'::name),
+  pg_catalog.pg_get_partkeydef(c.oid), parts.count,
+  CASE WHEN c.relkind = 'p'::"char" THEN parts.rows ELSE c.reltuples::float8 END,
   (SELECT CASE WHEN pg_catalog.has_table_privilege(r.name::oid, 'SELECT'::text)
      THEN pg_catalog.pg_relation_size(r.name, 'main'::text) > 0::bigint END
    FROM (SELECT pg_catalog.to_regclass(CAST(:changeovers AS text)) AS name) r)
@@ -96,7 +98,7 @@ class TableFacts:
         dimensions: None where it takes any.
         is_nullable: Whether a row may have none.
         has_pages: Whether its rows have places in pages, as a view's have not.
-        is_partitioned: Whether the pages are those of other tables.
+        partition_key: As "HASH (id)", where the pages are those of other tables; else None.
         partitions: How many these are.
         rows: How many the planner took it to have when this was looked up; -1 where unknown.
         changeover: Of the model of its embeddings, if there is or was one.
@@ -105,7 +107,7 @@ class TableFacts:
     dimensions: int | None
     is_nullable: bool
     has_pages: bool
-    is_partitioned: bool
+    partition_key: str | None
     partitions: int
     rows: float
     changeover: Changeover | None = None
@@ -190,6 +192,15 @@ class VectorTable:
             self.written = self.encrypted.written(self.written)
         self.by_key = by_key(table, self.scope)
         self.by_filter = by_filter(table, self.scope)
+
+    def even_parts(self, facts: TableFacts) -> int:
+        """In how many partitions the rows of a search lie, as chance has it; else 1."""
+        if facts.partition_key is None or self.scope.clauses:
+            return 1
+        quote = DIALECT.identifier_preparer.quote
+        key = ", ".join(quote(column.name) for column in key_columns(self.table))
+        # By another key a query's neighbours may be in one of them.
+        return max(1, facts.partitions) if facts.partition_key == f"HASH ({key})" else 1
 
     def check_takes_rows(self) -> None:
         """Refuse new rows of which nobody says whose they are."""

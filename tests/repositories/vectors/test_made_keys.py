@@ -78,6 +78,11 @@ class OfServer(Row, Base):
     id: Mapped[UUID] = mapped_column(server_default=text("gen_random_uuid()"), primary_key=True)
 
 
+class OfTexts(Row, Base):
+    __tablename__ = "of_texts"
+    id: Mapped[str] = mapped_column(server_default=text("gen_random_uuid()"), primary_key=True)
+
+
 class OfModel(Row, Base):
     __tablename__ = "of_model"
     id: Mapped[UUID] = mapped_column(default=uuid4, primary_key=True)
@@ -114,6 +119,7 @@ MADE: dict[type[Any], type[Any]] = {
     Serial: int,
     Numbered: int,
     OfServer: UUID,
+    OfTexts: str,
     OfModel: UUID,
     OfTenants: int,
 }

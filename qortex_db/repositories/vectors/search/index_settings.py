@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
@@ -103,8 +104,7 @@ async def approach(
     params: dict[str, Any] = {"candidates": candidates, "oversampled": reach, **values_of(narrowed)}
     bounded = complete != "always" and not exact
     facts = await vectors.facts()
-    # A namespace's rows may all be in one of them.
-    parts = 1 if vectors.scope.clauses else max(1, facts.partitions)
+    parts = vectors.even_parts(facts)
     settings = _settings(max(reach, beside), knobs, filtered=filtered, parts=parts)
     probed = 0
     if facts.has_pages and not exact and narrowed is not None and narrowed.is_served:
@@ -123,7 +123,7 @@ async def approach(
         skips=skipped > 0,
         bounded=bounded,
         probed=probed,
-        partitioned=facts.is_partitioned and probed > 0,
+        partitioned=facts.partition_key is not None and probed > 0,
         walk=walk_of(max(reach, beside)),
         settings=tuple(f"{_LIBRARIES[name]}.{name}" for name in settings),
         with_payload=vectors.body(with_payload),
@@ -155,8 +155,8 @@ def _settings(count: int, knobs: Knobs, *, filtered: bool, parts: int = 1) -> di
     """The settings of pgvector that a search needs, beyond what the server has.
 
     Args:
-        parts: In how many indexes it looks: each need bring in a part of what is wanted, and goes
-            on where that is not enough.
+        parts: In how many indexes it looks, each of as good as any rows: together they find more
+            than one, and one goes on where it brought in too few.
     """
     found = {}
     ef_search, iterative_scan = knobs.ef_search, knobs.iterative_scan
@@ -170,11 +170,12 @@ def _settings(count: int, knobs: Knobs, *, filtered: bool, parts: int = 1) -> di
         or ef_search is not None
         or iterative_scan is not None
         or count > _DEFAULT_EF_SEARCH
+        or parts > 1
     ):
         least = _FILTERED_EF_SEARCH if filtered else _DEFAULT_EF_SEARCH
-        if parts > 1:  # they are not alike
-            floor = _FILTERED_EF_SEARCH // 4 if filtered else _DEFAULT_EF_SEARCH
-            least, count = max(floor, least // parts), 2 * count // parts
+        if parts > 1:
+            least = max(least // 4, least // parts) if filtered else int(least / math.sqrt(parts))
+            count = 2 * count // parts
         found["ef_search"] = str(ef_search or min(MAX_EF_SEARCH, max(least, count)))
         scan = iterative_scan or ("relaxed" if filtered else "strict")
         found["iterative_scan"] = _SCANS[scan]

@@ -1,0 +1,5 @@
+"""LlamaIndex's vector store over our tables."""
+
+from qortex_db.integrations.llama_index.store import QortexVectorStore
+
+__all__ = ["QortexVectorStore"]
