@@ -9,7 +9,7 @@ from alembic.operations import Operations
 
 from qortex_db.migrations.busy_tables import migrate_patiently
 from qortex_db.migrations.connection import migration_engine, migration_lock, refuse_open_schemas
-from qortex_db.models import QortexVector
+from qortex_db.models import QortexVector, VectorSpec
 from qortex_db.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ async def add_embedding_column(
         UnavailableError: No server is given, or it can't be reached.
     """
     settings = settings or Settings()
+    VectorSpec(dimensions, metric, storage, quantization)  # is there one?
 
     def add(op: Operations) -> None:
         op.add_embedding_column(  # type: ignore[attr-defined]
