@@ -39,9 +39,11 @@ from qortex_db import (
     ArmState,
     CachedEmbedding,
     Collection,
+    ConflictError,
     CounterOverflowError,
     Database,
     EdgeStats,
+    Embedder,
     Factor,
     FieldBoost,
     IVFFlat,
@@ -135,6 +137,13 @@ class Lists(VectorMixin, Base):
 class Taxicab(VectorMixin, Base):
     __tablename__ = "taxicab"
     __collection__ = Collection(VectorSpec(DIMENSIONS, "l1"), language=None)
+
+
+class Changing(VectorMixin, Base):
+    __tablename__ = "changing"
+    __collection__ = Collection(VectorSpec(DIMENSIONS, index=None), language=None)
+
+    v2: Mapped[NDArray[np.float32] | None] = vector_column(VectorSpec(DIMENSIONS, index=None))
 
 
 class Bare(Base):
@@ -785,6 +794,29 @@ async def _in_clear(db: Database) -> None:
         await connection.execute(insert(Sealed), row)
 
 
+async def _in_two_models(db: Database) -> None:
+    """Rows that lack the new embeddings, of a table that has both for an hour."""
+    begun = """
+    INSERT INTO qortex_db_changeovers (table_name, column_name, old_name, new_name, metric,
+        storage, began_at)
+    SELECT n.nspname::text || '.changing'::text, 'vec', 'old', 'v2', 'cosine', 'full',
+        pg_catalog.now() - '1 hour'::interval
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = pg_catalog.to_regclass('changing'::text)::oid ON CONFLICT DO NOTHING
+    """
+    await db.executor.run(text(begun.replace(":", r"\:")), {})
+    await db.executor.run(text("DELETE FROM changing"), {})
+    await db.executor.run(text("UPDATE qortex_db_changeovers SET is_switched = false"), {})
+    row = "INSERT INTO changing (id, vec, document) VALUES ('a', '[1,1,1,1,1,1,1,1]', 'Spice')"
+    await db.executor.run(text(row), {})
+
+
+async def _closing(vectors: Any) -> None:
+    with suppress(ConflictError):  # which says so
+        await vectors.switch_to("v2", closing=True)
+    await vectors.reembed(Embedder(_model, name="m"), into="v2")
+
+
 SECTIONS = (
     Section(
         "Vectors",
@@ -935,6 +967,28 @@ SECTIONS = (
             **_only(WRITES, upsert="payloads and documents of all"),
         },
         _in_clear,
+    ),
+    Section(
+        "Two models",
+        "vectors",
+        "A table to which `op.add_embedding_column` gave a second column of embeddings, `v2`.\n"
+        "First it is looked up how far it is.",
+        lambda repositories: repositories.collection(Changing),
+        {
+            "changeover": {DEFAULT: lambda v: v.changeover()},
+            "switch_to": {
+                "closing, while rows lack them": _closing,
+                DEFAULT: lambda v: v.switch_to("v2"),
+                "and back": lambda v: v.switch_to("old"),
+            },
+            "reembed": {
+                DEFAULT: lambda v: v.reembed(Embedder(_model, name="m"), into="v2"),
+                "with a filter": lambda v: v.reembed(
+                    Embedder(_model, name="m"), into="v2", where={"$id": ["b"]}
+                ),
+            },
+        },
+        _in_two_models,
     ),
     Section("Factors", "factors", "", lambda repositories: repositories.factors, FACTORS),
     Section("Edges", "edges", "", lambda repositories: repositories.edges, EDGES),

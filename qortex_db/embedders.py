@@ -51,6 +51,11 @@ class Embedder:
             raise InvalidInputError("name is empty; pass what the embedder is called.")
         self.revision = check_text(revision, name="revision")
 
+    @property
+    def label(self) -> str:
+        """What tells its embeddings from those of other models."""
+        return f"{self.name}@{self.revision}" if self.revision else self.name
+
     @classmethod
     def of(cls, given: object, *, name: str | None = None, revision: str = "") -> Embedder:
         """An embedder, made of a model unless it is one."""

@@ -105,6 +105,24 @@ class ConflictError(QortexDbError):
     """A constraint of the database was violated; the statement changed nothing."""
 
 
+class EmbeddingModelError(QortexDbError):
+    """The table is searched by another model's embeddings than this process has; nothing was done.
+
+    Attributes:
+        current: What the table calls the embeddings that it is searched by; None where only the
+            server knows, which refused a write.
+    """
+
+    current: str | None = None
+
+    def __init__(
+        self, message: str, *, sqlstate: str | None = None, current: str | None = None
+    ) -> None:
+        super().__init__(message, sqlstate=sqlstate)
+        if current is not None:
+            self.current = current
+
+
 class IdempotencyKeyReusedError(ConflictError):
     """The key is that of another call, or of one with other arguments; nothing was changed."""
 

@@ -12,6 +12,7 @@ from qortex_db.errors import (
     POOL_TIMEOUT,
     UPGRADE_HINT,
     ConflictError,
+    EmbeddingModelError,
     InFailedTransactionError,
     InsufficientResourcesError,
     InvalidInputError,
@@ -38,6 +39,10 @@ IN_FAILED_TRANSACTION: Final = "25P02"
 """The SQLSTATE of a statement in a transaction that an error before has aborted."""
 NOT_NULL_VIOLATION: Final = "23502"
 """The SQLSTATE of a NULL in a column that takes none."""
+OLD_MODEL: Final = "QDB01"
+"""The SQLSTATE by which our trigger refuses a write without the embedding that searches use."""
+STILL_MISSING: Final = "QDB02"
+"""The SQLSTATE by which a switch is refused: rows lack the embedding."""
 
 _UNAVAILABLE_STATES = {"57P01", "57P02", "57P03", "53300"}
 # asyncpg's own error for a connection that died between two protocol states.
@@ -267,6 +272,17 @@ _KINDS: Final[Mapping[str, tuple[type[QortexDbError], str]]] = {
     "57P01": _UNAVAILABLE,
     "57P02": _UNAVAILABLE,
     "57P03": _UNAVAILABLE,
+    OLD_MODEL: (
+        EmbeddingModelError,
+        (
+            "The table was switched to the embeddings of another model, which this write lacks: "
+            "give the collection that model's embedder too, or name the embedding."
+        ),
+    ),
+    STILL_MISSING: (
+        ConflictError,
+        "Rows without the embeddings came meanwhile: reembed, and switch again.",
+    ),
 }
 """By SQLSTATE, or by its class; {} is what the server says."""
 _OTHER: Final = (QortexDbError, "PostgreSQL refused the statement ({}).")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Mapping
 from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import async_scoped_session
 
+from qortex_db.checks import check_text
 from qortex_db.embedders import Embedder
 from qortex_db.engine import (
     NO_OPTIONS,
@@ -40,10 +42,10 @@ from qortex_db.repositories import (
     IdempotencyRepository,
     VectorRepository,
 )
-from qortex_db.repositories.vectors.texts import TextEmbedder
+from qortex_db.repositories.vectors.texts import TextEmbedder, TextEmbedders
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Connection
@@ -146,7 +148,9 @@ class Repositories:
                 rows, to which none can be added; not where the namespace is in the key.
             embedder: A model, or an `Embedder`, in the place of the collection's own: what is
                 written with a document and no embedding gets that of the document, and searches
-                take texts. All of it through the cache, so that nothing is embedded twice.
+                take texts. All of it through the cache, so that nothing is embedded twice. While
+                the table changes its model, `{"old": …, "v2": …}`: both by their names, first the
+                one that a table of one model alone has.
             name: As of `Embedder`.
             revision: As of `Embedder`.
 
@@ -159,9 +163,19 @@ class Repositories:
         table = collection_table(model, collection)
         given = collection_of(table).embedder if embedder is None else embedder
         texts = None
-        if given is not None:
+        if isinstance(given, Mapping):
+            if not given or name is not None or revision:
+                raise InvalidInputError(
+                    "embedder has to have a model by the name of each vector, as an "
+                    "Embedder(model, name=…) where it needs one."
+                )
+            models = {check_text(key, name="embedder"): Embedder.of(given[key]) for key in given}
+            texts = TextEmbedders(
+                {key: TextEmbedder(one, self.embeddings) for key, one in models.items()}
+            )
+        elif given is not None:
             made = Embedder.of(given, name=name, revision=revision)
-            texts = TextEmbedder(made, self.embeddings)
+            texts = TextEmbedders({"": TextEmbedder(made, self.embeddings)})
         elif name is not None or revision:
             raise InvalidInputError("name and revision are an embedder's; pass it too.")
         return VectorRepository(
@@ -171,6 +185,7 @@ class Repositories:
             limits=self._limits,
             encryption_keys=self._encryption_keys,
             texts=texts,
+            cache=lambda: self.embeddings,
         )
 
 

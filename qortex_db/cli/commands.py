@@ -14,6 +14,7 @@ from qortex_db.cli.arms import arms
 from qortex_db.cli.collections import collections
 from qortex_db.cli.edges import edges
 from qortex_db.cli.factors import factors
+from qortex_db.cli.model import model
 from qortex_db.cli.shell import (
     AsJson,
     Embedded,
@@ -45,6 +46,7 @@ app.add_typer(factors, name="factors")
 app.add_typer(edges, name="edges")
 app.add_typer(index, name="index")
 app.add_typer(collections, name="collections")
+app.add_typer(model, name="model")
 app.command()(granting.roles)
 app.command()(encryption.rotate_keys)
 app.command()(words.count_words)

@@ -18,6 +18,7 @@ from sqlalchemy.schema import CreateTable
 
 from qortex_db.errors import InvalidInputError, QortexDbError
 from qortex_db.migrations.catalogue import Object, find, read
+from qortex_db.migrations.changing import column_of, objects_of
 from qortex_db.migrations.connection import migration_engine, refuse_open_schemas
 from qortex_db.migrations.dimensions import MAX_HNSW_DIMENSIONS
 from qortex_db.models import Base, QortexVector
@@ -126,10 +127,38 @@ def drift_of(
         try:
             oids = find(connection, place, [table.name for table in own])
             connection.execute(_PREPARE, {"schema": place, "others": sorted(others)})
-            found += _compare(connection, settings, own, read(connection, oids))
+            changing = [None if oid is None else column_of(connection, oid=oid) for oid in oids]
+            live = _without(own, changing, read(connection, oids), found)
+            found += _compare(connection, settings, own, live)
         finally:
             savepoint.rollback()
     return found
+
+
+def _without(
+    tables: Sequence[Table],
+    changing: Sequence[str | None],
+    live: Sequence[dict[str, Object]],
+    found: list[Drift],
+) -> list[dict[str, Object]]:
+    """What there is without what tables have for the change of their model, if that is whole."""
+    rest = []
+    for table, column, there in zip(tables, changing, live, strict=True):
+        rest.append(dict(there))
+        if column is None:
+            continue
+        *needed, index = objects_of(table.name, column)
+        found += [
+            Drift(table.fullname, key, f"for the change to {column}", None)
+            for key in needed
+            if key not in there
+        ]
+        for key in (*needed, index):
+            declared = key == f"column {column}" and column in table.c
+            declared = declared or any(key == f"index {each.name}" for each in table.indexes)
+            if not declared and "INVALID" not in (there.get(key, _NOTHING).definition or ""):
+                rest[-1].pop(key, None)
+    return rest
 
 
 def _compare(

@@ -1,4 +1,4 @@
-"""A host's revision that makes a collection's table, written by its model alone."""
+"""A host's revisions about collections: what makes a table, by its model alone, or changes one."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ _IMPORTS: Final = {
     "pgvector.sqlalchemy.": "import pgvector.sqlalchemy",
     "postgresql.": "from sqlalchemy.dialects import postgresql",
     "_index(": "import qortex_db.migrations  # noqa: F401 - registers op.create_vector_index",
+    "_embedding_column(": "import qortex_db.migrations  # noqa: F401 - registers the operation",
 }
 
 
@@ -42,19 +43,30 @@ def write_revision(ini: Path, table: Table, *, head: str | None = None) -> Path:
     Raises:
         InvalidInputError: There is no such file or head, or there are several heads.
     """
+    upgrade, downgrade = _code(table)
+    return write_code(ini, f"create {table.name}", upgrade, downgrade, head=head, needs=FIRST)
+
+
+def write_code(
+    ini: Path, message: str, upgrade: str, downgrade: str, *, head: str | None, needs: str
+) -> Path:
+    """Write a revision of this code, as `write_revision` does.
+
+    Args:
+        needs: The revision of ours that it depends on.
+    """
     if not ini.is_file():
         raise InvalidInputError(f"There is no {ini}: say where your alembic.ini is.")
     scripts = ScriptDirectory.from_config(Config(str(ini)))
     follows = head or _own_head(scripts)
-    upgrade, downgrade = _code(table)
     said = f"{upgrade}\n{downgrade}"
     try:
         written = scripts.generate_revision(
             rev_id(),
-            f"create {table.name}",
+            message,
             head=follows,
             version_path=_own_folder(scripts) if follows == "base" else None,
-            depends_on=FIRST if _knows_us(scripts) else None,
+            depends_on=needs if _knows_us(scripts) else None,
             upgrades=upgrade,
             downgrades=downgrade,
             imports="\n".join(line for part, line in _IMPORTS.items() if part in said),

@@ -3,6 +3,7 @@
 from qortex_db.models.arm import LearningArmState
 from qortex_db.models.base import NAMING_CONVENTION, Base
 from qortex_db.models.cache import CachedEmbedding
+from qortex_db.models.changeover import EmbeddingChangeover
 from qortex_db.models.collection import (
     Collection,
     collection_of,
@@ -26,6 +27,7 @@ __all__ = [
     "Base",
     "CachedEmbedding",
     "Collection",
+    "EmbeddingChangeover",
     "IVFFlat",
     "IdempotencyKey",
     "InteroceptionEdge",

@@ -19,6 +19,7 @@ from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.aggregates import Aggregate
 from qortex_db.repositories.vectors.changes import Inserted
 from qortex_db.repositories.vectors.index_advice import IndexAdvice, RecallProbe, Tuning
+from qortex_db.repositories.vectors.model_changes import ModelChange
 from qortex_db.repositories.vectors.records import (
     BranchHit,
     EmbeddingBatch,
@@ -70,6 +71,7 @@ __all__ = [
     "IngestProgress",
     "Inserted",
     "LearnerMetrics",
+    "ModelChange",
     "Promotion",
     "RecallProbe",
     "RecencyBoost",

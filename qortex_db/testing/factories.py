@@ -28,6 +28,7 @@ from qortex_db import (
     ArmState,
     CachedEmbedding,
     EdgeStats,
+    EmbeddingChangeover,
     IdempotencyKey,
     InteroceptionEdge,
     InteroceptionFactor,
@@ -279,6 +280,18 @@ class WordFrequencyFactory(Factory[WordFrequency]):
     table_name = "public.qortex_vectors"
     word = Sequence("word{}".format)
     documents = 2
+
+
+class EmbeddingChangeoverFactory(Factory[EmbeddingChangeover]):
+    class Meta:
+        model = EmbeddingChangeover
+
+    table_name = Sequence("public.notes{}".format)
+    column_name = "vec"
+    old_name = "old"
+    new_name = "v2"
+    metric = "cosine"
+    storage = "full"
 
 
 class ArmFactory(Factory[Arm]):

@@ -7,7 +7,7 @@ Sending it in binary costs 1-2 µs a vector where text costs 80-180.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 import numpy as np
@@ -45,10 +45,15 @@ class SupportsArray(Protocol):
 
 
 EmbeddingInput: TypeAlias = (
-    Sequence[float] | NDArray[np.floating[Any]] | NDArray[np.integer[Any]] | SupportsArray
+    Sequence[float]
+    | NDArray[np.floating[Any]]
+    | NDArray[np.integer[Any]]
+    | SupportsArray
+    | Mapping[str, Any]
 )
 """One vector: a list, a tuple or a one-dimensional array of floats or integers; numpy's, or another
-library's that has `__array__` or `__dlpack__`."""
+library's that has `__array__` or `__dlpack__`. While a table has those of two models, both by their
+names."""
 
 _HEADER = struct.Struct(">HH")
 _BOOLS = {bool, np.bool_}

@@ -129,6 +129,8 @@ def test_every_builder_of_statements_was_called(
 
 def test_a_statement_is_laid_out_by_white_space_alone(page: Any, generator: Any) -> None:
     for sql in page.shown:
+        if sql.startswith("DO "):  # a literal, shown as it is
+            continue
         assert squeezed(generator.lay_out(sql)) == squeezed(sql)
 
 

@@ -37,7 +37,8 @@ VECTOR = [1.0] + [0.0] * 7
 TABLES = (
     *("qortex_vectors", "interoception_factors", "interoception_edge_buffer"),
     *("learning_arm_states", "learning_events", "qortex_embedding_cache"),
-    *("qortex_db_idempotency_keys", "qortex_db_word_frequencies", "papers"),
+    *("qortex_db_idempotency_keys", "qortex_db_word_frequencies", "qortex_db_changeovers"),
+    "papers",
 )
 
 

@@ -403,6 +403,7 @@ GOOD: Final[dict[str, Any]] = {
     "half_life": 5.0,
     "id": "a",
     "ids": ["a"],
+    "into": "v2",
     "key": "k",
     "keys": [("a", "b")],
     "learner": "l",

@@ -163,6 +163,24 @@ LATER = {  # what the revisions after the baseline add
         "CREATE UNIQUE INDEX pk_qortex_db_word_frequencies ON public.qortex_db_word_frequencies "
         "USING btree (table_name, word)"
     ),
+    "qortex_db_changeovers.table_name text not null",
+    "qortex_db_changeovers.column_name text not null",
+    "qortex_db_changeovers.old_name text not null",
+    "qortex_db_changeovers.new_name text not null",
+    "qortex_db_changeovers.metric text not null",
+    "qortex_db_changeovers.storage text not null",
+    "qortex_db_changeovers.quantization text",
+    "qortex_db_changeovers.is_switched boolean not null default false",
+    "qortex_db_changeovers.is_closing boolean not null default false",
+    "qortex_db_changeovers.model text",
+    "qortex_db_changeovers.began_at timestamp with time zone not null default now()",
+    "qortex_db_changeovers.switched_at timestamp with time zone",
+    "qortex_db_changeovers.ended_at timestamp with time zone",
+    "qortex_db_changeovers pk_qortex_db_changeovers PRIMARY KEY (table_name)",
+    (
+        "CREATE UNIQUE INDEX pk_qortex_db_changeovers ON public.qortex_db_changeovers "
+        "USING btree (table_name)"
+    ),
     (
         "CREATE UNIQUE INDEX pk_learning_contexts ON public.learning_contexts "
         "USING btree (context_hash)"

@@ -31,6 +31,7 @@ from qortex_db.migrations.autogenerate.partitions import (
     DropPartitionsOp,
     compare_partitions,
 )
+from qortex_db.migrations.changing import column_of, index_names
 from qortex_db.migrations.host import include_name
 from qortex_db.names import qualified
 from qortex_db.translation import translate
@@ -84,6 +85,7 @@ def compare_indexes(  # noqa: PLR0917 - Alembic's signature
     connection = context.connection
     if connection is None or connection.dialect.name != "postgresql":
         return
+    _leave_changing(connection, changes, schema, name)
     if not include_name(name, "table", {}):
         return  # of our own tables; our own command tells
     wanted = {
@@ -124,6 +126,22 @@ def compare_indexes(  # noqa: PLR0917 - Alembic's signature
         # nothing in it yet, and half of a revision could not be run again.
         fresh = found is None or not touched.isdisjoint(c.name for c in index.columns)
         changes.ops.append(creation(index, name, schema, concurrently=not fresh))
+
+
+def _leave_changing(
+    connection: Connection, changes: ops.ModifyTableOps, schema: str | None, name: str
+) -> None:
+    """Drop nothing of what a table has for the change of its model."""
+    column = column_of(connection, name=qualified(schema, name))
+    if column is None:
+        return
+    indexes = index_names(name, column)
+    changes.ops = [
+        op
+        for op in changes.ops
+        if not (isinstance(op, ops.DropColumnOp) and op.column_name == column)
+        and not (isinstance(op, ops.DropIndexOp) and op.index_name in indexes)
+    ]
 
 
 def creation(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, true
+from sqlalchemy import column as sql_column
 
 from qortex_db import checks
 from qortex_db.errors import InvalidInputError
@@ -61,10 +62,14 @@ class VectorClauses(TableBound[IdT]):
         """
         checks.check_flag(approximate, name="approximate")
         vectors = self._vectors.using(using)
-        vectors.encode_for(embedding, vectors.vector.dimensions)  # which checks it
-        value = vectors.read_query(embedding)
+        named = vectors.named(embedding)
+        vectors.encode_for(named, vectors.vector.dimensions)  # which checks it
+        value = vectors.read_query(named)
         query: ColumnElement[Any] = bindparam(None, value, vectors.vector.type, unique=True)
-        column = vectors.table.c[vectors.vector.column]
+        column: ColumnElement[Any] = vectors.table.c[vectors.vector.column]
+        original = original_of(vectors.table)
+        if column.name not in {each.name for each in original.columns}:  # of a changeover alone
+            column = sql_column(column.name, column.type, _selectable=original)
         compare = vectors.vector.index_distance if approximate else vectors.vector.distance
         return moved(compare(column, query), vectors.table, original_of(vectors.table))
 

@@ -101,9 +101,7 @@ class VectorIngest(VectorWrites[IdT]):
         with DistinctIds() as ids:
             async for read in _batches(records, size):
                 start = time.perf_counter()
-                batch = read
-                if self._vectors.texts is not None:
-                    batch = await self._vectors.texts.records(read, self._vectors.limits, done)
+                batch = await self._vectors.prepared(read, done)
                 facts = facts or await self._facts_for(batch[0])
                 if aside.skips:
                     rows = await self._screened(list(enumerate(batch, done)), facts, aside)

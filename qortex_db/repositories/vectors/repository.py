@@ -21,6 +21,7 @@ from qortex_db.repositories.vectors.index_advice import (
     tune,
 )
 from qortex_db.repositories.vectors.ingest import VectorIngest
+from qortex_db.repositories.vectors.model_changes import VectorModelChanges
 from qortex_db.repositories.vectors.reads import VectorReads
 from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.rotation import VectorRotation
@@ -36,6 +37,7 @@ class VectorRepository(
     VectorReads[IdT],
     VectorAggregates[IdT],
     VectorRotation[IdT],
+    VectorModelChanges[IdT],
     VectorSearches[IdT],
     WordCounts[IdT],
 ):

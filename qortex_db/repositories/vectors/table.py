@@ -7,7 +7,7 @@ import functools
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from sqlalchemy import Column, ColumnElement, text
@@ -26,17 +26,21 @@ from qortex_db.keys import key_columns, key_type
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.markers import ALL_NAMESPACES
 from qortex_db.mirrors import moved, original_of
+from qortex_db.models.changing import Changeover, changing_table
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.names import own_tables, qualified
 from qortex_db.plain_json import is_large
+from qortex_db.repositories.vectors.changeover_rows import CHANGEOVERS, changeover_of
 from qortex_db.repositories.vectors.encrypted_columns import EncryptedColumns
 from qortex_db.repositories.vectors.filter_statements import by_filter
+from qortex_db.repositories.vectors.following import NO_COLUMN, follow
 from qortex_db.repositories.vectors.key_statements import by_key
 from qortex_db.repositories.vectors.namespaces import scope_of
 from qortex_db.repositories.vectors.payload_parts import Body, read_body
 from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.row_shape import row_shape
+from qortex_db.repositories.vectors.two_models import Known, TwoModels, as_embeddings
 from qortex_db.repositories.vectors.written_columns import written_columns
 from qortex_db.sql import DIALECT
 
@@ -50,19 +54,29 @@ if TYPE_CHECKING:
     from qortex_db.encryption import EncryptionKeys
     from qortex_db.engine import Executor, Fetched
     from qortex_db.repositories.vectors.filter_statements import Place
-    from qortex_db.repositories.vectors.records import SearchHit
-    from qortex_db.repositories.vectors.texts import TextEmbedder
+    from qortex_db.repositories.vectors.records import RecordInput, SearchHit
+    from qortex_db.repositories.vectors.texts import EmbeddingCache, TextEmbedder, TextEmbedders
 
 T = TypeVar("T")
 
+_OF_CHANGEOVERS: Final = ("changeover", "reembed", "switch_to")
+"""The methods that change what the others follow."""
 _OVERSAMPLING: Final = {None: 1.0, "half": 2.0, "binary": 20.0}
 
+
+FACTS_SECONDS: Final = 10.0
+"""How long a table is taken to be what it was: after that it is looked up again."""
+CHANGEOVER_SECONDS: Final = 1.0
+"""The same, while it has the embeddings of two models."""
 
 _FACTS: Final = text("""
 SELECT a.atttypmod, a.attnotnull, c.relkind = 'p'::"char" OR c.relam = (
   SELECT m.oid FROM pg_catalog.pg_am m WHERE m.amname = 'heap'::name),
   pg_catalog.pg_get_partkeydef(c.oid), parts.count,
-  CASE WHEN c.relkind = 'p'::"char" THEN parts.rows ELSE c.reltuples::float8 END
+  CASE WHEN c.relkind = 'p'::"char" THEN parts.rows ELSE c.reltuples::float8 END,
+  (SELECT CASE WHEN pg_catalog.has_table_privilege(r.name::oid, 'SELECT'::text)
+     THEN pg_catalog.pg_relation_size(r.name, 'main'::text) > 0::bigint END
+   FROM (SELECT pg_catalog.to_regclass(CAST(:changeovers AS text)) AS name) r)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
 CROSS JOIN LATERAL (
   SELECT pg_catalog.count(*) AS count,
@@ -87,6 +101,7 @@ class TableFacts:
         partition_key: As "HASH (id)", where the pages are those of other tables; else None.
         partitions: How many these are.
         rows: How many the planner took it to have when this was looked up; -1 where unknown.
+        changeover: Of the model of its embeddings, if there is or was one.
     """
 
     dimensions: int | None
@@ -95,6 +110,11 @@ class TableFacts:
     partition_key: str | None
     partitions: int
     rows: float
+    changeover: Changeover | None = None
+
+    def says_the_same(self, other: TableFacts) -> bool:
+        """Whether nothing but the number of rows may differ."""
+        return astuple(replace(self, rows=other.rows)) == astuple(other)
 
 
 class TableBound(Generic[IdT]):
@@ -107,7 +127,12 @@ class TableBound(Generic[IdT]):
         limits: Of what one call may bring.
         encryption_keys: Of what the collection has encrypted.
         texts: What embeds texts; None where nothing does.
+        cache: Gives that of embeddings of texts, where there is one.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        follow(cls, without=_OF_CHANGEOVERS)
 
     def __init__(
         self,
@@ -117,8 +142,10 @@ class TableBound(Generic[IdT]):
         namespace: Any = None,
         limits: Limits = DEFAULT_LIMITS,
         encryption_keys: EncryptionKeys | None = None,
-        texts: TextEmbedder | None = None,
+        texts: TextEmbedders | None = None,
+        cache: Callable[[], EmbeddingCache] | None = None,
     ) -> None:
+        self._cache = cache
         self._vectors = VectorTable(
             executor,
             table,
@@ -141,10 +168,14 @@ class VectorTable:
         namespace: Any = None,
         limits: Limits = DEFAULT_LIMITS,
         encryption_keys: EncryptionKeys | None = None,
-        texts: TextEmbedder | None = None,
+        texts: TextEmbedders | None = None,
+        two_models: TwoModels | None = None,
+        is_chosen: bool = False,
     ) -> None:
         self.executor = executor
         self.texts = texts
+        self.two_models = two_models
+        self.is_chosen = is_chosen
         self.limits = limits
         self.written = written_columns(table, limits)
         self.table = table
@@ -188,18 +219,35 @@ class VectorTable:
         if name is None:
             return self
         names = collection_of(self.table).vectors
-        if not isinstance(name, str) or name not in names:
+        chosen, two = name, self.two_models
+        if two is not None and name == two.changeover.current:
+            chosen = DEFAULT_VECTOR
+        elif two is not None and two.changeover.has_ended and name == two.changeover.other:
+            raise two.refusal(f"those of {name} were dropped")
+        if not isinstance(chosen, str) or chosen not in names:
             raise InvalidInputError(
                 f"{self.table.name} has no vector of that name; it has {', '.join(names)}."
             )
+        return self._over(self.table, chosen, two, is_chosen=name != DEFAULT_VECTOR)
+
+    def during(self, changeover: Changeover) -> VectorTable:
+        """The same table with `vec` for what it is searched by in a changeover."""
+        two_models = TwoModels.of(self.table.name, changeover, self.texts)
+        return self._over(changing_table(self.table, changeover), self.name, two_models)
+
+    def _over(
+        self, table: Table, name: str, two_models: TwoModels | None, *, is_chosen: bool = False
+    ) -> VectorTable:
         return VectorTable(
             self.executor,
-            self.table,
+            table,
             name,
             namespace=self.namespace,
             limits=self.limits,
             encryption_keys=self.encryption_keys,
             texts=self.texts,
+            two_models=two_models,
+            is_chosen=is_chosen,
         )
 
     @property
@@ -311,27 +359,71 @@ class VectorTable:
         known = self.executor.known()
         if known is None:
             known = await self.executor.catalog()
-        name, column = self.qualified_name, self.table.c[self.vector.column].name
-        key = (TableFacts, name, column, self.vector.dimensions)
-        facts: TableFacts | None = None if anew else known.get(key)
-        if facts is None:
-            params = {"table_name": name, "column_name": column}
-            rows = (await self.executor.run(_FACTS, params)).rows
-            if not rows:
-                remedy = (
-                    UPGRADE_HINT
-                    if self.table.name in own_tables
-                    else f"write a migration that creates it: CREATE TABLE {name} (id text PRIMARY "
-                    f"KEY, {column} vector(384))"
-                )
-                raise SchemaVersionError(
-                    f"There is no table {name} with a column {column} here: {remedy}.",
-                    sqlstate="42P01",
-                )
-            size, not_null, *rest = rows[0]
-            dimensions = self.vector.dimensions if size < 0 else size
-            known[key] = facts = TableFacts(dimensions, not not_null, *rest)
+        key = self._key
+        found = known.get(key)
+        if found is not None and not anew:
+            if time.monotonic() < found[1]:
+                return found[0]  # type: ignore[no-any-return]
+            known[key] = found[0], time.monotonic() + CHANGEOVER_SECONDS  # others go on by it
+        facts = await self._look_up()
+        if found is not None and facts.says_the_same(found[0]):
+            facts = found[0]
+        changes = facts.changeover is not None and not facts.changeover.has_ended
+        seconds = CHANGEOVER_SECONDS if changes else FACTS_SECONDS
+        known[key] = facts, time.monotonic() + seconds
         return facts
+
+    def known_facts(self) -> TableFacts | None:
+        """What is known of the table, where nothing has to be asked for it."""
+        found = (self.executor.known() or {}).get(self._key)
+        return None if found is None else found[0]
+
+    def forget_facts(self) -> None:
+        """Look the table up again before the next call."""
+        (self.executor.known() or {}).pop(self._key, None)
+
+    @property
+    def _key(self) -> tuple[object, ...]:
+        follows = self.two_models is None  # what is known during a changeover says nothing of it
+        return TableFacts, self.qualified_name, self._column, self.vector.dimensions, follows
+
+    @functools.cached_property
+    def _column(self) -> str:
+        return self.table.c[self.vector.column].name
+
+    async def _look_up(self) -> TableFacts:
+        name, column = self.qualified_name, self._column
+        changeovers = qualified(self.executor.schema_of(CHANGEOVERS.schema), CHANGEOVERS.name)
+        params = {"table_name": name, "column_name": column, "changeovers": changeovers}
+        rows = (await self.executor.run(_FACTS, params)).rows
+        if not rows:
+            remedy = (
+                UPGRADE_HINT
+                if self.table.name in own_tables
+                else f"write a migration that creates it: CREATE TABLE {name} (id text PRIMARY "
+                f"KEY, {column} vector(384))"
+            )
+            raise SchemaVersionError(
+                f"There is no table {name} with a column {column} here: {remedy}.",
+                # Of a table that has ended its changeover meanwhile, it is the column's.
+                sqlstate="42P01" if self.two_models is None else NO_COLUMN,
+            )
+        size, not_null, has_pages, is_partitioned, partitions, count, had_changeovers = rows[0]
+        dimensions = self.vector.dimensions if size < 0 else size
+        changeover = None
+        if had_changeovers and self.name == DEFAULT_VECTOR and self.two_models is None:
+            changeover = await self._changeover()
+        places = has_pages, is_partitioned, partitions, count
+        return TableFacts(dimensions, not not_null, *places, changeover)
+
+    async def _changeover(self) -> Changeover | None:
+        """Of this vector of the table, if there is or was one."""
+        params = {"relation": self.qualified_name}
+        rows = (await self.executor.run(changeover_of(), params)).rows
+        if not rows or rows[0][0] != self._column:
+            return None
+        column, old, new, size, *others = rows[0]
+        return Changeover(column, old, new, size if size > 0 else None, *others)
 
     async def renewed(self, facts: TableFacts, refusal: DimensionMismatchError) -> TableFacts:
         """What is true by now of a table by whose facts something was refused.
@@ -364,15 +456,36 @@ class VectorTable:
         """
         texts = [query for query in queries if isinstance(query, str)]
         if not texts:
-            return list(queries)
+            return [Known(self.named(query)) for query in queries]
+        made = iter(as_embeddings(await self._embedder().queries(texts)))
+        return [
+            next(made) if isinstance(query, str) else Known(self.named(query)) for query in queries
+        ]
+
+    def _embedder(self) -> TextEmbedder:
+        """What embeds texts for this vector."""
+        two = self.two_models
+        if two is not None:
+            found = two.embedders.get(two.of_vector(self.name))
+            if found is not None:
+                return found
+            if two.labels:
+                raise two.refusal("nothing here embeds a text by it")
         if self.texts is None or self.name != DEFAULT_VECTOR:
             why = "it has no embedder" if self.texts is None else "its embedder is not for this one"
             raise InvalidInputError(
                 f"embedding is a str; pass {self.table.name} a vector, for {why}: "
                 "collection(…, embedder=…)."
             )
-        made = iter(await self.texts.queries(texts))
-        return [next(made) if isinstance(query, str) else query for query in queries]
+        return self.texts.first
+
+    async def prepared(self, records: list[RecordInput], first_row: int = 0) -> list[RecordInput]:
+        """Records with the embeddings of their documents, where they bring none."""
+        if self.two_models is not None:
+            return await self.two_models.records(records, self.limits, first_row)
+        if self.texts is None:
+            return records
+        return await self.texts.first.records(records, self.limits, first_row)
 
     async def encode_query(self, embedding: object) -> Any:
         """One query's embedding, checked."""
@@ -386,7 +499,17 @@ class VectorTable:
 
     def encode(self, embedding: object, facts: TableFacts, name: str = "embedding") -> Any:
         """A query's embedding, checked."""
-        return self.encode_for(embedding, facts.dimensions, name)
+        return self.encode_for(self.named(embedding), facts.dimensions, name)
+
+    def named(self, embedding: object) -> Any:
+        """An embedding that is this vector's: of several models' the one that it is called by."""
+        if self.two_models is not None:
+            return self.two_models.named(embedding, self.name, is_chosen=self.is_chosen)
+        if type(embedding) is Known:
+            return embedding.embedding
+        if type(embedding) is dict and self.name == DEFAULT_VECTOR and embedding:
+            return next(iter(embedding.values()))
+        return embedding
 
     def encode_for(self, embedding: object, dimensions: int | None, name: str = "embedding") -> Any:
         """The same for a column of so many dimensions."""
@@ -410,6 +533,8 @@ class VectorTable:
 
     def read_query(self, embedding: object) -> NDArray[np.float32] | types.SparseVector:
         """A query's embedding that was checked, as a hit has its own."""
+        if type(embedding) is Known:
+            embedding = embedding.embedding
         if isinstance(self.vector.type, types.SparseEmbedding):
             return self.vector.type.read(embedding)
         return types.as_float32(embedding)
@@ -418,6 +543,7 @@ class VectorTable:
         try:
             return self.encode(embedding, facts)
         except InvalidInputError as error:
+            embedding = embedding.embedding if type(embedding) is Known else embedding
             several = isinstance(embedding, Sequence) and any(
                 hasattr(one, "__len__") and not isinstance(one, str) for one in embedding
             )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from qortex_db.embedders import Embedder
     from qortex_db.limits import Limits
+    from qortex_db.models.changing import Changeover
     from qortex_db.repositories.vectors.records import RecordInput
 
 _MOST_NAMED: Final = 5
@@ -122,6 +123,36 @@ class TextEmbedder:
         for (place, _), vector in zip(wanted, vectors, strict=True):
             made[place] = _with(made[place], vector)
         return made
+
+
+@dataclass(frozen=True, slots=True)
+class TextEmbedders:
+    """What embeds texts, by the names of the vectors that it is for; "" of one that names none."""
+
+    by_name: Mapping[str, TextEmbedder]
+
+    @property
+    def first(self) -> TextEmbedder:
+        """The one of a table that has embeddings of one model alone."""
+        return next(iter(self.by_name.values()))
+
+    @property
+    def labels(self) -> str:
+        """What they are called, for messages."""
+        return ", ".join(each.embedder.label for each in self.by_name.values())
+
+    def during(self, changeover: Changeover) -> dict[str, TextEmbedder]:
+        """Those that a table has embeddings of, by their names in its changeover."""
+        found = dict(self.by_name)
+        alone = found.pop("", None)
+        if alone is not None:
+            is_new = changeover.model == alone.embedder.label
+            is_new = is_new or (changeover.has_ended and changeover.model is None)
+            found[changeover.new_name if is_new else changeover.old_name] = alone
+        new = found.get(changeover.new_name)
+        if new is not None and changeover.model not in {None, new.embedder.label}:
+            del found[changeover.new_name]  # another model's, though it is called the same
+        return found
 
 
 def _field(record: object, name: str) -> Any:

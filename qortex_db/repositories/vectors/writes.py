@@ -27,6 +27,7 @@ from qortex_db.repositories.vectors.key_statements import (
 from qortex_db.repositories.vectors.payload_changes import PayloadChange
 from qortex_db.repositories.vectors.records import IdT, VectorRecord
 from qortex_db.repositories.vectors.table import TableBound
+from qortex_db.repositories.vectors.two_models import Known
 from qortex_db.repositories.vectors.written_columns import named_values
 from qortex_db.translation import NOT_NULL_VIOLATION
 
@@ -78,8 +79,7 @@ class VectorWrites(TableBound[IdT]):
     ) -> tuple[list[Any], Sequence[Any]]:
         """Run a statement with records; return their ids in key order, and its rows."""
         listed = validation.check_list(records, name="records", limits=self._vectors.limits)
-        if self._vectors.texts is not None:
-            listed = await self._vectors.texts.records(listed, self._vectors.limits)
+        listed = await self._vectors.prepared(listed)
         facts = await self._vectors.facts()
         try:
             batch = self._batch(listed, facts, **options)
@@ -174,10 +174,9 @@ class VectorWrites(TableBound[IdT]):
         """
         by_key, written = self._vectors.by_key, self._vectors.written
         key = self._vectors.key.check(id)
-        if embedding is None and document is not None and self._vectors.texts is not None:
-            said = VectorRecord(key, document=document)
-            (made,) = await self._vectors.texts.records([said], self._vectors.limits)
-            embedding = cast_type("VectorRecord", made).embedding
+        said = VectorRecord(key, embedding, document=document, vectors=vectors)
+        made = cast_type("VectorRecord", (await self._vectors.prepared([said]))[0])
+        embedding, vectors = made.embedding, made.vectors
         values: dict[str, Any] = {}
         if embedding is not None:
             values["vec"] = await self._encoded(embedding)
@@ -207,7 +206,7 @@ class VectorWrites(TableBound[IdT]):
     async def _encoded(self, embedding: EmbeddingInput | Clear) -> Any:
         if embedding is not CLEAR:
             return await self._vectors.by_facts(
-                lambda facts: self._vectors.encode(embedding, facts)
+                lambda facts: self._vectors.encode(Known(embedding), facts)
             )
         if not (await self._vectors.facts()).is_nullable:
             raise InvalidInputError("embedding is CLEAR, and the column takes no NULL.")

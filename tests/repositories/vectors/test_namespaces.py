@@ -408,6 +408,7 @@ ELSEWHERE = {
     *("delete", "delete_where", "delete_all"),
     *("dimensions", "recommend_index", "count_words", "word_statistics"),  # of the whole table
     "fill_words",  # of the default table alone
+    *("changeover", "reembed", "switch_to"),  # of a table with the embeddings of two models
     "rotate_keys",  # of a collection with something encrypted
     *("explain", "recall_probe", "tune"),  # by the searches above
 }

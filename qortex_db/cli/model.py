@@ -1,0 +1,226 @@
+"""The commands that change the model of a table's embeddings."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from qortex_db.cli.shell import (
+    AsJson,
+    Embedded,
+    Schema,
+    err,
+    fail,
+    group,
+    opened,
+    out,
+    print_json,
+    read_settings,
+    run,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+model = group("Change the model of a table's embeddings, while it is in use.")
+
+_NEEDS: Final = "qortex_db_0015"
+Name = Annotated[str, typer.Argument(help="What the embeddings are called.")]
+Table = Annotated[str, typer.Option(help="The table.")]
+Of = Annotated[
+    str | None,
+    typer.Option("--of", help="A collection, as package.module:Model; by default qortex_vectors."),
+]
+Namespace = Annotated[str | None, typer.Option(help="Whose rows; needed where it is in the key.")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--revision", help="Your alembic.ini: write a revision of yours, touch nothing."),
+]
+Head = Annotated[str | None, typer.Option(help="The revision to follow; by default your head.")]
+
+
+@model.command()
+def add(
+    name: Name,
+    *,
+    dimensions: Annotated[int, typer.Option(help="Of the new embeddings.")],
+    table: Table = "qortex_vectors",
+    column: Annotated[str, typer.Option(help="Of the embeddings there are.")] = "vec",
+    old_name: Annotated[str, typer.Option(help="What those are called meanwhile.")] = "old",
+    metric: Annotated[str, typer.Option(help="cosine, l2, inner_product or l1.")] = "cosine",
+    storage: Annotated[str, typer.Option(help="full or half.")] = "full",
+    quantization: Annotated[
+        str | None, typer.Option(help="Of the index: half (from 2,001 dimensions on) or binary.")
+    ] = None,
+    document: Annotated[str, typer.Option(help="The column of the text.")] = "document",
+    revision: Config = None,
+    head: Head = None,
+    schema: Schema = None,
+    embedded: Embedded = False,
+) -> None:
+    """Begin: give a table a column for the new embeddings, with its index."""
+    from qortex_db import migrations
+
+    defaults = {"column": "vec", "old_name": "old", "metric": "cosine", "storage": "full"}
+    given: dict[str, Any] = {
+        "column": column,
+        "old_name": old_name,
+        "metric": metric,
+        "storage": storage,
+        "quantization": quantization,
+        "document": document,
+    }
+    if revision is not None:
+        defaults |= {"document": "document"}
+        said = [f"{key}={value!r}" for key, value in given.items() if value != defaults.get(key)]
+        arguments = ", ".join([repr(table), repr(name), str(dimensions), *said])
+        _write(
+            revision,
+            head,
+            f"add {name} to {table}",
+            f"op.add_embedding_column({arguments})",
+            f"op.drop_embedding_column({table!r}, {name!r})",
+        )
+        return
+    settings = read_settings(schema)
+    run(
+        migrations.add_embedding_column(
+            name, dimensions, settings, table=table, embedded=embedded, **given
+        )
+    )
+    _say(f"{table} has a column {name} for the new embeddings. Fill it, then switch to it.")
+
+
+@model.command()
+def status(
+    *,
+    of: Of = None,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+    embedded: Embedded = False,
+) -> None:
+    """How far it is: which embeddings searches use, and how many rows lack the others."""
+    from qortex_db.cli import render
+
+    async def read() -> Any:
+        async with _vectors(of, namespace, embedded=embedded) as vectors:
+            return await vectors.changeover()
+
+    found = run(read())
+    if as_json:
+        print_json(None if found is None else asdict(found))
+    elif found is None:
+        _say("It has the embeddings of one model alone.")
+    else:
+        shown = render.table("", "")
+        for key, value in asdict(found).items():
+            shown.add_row(key.replace("_", " "), render.escape(str(value or 0)))
+        out().print(shown)
+
+
+@model.command()
+def reembed(
+    name: Name,
+    *,
+    embedder: Annotated[str, typer.Option(help="The model's, as package.module:embedder.")],
+    of: Of = None,
+    namespace: Namespace = None,
+    batch_size: Annotated[int, typer.Option(min=1, max=10_000, help="Rows at a time.")] = 200,
+    embedded: Embedded = False,
+) -> None:
+    """Embed the documents of the rows that lack these; stopped and run again, it goes on."""
+    from qortex_db.cli.host_models import load_model
+
+    made = load_model(embedder)
+
+    def show(rows: int) -> None:
+        if err().is_terminal:
+            err().print(f"{rows:,} rows filled", highlight=False)
+
+    async def fill() -> int:
+        async with _vectors(of, namespace, embedded=embedded) as vectors:
+            count: int = await vectors.reembed(
+                made, into=name, batch_size=batch_size, on_progress=show
+            )
+        return count
+
+    _say(f"{run(fill()):,} rows were filled.")
+
+
+@model.command()
+def switch(
+    name: Name, *, of: Of = None, namespace: Namespace = None, embedded: Embedded = False
+) -> None:
+    """Have every process search by these from now on; and back, by the other name."""
+
+    async def change() -> None:
+        async with _vectors(of, namespace, embedded=embedded) as vectors:
+            await vectors.switch_to(name)
+
+    run(change())
+    _say(f"Searches use {name}.")
+
+
+@model.command()
+def drop(
+    name: Name,
+    *,
+    table: Table = "qortex_vectors",
+    revision: Config = None,
+    head: Head = None,
+    schema: Schema = None,
+    embedded: Embedded = False,
+) -> None:
+    """End: drop the embeddings that searches do not use."""
+    from qortex_db import migrations
+
+    if revision is not None:
+        _write(
+            revision,
+            head,
+            f"drop {name} of {table}",
+            f"op.drop_embedding_column({table!r}, {name!r})",
+            "raise NotImplementedError('these embeddings are gone')",
+        )
+        return
+    settings = read_settings(schema)
+    run(migrations.drop_embedding_column(name, settings, table=table, embedded=embedded))
+    _say(f"{name} is dropped: {table} has the embeddings of one model.")
+
+
+@asynccontextmanager
+async def _vectors(of: str | None, namespace: str | None, *, embedded: bool) -> AsyncIterator[Any]:
+    """The collection, for the time of one command."""
+    from qortex_db import ALL_NAMESPACES
+    from qortex_db.cli.host_models import load_model
+    from qortex_db.models import collection_of
+    from qortex_db.models.mapping import collection_table
+
+    kind = None if of is None else load_model(of)
+    async with opened(embedded=embedded) as db:
+        if kind is None:
+            yield db.vectors
+            return
+        collection, whose = collection_of(collection_table(kind)), namespace
+        if collection.namespace is not None and not collection.namespace_in_key:
+            whose = namespace or ALL_NAMESPACES  # type: ignore[assignment]
+        yield db.collection(kind, namespace=whose)
+
+
+def _write(ini: Path, head: str | None, message: str, upgrade: str, downgrade: str) -> None:
+    from qortex_db import QortexDbError
+    from qortex_db.migrations.new_collection import write_code
+
+    try:
+        written = write_code(ini, message, upgrade, downgrade, head=head, needs=_NEEDS)
+    except QortexDbError as error:
+        fail(str(error))
+    _say(f"Wrote {written}")
+
+
+def _say(line: str) -> None:
+    out().print(line, soft_wrap=True, highlight=False, markup=False)
