@@ -408,12 +408,12 @@ class VectorTable:
                 # Of a table that has ended its changeover meanwhile, it is the column's.
                 sqlstate="42P01" if self.two_models is None else NO_COLUMN,
             )
-        size, not_null, has_pages, is_partitioned, partitions, count, had_changeovers = rows[0]
+        size, not_null, has_pages, partition_key, partitions, count, had_changeovers = rows[0]
         dimensions = self.vector.dimensions if size < 0 else size
         changeover = None
         if had_changeovers and self.name == DEFAULT_VECTOR and self.two_models is None:
             changeover = await self._changeover()
-        places = has_pages, is_partitioned, partitions, count
+        places = has_pages, partition_key, partitions, count
         return TableFacts(dimensions, not not_null, *places, changeover)
 
     async def _changeover(self) -> Changeover | None:
