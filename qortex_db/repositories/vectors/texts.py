@@ -12,7 +12,7 @@ from qortex_db.checks import text_fault
 from qortex_db.errors import InvalidInputError, QortexDbError
 from qortex_db.markers import CLEAR
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
-from qortex_db.repositories.vectors.record_columns import row_name
+from qortex_db.repositories.vectors.record_columns import RowNumber, row_name
 from qortex_db.repositories.vectors.records import VectorRecord
 
 if TYPE_CHECKING:
@@ -105,10 +105,7 @@ class TextEmbedder:
         async def model(missing: list[str]) -> Any:
             texts = set(missing)
             rows = [place for place, text in wanted if text in texts]
-            named = [
-                row_name(first_row + place, str(_field(made[place], "id")))
-                for place in rows[:_MOST_NAMED]
-            ]
+            named = [_name(made[place], first_row + place) for place in rows[:_MOST_NAMED]]
             more = f" and {len(rows) - _MOST_NAMED} more" if len(rows) > _MOST_NAMED else ""
             which = (
                 f"The embedder {embedder.name!r} failed on documents of {', '.join(named)}{more}."
@@ -164,6 +161,11 @@ def _field(record: object, name: str) -> Any:
     if isinstance(record, VectorRecord):
         return getattr(record, name)
     return record.get(name) if isinstance(record, Mapping) else None
+
+
+def _name(record: object, row: int) -> str:
+    key = _field(record, "id")
+    return row_name(row, RowNumber(row) if key is None else str(key))
 
 
 def _is_text(document: str, limits: Limits) -> bool:

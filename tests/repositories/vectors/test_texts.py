@@ -482,6 +482,18 @@ def broken(texts: list[str]) -> Any:
     return letters(texts)
 
 
+async def test_records_without_ids_are_embedded_and_named_by_their_rows(db: Database) -> None:
+    pages = db.collection(Page, PAGES)
+    told = await pages.insert([{"document": "one"}, {"document": "two"}])
+    got = await pages.get(told.new)
+    for key, text in zip(told.new, ["one", "two"], strict=True):
+        assert got[key].embedding == pytest.approx(np.float32(vector(text)))
+    failing = db.collection(Page, PAGES, embedder=broken, name="broken")
+    with pytest.raises(RuntimeError) as raised:
+        await failing.insert([{"document": "fine"}, {"document": "bad"}])
+    assert "documents of row 0, row 1." in raised.value.__notes__[0]
+
+
 async def test_what_fails_is_named(db: Database) -> None:
     notes = db.collection(QortexVector, embedder=broken)
     given = [{"id": f"k{i}", "document": "bad" if i == 7 else f"t{i}"} for i in range(20)]
