@@ -11,23 +11,11 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from qortex_db import database, sync, uow, view
-from qortex_db.repositories import (
-    ArmRepository,
-    EdgeRepository,
-    EmbeddingRepository,
-    FactorRepository,
-    IdempotencyRepository,
-    VectorRepository,
-)
+from qortex_db.sync.forwarding import OURS
 
 PAGE: Final = Path(sync.__file__).with_suffix(".pyi")
 CLASSES: Final = (
-    ArmRepository,
-    EdgeRepository,
-    EmbeddingRepository,
-    FactorRepository,
-    IdempotencyRepository,
-    VectorRepository,
+    *(each for each in OURS if each.__module__.startswith("qortex_db.repositories")),
     uow.Repositories,
     uow.UnitOfWork,
     view.Lanes,

@@ -148,7 +148,8 @@ class Repositories:
                 rows, to which none can be added; not where the namespace is in the key.
             embedder: A model, or an `Embedder`, in the place of the collection's own: what is
                 written with a document and no embedding gets that of the document, and searches
-                take texts. All of it through the cache, so that nothing is embedded twice. While
+                take texts. All of it through the cache, so that nothing is embedded twice. Of
+                several vectors, `{"vec": …, "title": …}`: each by its name. While
                 the table changes its model, `{"old": …, "v2": …}`: both by their names, first the
                 one that a table of one model alone has.
             name: As of `Embedder`.
@@ -169,6 +170,11 @@ class Repositories:
                     "embedder has to have a model by the name of each vector, as an "
                     "Embedder(model, name=…) where it needs one."
                 )
+            for key, spec in collection_of(table).vectors.items():
+                if key in given and spec.storage == "sparse":
+                    raise InvalidInputError(
+                        f"embedder names {key}, a sparse vector, which no model here embeds for."
+                    )
             models = {check_text(key, name="embedder"): Embedder.of(given[key]) for key in given}
             texts = TextEmbedders(
                 {key: TextEmbedder(one, self.embeddings) for key, one in models.items()}

@@ -49,6 +49,7 @@ MAX_CONDITIONS: Final = 256
 """How many conditions one filter may have."""
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
+_PLAIN: Final = frozenset({str, int, float, bool})
 _LISTS: Final = (list, tuple, set, frozenset)
 LONG_LISTS: Final = (
     conditions.is_one_of_many,
@@ -413,19 +414,26 @@ class _Reader:
 
     def _weigh(self, argument: Any, at: str) -> None:
         """What a condition was given, which may be sent in two forms."""
-        if isinstance(argument, np.ndarray):
-            given = argument.size
+        sent = self.values[self._weighed :]
+        self._weighed += len(sent)
+        if type(argument) in _PLAIN and len(sent) == 1 and type(sent[0]) is str:  # as most are
+            self.number += 1
+            self.bytes += len(sent[0])
         else:
-            given = len(argument) if isinstance(argument, _LISTS) else 1
-        forms = [v if isinstance(v, list) else [v] for v in self.values[self._weighed :]]
-        self._weighed = len(self.values)
-        self.number += max([given, *map(len, forms)])
-        self.bytes += max(
-            (sum([len(v) for v in f if isinstance(v, str)]) for f in forms), default=0
-        )
-        whole = f"At {at} the filter"
-        self._limits.check("max_filter_values", self.number, whole, "values in sum")
-        self._limits.check("max_filter_bytes", self.bytes, whole, "bytes of values in sum")
+            if isinstance(argument, np.ndarray):
+                given = argument.size
+            else:
+                given = len(argument) if isinstance(argument, _LISTS) else 1
+            forms = [value if isinstance(value, list) else [value] for value in sent]
+            self.number += max([given, *map(len, forms)])
+            self.bytes += max(
+                (sum([len(v) for v in form if isinstance(v, str)]) for form in forms), default=0
+            )
+        limits = self._limits
+        if self.number > limits.max_filter_values or self.bytes > limits.max_filter_bytes:
+            whole = f"At {at} the filter"
+            limits.check("max_filter_values", self.number, whole, "values in sum")
+            limits.check("max_filter_bytes", self.bytes, whole, "bytes of values in sum")
 
     def _count(self, at: str) -> None:
         self.conditions += 1

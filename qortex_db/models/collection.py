@@ -6,6 +6,7 @@ A statement asks `collection_of(table)`; Alembic and `create_all` see ordinary i
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -35,8 +36,6 @@ from qortex_db.models.vector_spec import DEFAULT_VECTOR, HNSW, IndexSpec, Vector
 from qortex_db.names import hashed, index_name, is_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from sqlalchemy import Column, ColumnElement, FromClause
 
 COLLECTION: Final = "qortex_db_collection"
@@ -65,7 +64,7 @@ class Collection:
         encrypted_document: Whether documents are. Then there is no full text, and `language` says
             nothing.
         embedder: Of the documents: what is written without an embedding gets the document's, and
-            searches take texts.
+            searches take texts. Of several vectors, each by its name.
         partitions: What the rows lie in, of a model with VectorMixin: `Partitions(4)` by hash.
         id: Of a model without VectorMixin, the column of the key; by default `id`, or the primary
             key. A tuple of several, whose ids are tuples.
@@ -86,7 +85,7 @@ class Collection:
     large_namespaces: tuple[str | int, ...] = ()
     encrypted: tuple[str, ...] = ()
     encrypted_document: bool = False
-    embedder: Embedder | None = None
+    embedder: Embedder | Mapping[str, Embedder] | None = field(default=None, hash=False)
     partitions: Partitions | None = None
     id: str | tuple[str, ...] | None = None
     payload: str | None = "payload"
@@ -116,8 +115,13 @@ class Collection:
             raise InvalidInputError("namespace_in_key needs namespace, the name of a column.")
         self._check_large()
         self._check_encrypted()
-        if self.embedder is not None and not isinstance(self.embedder, Embedder):
-            raise InvalidInputError("embedder has to be an Embedder(model, name=…).")
+        embedders = self.embedder if isinstance(self.embedder, Mapping) else {"": self.embedder}
+        if self.embedder is not None and not all(
+            isinstance(one, Embedder) for one in embedders.values()
+        ):
+            raise InvalidInputError(
+                "embedder has to be an Embedder(model, name=…), or one by the name of each vector."
+            )
         if self.partitions is not None and not isinstance(self.partitions, Partitions):
             raise InvalidInputError("partitions has to be Partitions(…), as Partitions(4).")
 

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 _AT_ONCE: Final = 100
 """How many items of an asynchronous iterator are fetched for each time that the thread waits."""
-_OURS: Final = (
+OURS: Final = (
     Repositories,
     ArmRepository,
     EdgeRepository,
@@ -96,7 +96,7 @@ class ForwardedLanes(Forwarded):
 def _forwarded(value: Any, runner: Runner) -> Any:
     if isinstance(value, Lanes):
         return ForwardedLanes(value, runner)
-    if isinstance(value, _OURS):
+    if isinstance(value, OURS):
         return Forwarded(value, runner)
     return _waiting(value, runner) if inspect.ismethod(value) else value
 
@@ -107,7 +107,7 @@ def _waiting(method: Callable[..., Any], runner: Runner) -> Callable[..., Any]:
         given = runner.call(lambda: method(*args, **options))
         if isinstance(given, AsyncIterator):
             return _iterated(given, runner)
-        if isinstance(given, AbstractAsyncContextManager) and not isinstance(given, _OURS):
+        if isinstance(given, AbstractAsyncContextManager) and not isinstance(given, OURS):
             return _block(given, runner)
         return _forwarded(given, runner)
 

@@ -408,12 +408,12 @@ class VectorTable:
                 # Of a table that has ended its changeover meanwhile, it is the column's.
                 sqlstate="42P01" if self.two_models is None else NO_COLUMN,
             )
-        size, not_null, has_pages, is_partitioned, partitions, count, had_changeovers = rows[0]
+        size, not_null, has_pages, partition_key, partitions, count, had_changeovers = rows[0]
         dimensions = self.vector.dimensions if size < 0 else size
         changeover = None
         if had_changeovers and self.name == DEFAULT_VECTOR and self.two_models is None:
             changeover = await self._changeover()
-        places = has_pages, is_partitioned, partitions, count
+        places = has_pages, partition_key, partitions, count
         return TableFacts(dimensions, not not_null, *places, changeover)
 
     async def _changeover(self) -> Changeover | None:
@@ -471,21 +471,40 @@ class VectorTable:
                 return found
             if two.labels:
                 raise two.refusal("nothing here embeds a text by it")
-        if self.texts is None or self.name != DEFAULT_VECTOR:
+        found = self._embedders.get(self.name)
+        if found is None:
             why = "it has no embedder" if self.texts is None else "its embedder is not for this one"
             raise InvalidInputError(
                 f"embedding is a str; pass {self.table.name} a vector, for {why}: "
                 "collection(…, embedder=…)."
             )
-        return self.texts.first
+        return found
+
+    @functools.cached_property
+    def _embedders(self) -> dict[str, TextEmbedder]:
+        """What embeds texts, by the vectors of the table."""
+        if self.texts is None:
+            return {}
+        vectors, two = collection_of(self.table).vectors, self.two_models
+        others = set() if two is None else {two.changeover.current, two.changeover.other}
+        further = vectors.keys() - others - {DEFAULT_VECTOR}
+        by_name = self.texts.by_name
+        found = {name: one for name, one in by_name.items() if name in further}
+        of_none = [name for name in by_name if name not in further]
+        if of_none:
+            name = DEFAULT_VECTOR if DEFAULT_VECTOR in of_none else of_none[0]
+            found[DEFAULT_VECTOR] = by_name[name]
+        return found
 
     async def prepared(self, records: list[RecordInput], first_row: int = 0) -> list[RecordInput]:
         """Records with the embeddings of their documents, where they bring none."""
+        embedders = dict(self._embedders)
         if self.two_models is not None:
-            return await self.two_models.records(records, self.limits, first_row)
-        if self.texts is None:
-            return records
-        return await self.texts.first.records(records, self.limits, first_row)
+            records = await self.two_models.records(records, self.limits, first_row)
+            embedders.pop(DEFAULT_VECTOR, None)
+        for vector, embedder in embedders.items():
+            records = await embedder.records(records, self.limits, first_row, vector)
+        return records
 
     async def encode_query(self, embedding: object) -> Any:
         """One query's embedding, checked."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from qortex_db.checks import text_fault
 from qortex_db.errors import InvalidInputError, QortexDbError
 from qortex_db.markers import CLEAR
-from qortex_db.repositories.vectors.record_columns import row_name
+from qortex_db.models.vector_spec import DEFAULT_VECTOR
+from qortex_db.repositories.vectors.record_columns import RowNumber, row_name
 from qortex_db.repositories.vectors.records import VectorRecord
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from qortex_db.repositories.vectors.records import RecordInput
 
 _MOST_NAMED: Final = 5
+_NOTHING: Final = object()
 _NOT_WRITTEN: Final = ("25006", "42501")
 """SQLSTATE of a transaction, and of a role, that may only read."""
 
@@ -76,24 +78,26 @@ class TextEmbedder:
         return [computed[text] for text in texts]
 
     async def records(
-        self, records: Sequence[RecordInput], limits: Limits, first_row: int = 0
+        self,
+        records: Sequence[RecordInput],
+        limits: Limits,
+        first_row: int = 0,
+        vector: str = DEFAULT_VECTOR,
     ) -> list[RecordInput]:
-        """Records with the embeddings of their documents, where they bring none.
+        """Records with the embeddings of texts: of one in its place, or else of their documents.
 
         A document that is cleared takes its embedding with it.
         """
         made = list(records)
         wanted: list[tuple[int, str]] = []
         for place, record in enumerate(made):
-            document = _field(record, "document")
-            if _field(record, "embedding") is not None:
-                continue
-            made[place] = _with(record, None)
-            if isinstance(document, str):
-                if _is_text(document, limits):  # else it is refused with its row
-                    wanted.append((place, document))
-            elif document is CLEAR:
-                made[place] = _with(record, CLEAR)
+            text = _text_for(record, vector)
+            if text is CLEAR:
+                made[place] = _with(record, CLEAR, vector)
+            elif vector == DEFAULT_VECTOR and _field(record, "embedding") is None:
+                made[place] = _with(record, None, vector)  # it may say so by leaving it out
+            if isinstance(text, str) and _is_text(text, limits):  # else it is refused with its row
+                wanted.append((place, text))
         if not wanted:
             return made
         embedder = self.embedder
@@ -101,10 +105,7 @@ class TextEmbedder:
         async def model(missing: list[str]) -> Any:
             texts = set(missing)
             rows = [place for place, text in wanted if text in texts]
-            named = [
-                row_name(first_row + place, str(_field(made[place], "id")))
-                for place in rows[:_MOST_NAMED]
-            ]
+            named = [_name(made[place], first_row + place) for place in rows[:_MOST_NAMED]]
             more = f" and {len(rows) - _MOST_NAMED} more" if len(rows) > _MOST_NAMED else ""
             which = (
                 f"The embedder {embedder.name!r} failed on documents of {', '.join(named)}{more}."
@@ -120,8 +121,8 @@ class TextEmbedder:
             )
         except InvalidInputError as error:
             raise error.retold(f"The embedder {embedder.name!r}: {error}") from None
-        for (place, _), vector in zip(wanted, vectors, strict=True):
-            made[place] = _with(made[place], vector)
+        for (place, _), embedding in zip(wanted, vectors, strict=True):
+            made[place] = _with(made[place], embedding, vector)
         return made
 
 
@@ -162,14 +163,43 @@ def _field(record: object, name: str) -> Any:
     return record.get(name) if isinstance(record, Mapping) else None
 
 
+def _name(record: object, row: int) -> str:
+    key = _field(record, "id")
+    return row_name(row, RowNumber(row) if key is None else str(key))
+
+
 def _is_text(document: str, limits: Limits) -> bool:
     return not text_fault(document) and len(document.encode()) <= limits.max_document_bytes
 
 
-def _with(record: RecordInput, embedding: Any) -> RecordInput:
+def _given(record: object, vector: str) -> Any:
+    """What a record has for a vector; None where it says nothing, CLEAR where it clears it."""
+    if vector == DEFAULT_VECTOR:
+        return _field(record, "embedding")
+    named = _field(record, "vectors")
+    if named is None:
+        return None
+    # What is no mapping is refused with its batch.
+    found = named.get(vector, _NOTHING) if isinstance(named, Mapping) else CLEAR
+    return None if found is _NOTHING else CLEAR if found is None else found
+
+
+def _text_for(record: object, vector: str) -> Any:
+    """What a vector's embedding is made of, if it is not given; CLEAR where it goes."""
+    given = _given(record, vector)
+    if given is None:
+        return _field(record, "document")
+    return given if isinstance(given, str) else None
+
+
+def _with(record: RecordInput, embedding: Any, vector: str) -> RecordInput:
+    changed = {"embedding": embedding}
+    if vector != DEFAULT_VECTOR:
+        named = {**(_field(record, "vectors") or {}), vector: embedding}
+        changed = {"vectors": named}
     if isinstance(record, VectorRecord):
-        return replace(record, embedding=embedding)
-    return {**record, "embedding": embedding} if isinstance(record, Mapping) else record
+        return replace(record, **changed)
+    return {**record, **changed} if isinstance(record, Mapping) else record
 
 
 async def _asked(model: Any, texts: list[str], which: str) -> list[Any]:

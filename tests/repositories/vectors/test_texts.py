@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
+from llama_index.core.embeddings import MockEmbedding
 from sqlalchemy import BigInteger, Identity, Text, event
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -30,8 +31,10 @@ from qortex_db import (
     VectorMixin,
     VectorRecord,
     VectorSpec,
+    vector_column,
 )
 from qortex_db.settings import Settings
+from qortex_db.types import SparseVector  # noqa: TC001 - SQLAlchemy resolves Mapped[...]
 from support.catalogue import execute
 
 if TYPE_CHECKING:
@@ -140,6 +143,30 @@ class Note(VectorMixin, Base):
         VectorSpec(384, index=None),
         namespace="tenant",
         embedder=Embedder(in_a_thread, name="of the model", revision="1"),
+    )
+
+
+def of_titles(texts: list[str]) -> Any:
+    """Another model, of fewer dimensions."""
+    ASKED.extend(f"title: {text}" for text in texts)
+    return np.stack([vector(text[::-1])[:64] + vector(text)[64:128] for text in texts])
+
+
+class Book(VectorMixin, Base):
+    """With an embedder of each vector but one, which no text is for."""
+
+    __tablename__ = "books"
+    __collection__ = Collection(
+        VectorSpec(384, index=None),
+        embedder={
+            "title": Embedder(of_titles, name="titles"),
+            "vec": Embedder(in_a_thread, name="bodies"),
+        },
+    )
+
+    title: Mapped[Any | None] = vector_column(VectorSpec(64, storage="half", index=None))
+    words: Mapped[SparseVector | None] = vector_column(
+        VectorSpec(30, "inner_product", "sparse", index=None)
     )
 
 
@@ -347,16 +374,22 @@ async def test_a_strangers_table_takes_texts_too(memory: Repositories) -> None:
     assert ASKED == ["seven", "eight", "eighty", "seventy"]
 
 
-async def test_a_model_of_langchains_is_taken_as_it_comes(memory: Repositories) -> None:
-    model = DeterministicFakeEmbedding(size=384)
-    notes = memory.collection(QortexVector, embedder=model, name="fake")
+@pytest.mark.parametrize("model", [DeterministicFakeEmbedding(size=384), MockEmbedding(384)])
+async def test_models_of_langchain_and_llama_index_are_taken_as_they_come(
+    db: Database, model: Any
+) -> None:
+    of_llama_index = isinstance(model, MockEmbedding)
+    query = model.get_query_embedding if of_llama_index else model.embed_query
+    notes = db.collection(QortexVector, embedder=model, name="fake")
     await notes.upsert({"id": key, "document": text} for key, text in DOCUMENTS.items())
     key, text = next(iter(DOCUMENTS.items()))
-    (hit,) = await notes.search(text, limit=1, with_embedding=True)
+    (hit,) = await notes.search(text, limit=1, where={"$id": [key]}, with_embedding=True)
     assert (hit.id, hit.document) == (key, text)
-    assert hit.embedding == pytest.approx(np.float32(model.embed_query(text)), rel=1e-5)
-    with pytest.raises(InvalidInputError, match="no name of its own"):
-        memory.collection(QortexVector, embedder=model)
+    assert hit.embedding == pytest.approx(np.float32(query(text)), rel=1e-5)
+    assert hit.score == pytest.approx(1)
+    if not of_llama_index:  # which has a name, "unknown"
+        with pytest.raises(InvalidInputError, match="no name of its own"):
+            db.collection(QortexVector, embedder=model)
 
 
 async def test_examples_are_texts_where_they_say_so(memory: Repositories) -> None:
@@ -381,10 +414,84 @@ async def test_examples_are_texts_where_they_say_so(memory: Repositories) -> Non
         await memory.vectors.recommend([ExampleText("bbb of 1")])
 
 
+def of_title(text: str) -> Any:
+    return np.float16(of_titles([text])[0]).astype(np.float32)
+
+
+async def test_each_vector_has_an_embedder_of_its_own(memory: Repositories) -> None:
+    books = memory.collection(Book)
+    named = {"title": in_a_thread, "vec": in_a_thread}
+    with pytest.raises(InvalidInputError, match="64"):  # the dimensions of the column
+        await memory.collection(Book, embedder=named).upsert([{"id": "a", "document": "a"}])
+    ASKED.clear()
+    own = np.arange(1.0, 65.0)
+    await books.upsert(
+        [
+            {"id": "a", "document": "both"},
+            {"id": "b", "document": "body", "vectors": {"title": "a title of its own"}},
+            VectorRecord("c", "a text of its own", document="c", vectors={"title": own}),
+            {"id": "d", "document": "no title", "vectors": {"title": None, "words": {1: 1.0}}},
+            {"id": "e", "embedding": None},
+        ]
+    )
+    bodies = ["both", "body", "a text of its own", "no title"]
+    assert sorted(ASKED) == sorted([*bodies, "title: both", "title: a title of its own"])
+    got = await books.get(list("abcde"))
+
+    def titles() -> list[Any]:
+        return [(got[key].vectors or {}).get("title") for key in sorted(got)]
+
+    for key, text in zip("abcd", bodies, strict=True):
+        assert got[key].embedding == pytest.approx(np.float32(vector(text)))
+    assert got["e"].embedding is None
+    of_a, of_b, of_c, *others = titles()
+    assert of_a == pytest.approx(of_title("both"))
+    assert of_b == pytest.approx(of_title("a title of its own"))
+    assert (of_c.tolist(), others) == (own.tolist(), [None, None])
+    assert await books.update("a", document="another")
+    await books.update_many([{"id": "b", "document": "changed"}, {"id": "c", "payload": {"n": 1}}])
+    assert await books.update("c", embedding="given as a text", vectors={"title": "as well"})
+    await books.insert([{"id": "f", "document": "new"}, {"id": "a", "document": "old"}])
+    await books.ingest({"id": f"g{i}", "document": f"g{i}"} for i in range(3))
+    await books.upsert([{"id": "e", "document": CLEAR}, {"id": "g2", "document": CLEAR}])
+    got = await books.get(["a", "b", "c", "f", "g1", "g2"])
+    texts = ["another", "changed", "as well", "new", "g1"]
+    assert titles()[-1] is None
+    for found, text in zip(titles(), texts, strict=False):
+        assert found == pytest.approx(of_title(text), rel=1e-2), text
+    assert got["c"].embedding == pytest.approx(np.float32(vector("given as a text")))
+    by_text = await books.search("changed", using="title", limit=3)
+    right = await books.search(of_titles(["changed"])[0], using="title", limit=3)
+    assert [hit.id for hit in by_text] == [hit.id for hit in right]
+    assert by_text[0].id == "b"
+    many = await books.search_many(["changed", "new"], using="title", limit=1)
+    assert [hits[0].id for hits in many] == ["b", "f"]
+    both = await books.hybrid_search(["changed", "new"], using=["vec", "title"], limit=2)
+    assert {hit.id for hit in both} == {"b", "f"}
+    liked = await books.recommend([ExampleText("changed")], using="title", limit=1)
+    assert liked[0].id == "b"
+    with pytest.raises(InvalidInputError, match=r"its embedder is not for this one"):
+        await books.search("a text", using="words")
+    with pytest.raises(InvalidInputError, match="words, a sparse vector"):
+        memory.collection(Book, embedder={"words": in_a_thread})
+
+
 def broken(texts: list[str]) -> Any:
     if "bad" in texts:
         raise RuntimeError("the model is down")
     return letters(texts)
+
+
+async def test_records_without_ids_are_embedded_and_named_by_their_rows(db: Database) -> None:
+    pages = db.collection(Page, PAGES)
+    told = await pages.insert([{"document": "one"}, {"document": "two"}])
+    got = await pages.get(told.new)
+    for key, text in zip(told.new, ["one", "two"], strict=True):
+        assert got[key].embedding == pytest.approx(np.float32(vector(text)))
+    failing = db.collection(Page, PAGES, embedder=broken, name="broken")
+    with pytest.raises(RuntimeError) as raised:
+        await failing.insert([{"document": "fine"}, {"document": "bad"}])
+    assert "documents of row 0, row 1." in raised.value.__notes__[0]
 
 
 async def test_what_fails_is_named(db: Database) -> None:
