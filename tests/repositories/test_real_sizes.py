@@ -768,6 +768,16 @@ async def test_the_words_of_all_documents_are_filled(memory: Repositories) -> No
     assert not (await memory.executor.run(statement, {})).rows
 
 
+@of(VectorRepository.changeover, VectorRepository.reembed, VectorRepository.switch_to)
+async def test_a_table_of_one_model_has_none_to_change_to(memory: Repositories) -> None:
+    """How a change goes is in vectors/test_model_changes.py."""
+    assert await memory.vectors.changeover() is None
+    with pytest.raises(InvalidInputError, match="one model alone"):
+        await memory.vectors.reembed(lambda texts: texts, into="v2")
+    with pytest.raises(InvalidInputError, match="one model alone"):
+        await memory.vectors.switch_to("v2")
+
+
 @of(VectorRepository.count_words, VectorRepository.word_statistics)
 async def test_the_words_of_all_documents_are_counted(memory: Repositories) -> None:
     counted = await memory.vectors.count_words()

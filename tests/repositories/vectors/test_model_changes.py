@@ -475,6 +475,11 @@ async def test_a_switch_is_refused_until_nothing_is_missing(  # noqa: PLR0915 - 
         assert await both.changeover() is None
         with pytest.raises(InvalidInputError, match="the embeddings of one model alone"):
             await both.reembed(into="v2")
+        for wrong in (True, 0, 2_001, "8"):
+            with pytest.raises(InvalidInputError):
+                await migrations.add_embedding_column("v2", wrong)  # type: ignore[arg-type]
+            with pytest.raises(InvalidInputError, match="batch_size"):
+                await both.reembed(into="v2", batch_size=str(wrong))  # type: ignore[arg-type]
         await old.upsert([memo(number) for number in range(40)])
         await db.executor.run(
             text("INSERT INTO memos (id, vec) SELECT 'bare', vec FROM memos LIMIT 1"), {}
@@ -487,7 +492,7 @@ async def test_a_switch_is_refused_until_nothing_is_missing(  # noqa: PLR0915 - 
         with pytest.raises(ConflictError, match=r"41 rows of memos have no v2 \(1 of them no doc"):
             await both.switch_to("v2")
         assert await both.reembed(into="v2", where=Memo.id < "m00010", batch_size=7) == 10
-        assert await both.reembed(BGE, into="v2", batch_size=7) == 30
+        assert await both.reembed(BGE, into="v2", batch_size=np.int64(7)) == 30
         assert len(ASKED["bge"]) == len(set(ASKED["bge"])) == 40
         with pytest.raises(ConflictError, match="1 rows"):
             await both.switch_to("v2")
