@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 import qortex_db
 from qortex_db import Settings, migrations
 from qortex_db.repositories import VectorRepository
-from qortex_db.repositories.vectors import table
+from qortex_db.repositories.vectors import table_facts
 from support.commands import ROOT
 from support.pages import BLOCK, program
 
@@ -56,7 +56,7 @@ async def test_the_examples_of_a_page_run(
     page: str, dsn384: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGVECTOR_DSN", dsn384)
-    monkeypatch.setattr(table, "FACTS_SECONDS", 0.5)  # for which a change of models waits
+    monkeypatch.setattr(table_facts, "FACTS_SECONDS", 0.5)  # for which a change of models waits
     blocks = BLOCK.findall((ROOT / page).read_text())
     assert blocks
     await program(*blocks)()

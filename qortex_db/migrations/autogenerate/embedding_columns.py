@@ -20,7 +20,7 @@ from qortex_db.migrations.changing import TRIGGER, TRIGGERS, index_names
 from qortex_db.models import EmbeddingChangeover, VectorSpec, vector_index
 from qortex_db.models.collection import COLLECTION
 from qortex_db.names import index_name, qualified
-from qortex_db.repositories.vectors import table as tables
+from qortex_db.repositories.vectors import table_facts
 from qortex_db.sql import DIALECT, Text
 from qortex_db.translation import OLD_MODEL
 
@@ -249,7 +249,7 @@ def _drop(operations: Operations, op: DropEmbeddingColumnOp) -> None:
             f"dropped is {unused}."
         )
     if row.is_switched:  # whoever has not seen that would take the new ones for the old
-        time.sleep(max(0.0, tables.FACTS_SECONDS - row.age))
+        time.sleep(max(0.0, table_facts.FACTS_SECONDS - row.age))
     table, schema = qualified(place.schema, op.table_name), place.schema
     index, missing = index_names(op.table_name, row.new_name)
     function = qualified(schema, index_name(f"{TRIGGER}_{op.table_name}"))

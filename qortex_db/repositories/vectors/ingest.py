@@ -30,7 +30,8 @@ from qortex_db.repositories.vectors.word_counts import count_if_due
 from qortex_db.repositories.vectors.writes import VectorWrites
 
 if TYPE_CHECKING:
-    from qortex_db.repositories.vectors.table import TableFacts, VectorTable
+    from qortex_db.repositories.vectors.table import VectorTable
+    from qortex_db.repositories.vectors.table_facts import TableFacts
 
 MAX_BATCH_SIZE: Final = 100_000
 """The most rows of one batch of `ingest`."""

@@ -21,7 +21,7 @@ from qortex_db.messages import shown
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.names import qualified
 from qortex_db.repositories import validation
-from qortex_db.repositories.vectors import table as tables
+from qortex_db.repositories.vectors import table_facts
 from qortex_db.repositories.vectors.changeover_rows import (
     CHANGEOVERS,
     close,
@@ -184,11 +184,11 @@ class VectorModelChanges(VectorWrites[IdT]):
                 f"{missing:,} rows of {vectors.table.name} have no {name} ({missing - fillable:,} "
                 f"of them no document either): reembed(into={name!r}) first.{refused}"
             )
-        wait = tables.FACTS_SECONDS + tables.CHANGEOVER_SECONDS - age
+        wait = table_facts.FACTS_SECONDS + table_facts.CHANGEOVER_SECONDS - age
         if wait > 0:
             raise ConflictError(
                 f"The column {found.new_name} was added just now, and a process may take "
-                f"{tables.FACTS_SECONDS:g} s to see that: switch in {wait:.1f} s."
+                f"{table_facts.FACTS_SECONDS:g} s to see that: switch in {wait:.1f} s."
             )
         executor = vectors.executor
         own = qualified(executor.schema_of(CHANGEOVERS.schema), CHANGEOVERS.name)

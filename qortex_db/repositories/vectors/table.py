@@ -7,17 +7,14 @@ import functools
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from sqlalchemy import Column, ColumnElement, text
+from sqlalchemy import Column, ColumnElement
 
 from qortex_db import checks, observability, types
 from qortex_db.errors import (
-    UPGRADE_HINT,
     DimensionMismatchError,
     InvalidInputError,
-    SchemaVersionError,
 )
 from qortex_db.filters import Filter, Where, check_readable, read_filter, read_path, with_document
 from qortex_db.filters.columns import no_column, value_column
@@ -29,17 +26,18 @@ from qortex_db.mirrors import moved, original_of
 from qortex_db.models.changing import Changeover, changing_table
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
-from qortex_db.names import own_tables, qualified
+from qortex_db.names import qualified
 from qortex_db.plain_json import is_large
-from qortex_db.repositories.vectors.changeover_rows import CHANGEOVERS, changeover_of
+from qortex_db.repositories.vectors import table_facts
 from qortex_db.repositories.vectors.encrypted_columns import EncryptedColumns
 from qortex_db.repositories.vectors.filter_statements import by_filter
-from qortex_db.repositories.vectors.following import NO_COLUMN, follow
+from qortex_db.repositories.vectors.following import follow
 from qortex_db.repositories.vectors.key_statements import by_key
 from qortex_db.repositories.vectors.namespaces import scope_of
 from qortex_db.repositories.vectors.payload_parts import Body, read_body
 from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.row_shape import row_shape
+from qortex_db.repositories.vectors.table_facts import TableFacts, look_up
 from qortex_db.repositories.vectors.two_models import Known, TwoModels, as_embeddings
 from qortex_db.repositories.vectors.written_columns import written_columns
 from qortex_db.sql import DIALECT
@@ -62,59 +60,6 @@ T = TypeVar("T")
 _OF_CHANGEOVERS: Final = ("changeover", "reembed", "switch_to")
 """The methods that change what the others follow."""
 _OVERSAMPLING: Final = {None: 1.0, "half": 2.0, "binary": 20.0}
-
-
-FACTS_SECONDS: Final = 10.0
-"""How long a table is taken to be what it was: after that it is looked up again."""
-CHANGEOVER_SECONDS: Final = 1.0
-"""The same, while it has the embeddings of two models."""
-
-_FACTS: Final = text("""
-SELECT a.atttypmod, a.attnotnull, c.relkind = 'p'::"char" OR c.relam = (
-  SELECT m.oid FROM pg_catalog.pg_am m WHERE m.amname = 'heap'::name),
-  pg_catalog.pg_get_partkeydef(c.oid), parts.count,
-  CASE WHEN c.relkind = 'p'::"char" THEN parts.rows ELSE c.reltuples::float8 END,
-  (SELECT CASE WHEN pg_catalog.has_table_privilege(r.name::oid, 'SELECT'::text)
-     THEN pg_catalog.pg_relation_size(r.name, 'main'::text) > 0::bigint END
-   FROM (SELECT pg_catalog.to_regclass(CAST(:changeovers AS text)) AS name) r)
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
-CROSS JOIN LATERAL (
-  SELECT pg_catalog.count(*) AS count,
-    coalesce(pg_catalog.sum(pg_catalog.float8larger(part.reltuples::float8, 0.0::float8)),
-      -1.0::float8) AS rows
-  FROM pg_catalog.pg_class part WHERE part.relkind <> 'p'::"char" AND part.oid = ANY (ARRAY(
-    SELECT tree.relid::oid FROM pg_catalog.pg_partition_tree(c.oid::regclass) tree))
-) parts
-WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
-  AND a.attname = CAST(:column_name AS text)
-""")
-
-
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
-class TableFacts:
-    """What an embedding column declares, one object for each of an engine's.
-
-    Attributes:
-        dimensions: None where it takes any.
-        is_nullable: Whether a row may have none.
-        has_pages: Whether its rows have places in pages, as a view's have not.
-        partition_key: As "HASH (id)", where the pages are those of other tables; else None.
-        partitions: How many these are.
-        rows: How many the planner took it to have when this was looked up; -1 where unknown.
-        changeover: Of the model of its embeddings, if there is or was one.
-    """
-
-    dimensions: int | None
-    is_nullable: bool
-    has_pages: bool
-    partition_key: str | None
-    partitions: int
-    rows: float
-    changeover: Changeover | None = None
-
-    def says_the_same(self, other: TableFacts) -> bool:
-        """Whether nothing but the number of rows may differ."""
-        return astuple(replace(self, rows=other.rows)) == astuple(other)
 
 
 class TableBound(Generic[IdT]):
@@ -364,12 +309,22 @@ class VectorTable:
         if found is not None and not anew:
             if time.monotonic() < found[1]:
                 return found[0]  # type: ignore[no-any-return]
-            known[key] = found[0], time.monotonic() + CHANGEOVER_SECONDS  # others go on by it
-        facts = await self._look_up()
+            known[key] = (
+                found[0],
+                time.monotonic() + table_facts.CHANGEOVER_SECONDS,
+            )  # others go on by it
+        facts = await look_up(
+            self.executor,
+            self.table,
+            self._column,
+            declared=self.vector.dimensions,
+            in_changeover=self.two_models is not None,
+            follows=self.name == DEFAULT_VECTOR and self.two_models is None,
+        )
         if found is not None and facts.says_the_same(found[0]):
             facts = found[0]
         changes = facts.changeover is not None and not facts.changeover.has_ended
-        seconds = CHANGEOVER_SECONDS if changes else FACTS_SECONDS
+        seconds = table_facts.CHANGEOVER_SECONDS if changes else table_facts.FACTS_SECONDS
         known[key] = facts, time.monotonic() + seconds
         return facts
 
@@ -390,40 +345,6 @@ class VectorTable:
     @functools.cached_property
     def _column(self) -> str:
         return self.table.c[self.vector.column].name
-
-    async def _look_up(self) -> TableFacts:
-        name, column = self.qualified_name, self._column
-        changeovers = qualified(self.executor.schema_of(CHANGEOVERS.schema), CHANGEOVERS.name)
-        params = {"table_name": name, "column_name": column, "changeovers": changeovers}
-        rows = (await self.executor.run(_FACTS, params)).rows
-        if not rows:
-            remedy = (
-                UPGRADE_HINT
-                if self.table.name in own_tables
-                else f"write a migration that creates it: CREATE TABLE {name} (id text PRIMARY "
-                f"KEY, {column} vector(384))"
-            )
-            raise SchemaVersionError(
-                f"There is no table {name} with a column {column} here: {remedy}.",
-                # Of a table that has ended its changeover meanwhile, it is the column's.
-                sqlstate="42P01" if self.two_models is None else NO_COLUMN,
-            )
-        size, not_null, has_pages, partition_key, partitions, count, had_changeovers = rows[0]
-        dimensions = self.vector.dimensions if size < 0 else size
-        changeover = None
-        if had_changeovers and self.name == DEFAULT_VECTOR and self.two_models is None:
-            changeover = await self._changeover()
-        places = has_pages, partition_key, partitions, count
-        return TableFacts(dimensions, not not_null, *places, changeover)
-
-    async def _changeover(self) -> Changeover | None:
-        """Of this vector of the table, if there is or was one."""
-        params = {"relation": self.qualified_name}
-        rows = (await self.executor.run(changeover_of(), params)).rows
-        if not rows or rows[0][0] != self._column:
-            return None
-        column, old, new, size, *others = rows[0]
-        return Changeover(column, old, new, size if size > 0 else None, *others)
 
     async def renewed(self, facts: TableFacts, refusal: DimensionMismatchError) -> TableFacts:
         """What is true by now of a table by whose facts something was refused.

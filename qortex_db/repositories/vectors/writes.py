@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from qortex_db.filters import Filter, Where
     from qortex_db.markers import Clear
     from qortex_db.repositories.vectors.records import IdInput, RecordInput
-    from qortex_db.repositories.vectors.table import TableFacts
+    from qortex_db.repositories.vectors.table_facts import TableFacts
     from qortex_db.repositories.vectors.written_columns import RecordPart
     from qortex_db.types import EmbeddingInput
 

@@ -35,7 +35,7 @@ from qortex_db import (
     VectorSpec,
     migrations,
 )
-from qortex_db.repositories.vectors import table
+from qortex_db.repositories.vectors import table_facts
 from support.two_models import (
     ASKED,
     BGE,
@@ -87,8 +87,8 @@ PAGES = Collection(
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """What others changed is seen sooner, and no text was asked for yet."""
-    monkeypatch.setattr(table, "FACTS_SECONDS", 0.3)
-    monkeypatch.setattr(table, "CHANGEOVER_SECONDS", 0.1)
+    monkeypatch.setattr(table_facts, "FACTS_SECONDS", 0.3)
+    monkeypatch.setattr(table_facts, "CHANGEOVER_SECONDS", 0.1)
     for asked in ASKED.values():
         asked.clear()
 
@@ -503,7 +503,7 @@ async def test_a_switch_is_refused_until_nothing_is_missing(  # noqa: PLR0915 - 
         with pytest.raises(EmbeddingModelError, match="are of bge, and this embedder is bge@2"):
             await both.reembed(Embedder(lambda texts: texts, name="bge", revision="2"), into="v2")
         with monkeypatch.context() as longer:
-            longer.setattr(table, "FACTS_SECONDS", 60)
+            longer.setattr(table_facts, "FACTS_SECONDS", 60)
             with pytest.raises(ConflictError, match="was added just now"):
                 await both.switch_to("v2")
         await asyncio.sleep(SEEN_SECONDS)

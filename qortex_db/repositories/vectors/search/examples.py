@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from qortex_db.limits import Complete
     from qortex_db.repositories.vectors.payload_parts import WithPayload
     from qortex_db.repositories.vectors.records import IdInput
-    from qortex_db.repositories.vectors.table import TableFacts, VectorTable
+    from qortex_db.repositories.vectors.table import VectorTable
+    from qortex_db.repositories.vectors.table_facts import TableFacts
     from qortex_db.types import EmbeddingInput
 
 MAX_EXAMPLES: Final = 1_000

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
     from qortex_db.repositories.vectors.payload_parts import Body, WithPayload
-    from qortex_db.repositories.vectors.table import TableFacts, VectorTable
+    from qortex_db.repositories.vectors.table import VectorTable
+    from qortex_db.repositories.vectors.table_facts import TableFacts
 
 SparseInput: TypeAlias = SparseVector | Mapping[int, float]
 """A sparse embedding, or a mapping from positions, counted from 0, to components."""

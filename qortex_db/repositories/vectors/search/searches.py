@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from qortex_db.repositories.vectors.records import PathInput, SearchHit
     from qortex_db.repositories.vectors.search.boosts import Boost, BoostTerm
     from qortex_db.repositories.vectors.search.index_settings import Approach
-    from qortex_db.repositories.vectors.table import TableFacts, VectorTable
+    from qortex_db.repositories.vectors.table import VectorTable
+    from qortex_db.repositories.vectors.table_facts import TableFacts
     from qortex_db.types import EmbeddingInput
 
 
