@@ -53,6 +53,7 @@ _DEFAULTS: Final = {"hnsw": {"m": "16", "ef_construction": "64"}, "ivfflat": {"l
 _PAYLOAD: Final = re.compile(r"\b(payload|document)\b")
 _OURS: Final = (CreateVectorIndexOp, DropVectorIndexOp, CreatePayloadIndexOp, DropPayloadIndexOp)
 _REGISTERED: Final = (*_OURS, CreatePartitionsOp, DropPartitionsOp)
+_DROPS: Final = (ops.DropIndexOp, DropVectorIndexOp, DropPayloadIndexOp)
 _OWN_TYPES: Final = ("qortex_db.types", "pgvector.sqlalchemy")
 _INDEXES: Final = text("""
 SELECT c.relname, a.amname, pg_get_indexdef(c.oid, 1, true), o.opcname, o.opcdefault,
@@ -85,7 +86,6 @@ def compare_indexes(  # noqa: PLR0917 - Alembic's signature
     connection = context.connection
     if connection is None or connection.dialect.name != "postgresql":
         return
-    _leave_changing(connection, changes, schema, name)
     if not include_name(name, "table", {}):
         return  # of our own tables; our own command tells
     wanted = {
@@ -128,11 +128,12 @@ def compare_indexes(  # noqa: PLR0917 - Alembic's signature
         changes.ops.append(creation(index, name, schema, concurrently=not fresh))
 
 
-def _leave_changing(
-    connection: Connection, changes: ops.ModifyTableOps, schema: str | None, name: str
-) -> None:
+def _leave_changing(connection: Connection | None, changes: ops.ModifyTableOps) -> None:
     """Drop nothing of what a table has for the change of its model."""
-    column = column_of(connection, name=qualified(schema, name))
+    if connection is None or connection.dialect.name != "postgresql":
+        return
+    name = changes.table_name
+    column = column_of(connection, name=qualified(changes.schema, name))
     if column is None:
         return
     indexes = index_names(name, column)
@@ -140,7 +141,7 @@ def _leave_changing(
         op
         for op in changes.ops
         if not (isinstance(op, ops.DropColumnOp) and op.column_name == column)
-        and not (isinstance(op, ops.DropIndexOp) and op.index_name in indexes)
+        and not (isinstance(op, _DROPS) and op.index_name in indexes)
     ]
 
 
@@ -172,6 +173,7 @@ def arrange(context: AutogenContext, upgrade: ops.UpgradeOps, _schemas: set[str 
     for changes in upgrade.ops:
         if not isinstance(changes, ops.ModifyTableOps):
             continue
+        _leave_changing(context.connection, changes)
         # One after the other: searches are without an index for the time of one build only.
         alone: list[Any] = sorted(filter(_commits, changes.ops), key=lambda op: op.index_name)
         changes.ops = [op for op in changes.ops if not _commits(op)]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from cryptography.fernet import Fernet
 from sqlalchemy import BigInteger, Text, event, select, text
 from sqlalchemy.exc import DBAPIError
@@ -625,3 +627,39 @@ def _again(op: Any, name: str) -> None:
         column="emb" if is_page else "vec",
         document="body" if is_page else "document",
     )
+
+
+@pytest.mark.slow
+async def test_nothing_of_a_change_is_drift_and_all_that_is_not_of_it_is(memos: str) -> None:
+    settings = Settings(dsn=memos)
+    await migrate(memos, begin)
+
+    async def compared() -> list[Any]:
+        async with hosted(memos) as db, db.engine.connect() as connection:
+            return await connection.run_sync(
+                lambda sync: compare_metadata(
+                    MigrationContext.configure(
+                        sync, opts={"include_name": migrations.include_name}
+                    ),
+                    Base.metadata,
+                )
+            )
+
+    assert await compared() == []
+    found = await migrations.drift(settings, metadata=Base.metadata)
+    assert found == []
+    async with Database.connect(memos) as db:
+        await execute(
+            db,
+            "ALTER TABLE memos ADD COLUMN v9 vector(3)",
+            "DROP TRIGGER qortex_db_changeover_2 ON memos",
+            "DROP INDEX ix_memos_v2_missing",
+        )
+    objects = {each.object for each in await migrations.drift(settings, metadata=Base.metadata)}
+    assert objects == {
+        *("column v9", "trigger qortex_db_changeover_2"),
+        "index ix_memos_v2_missing",
+    }
+    await migrate(memos, begin)  # which makes them anew
+    objects = {each.object for each in await migrations.drift(settings, metadata=Base.metadata)}
+    assert objects == {"column v9"}
