@@ -448,7 +448,8 @@ class VectorTable:
         if type(embedding) is Known:
             return embedding.embedding
         if type(embedding) is dict and self.name == DEFAULT_VECTOR and embedding:
-            return next(iter(embedding.values()))
+            name, first = next(iter(embedding.items()))
+            return first if isinstance(name, str) else embedding
         return embedding
 
     def encode_for(self, embedding: object, dimensions: int | None, name: str = "embedding") -> Any:
