@@ -551,7 +551,8 @@ def test_every_method_is_called() -> None:
     methods = {name for name, _ in inspect.getmembers(VectorRepository, callable)}
     public = {name for name in methods if not name.startswith("_")}
     called = {name.split()[0] for name in METHODS}
-    assert public - called == {"upsert_with_zeros"}
+    # A change of models has tests of its own, over tables of these kinds.
+    assert public - called == {"upsert_with_zeros", "changeover", "reembed", "switch_to"}
 
 
 @pytest.mark.parametrize("name", TABLES)

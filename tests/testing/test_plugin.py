@@ -139,7 +139,10 @@ async def test_in_an_unrelated_project_nothing_is_imported(tmp_path: Path) -> No
     (tmp_path / "test_it.py").write_text("def test_it(): ...\n")
     for arguments in (["--co"], []):
         look = (
-            f"import sys, pytest; pytest.main(['-q', '-p', 'no:cacheprovider', *{arguments}]); "
+            "import sys, pytest; "
+            # What LangChain brings imports pydantic.
+            "options = ['-q', '-p', 'no:cacheprovider', '-p', 'no:langsmith_plugin']; "
+            f"pytest.main([*options, *{arguments}]); "
             "assert 'pytest_qortex_db' in sys.modules; "
             f"print('imported:', *[name for name in {HEAVY} if name in sys.modules])"
         )
