@@ -1,4 +1,4 @@
-"""Identifiers: what PostgreSQL takes for one, and the names that indexes are given."""
+"""Identifiers: what PostgreSQL takes for one, and the names that indexes are given; literals."""
 
 from __future__ import annotations
 
@@ -35,6 +35,12 @@ def hashed(text: str) -> str:
 def qualified(*parts: str | None) -> str:
     """A name as SQL and `to_regclass` take it, quoted; None leaves a part to the search path."""
     return ".".join('"' + part.replace('"', '""') + '"' for part in parts if part)
+
+
+def literal(text: str) -> str:
+    """A text in SQL: the same whatever `standard_conforming_strings` is."""
+    quoted = "'" + text.replace("'", "''") + "'"
+    return "E" + quoted.replace("\\", "\\\\") if "\\" in text else quoted
 
 
 def index_name(name: str, readable: str | None = None) -> str:

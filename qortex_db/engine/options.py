@@ -12,6 +12,7 @@ from sqlalchemy import select, true
 
 from qortex_db.checks import check_number, check_text
 from qortex_db.errors import InvalidInputError
+from qortex_db.names import literal
 from qortex_db.sql import func
 
 SettingValue: TypeAlias = str | int | UUID
@@ -50,7 +51,7 @@ class CallOptions:
         if not settings:
             return ""
         values = (
-            f"pg_catalog.set_config({_literal(name)}, {_literal(value)}, true)"
+            f"pg_catalog.set_config({literal(name)}, {literal(value)}, true)"
             for name, value in settings
         )
         return f"SELECT {', '.join(values)}"
@@ -127,9 +128,3 @@ def read(settings: object) -> dict[str, str]:
 
 def _limit(name: str, seconds: float | None) -> tuple[tuple[str, str], ...]:
     return () if seconds is None else ((name, f"{max(1, round(seconds * 1_000))}ms"),)
-
-
-def _literal(text: str) -> str:
-    """As libpq's PQescapeLiteral: the same whatever `standard_conforming_strings` is."""
-    escaped = text.replace("\\", "\\\\").replace("'", "''")
-    return f"E'{escaped}'"

@@ -19,7 +19,7 @@ from qortex_db.migrations.autogenerate.index_shapes import IndexShape
 from qortex_db.migrations.changing import TRIGGER, TRIGGERS, index_names
 from qortex_db.models import EmbeddingChangeover, VectorSpec, vector_index
 from qortex_db.models.collection import COLLECTION
-from qortex_db.names import index_name, qualified
+from qortex_db.names import index_name, literal, qualified
 from qortex_db.repositories.vectors import table_facts
 from qortex_db.sql import DIALECT, Text
 from qortex_db.translation import OLD_MODEL
@@ -210,7 +210,7 @@ def _add(operations: Operations, op: AddEmbeddingColumnOp) -> None:
         _row(op, place.named, own),
     ]
     if place.comment is not None:
-        said = _literal(place.comment)
+        said = literal(place.comment)
         statements.append(f"COMMENT ON COLUMN {table}.{qualified(op.name)} IS {said}")
     _execute(operations, statements)
     missing = IndexShape(
@@ -260,7 +260,7 @@ def _drop(operations: Operations, op: DropEmbeddingColumnOp) -> None:
         f"DROP FUNCTION IF EXISTS {function}()",
         f"DROP INDEX IF EXISTS {qualified(schema, missing)}",
     ]
-    literal = _literal(name)
+    quoted = literal(name)
     if row.is_switched:
         kept = index_name(f"ix_{op.table_name}_{row.column_name}")
         statements += [
@@ -272,13 +272,13 @@ def _drop(operations: Operations, op: DropEmbeddingColumnOp) -> None:
             f"ALTER INDEX IF EXISTS {qualified(schema, index)} RENAME TO {qualified(kept)}",
             (
                 f"UPDATE {own} SET ended_at = pg_catalog.now() "  # noqa: S608 - quoted
-                f"WHERE table_name = {literal}"
+                f"WHERE table_name = {quoted}"
             ),
         ]
     else:
         statements += [
             f"ALTER TABLE {table} DROP COLUMN {qualified(row.new_name)}",
-            f"DELETE FROM {own} WHERE table_name = {literal}",  # noqa: S608 - quoted
+            f"DELETE FROM {own} WHERE table_name = {quoted}",  # noqa: S608 - quoted
         ]
     _execute(operations, statements)
 
@@ -345,7 +345,7 @@ def _triggers(op: AddEmbeddingColumnOp, place: _Place, own: str, document: str |
         said = f"NEW.{text_of} IS DISTINCT FROM OLD.{text_of}"
         has_document = f"NEW.{text_of} IS NOT NULL"
     row = f"SELECT is_switched, is_closing INTO switched, closing FROM {own} "  # noqa: S608 - quoted
-    row += f"WHERE table_name = {_literal(place.named)}::text"
+    row += f"WHERE table_name = {literal(place.named)}::text"
     refuse = (
         f"RAISE EXCEPTION USING ERRCODE = '{OLD_MODEL}', "
         "MESSAGE = 'the table was switched to the embeddings of another model';"
@@ -388,7 +388,7 @@ END
     return [
         (
             f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql "
-            f"SECURITY DEFINER SET search_path = pg_catalog AS {_literal(body)}"
+            f"SECURITY DEFINER SET search_path = pg_catalog AS {literal(body)}"
         ),
         (
             f"CREATE OR REPLACE TRIGGER {first} BEFORE UPDATE OF {new} ON {table} "
@@ -412,7 +412,7 @@ def _row(op: AddEmbeddingColumnOp, named: str, own: str) -> str:
         "storage": spec.storage,
         "quantization": spec.quantization,
     }
-    listed = ", ".join("NULL" if each is None else _literal(each) for each in values.values())
+    listed = ", ".join("NULL" if each is None else literal(each) for each in values.values())
     again = ", ".join(f"{name} = excluded.{name}" for name in values if name != "table_name")
     return (
         f"INSERT INTO {own} AS row ({', '.join(values)}) VALUES ({listed}) "  # noqa: S608 - quoted
@@ -427,10 +427,6 @@ def _named(schema: str, table: str) -> str:
     """As `quote_ident` has both, which quotes only where it has to."""
     quote = DIALECT.identifier_preparer.quote
     return f"{quote(schema)}.{quote(table)}"
-
-
-def _literal(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 def _execute(operations: Operations, statements: list[str]) -> None:

@@ -23,7 +23,7 @@ from sqlalchemy.sql.elements import Grouping
 from qortex_db.keys import key_columns, key_of, key_type
 from qortex_db.models import EmbeddingChangeover
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
-from qortex_db.names import qualified
+from qortex_db.names import literal, qualified
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.key_statements import by_key, ids_array
@@ -212,17 +212,13 @@ def switch(table: str, changeovers: str, name: str, changeover: Changeover) -> E
     body = _SWITCH.format(
         timeout=LOCK_TIMEOUT,
         table=table,
-        relation=_literal(table),
+        relation=literal(table),
         changeovers=changeovers,
         old=old,
         new=new,
         wanted=old if changeover.is_switched else new,
         to="false" if changeover.is_switched else "true",
-        name=_literal(name),
+        name=literal(name),
         missing=STILL_MISSING,
     )
-    return text(f"DO {_literal(body)}".replace(":", r"\:"))
-
-
-def _literal(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+    return text(f"DO {literal(body)}".replace(":", r"\:"))
