@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def refuse_others(options: Mapping[str, Any]) -> None:
+    """Refuse what a framework passes on that nobody here takes."""
+    if options:
+        raise InvalidInputError(f"There is no option {min(options)!r}.")
+
+
 class CollectionOf:
     """A collection, of whatever Database it is asked for.
 

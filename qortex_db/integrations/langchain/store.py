@@ -10,7 +10,7 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
 
 from qortex_db.errors import InvalidInputError
-from qortex_db.integrations.collections import CollectionOf
+from qortex_db.integrations.collections import CollectionOf, refuse_others
 from qortex_db.integrations.homes import Homes
 from qortex_db.integrations.langchain.retriever import QortexHybridRetriever
 
@@ -114,7 +114,7 @@ class QortexVectorStore(VectorStore):
         Raises:
             InvalidInputError: There are not as many metadatas, or ids, as texts.
         """
-        _no_others(kwargs)
+        refuse_others(kwargs)
         documents = list(texts)
         for name, given in (("metadatas", metadatas), ("ids", ids)):
             if given and len(given) != len(documents):
@@ -167,7 +167,7 @@ class QortexVectorStore(VectorStore):
 
         Ids that are not there are none to remove.
         """
-        _no_others(kwargs)
+        refuse_others(kwargs)
         vectors = self._of(await self._homes.here())
         if ids is not None:
             await vectors.delete([self._of.key(id_) for id_ in ids])
@@ -355,8 +355,3 @@ def _document(found: SearchHit[Any] | Any) -> Document:
     return Document(
         id=str(found.id), page_content=found.document or "", metadata=dict(found.payload or {})
     )
-
-
-def _no_others(options: Mapping[str, Any]) -> None:
-    if options:
-        raise InvalidInputError(f"There is no option {min(options)!r}.")

@@ -15,7 +15,7 @@ from llama_index.core.vector_stores.types import (
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
 from qortex_db.errors import InvalidInputError
-from qortex_db.integrations.collections import CollectionOf
+from qortex_db.integrations.collections import CollectionOf, refuse_others
 from qortex_db.integrations.homes import Homes
 from qortex_db.integrations.llama_index.filters import where_of
 
@@ -85,7 +85,7 @@ class QortexVectorStore(BasePydanticVectorStore):
         Returns:
             Their ids.
         """
-        _no_others(kwargs)
+        refuse_others(kwargs)
         records = [
             {
                 "id": self._of.key(node.node_id),
@@ -105,7 +105,7 @@ class QortexVectorStore(BasePydanticVectorStore):
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Remove the nodes of a document."""
-        _no_others(delete_kwargs)
+        refuse_others(delete_kwargs)
         vectors = self._of(await self._homes.here())
         await self._of.told(vectors.delete_where({"ref_doc_id": ref_doc_id}))
 
@@ -120,7 +120,7 @@ class QortexVectorStore(BasePydanticVectorStore):
         **delete_kwargs: Any,
     ) -> None:
         """Remove nodes by their ids, a filter, or both together; by neither, none."""
-        _no_others(delete_kwargs)
+        refuse_others(delete_kwargs)
         where = self._where(filters, node_ids=node_ids)
         if where is not None:
             vectors = self._of(await self._homes.here())
@@ -237,8 +237,3 @@ class QortexVectorStore(BasePydanticVectorStore):
 
 def _node(found: Any) -> BaseNode:
     return metadata_dict_to_node(dict(found.payload or {}), text=found.document)
-
-
-def _no_others(options: dict[str, Any]) -> None:
-    if options:
-        raise InvalidInputError(f"There is no option {min(options)!r}.")
