@@ -8,7 +8,6 @@ import json
 import os
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
-from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 from uuid import UUID
 
@@ -20,6 +19,7 @@ from qortex_db.filters.full_text import is_whole, stored_words
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.distinct_ids import DistinctIds
 from qortex_db.repositories.vectors.frames import Frame, records_of
+from qortex_db.repositories.vectors.progress import Pace, tell
 from qortex_db.repositories.vectors.records import (
     IdT,
     IngestProgress,
@@ -125,8 +125,7 @@ class VectorIngest(VectorWrites[IdT]):
                     ids.add(await self._store_whole(batch, facts, done, size))
                 await pace.note(len(batch), time.perf_counter() - start)
                 done += len(batch)
-                if on_progress is not None:
-                    await _tell(on_progress, pace.progress(done, aside.count))
+                await tell(on_progress, pace.progress(done, aside.count))
             if aside.count:
                 table = self._vectors.table.name
                 observability.log.warning(
@@ -177,8 +176,8 @@ class VectorIngest(VectorWrites[IdT]):
             last, rows, changed = found.rows[0]
             read += rows
             filled += changed
-            if rows and on_progress is not None:
-                await _tell(on_progress, read)
+            if rows:
+                await tell(on_progress, read)
         return filled
 
     async def _facts_for(self, record: RecordInput) -> TableFacts:
@@ -291,16 +290,9 @@ class _Aside:
         told, self._waiting = sorted(self._waiting, key=lambda one: one.row), []
         if callable(self._rejects):
             for one in told:
-                await _tell(self._rejects, one)
+                await tell(self._rejects, one)
         elif told and self._rejects is not None:
             await asyncio.to_thread(_write, self._rejects, "a", told)
-
-
-async def _tell(callback: Callable[[Any], object], value: object) -> None:
-    """Call what may be a coroutine function, or not."""
-    outcome = callback(value)
-    if isawaitable(outcome):
-        await outcome
 
 
 def _write(path: Any, mode: str, rejected: Iterable[RejectedRecord]) -> None:
@@ -311,22 +303,13 @@ def _write(path: Any, mode: str, rejected: Iterable[RejectedRecord]) -> None:
         )
 
 
-class _Pace:
-    """How fast it goes, and a word on why it is slow, said once."""
+class _Pace(Pace):
+    """A word on why it is slow, too, said once."""
 
     def __init__(self, vectors: VectorTable) -> None:
+        super().__init__()
         self._vectors = vectors
-        self._start = self._last = time.perf_counter()
-        self._read = 0
         self._said = False
-
-    def progress(self, read: int, rejected: int) -> IngestProgress:
-        now = time.perf_counter()
-        rate = (read - self._read) / max(now - self._last, 1e-9)
-        self._last, self._read = now, read
-        return IngestProgress(
-            read, rejected=rejected, rows_per_second=rate, seconds=now - self._start
-        )
 
     async def note(self, rows: int, seconds: float) -> None:
         """Look at a batch; only after the first slow one the server is asked for the index."""

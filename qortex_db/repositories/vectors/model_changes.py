@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from datetime import UTC
-from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from qortex_db.checks import check_flag, check_text
@@ -30,7 +28,8 @@ from qortex_db.repositories.vectors.changeover_rows import (
     switch,
 )
 from qortex_db.repositories.vectors.key_statements import IDS, VECS
-from qortex_db.repositories.vectors.records import IdT, IngestProgress, VectorRecord
+from qortex_db.repositories.vectors.progress import Pace, tell
+from qortex_db.repositories.vectors.records import IdT, VectorRecord
 from qortex_db.repositories.vectors.texts import TextEmbedder
 from qortex_db.repositories.vectors.writes import VectorWrites
 from qortex_db.types import checked
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from qortex_db.filters import Filter, Where
     from qortex_db.models.changing import Changeover
     from qortex_db.repositories.vectors.changeover_rows import FillStatements
+    from qortex_db.repositories.vectors.records import IngestProgress
     from qortex_db.repositories.vectors.table import VectorTable
 
 MAX_REEMBEDDED: Final = 10_000
@@ -140,14 +140,14 @@ class VectorModelChanges(VectorWrites[IdT]):
         if into == found.new_name:
             await self._name(vectors, texts.embedder.label)
         narrowed = await vectors.narrow(where, where_document)
-        fill = _Fill(vectors, found, into, texts)
-        pace, idle = _Pace(on_progress), 0
+        fill = _Fill(vectors, found, into, texts, on_progress)
+        idle = 0
         while idle < _MAX_TRIES:
-            before = pace.done
-            read = await fill.round(narrowed, size, pace)
-            written = pace.done - before
+            before = fill.done
+            read = await fill.round(narrowed, size)
+            written = fill.done - before
             if written == read < size:  # else once more, for what was changed meanwhile
-                return pace.done
+                return fill.done
             idle = 0 if written else idle + 1
         raise ConflictError(
             "Others change the same rows again and again. Run it again: what is done is left alone."
@@ -238,40 +238,31 @@ class VectorModelChanges(VectorWrites[IdT]):
         )
 
 
-class _Pace:
-    """How far it is, and who is told so."""
-
-    def __init__(self, on_progress: Callable[[IngestProgress], object] | None) -> None:
-        self._tell = on_progress
-        self._start = self._last = time.perf_counter()
-        self.done = 0
-
-    async def tell(self, written: int) -> None:
-        self.done += written
-        now = time.perf_counter()
-        rate = written / max(now - self._last, 1e-9)
-        self._last = now
-        if self._tell is not None:
-            seconds = now - self._start
-            told = IngestProgress(self.done, rows_per_second=rate, seconds=seconds)
-            outcome = self._tell(told)
-            if isawaitable(outcome):
-                await outcome
-
-
 class _Fill:
-    """Batches of rows that are filled."""
+    """Batches of rows that are filled.
+
+    Attributes:
+        done: How many rows were.
+    """
 
     def __init__(
-        self, vectors: VectorTable, changeover: Changeover, into: str, texts: TextEmbedder
+        self,
+        vectors: VectorTable,
+        changeover: Changeover,
+        into: str,
+        texts: TextEmbedder,
+        on_progress: Callable[[IngestProgress], object] | None,
     ) -> None:
+        self.done = 0
+        self._pace = Pace()
+        self._on_progress = on_progress
         self._vectors = vectors
         self._texts = texts
         wanted = DEFAULT_VECTOR if into == changeover.current else into
         self._spec = vectors.using(into).vector
         self.statements = _statements(vectors, changeover, wanted)
 
-    async def round(self, narrowed: Filter | None, size: int, pace: _Pace) -> int:
+    async def round(self, narrowed: Filter | None, size: int) -> int:
         """Go through all rows that lack the embedding; return how many there were."""
         vectors = self._vectors
         read, after = 0, vectors.key.least
@@ -281,7 +272,8 @@ class _Fill:
             rows = (await vectors.run(page, params)).rows
             if rows:
                 read += len(rows)
-                await pace.tell(await self._write(await self._opened(rows)))
+                self.done += await self._write(await self._opened(rows))
+                await tell(self._on_progress, self._pace.progress(self.done))
             if len(rows) < size:
                 return read
             after = rows[-1][0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Integer, bindparam, cast, null, select, update
@@ -17,6 +16,7 @@ from qortex_db.keys import key_columns, key_of, key_type
 from qortex_db.repositories import validation
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import MAX_TABLES
+from qortex_db.repositories.vectors.progress import tell
 from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.sql import Text, as_jsonb, as_text, func
@@ -82,10 +82,8 @@ class VectorRotation(TableBound[IdT]):
                     continue
             tries = 0
             done += len(rows)
-            if rows and on_progress is not None:
-                outcome = on_progress(done)
-                if isawaitable(outcome):
-                    await outcome
+            if rows:
+                await tell(on_progress, done)
             if len(rows) < size:
                 return changed
             after = rows[-1][0]
