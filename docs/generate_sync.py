@@ -59,7 +59,10 @@ class Stub:
     def text(self) -> str:
         """All of it."""
         classes = "\n\n".join(self._class(each) for each in CLASSES)
-        lines = [f"from {m} import {', '.join(sorted(n))}" for m, n in sorted(self.imports.items())]
+        lines = [
+            f"{f'from {module} ' if module else ''}import {', '.join(sorted(names))}"
+            for module, names in sorted(self.imports.items())
+        ]
         variables = [f'{each} = TypeVar("{each}")' for each in sorted(self.type_variables)]
         return "\n".join(
             [HEAD, *lines, "", '__all__ = ["Database"]', "", *variables, "", classes, ""]
@@ -170,11 +173,7 @@ def _imported(name: str, module: Any) -> tuple[str, str] | None:
 
 def stub() -> str:
     """The text, as the formatter has it."""
-    made = Stub()
-    text = made.text()
-    plain = made.imports.pop("", set())
-    text = text.replace("from  import " + ", ".join(sorted(plain)), "")
-    text = text.replace(HEAD, HEAD + "".join(f"import {each}\n" for each in sorted(plain)), 1)
+    text = Stub().text()
     ruff = [str(Path(sys.executable).with_name("ruff"))]
     name = ["--stdin-filename", str(PAGE)]
     fixed = [*ruff, "check", "--select", "I", "--fix", "--quiet", *name, "-"]

@@ -65,7 +65,6 @@ def add(
     """Begin: give a table a column for the new embeddings, with its index."""
     from qortex_db import migrations
 
-    defaults = {"column": "vec", "old_name": "old", "metric": "cosine", "storage": "full"}
     given: dict[str, Any] = {
         "column": column,
         "old_name": old_name,
@@ -75,7 +74,8 @@ def add(
         "document": document,
     }
     if revision is not None:
-        defaults |= {"document": "document"}
+        defaults = {"column": "vec", "old_name": "old", "document": "document"}
+        defaults |= {"metric": "cosine", "storage": "full"}
         said = [f"{key}={value!r}" for key, value in given.items() if value != defaults.get(key)]
         arguments = ", ".join([repr(table), repr(name), str(dimensions), *said])
         _write(
