@@ -117,6 +117,8 @@ async def test_everything_works_in_a_schema_of_its_own(empty_dsn: str) -> None:
         "learning_arm_states": 1,
         "learning_contexts": 0,
         "qortex_db_changeovers": 0,
+        "qortex_db_checkpoints": 0,
+        "qortex_db_indexed_documents": 0,
         "qortex_db_idempotency_keys": 0,
         "qortex_db_word_frequencies": 0,
         "learning_events": 0,

@@ -4,6 +4,7 @@ from qortex_db.models.arm import LearningArmState
 from qortex_db.models.base import NAMING_CONVENTION, Base
 from qortex_db.models.cache import CachedEmbedding
 from qortex_db.models.changeover import EmbeddingChangeover
+from qortex_db.models.checkpoint import Checkpoint
 from qortex_db.models.collection import (
     Collection,
     collection_of,
@@ -14,6 +15,7 @@ from qortex_db.models.edge import InteroceptionEdge
 from qortex_db.models.event import LearningContext, LearningEvent
 from qortex_db.models.factor import InteroceptionFactor
 from qortex_db.models.idempotency import IdempotencyKey
+from qortex_db.models.indexed_document import IndexedDocument
 from qortex_db.models.mixin import VectorMixin
 from qortex_db.models.partitions import Partitions
 from qortex_db.models.vector import QortexVector
@@ -26,10 +28,12 @@ __all__ = [
     "NAMING_CONVENTION",
     "Base",
     "CachedEmbedding",
+    "Checkpoint",
     "Collection",
     "EmbeddingChangeover",
     "IVFFlat",
     "IdempotencyKey",
+    "IndexedDocument",
     "InteroceptionEdge",
     "InteroceptionFactor",
     "LearningArmState",

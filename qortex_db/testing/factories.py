@@ -27,9 +27,11 @@ from qortex_db import (
     ArmOutcome,
     ArmState,
     CachedEmbedding,
+    Checkpoint,
     EdgeStats,
     EmbeddingChangeover,
     IdempotencyKey,
+    IndexedDocument,
     InteroceptionEdge,
     InteroceptionFactor,
     LearnerConfig,
@@ -292,6 +294,27 @@ class EmbeddingChangeoverFactory(Factory[EmbeddingChangeover]):
     new_name = "v2"
     metric = "cosine"
     storage = "full"
+
+
+class CheckpointFactory(Factory[Checkpoint]):
+    class Meta:
+        model = Checkpoint
+
+    work = Sequence("import{}".format)
+    position = LazyAttribute(lambda made: {"after": made.rows_read})
+    rows_read = 500
+    rows_written = 499
+    rows_rejected = 1
+
+
+class IndexedDocumentFactory(Factory[IndexedDocument]):
+    class Meta:
+        model = IndexedDocument
+
+    namespace = "notes"
+    key = Sequence("document{:05}".format)
+    group_id = "notes.md"
+    updated_at = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class ArmFactory(Factory[Arm]):

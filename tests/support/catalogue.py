@@ -181,6 +181,36 @@ LATER = {  # what the revisions after the baseline add
         "CREATE UNIQUE INDEX pk_qortex_db_changeovers ON public.qortex_db_changeovers "
         "USING btree (table_name)"
     ),
+    "qortex_db_checkpoints.work text not null",
+    "qortex_db_checkpoints.position jsonb",
+    "qortex_db_checkpoints.rows_read bigint not null default 0",
+    "qortex_db_checkpoints.rows_written bigint not null default 0",
+    "qortex_db_checkpoints.rows_rejected bigint not null default 0",
+    "qortex_db_checkpoints.began_at timestamp with time zone not null default now()",
+    "qortex_db_checkpoints.updated_at timestamp with time zone not null default now()",
+    "qortex_db_checkpoints.finished_at timestamp with time zone",
+    "qortex_db_checkpoints pk_qortex_db_checkpoints PRIMARY KEY (work)",
+    (
+        "CREATE UNIQUE INDEX pk_qortex_db_checkpoints ON public.qortex_db_checkpoints "
+        "USING btree (work)"
+    ),
+    "qortex_db_indexed_documents.namespace text not null",
+    "qortex_db_indexed_documents.key text not null",
+    "qortex_db_indexed_documents.group_id text",
+    "qortex_db_indexed_documents.updated_at timestamp with time zone not null",
+    "qortex_db_indexed_documents pk_qortex_db_indexed_documents PRIMARY KEY (namespace, key)",
+    (
+        "CREATE UNIQUE INDEX pk_qortex_db_indexed_documents "
+        "ON public.qortex_db_indexed_documents USING btree (namespace, key)"
+    ),
+    (
+        "CREATE INDEX ix_qortex_db_indexed_documents_namespace_group_id "
+        "ON public.qortex_db_indexed_documents USING btree (namespace, group_id)"
+    ),
+    (
+        "CREATE INDEX ix_qortex_db_indexed_documents_namespace_updated_at "
+        "ON public.qortex_db_indexed_documents USING btree (namespace, updated_at)"
+    ),
     (
         "CREATE UNIQUE INDEX pk_learning_contexts ON public.learning_contexts "
         "USING btree (context_hash)"
