@@ -1,0 +1,1 @@
+"""What others hold, brought here; and what is here, kept in files."""
