@@ -235,7 +235,7 @@ class VectorIngest(VectorWrites[IdT]):
             async with self._vectors.executor.savepoint():
                 await self._write(batch)
         except QortexDbError as error:
-            if not (isinstance(error, InvalidInputError) or _tells_of_a_row(error)):
+            if not (isinstance(error, InvalidInputError) or tells_of_a_row(error)):
                 raise
             if len(rows) == 1:
                 aside.put(*rows[0], error)
@@ -247,7 +247,8 @@ class VectorIngest(VectorWrites[IdT]):
         return first + await self._store(rows[middle:], facts, aside)
 
 
-def _tells_of_a_row(error: QortexDbError) -> bool:
+def tells_of_a_row(error: QortexDbError) -> bool:
+    """Whether an error is one row's, so that the others of its batch can be written."""
     return (error.sqlstate or "").startswith(_OF_A_ROW)
 
 

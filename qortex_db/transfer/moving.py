@@ -1,0 +1,163 @@
+"""Rows of a source into a collection: batch by batch, each with its checkpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from qortex_db.errors import InvalidInputError, QortexDbError
+from qortex_db.repositories.checkpoints import CheckpointRepository, Progress
+from qortex_db.repositories.vectors.ingest import tells_of_a_row
+from qortex_db.repositories.vectors.progress import Pace, tell
+from qortex_db.transfer.rejects import RejectsFile
+from qortex_db.transfer.source import SourceReject
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Sequence
+
+    from qortex_db.repositories import VectorRepository
+    from qortex_db.repositories.vectors.records import IngestProgress, VectorRecord
+    from qortex_db.transfer.route import Route
+    from qortex_db.transfer.source import Page, SourceId
+    from qortex_db.transfer.translating import Translator
+    from qortex_db.uow import UnitOfWork
+
+SAMPLED_ROWS: Final = 100
+"""How many rows are compared in the end."""
+KEPT_REASONS: Final = 10
+"""How many rejects a report has itself; the file has all."""
+
+
+@dataclass
+class Moved:
+    """What came of it.
+
+    Attributes:
+        progress: The counts of all of the import, of earlier processes too.
+        before: How many rows the collection had when the import began.
+        sample: Ids of rows that were taken, chosen by a hash of theirs.
+        rejects: The first of this process.
+    """
+
+    progress: Progress
+    before: int
+    sample: list[SourceId]
+    rejects: list[SourceReject] = field(default_factory=list)
+
+
+async def move(
+    route: Route,
+    *,
+    batch_size: int,
+    rejects: str | os.PathLike[str] | None,
+    on_progress: Callable[[IngestProgress], object] | None,
+    anew: bool,
+) -> Moved:
+    """Move all rows, or those that are left of an import that was stopped.
+
+    Raises:
+        ConflictError: Another process does the same at the same time.
+    """
+    work = f"import {route.source.label} into {route.target.label}"
+    async with route.database.unit_of_work() as uow:
+        checkpoints = CheckpointRepository(uow.executor)
+        progress = await checkpoints.begin(work, anew=anew)
+        state = progress.position
+        if state is None:
+            before = await route.target.of(uow).count()
+            state = {"next": None, "before": before, "sample": [], "rejects": 0}
+            progress = await checkpoints.advance(progress, state)
+    file = await asyncio.to_thread(RejectsFile, rejects, state["rejects"])
+    moved = Moved(progress, state["before"], state["sample"])
+    pace = Pace()
+    finished = False
+    async for page in route.source.pages(state["next"], batch_size):
+        async with route.database.unit_of_work() as uow:
+            batch = _Batch(route.target.of(uow), uow)
+            await batch.write(page, route.translator)
+            await asyncio.to_thread(file.add, batch.rejects)
+            moved.sample = _sampled(moved.sample, batch.taken)
+            state = {
+                "next": page.position,
+                "before": moved.before,
+                "sample": moved.sample,
+                "rejects": file.size,
+            }
+            moved.progress = await CheckpointRepository(uow.executor).advance(
+                moved.progress,
+                state,
+                read=len(page.rows) + len(page.rejects),
+                written=batch.written,
+                rejected=len(batch.rejects),
+                is_finished=page.position is None,
+            )
+        finished = page.position is None
+        moved.rejects = (moved.rejects + batch.rejects)[:KEPT_REASONS]
+        await tell(
+            on_progress,
+            pace.progress(moved.progress.rows_read, moved.progress.rows_rejected),
+        )
+    if not finished:  # there was no page, or none that said it was the last
+        async with route.database.unit_of_work() as uow:
+            checkpoints = CheckpointRepository(uow.executor)
+            moved.progress = await checkpoints.advance(moved.progress, state, is_finished=True)
+    return moved
+
+
+class _Batch:
+    """One page, in a transaction."""
+
+    def __init__(self, vectors: VectorRepository[Any], uow: UnitOfWork) -> None:
+        self._vectors = vectors
+        self._uow = uow
+        self.written = 0
+        self.taken: list[SourceId] = []
+        self.rejects: list[SourceReject] = []
+
+    async def write(self, page: Page, translator: Translator) -> None:
+        """Write its rows, and find those that are no good."""
+        self.rejects += page.rejects
+        records = []
+        for row in page.rows:
+            try:
+                records.append((row.id, translator.record(row)))
+            except InvalidInputError as error:
+                self._reject(row.id, error)
+        await self._store(records)
+
+    async def _store(self, rows: Sequence[tuple[SourceId, VectorRecord[Any]]]) -> None:
+        """By halves, where some are refused, by this package or for their values by the server."""
+        if not rows:
+            return
+        try:
+            async with self._uow.executor.savepoint():
+                # Zero vectors too: a source has them, and a row lost is worse than one not found.
+                self.written += await self._vectors.upsert_with_zeros(record for _, record in rows)
+        except QortexDbError as error:
+            if not (isinstance(error, InvalidInputError) or tells_of_a_row(error)):
+                raise
+            if len(rows) == 1:
+                self._reject(rows[0][0], error)
+                return
+        else:
+            self.taken += [given for given, _ in rows]
+            return
+        middle = len(rows) // 2
+        await self._store(rows[:middle])
+        await self._store(rows[middle:])
+
+    def _reject(self, given: SourceId, error: QortexDbError) -> None:
+        self.rejects.append(SourceReject(str(given), str(error)))
+
+
+def _sampled(sample: list[SourceId], taken: Sequence[SourceId]) -> list[SourceId]:
+    """Those whose hashes are the least: the same rows, however often an import was stopped."""
+    plain = [each if isinstance(each, int) else str(each) for each in taken]
+    return sorted({*sample, *plain}, key=_hashed)[:SAMPLED_ROWS]
+
+
+def _hashed(given: SourceId) -> bytes:
+    return hashlib.blake2b(str(given).encode(), digest_size=8).digest()
