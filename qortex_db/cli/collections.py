@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import keyword
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,22 +10,9 @@ import typer
 from qortex_db.cli.shell import AsJson, Models, fail, group, out, print_json, read_settings
 
 if TYPE_CHECKING:
-    from sqlalchemy import MetaData, Table
+    from sqlalchemy import Table
 
 collections = group("The collections that models declare, and new ones.")
-
-_MODEL = '''"""The collection `{name}`."""
-
-from {module} import {base}
-from qortex_db import {names}
-
-
-class {model}(VectorMixin, {base}):
-    """{title}."""
-
-    __tablename__ = "{name}"
-    __collection__ = Collection({spec}{options})
-'''
 
 
 @collections.command("list")
@@ -89,72 +73,21 @@ def new(
     Both are yours from then on: read them, import the model where env.py finds your models, and
     run `alembic upgrade heads`.
     """
-    from qortex_db import Partitions, QortexDbError
+    from qortex_db import Partitions, QortexDbError, VectorSpec
     from qortex_db.cli import host_models
-    from qortex_db.migrations.new_collection import write_revision
+    from qortex_db.migrations.new_model import NewModel, write_model
 
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        fail(f"{name} has to be a plain name, as notes or user_passages.", status=2)
     metadata = host_models.metadata_of(base, option="--base")
-    module, _, attribute = base.partition(":")
-    file = model or Path(str(importlib.import_module(module).__file__)).parent / f"{name}.py"
-    if file.exists():
-        fail(f"{file} is there already; nothing was written.")
-    if name in metadata.tables:
-        fail(f"{base} has a table {name} already; nothing was written.")
-    options = {"metric": metric} if metric != "cosine" else {}
+    options: dict[str, Any] = {"metric": metric}
     try:
         parts = None if partitions is None else Partitions(partitions)
-        table = _table(name, metadata, dimensions, options, language=language, partitions=parts)
-        revision = write_revision(config, table, head=head)
+        spec = VectorSpec(dimensions, **options)
+        made = NewModel(name, {"vec": spec}, base, language, parts)
+        written = write_model(made, model, metadata=metadata, ini=config, head=head)
     except QortexDbError as error:
         fail(str(error))
-    names, said = ["Collection", "VectorMixin", "VectorSpec"], []
-    if language != "simple":
-        said.append(f", language={language!r}")
-    if partitions is not None:
-        names.insert(1, "Partitions")
-        said.append(f", partitions=Partitions({partitions})")
-    text = _MODEL.format(
-        name=name,
-        module=module,
-        base=attribute,
-        model="".join(part.capitalize() for part in name.split("_")),
-        title=name.replace("_", " ").capitalize(),
-        spec=f"VectorSpec({dimensions}{''.join(f', {k}={v!r}' for k, v in options.items())})",
-        names=", ".join(names),
-        options="".join(said),
-    ).replace("'", '"')
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        revision.unlink()
-        fail(f"{file} could not be written ({error.strerror}); nothing was.")
-    for written in (file, revision):
-        out().print(f"Wrote {written}", soft_wrap=True, highlight=False, markup=False)
-
-
-def _table(
-    name: str,
-    metadata: MetaData,
-    dimensions: int,
-    options: dict[str, Any],
-    **said: Any,
-) -> Table:
-    """As the model will have it, in a metadata that says the same of names and schemas."""
-    from sqlalchemy import MetaData
-    from sqlalchemy.orm import DeclarativeBase
-
-    from qortex_db import Collection, VectorMixin, VectorSpec
-
-    alone = MetaData(schema=metadata.schema, naming_convention=metadata.naming_convention)
-    base = type("Base", (DeclarativeBase,), {"metadata": alone})
-    collection = Collection(VectorSpec(dimensions, **options), **said)
-    made: Any = type(
-        "New", (VectorMixin, base), {"__tablename__": name, "__collection__": collection}
-    )
-    found: Table = made.__table__
-    return found
+    for file in written:
+        out().print(f"Wrote {file}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _declared(models: str | None) -> list[Table]:
