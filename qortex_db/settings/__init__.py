@@ -116,6 +116,9 @@ class Settings(BaseSettings):
     encryption_keys: SecretStr | None = Field(  # newest first, with commas between them
         default=None, validation_alias="QORTEX_DB_ENCRYPTION_KEYS"
     )
+    import_api_key: SecretStr | None = Field(  # of the source of an import
+        default=None, validation_alias="QORTEX_DB_IMPORT_API_KEY"
+    )
     learning_history: bool = Field(default=False, validation_alias="QORTEX_LEARNING_HISTORY")
     max_payload_bytes: _Most = Field(
         default=DEFAULT_LIMITS.max_payload_bytes, validation_alias="QORTEX_DB_MAX_PAYLOAD_BYTES"
