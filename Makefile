@@ -10,7 +10,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 # Hundreds of processes start here: what they import is compiled once.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo check audit quick test test-faults test-qortex test-lowest bench format docs clean
+.PHONY: help demo check peers audit quick test test-faults test-qortex test-lowest bench format docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,15 @@ $(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
 demo: $(VENV)/.demo ## Real text searched by meaning, feedback learned from, state kept
 	@$(BIN)/qortex-db demo
 
+$(VENV)-peers/.made: constraints-peers.txt
+	@echo "Installing what fills the tables of LangChain and LlamaIndex in $(VENV)-peers ..."
+	@$(PYTHON) -m venv $(VENV)-peers
+	@$(VENV)-peers/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints-peers.txt langchain-postgres llama-index-vector-stores-postgres
+	@touch $@
+
+peers: $(VENV)-peers/.made ## The packages whose tables the tests of imports read; make test makes it
+
 check: $(VENV)/.dev ## Format, lint, types, layers: seconds
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -54,10 +63,10 @@ quick: $(VENV)/.dev ## The tests that take no long time, on a real server: less 
 	$(BIN)/pytest $(PARALLEL) -m "not slow and not faults and not qortex" \
 		--timeout 20 --durations 5 --durations-min 1 # what takes longer has to be marked slow
 
-test: check ## Every check and every test, on a real server: minutes
+test: check peers ## Every check and every test, on a real server: minutes
 	$(BIN)/pytest $(PARALLEL) -m "not faults and not qortex"
 
-test-faults: $(VENV)/.dev ## Restarts, kills, cancellations, silent networks and floods: minutes
+test-faults: $(VENV)/.dev peers ## Restarts, kills, cancellations, silent networks and floods: minutes
 	$(BIN)/pytest $(PARALLEL) -m faults
 
 test-qortex: $(VENV)/.dev ## qortex 0.8.1 and its own tests on our stores

@@ -75,6 +75,8 @@ class ImportReport:
         if self.source_rows is not None and self.source_rows != self.read:
             found.append(f"The source has {self.source_rows:,} rows, {self.read:,} were read.")
         taken = self.read - self.rejected
+        if self.rejected:
+            found.append(f"{self.rejected:,} rows were no good, and are not here.")
         if self.before == 0 and self.stored != taken:
             found.append(
                 f"{taken:,} rows were taken, {self.stored:,} are there: ids came more than "

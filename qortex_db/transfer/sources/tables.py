@@ -13,7 +13,6 @@ from sqlalchemy import types as sql_types
 from sqlalchemy.exc import NoSuchTableError
 from sqlalchemy.orm import registry
 
-from qortex_db.checks import as_key
 from qortex_db.database import Database
 from qortex_db.errors import InvalidInputError, NotFoundError
 from qortex_db.messages import shown
@@ -243,7 +242,10 @@ class _Found:
 
     def id(self, key: Any) -> SourceId:
         """A key as a row's id: one of several columns is its JSON."""
-        return json.dumps([as_key(part) for part in key]) if self.is_composite else key
+        if not self.is_composite:
+            found: SourceId = key
+            return found
+        return json.dumps([part if isinstance(part, int) else str(part) for part in key])
 
     def key(self, given: SourceId) -> Any:
         """The same, back."""
@@ -264,10 +266,11 @@ def _look(connection: Connection, name: str, columns: Columns) -> _Found:
         for each, kind in types.items()
         if type(kind) not in _STORAGES and not isinstance(kind, _READABLE)
     ]
-    kept = [each for each in types if each not in (*unreadable, *columns.left_out)]
+    chosen = _chosen(types, columns, name)
+    others = [each for each in types if type(types[each]) in _STORAGES and each not in chosen]
+    kept = [each for each in types if each not in (*unreadable, *others, *columns.left_out)]
     keys = told.get_pk_constraint(table_name, schema=schema or None)["constrained_columns"]
     key = (columns.id,) if columns.id else tuple(keys)
-    chosen = _chosen(types, columns, name)
     for each in (*key, *(each for each in (columns.document, columns.payload) if each)):
         if each not in kept:
             raise InvalidInputError(f"{name} has no column {shown(each)} that could be read.")
@@ -290,6 +293,7 @@ def _look(connection: Connection, name: str, columns: Columns) -> _Found:
         language=None,
     )
     left_out = [f"The column {each} ({types[each]}) has no word in JSON." for each in unreadable]
+    left_out += [f"The vector {each} is not among those that were told." for each in others]
     notes = [f"A key is the JSON of its columns: {', '.join(key)}."] if len(key) > 1 else []
     return _Found(model, collection, specs, len(key) > 1, left_out, notes)
 
