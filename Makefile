@@ -39,7 +39,8 @@ $(VENV)-peers/.made: constraints-peers.txt
 	@echo "Installing what fills the tables of LangChain and LlamaIndex in $(VENV)-peers ..."
 	@$(PYTHON) -m venv $(VENV)-peers
 	@$(VENV)-peers/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints-peers.txt langchain-postgres llama-index-vector-stores-postgres
+		--constraint constraints-peers.txt langchain-postgres \
+		llama-index-vector-stores-postgres pysqlite3-binary sqlite-vec
 	@touch $@
 
 peers: $(VENV)-peers/.made ## The packages whose tables the tests of imports read; make test makes it

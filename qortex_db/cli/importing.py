@@ -13,6 +13,7 @@ from qortex_db.cli.shell import (
     Embedded,
     err,
     fail,
+    opened,
     out,
     print_json,
     reached,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qortex_db import Settings
-    from qortex_db.transfer import ImportPlan, ImportReport, Source
+    from qortex_db.transfer import ImportPlan, ImportReport, MemoryPart, Source
 
 _IN_DATABASES = ("pgvector", "langchain", "llamaindex")
 
@@ -134,13 +135,38 @@ def import_(
             name = table or _table_name(collection or Path(location).stem)
             _write(plan, name, write_model, base=base, config=config, head=head)
         return
+    memory = run(_memory(location, embedded=embedded)) if source == "qortex-sqlite" else []
     report = run(done())
     if as_json:
-        print_json(_plain(report) | {"faults": report.faults})
+        told = {"faults": report.faults, "memory": [asdict(part) for part in memory]}
+        print_json(_plain(report) | told)
     else:
+        _tell_memory(memory)
         _tell_report(report)
-    if not report.is_good:
+    if not (report.is_good and all(part.is_good for part in memory)):
         raise typer.Exit(1)
+
+
+async def _memory(folder: str, *, embedded: bool) -> list[MemoryPart]:
+    """Bring what qortex keeps beside its vectors."""
+    from qortex_db import NotFoundError
+    from qortex_db.transfer import import_qortex_memory
+
+    async with opened(embedded=embedded) as database:
+        try:
+            return await import_qortex_memory(database, folder)
+        except NotFoundError:  # the file of the vectors was named
+            return []
+
+
+def _tell_memory(parts: Sequence[MemoryPart]) -> None:
+    for part in parts:
+        _line(
+            f"{part.source}: {part.rows:,} rows, {part.written:,} written into {part.into}, "
+            f"{len(part.rejects):,} were no good, {len(part.differing):,} differ."
+        )
+        _list("No good:", [f"{each.where}: {each.reason}" for each in part.rejects[:10]])
+        _list("Different:", part.differing[:10])
 
 
 def _options(given: Sequence[str] | None) -> dict[str, str]:

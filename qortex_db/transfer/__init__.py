@@ -5,6 +5,7 @@ from __future__ import annotations
 from qortex_db.transfer.comparing import Difference, Overlap
 from qortex_db.transfer.importing import ImportReport, import_collection
 from qortex_db.transfer.planning import Choices, ImportPlan, plan_import
+from qortex_db.transfer.qortex_memory import MemoryPart, import_qortex_memory
 from qortex_db.transfer.source import (
     Page,
     Source,
@@ -23,6 +24,7 @@ __all__ = [
     "Difference",
     "ImportPlan",
     "ImportReport",
+    "MemoryPart",
     "Overlap",
     "Page",
     "Source",
@@ -33,6 +35,7 @@ __all__ = [
     "SourceVector",
     "SparseComponents",
     "import_collection",
+    "import_qortex_memory",
     "open_source",
     "plan_import",
 ]

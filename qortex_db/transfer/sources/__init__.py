@@ -19,7 +19,7 @@ SOURCES: Final[Mapping[str, tuple[str, str | None]]] = {
     "pgvector": ("pgvector_table", None),
     "langchain": ("langchain_tables", None),
     "llamaindex": ("llama_index_table", None),
-    "qortex-sqlite": ("qortex_sqlite", "qortex-sqlite"),
+    "qortex-sqlite": ("qortex_sqlite", None),
     "qdrant": ("qdrant", "qdrant"),
     "chroma": ("chroma", "chroma"),
     "milvus": ("milvus", "milvus"),
