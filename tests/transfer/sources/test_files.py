@@ -1,0 +1,165 @@
+"""Files as sources: Parquet and numpy; those of JSON lines are in test_importing."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from qortex_db import Database, InvalidInputError
+from qortex_db.transfer import SparseComponents, import_collection, open_source
+from support.catalogue import execute
+from support.framework_rows import matrix
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from qortex_db.transfer import Source, SourceRow
+
+ROWS = 10_000
+VECTORS = matrix(ROWS)
+
+
+@pytest.fixture
+async def db384(dsn384: str) -> AsyncIterator[Database]:
+    await execute(dsn384, "DROP INDEX ix_qortex_vectors_vec")
+    async with Database.connect(dsn384) as database:
+        yield database
+
+
+async def all_rows(source: Source, size: int) -> list[SourceRow]:
+    """Read anew at every page, from the position of the one before."""
+    rows: list[SourceRow] = []
+    after = None
+    while True:
+        async for page in source.pages(after, size):
+            rows += page.rows
+            # As a checkpoint has it.
+            after = json.loads(json.dumps(page.position))
+            break
+        if after is None:
+            return rows
+
+
+def parquet(folder: Path) -> None:
+    """Three files of several groups each, with columns of many types."""
+    when = datetime(2026, 11, 29, 12, tzinfo=UTC)
+    for part, (start, end) in enumerate(((0, 4_000), (4_000, 4_001), (4_001, ROWS))):
+        numbers = list(range(start, end))
+        table = pa.table(
+            {
+                "id": pa.array([f"row {at}" for at in numbers]),
+                "embedding": pa.FixedSizeListArray.from_arrays(
+                    pa.array(VECTORS[start:end].ravel()), 384
+                ),
+                "text": [f"Text {at}" for at in numbers],
+                "price": pa.array([Decimal(at) / 8 for at in numbers], pa.decimal128(12, 3)),
+                "when": pa.array([when] * len(numbers), pa.timestamp("us", "UTC")),
+                "tags": [["a", None] if at % 2 else None for at in numbers],
+                "deep": [{"a": at} for at in numbers],
+                "large": pa.array([2**63 + at for at in numbers], pa.uint64()),
+            }
+        )
+        pq.write_table(table, folder / f"part-{part}.parquet", row_group_size=1_234)
+
+
+@pytest.mark.slow
+async def test_parquet_comes_with_its_types(db384: Database, tmp_path: Path) -> None:
+    parquet(tmp_path)
+    source = await open_source("parquet", str(tmp_path))
+    rows = await all_rows(source, 999)
+    assert [row.id for row in rows] == [f"row {at}" for at in range(ROWS)]
+    report = await import_collection(db384, source, batch_size=3_000)
+    assert report.is_good, report.faults
+    assert (report.plan.document, report.plan.guessed) == ("text", ("document",))
+    assert report.stored == ROWS
+    stored = await db384.vectors.get([f"row {at}" for at in range(ROWS)])
+    for at in range(ROWS):
+        found = stored[f"row {at}"]
+        assert np.array_equal(np.asarray(found.embedding), VECTORS[at])
+        assert found.document == f"Text {at}"
+        assert found.payload == {
+            "price": at / 8,
+            "when": "2026-11-29T12:00:00+00:00",
+            "tags": ["a", None] if at % 2 else None,
+            "deep": {"a": at},
+            "large": 2**63 + at,
+        }
+    await source.close()
+
+
+async def test_parquet_of_vectors_of_every_kind(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "key": pa.array([1, 2], pa.int64()),
+            "embedding": pa.array([[1.0, 2.0], None], pa.list_(pa.float32())),
+            "title_embedding": pa.array([[1, 2, 3], [4, 5, 6]], pa.list_(pa.float16())),
+            "words_vec": pa.array([{"indices": [7, 4_000_000_000], "values": [0.5, 1.0]}, None]),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    source = await open_source("parquet", str(tmp_path / "a.parquet"))
+    found = [(v.name, v.dimensions, v.storage) for v in (await source.describe()).vectors]
+    assert found == [
+        ("", None, "full"),
+        ("title_embedding", None, "half"),
+        ("words_vec", None, "sparse"),
+    ]
+    first, second = await source.get([1, 2])
+    assert first.vectors["words_vec"] == SparseComponents([7, 4_000_000_000], [0.5, 1.0])
+    assert (second.vectors[""], second.vectors["words_vec"], second.payload) == (None, None, {})
+    await source.close()
+
+
+@pytest.mark.parametrize("beside", [True, False])
+async def test_a_matrix_comes_with_what_its_rows_are(
+    db384: Database, tmp_path: Path, *, beside: bool
+) -> None:
+    np.save(tmp_path / "a.npy", VECTORS[:2_500].astype(np.float16))
+    options: dict[str, Any] = {}
+    if beside:
+        lines = [json.dumps({"id": f"r{at}", "text": f"T{at}", "n": at}) for at in range(2_500)]
+        (tmp_path / "a.jsonl").write_text("\n".join(lines))
+        options = {"rows": str(tmp_path / "a.jsonl")}
+    source = await open_source("numpy", str(tmp_path / "a.npy"), **options)
+    assert len(await all_rows(source, 777)) == 2_500
+    report = await import_collection(db384, source)
+    assert report.is_good, report.faults
+    key = "r7" if beside else "7"
+    (found,) = (await db384.vectors.get([key])).values()
+    assert np.array_equal(np.asarray(found.embedding), VECTORS[7].astype(np.float16))
+    assert (found.document, found.payload) == (("T7", {"n": 7}) if beside else (None, {}))
+    await source.close()
+
+
+async def test_files_that_do_not_fit_are_refused(db384: Database, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", VECTORS[:9])
+    np.save(tmp_path / "flat.npy", VECTORS[0])
+    (tmp_path / "a.jsonl").write_text('{"id": "a"}\n{"id": "b"}\n')
+    (tmp_path / "b.jsonl").write_text('{"a": 1}\n')
+    pq.write_table(pa.table({"id": [1], "emb": ["x"]}), tmp_path / "a.parquet")
+    short = await open_source("numpy", str(tmp_path / "a.npy"), rows=str(tmp_path / "a.jsonl"))
+    with pytest.raises(InvalidInputError, match=r"a.jsonl has 2 lines, .*a.npy 9 rows"):
+        await import_collection(db384, short)
+    await short.close()
+    for kind, name, options, said in (
+        ("numpy", "flat.npy", {}, "in rows of equal length"),
+        ("numpy", "a.jsonl", {}, "is no .npy file"),
+        ("parquet", "a.jsonl", {}, "is no Parquet file"),
+        ("parquet", "a.parquet", {}, "is called as an embedding is: say which by embedding="),
+        ("parquet", "a.parquet", {"embedding": "e"}, "has no 'e': it has 'emb', 'id'"),
+        ("jsonl", "b.jsonl", {}, "is called as an embedding is"),
+    ):
+        with pytest.raises(InvalidInputError, match=said):
+            await open_source(kind, str(tmp_path / name), **options)
+    wrong = await open_source("parquet", str(tmp_path / "a.parquet"), embedding="emb")
+    with pytest.raises(InvalidInputError, match="The column emb holds no lists of numbers"):
+        await import_collection(db384, wrong)
+    await wrong.close()
