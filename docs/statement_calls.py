@@ -57,6 +57,7 @@ from qortex_db import (
     vector_column,
 )
 from qortex_db.checks import MAX_INT4
+from qortex_db.repositories.checkpoints import CheckpointRepository
 from qortex_db.repositories.vectors import ingest
 from qortex_db.types import Embedding, SparseVector
 
@@ -786,6 +787,11 @@ async def _claim_twice(idempotency: Any) -> None:
     await idempotency.claim(key)
 
 
+async def _advance(checkpoints: Any) -> None:
+    so_far = await checkpoints.begin("an import", anew=True)
+    await checkpoints.advance(so_far, {"after": "a"}, read=5, written=4, rejected=1)
+
+
 async def _in_clear(db: Database) -> None:
     """A row from before the collection was encrypted."""
     async with db.engine.begin() as connection:
@@ -1012,6 +1018,16 @@ SECTIONS = (
                 "a key that is there": _claim_twice,
             },
             "prune": {DEFAULT: lambda i: i.prune()},
+        },
+    ),
+    Section(
+        "Checkpoints",
+        "checkpoints",
+        "How far an import, or other long work, is; in the transaction of each of its batches.",
+        lambda repositories: CheckpointRepository(repositories.executor),
+        {
+            "begin": {DEFAULT: lambda c: c.begin("an import")},
+            "advance": {DEFAULT: _advance},
         },
     ),
     Section(

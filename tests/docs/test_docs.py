@@ -43,6 +43,7 @@ COMING_FROM = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/com
         "docs/qortex/service.md",
         "docs/qortex/stores.md",
         "docs/quickstart.md",
+        "docs/transfer/imports.md",
         "docs/vectors/changing_the_model.md",
         "docs/vectors/collections.md",
         "docs/vectors/embedding_cache.md",
