@@ -141,19 +141,25 @@ async def test_an_import_can_begin_anew(db: Database, tmp_path: Path) -> None:
     assert (report.read, report.written, report.before) == (300, 200, 100)
 
 
+@pytest.mark.parametrize("until", [200, 300], ids=["a batch further", "to the end"])
 async def test_two_imports_of_the_same_at_once_are_not_both_let_go_on(
-    db: Database, tmp_path: Path
+    db: Database, tmp_path: Path, until: int
 ) -> None:
     path = written(tmp_path / "rows.jsonl", passages(300))
     first, second = await open_source("jsonl", str(path)), await open_source("jsonl", str(path))
 
+    def stop(read: int) -> None:
+        if read == until:
+            raise StoppedError
+
     async def other(read: int) -> None:
         if read == 100:
-            await import_collection(db, second, batch_size=100)
+            with pytest.raises(StoppedError):
+                await import_collection(db, second, batch_size=100, on_progress=stop)
 
     with pytest.raises(ConflictError, match="Somebody else goes on with"):
         await import_collection(db, first, batch_size=100, on_progress=other)
-    assert await db.vectors.count() == 300
+    assert await db.vectors.count() == until
 
 
 async def test_rows_that_are_no_good_are_told_of(db: Database, tmp_path: Path) -> None:
