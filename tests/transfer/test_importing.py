@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import numpy as np
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from qortex_db import (
     Checkpoint,
+    Collection,
     ConflictError,
     Database,
     DimensionMismatchError,
     InvalidInputError,
     NotFoundError,
+    SchemaVersionError,
+    VectorMixin,
+    VectorSpec,
 )
 from qortex_db.transfer import (
     Choices,
@@ -379,3 +386,69 @@ async def test_a_source_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="There is no source 'redis': it is one of jsonl"):
         await open_source("redis", "")
     assert not any(tmp_path.iterdir())  # noqa: ASYNC240
+
+
+@pytest.mark.slow
+async def test_memory_does_not_grow_with_the_source(db: Database, dsn: str) -> None:
+    await execute(dsn, "DROP INDEX ix_qortex_vectors_vec")
+    source = Listed([], [SourceVector("", 8, "cosine")], counted=12_000)
+    peaks: list[int] = []
+
+    async def pages(after: Any, size: int) -> AsyncIterator[Page]:
+        for start in range(after or 0, 12_000, size):
+            rows = [
+                SourceRow(f"p{at}", {"": MATRIX[at % ROWS, :8]})
+                for at in range(start, start + size)
+            ]
+            yield Page(rows, start + size if start + size < 12_000 else None)
+
+    def measure(_: int) -> None:
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.reset_peak()
+
+    source.pages = pages  # type: ignore[method-assign]
+    tracemalloc.start()
+    try:
+        await import_collection(db, source, batch_size=600, on_progress=measure)
+    finally:
+        tracemalloc.stop()
+    assert len(peaks) == 20
+    assert max(peaks[-5:]) < 1.1 * max(peaks[2:7])
+
+
+class Base(DeclarativeBase):
+    """A host's."""
+
+
+class Note(VectorMixin, Base):
+    __tablename__ = "notes_of_tenants"
+    __collection__ = Collection(
+        VectorSpec(8, index=None), namespace="tenant", namespace_in_key=True
+    )
+
+    stars: Mapped[int] = mapped_column(default=5)
+
+
+@pytest.mark.parametrize("watched", [False, True])
+async def test_rows_go_into_a_namespace_of_a_hosts_collection_on_its_engine(
+    dsn: str, *, watched: bool
+) -> None:
+    engine = create_async_engine(dsn.replace("postgresql:", "postgresql+asyncpg:"))
+    if watched:
+        event.listen(engine.sync_engine, "before_cursor_execute", lambda *_: None)
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    async with Database.from_engine(engine) as db:
+        for tenant in ("a", "b"):
+            report = await import_collection(db, listed(), into=Note, namespace=tenant)
+            assert report.is_good, report.faults
+            assert (report.into, report.stored) == (f"notes_of_tenants of {tenant}", 30)
+        found = await db.collection(Note, namespace="b").get(["p7"])
+        assert found["p7"].attributes == {"stars": 5}
+    await engine.dispose()
+
+
+async def test_a_table_that_is_not_there_is_told_of(empty_dsn: str) -> None:
+    async with Database.connect(empty_dsn) as db:
+        with pytest.raises(SchemaVersionError, match="qortex-db upgrade"):
+            await import_collection(db, listed())
