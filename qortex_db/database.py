@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from qortex_db import embedded, observability, opening, statement_spans
 from qortex_db import engine as engines
-from qortex_db.checks import check_choice, check_number
+from qortex_db.checks import check_choice, check_flag, check_number
 from qortex_db.errors import DatabaseClosedError, InvalidInputError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.settings import Settings, read_settings
@@ -371,16 +371,22 @@ class Database(Lanes):
             encryption_keys=self._encryption_keys,
         )
 
-    async def status(self) -> Status:
+    async def status(self, *, exact: bool = False) -> Status:
         """Versions, sizes, invalid indexes and the pool's use. Counts rows, so not for each call.
+
+        Args:
+            exact: Whether tables of more than a million rows are counted too, in the place of what
+                the planner takes them to have.
 
         Raises:
             SchemaVersionError: The database is not migrated.
         """
+        check_flag(exact, name="exact")
         return await read_status(
             self.executor,
             self.engine,
             self._schema,
             dimensions=await self.vectors.dimensions(),
             embedded=self._server is not None,
+            exact=exact,
         )

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ARRAY, bindparam, column, select, text, union_all
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    bindparam,
+    case,
+    cast,
+    column,
+    literal_column,
+    select,
+    text,
+    union_all,
+)
+from sqlalchemy import table as table_clause
+from sqlalchemy.dialects.postgresql import OID, REAL
 
 from qortex_db.engine import open_schemas
 from qortex_db.models import Base, LearningArmState
@@ -46,25 +60,52 @@ FROM pg_catalog.unnest(CAST(:tables AS text[])) WITH ORDINALITY AS wanted (name,
 ORDER BY place
 """)
 TABLES: dict[str, Any] = dict(Base.metadata.tables)
+_CLASSES: Final = table_clause(
+    "pg_class", column("oid", OID), column("reltuples", REAL()), schema="pg_catalog"
+)
+ESTIMATED_ROWS: Final = 1_000_000
+"""A table that the planner takes to have more rows is not counted: that would read all of it."""
 
 
-def _sizes(tables: Iterable[Table], schema: str | None, *also: Any) -> Select[Any]:
+def _sizes(
+    tables: Iterable[Table], schema: str | None, *also: Any, exact: bool = False
+) -> Select[Any]:
     """Rows and bytes of each table, and the invalid indexes of all, as one statement.
 
     Args:
         also: Scalars that each row has besides.
+        exact: Whether large tables are counted too.
     """
-    sizes = union_all(
-        *(
-            select(
-                bindparam(None, str(table.fullname)).label("name"),
-                select(func.count()).select_from(table).scalar_subquery().label("rows"),
-                func.pg_total_relation_size(func.to_regclass(_place(table, schema))).label("bytes"),
-            )
-            for table in sorted(tables, key=lambda table: table.fullname)
+    ordered = sorted(tables, key=lambda table: table.fullname)
+    sizes = union_all(*(_size(table, schema, exact=exact) for table in ordered))
+    return select(*sizes.subquery("_sizes").c, _all_of(_INVALID_INDEXES), *also)
+
+
+def _size(table: Table, schema: str | None, *, exact: bool) -> Select[Any]:
+    place = func.to_regclass(_place(table, schema))
+    counted: Any = select(func.count()).select_from(table).scalar_subquery()
+    is_estimate: Any = literal_column("false", Boolean)
+    if not exact:
+        estimate = _estimate(place)
+        is_estimate = func.coalesce(
+            estimate > literal_column(f"{ESTIMATED_ROWS}::real", REAL()), False
         )
-    ).subquery("_sizes")
-    return select(*sizes.c, _all_of(_INVALID_INDEXES), *also)
+        # A count that is not needed is not made: it is no part of the rest.
+        counted = case((is_estimate, cast(estimate, BigInteger)), else_=counted)
+    return select(
+        bindparam(None, str(table.fullname)).label("name"),
+        counted.label("rows"),
+        func.pg_total_relation_size(place).label("bytes"),
+        is_estimate.label("is_estimate"),
+    )
+
+
+def _estimate(place: Any) -> ColumnElement[float]:
+    """What the planner takes a table to have, as ANALYZE left it; less than 0 where it did not."""
+    found: ColumnElement[float] = (
+        select(_CLASSES.c.reltuples).where(_CLASSES.c.oid == cast(place, OID)).scalar_subquery()
+    )
+    return found
 
 
 def _all_of(query: TextClause) -> ColumnElement[Any]:
@@ -87,7 +128,7 @@ async def missing_tables(
 
 
 async def read_tables(
-    executor: Executor, tables: Iterable[Table], schema: str | None
+    executor: Executor, tables: Iterable[Table], schema: str | None, *, exact: bool = False
 ) -> tuple[dict[str, dict[str, int]], list[str]]:
     """Rows and bytes of tables that are there, and their invalid indexes.
 
@@ -95,9 +136,11 @@ async def read_tables(
         executor: The lane of calls by themselves.
         tables: At least one.
         schema: Of those that name none, if not where the connections look.
+        exact: Whether large tables are counted too.
     """
     wanted = list(tables)
-    return _tables_of((await executor.run(_sizes(wanted, schema), _places(wanted, schema))).rows)
+    statement = _sizes(wanted, schema, exact=exact)
+    return _tables_of((await executor.run(statement, _places(wanted, schema))).rows)
 
 
 def _places(tables: Iterable[Table], schema: str | None) -> dict[str, Any]:
@@ -105,8 +148,11 @@ def _places(tables: Iterable[Table], schema: str | None) -> dict[str, Any]:
 
 
 def _tables_of(rows: Sequence[Sequence[Any]]) -> tuple[dict[str, dict[str, int]], list[str]]:
-    sizes = {name: {"rows": count, "bytes": size} for name, count, size, *_ in rows}
-    return sizes, rows[0][3]
+    sizes = {
+        name: {"rows": count, "bytes": size, "is_estimate": is_estimate}
+        for name, count, size, is_estimate, *_ in rows
+    }
+    return sizes, rows[0][4]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +160,8 @@ class Status:
     """A running database at a glance; the first keys are those of qortex's own status.
 
     Attributes:
+        tables: Of each the rows, the bytes with its indexes, and whether the rows are the planner's
+            estimate, as those of large tables are unless `exact`.
         open_schemas: On the search_path, schemas in which others may create functions.
     """
 
@@ -142,6 +190,7 @@ async def read_status(
     *,
     dimensions: int | None,
     embedded: bool,
+    exact: bool = False,
 ) -> Status:
     """Ask a database for its status.
 
@@ -151,6 +200,7 @@ async def read_status(
         schema: Of the package's tables, if not where the connections look.
         dimensions: Of the default collection.
         embedded: Whether the server is one.
+        exact: Whether large tables are counted too.
     """
     wanted = list(TABLES.values())
     arms = LearningArmState.__table__
@@ -162,11 +212,12 @@ async def read_status(
         func.current_setting("server_version"),
         _VERSION.columns(column("extversion", Text)).scalar_subquery(),
         _all_of(text(open_schemas("names", "place"))),
+        exact=exact,
     )
     params = {**_places(wanted, schema), "names": list(TABLES), "place": schema}
     rows = (await executor.run(statement, params)).rows
     tables, invalid = _tables_of(rows)
-    learners, version, extension, others = rows[0][4:]
+    learners, version, extension, others = rows[0][5:]
     pool: Any = engine.pool
     return Status(
         status="ok",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ from qortex_db import (
     migrations,
 )
 from qortex_db.testing.factories import VectorRecordFactory
+from support.catalogue import execute
+from support.commands import program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,6 +128,40 @@ async def test_everything_works_in_a_schema_of_its_own(empty_dsn: str) -> None:
         "qortex_embedding_cache": 0,
         "qortex_vectors": 1,
     }
+
+
+async def test_a_large_table_is_not_counted_unless_it_is_asked_for(dsn: str, db: Database) -> None:
+    await db.factors.save({"a": 1.0, "b": 2.0})
+    said = "UPDATE pg_class SET reltuples = {} WHERE relname = 'interoception_factors'"
+    found = {}
+    for rows in (-1, 1_000_000, 1_234_567):
+        await execute(dsn, said.format(rows))
+        found[rows] = (await db.status()).tables["interoception_factors"]
+        found[rows].pop("bytes")
+    assert found == {
+        -1: {"rows": 2, "is_estimate": False},
+        1_000_000: {"rows": 2, "is_estimate": False},
+        1_234_567: {"rows": 1_234_567, "is_estimate": True},
+    }
+    status = await db.status(exact=True)
+    assert status.tables["interoception_factors"]["rows"] == 2
+    assert not any(table["is_estimate"] for table in status.tables.values())
+    estimated = await db.status()
+    assert estimated.interoception["factors"] == 1_234_567
+    async with db.engine.connect() as connection:
+        # What is not needed of a CASE is not run: the table is not read.
+        plan = await connection.exec_driver_sql(
+            "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) SELECT CASE WHEN (SELECT reltuples "
+            "FROM pg_class WHERE relname = 'interoception_factors') > 1000000 THEN 1 ELSE "
+            "(SELECT count(*) FROM interoception_factors) END"
+        )
+        assert "(never executed)" in "\n".join(plan.scalars())
+    shown = await program(sys.executable, "-m", "qortex_db", "status", PGVECTOR_DSN=dsn)
+    assert "about 1,234,567" in shown.out
+    counted = await program(
+        sys.executable, "-m", "qortex_db", "status", "--exact", PGVECTOR_DSN=dsn
+    )
+    assert "about" not in counted.out
 
 
 @pytest.mark.slow

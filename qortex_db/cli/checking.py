@@ -51,7 +51,9 @@ async def drift(
     return found
 
 
-async def status(settings: Settings, models: HostModels, *, embedded: bool) -> dict[str, Any]:
+async def status(
+    settings: Settings, models: HostModels, *, embedded: bool, exact: bool
+) -> dict[str, Any]:
     """A status for people and programs."""
     async with reached(settings, embedded=embedded) as given:
         state = await migrations.check(given)
@@ -61,10 +63,12 @@ async def status(settings: Settings, models: HostModels, *, embedded: bool) -> d
         async with Database.connect(given) as db:
             report: dict[str, Any] = {"tables": {}, "invalid_indexes": []}
             if not alone:
-                report = (await db.status()).to_dict()
+                report = (await db.status(exact=exact)).to_dict()
             if models.tables:
                 await check_there(db, given, models)
-                tables, invalid = await read_tables(db.executor, models.tables, given.db_schema)
+                tables, invalid = await read_tables(
+                    db.executor, models.tables, given.db_schema, exact=exact
+                )
                 report["tables"] |= tables
                 report["invalid_indexes"] += invalid
         if not alone:

@@ -188,13 +188,21 @@ def adopt(
 
 
 @app.command()
-def status(*, as_json: AsJson = False, embedded: Embedded = False, metadata: Models = None) -> None:
+def status(
+    *,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Count tables of more than a million rows too.")
+    ] = False,
+    as_json: AsJson = False,
+    embedded: Embedded = False,
+    metadata: Models = None,
+) -> None:
     """Versions, schema, rows and bytes, invalid indexes and the pool."""
     from qortex_db.cli import checking, host_models, render
 
     settings = read_settings()
     models = host_models.load(metadata, settings)
-    report = run(checking.status(settings, models, embedded=embedded))
+    report = run(checking.status(settings, models, embedded=embedded, exact=exact))
     if as_json:
         print_json(report)
     else:

@@ -144,7 +144,8 @@ def status(report: dict[str, Any]) -> RenderableType:
 def _tables(report: dict[str, Any]) -> Table:
     tables = table("table", ">rows", ">size")
     for name, numbers in report["tables"].items():
-        tables.add_row(escape(name), f"{numbers['rows']:,}", size(numbers["bytes"]))
+        about = "about " if numbers["is_estimate"] else ""
+        tables.add_row(escape(name), f"{about}{numbers['rows']:,}", size(numbers["bytes"]))
     return tables
 
 
