@@ -75,7 +75,8 @@ def import_(
         str | None, typer.Option(help="The revision to follow; by default your head.")
     ] = None,
     rejects: Annotated[
-        Path | None, typer.Option(help="A file for the rows that are no good.")
+        Path | None,
+        typer.Option(help="A file for the rows that are no good; by default NAME.rejects.jsonl."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=100_000, help="Rows at a time.")] = 1_000,
     anew: Annotated[bool, typer.Option("--anew", help="Begin anew, whatever was done.")] = False,
@@ -93,6 +94,8 @@ def import_(
     settings = read_settings()
     choices = Choices(document, payload, vector, tuple(leave_out or ()))
     model = None if into is None else load_model(into)
+    name = table or _table_name(collection or Path(location).stem or source)
+    aside = rejects or Path(f"{name}.rejects.jsonl")
 
     async def opened_source(given: Settings) -> Source:
         return await _open(source, location, collection, _options(option), given)
@@ -118,7 +121,7 @@ def import_(
                         namespace=namespace,
                         choices=choices,
                         batch_size=batch_size,
-                        rejects=rejects,
+                        rejects=aside,
                         anew=anew,
                         on_progress=_show,
                     )
@@ -132,7 +135,6 @@ def import_(
         else:
             _tell_plan(plan)
         if write_model is not None:
-            name = table or _table_name(collection or Path(location).stem)
             _write(plan, name, write_model, base=base, config=config, head=head)
         return
     memory = run(_memory(location, embedded=embedded)) if source == "qortex-sqlite" else []
@@ -143,6 +145,8 @@ def import_(
     else:
         _tell_memory(memory)
         _tell_report(report)
+        if report.rejected:
+            _line(f"All that were no good are in {aside}.")
     if not (report.is_good and all(part.is_good for part in memory)):
         raise typer.Exit(1)
 

@@ -111,6 +111,19 @@ async def test_a_table_of_this_database_needs_no_dsn(dsn: str) -> None:
     assert documents == ["word " * 30]
 
 
+async def test_rows_that_are_no_good_are_in_a_file_unasked(dsn: str, tmp_path: Path) -> None:
+    lines = [{"id": at, "embedding": [1.0] * (8 - at % 2), "text": "a"} for at in range(30)]
+    (tmp_path / "Some notes.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    done = await program(
+        *COMMAND, "jsonl", "Some notes.jsonl", cwd=tmp_path, PGVECTOR_DSN=dsn, COLUMNS="200"
+    )
+    assert done.code == 1
+    assert "15 rows were no good, and are not here." in done.out
+    assert "All that were no good are in some_notes.rejects.jsonl." in done.out
+    told = (tmp_path / "some_notes.rejects.jsonl").read_text().splitlines()
+    assert [json.loads(line)["row"] for line in told] == [str(at) for at in range(1, 30, 2)]
+
+
 @pytest.mark.faults
 async def test_a_model_is_written_that_upgrades_as_it_is_and_a_killed_import_goes_on(
     empty_dsn: str, tmp_path: Path
