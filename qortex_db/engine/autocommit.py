@@ -15,7 +15,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from qortex_db.engine.compiled import compiled
 from qortex_db.engine.connecting import RETRY_PAUSE_SECONDS, connection_options, not_connected
-from qortex_db.engine.connections import RETRY_SECONDS, forget_types
+from qortex_db.engine.connections import RETRY_SECONDS, forget_types, note_refusal
 from qortex_db.engine.driver import (
     RefusedError,
     cancelled_once,
@@ -187,6 +187,7 @@ class AutocommitExecutor:
                     failure = not_connected(cause, connection_options(self._engine))
                 else:
                     failure = _in_doubt() if in_doubt else translated(cause)
+            note_refusal(failure, catalog_of(self._engine))
             # Out here it has no context: the driver's error quotes values.
             raise failure
 

@@ -73,7 +73,10 @@ class Connector:
                     )
                 return await self._connected(options)
             except Exception as error:  # noqa: BLE001 - told, and raised below
-                again = is_connection_lost(error) and time.monotonic() < deadline
+                # None of several hosts is the primary while one of them is being promoted.
+                away = isinstance(error, asyncpg.TargetServerAttributeNotMatched)
+                away = away or is_connection_lost(error)
+                again = away and time.monotonic() < deadline
                 failure = not_connected(error, options)
             if not again:
                 # Out here it has no context: the driver's error may quote a setting.

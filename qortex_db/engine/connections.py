@@ -18,7 +18,7 @@ from qortex_db.engine.connecting import Connector
 from qortex_db.engine.executor import catalog_of
 from qortex_db.engine.pool import FairPool
 from qortex_db.engine.search_path import FIND_VECTOR, JUST_ASKED, path_of, pin_search_path
-from qortex_db.errors import InvalidInputError
+from qortex_db.errors import InvalidInputError, ReadOnlyError
 from qortex_db.observability import log
 from qortex_db.translation import is_outdated, is_refused_by_driver
 from qortex_db.types import decode, encode_any
@@ -42,6 +42,8 @@ _CODEC: Final = "qortex_db_codec"
 _TOLD: Final = "qortex_db_rotation_told"
 _PING_AFTER: Final = "qortex_db_ping_after"
 _NOTICES: Final = "qortex_db_notices_silence"
+_REFUSED_AT: Final = "qortex_db_write_refused_at"
+"""The key of a catalog where it is when a server last refused a write, by the clock of pools."""
 _PING_SHARE: Final = 0.25
 """Of the network's time-out: the call that meets a silent connection still has to connect anew."""
 
@@ -127,6 +129,8 @@ def adopt(engine: AsyncEngine) -> None:
         ) -> None:
             if connection.driver_connection.is_closed():  # costs no round trip: a restart closed it
                 raise sa_exc.DisconnectionError("The server closed this connection.")
+            if is_of_standby(record, known):
+                raise sa_exc.DisconnectionError("The server is a standby by now.")
             ensure_codec(connection, record.info, known)
 
         _listen(engine.sync_engine, "checkout", _on_checkout)
@@ -164,7 +168,27 @@ def is_ready(record: ConnectionPoolEntry, known: Mapping[object, Any]) -> bool:
         and info.get(_NOTICES) == known.get(_NOTICES)
         and time.monotonic() <= info.get(_PING_AFTER, math.inf)
         and not held.driver_connection.is_closed()
+        and not is_of_standby(record, known)
     )
+
+
+def note_refusal(failure: BaseException, known: dict[object, Any]) -> None:
+    """Remember that a server takes no writes: connections to a standby are then made anew.
+
+    Which server that is may have changed, in the DNS or among the hosts of a DSN.
+    """
+    if isinstance(failure, ReadOnlyError):
+        known[_REFUSED_AT] = time.time()
+
+
+def is_of_standby(record: ConnectionPoolEntry, known: Mapping[object, Any]) -> bool:
+    """Whether a connection is to a standby, and older than the last write that was refused."""
+    refused_at = known.get(_REFUSED_AT)
+    if refused_at is None or record.starttime >= refused_at:
+        return False
+    held: Any = record.dbapi_connection
+    # The server tells of it, and of its promotion, without being asked.
+    return getattr(held.driver_connection.get_settings(), "in_hot_standby", "off") == "on"
 
 
 def check_driver(dialect: Dialect) -> None:

@@ -13,7 +13,13 @@ from sqlalchemy.util import await_only
 from qortex_db.engine import in_session, outcomes
 from qortex_db.engine.compiled import compiled
 from qortex_db.engine.connecting import RETRY_PAUSE_SECONDS, connection_options, not_connected
-from qortex_db.engine.connections import check_driver, ensure_codec, forget_types, has_codec
+from qortex_db.engine.connections import (
+    check_driver,
+    ensure_codec,
+    forget_types,
+    has_codec,
+    note_refusal,
+)
 from qortex_db.engine.executor import (
     SEARCH_PATH,
     catalog_of,
@@ -97,6 +103,8 @@ class SessionExecutor:
                 await refresh_loaded(session, written, self._options, self._bind_arguments)
         except Exception as error:  # noqa: BLE001 - translated, and raised again
             failure = remember_error(session, translated(error))
+            for connection in connections_of(session):
+                note_refusal(failure, catalog_of(connection))
         else:
             return given
         # Out here it has no context: the driver's error quotes values.
