@@ -184,9 +184,10 @@ def note_refusal(failure: BaseException, known: dict[object, Any]) -> None:
 def is_of_standby(record: ConnectionPoolEntry, known: Mapping[object, Any]) -> bool:
     """Whether a connection is to a standby, and older than the last write that was refused."""
     refused_at = known.get(_REFUSED_AT)
-    if refused_at is None or record.starttime >= refused_at:
+    entry: Any = record
+    if refused_at is None or entry.starttime >= refused_at:
         return False
-    held: Any = record.dbapi_connection
+    held: Any = entry.dbapi_connection
     # The server tells of it, and of its promotion, without being asked.
     return getattr(held.driver_connection.get_settings(), "in_hot_standby", "off") == "on"
 
