@@ -54,7 +54,8 @@ CREATE VIEW seen AS SELECT id FROM parent
 """
 _ODD: Final = """
 INSERT INTO "Odd ""on""e" OVERRIDING SYSTEM VALUE SELECT
-    'a', gen_random_uuid(), 7000, 41, true, -32768, 9223372036854775807, 1e-45, 1.7976931348623157e308,
+    'a', gen_random_uuid(), 7000, 41, true, -32768, 9223372036854775807, 1e-45,
+    1.7976931348623157e308,
     123456789012345678901234567890.000100, '-12.34', 'ü', 'ab', '\\x00ff5c', NULL,
     '{"big": 123456789012345678901234567890.10, "none": null, "text": "a\\nb\\u2028\\\\"}',
     '{"b":  1,\n "a": 2}', '2024-02-29 12:34:56.789012+05:30', '0001-01-01 00:00:00.000001 BC',
@@ -64,7 +65,8 @@ INSERT INTO "Odd ""on""e" OVERRIDING SYSTEM VALUE SELECT
     '08:00:2b:01:02:03', B'10101', B'1', '(1.5,-2)', '((0,0),(1,1),(1,0))', 'a:1A b:2,3', 'a & !b',
     '$.a[*] ? (@ > 1)', '16/B374D848', 'x', 'n', '[1,2,0.1]', '[1,2]', '[1,2,0.333]',
     '{1:0.5,1000000000:-2}/1000000000', B'11110000', '"quoted"' || chr(10) || chr(9);
-INSERT INTO "Odd ""on""e" (tenant, "the id") SELECT '', gen_random_uuid() FROM generate_series(1, 3);
+INSERT INTO "Odd ""on""e" (tenant, "the id")
+    SELECT '', gen_random_uuid() FROM generate_series(1, 3);
 INSERT INTO "Odd ""on""e" (tenant, "the id", single, double, exact, payload, at, local, day, label,
         raw, tags, nothing, loose)
     VALUES ('b', gen_random_uuid(), 'NaN', '-Infinity', 'NaN', 'null', 'infinity', '-infinity',
@@ -112,19 +114,23 @@ async def make_odd(dsn: str, schema: str = "public", *, filled: bool = True) -> 
             await connection.execute(_OTHERS)
 
 
-async def fill_own(dsn: str, rows: int, dimensions: int = 8) -> None:
-    """Rows in each of the package's own tables."""
+async def fill_own(dsn: str, rows: int, dimensions: int = 8, *, only_vectors: bool = False) -> None:
+    """Rows in each of the package's own tables, or anew in that of the vectors."""
     async with connected(dsn) as connection:
         await connection.execute(f"""
         SELECT setseed(0.5);
-        ALTER TABLE qortex_vectors DISABLE TRIGGER USER;
+        TRUNCATE qortex_vectors;
         INSERT INTO qortex_vectors (id, vec, payload, document, document_words)
             SELECT 'v' || n, CASE WHEN n % 50 > 0 THEN ARRAY(SELECT random() + n * i * 0
                     FROM generate_series(1, {dimensions}) i)::real[]::vector END,
                 jsonb_build_object('n', n, 'lang', 'ü', 'ratio', n / 7.0),
                 CASE n % 3 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE 'the words of ' || n END,
                 to_tsvector('english', 'the words of ' || n)
-            FROM generate_series(1, {rows}) n;
+            FROM generate_series(1, {rows}) n
+        """)
+        if only_vectors:
+            return
+        await connection.execute(f"""
         INSERT INTO interoception_factors SELECT 'node' || n, random(), clock_timestamp()
             FROM generate_series(1, {rows}) n;
         INSERT INTO interoception_edge_buffer
@@ -145,8 +151,7 @@ async def fill_own(dsn: str, rows: int, dimensions: int = 8) -> None:
             FROM generate_series(1, {rows}) n;
         INSERT INTO qortex_db_word_frequencies
             VALUES ('public.qortex_vectors', 'word', 3, NULL, NULL),
-                ('elsewhere.notes', '', 3, 2.5, now());
-        ALTER TABLE qortex_vectors ENABLE TRIGGER USER
+                ('elsewhere.notes', '', 3, 2.5, now())
         """)
 
 

@@ -38,7 +38,12 @@ async def connected(engine: AsyncEngine) -> AsyncIterator[Any]:
     try:
         async with engine.connect() as connection:
             raw = await connection.get_raw_connection()
-            yield raw.driver_connection
+            driver: Any = raw.driver_connection
+            try:
+                yield driver
+            finally:
+                if driver.is_closed():
+                    await connection.invalidate()
     except QortexDbError:
         raise
     except Exception as error:
@@ -63,7 +68,13 @@ async def transaction(driver: Any, *, snapshot: bool = False) -> AsyncIterator[N
         driver: The connection.
         snapshot: Whether all of it is to see the same rows, and to write none.
     """
-    isolation = "repeatable_read" if snapshot else "read_committed"
-    async with driver.transaction(isolation=isolation, readonly=snapshot):
+    modes = "REPEATABLE READ READ ONLY" if snapshot else "READ COMMITTED READ WRITE"
+    await driver.execute(f"BEGIN ISOLATION LEVEL {modes}")
+    try:
         await driver.execute(_SETTINGS)
         yield
+        await driver.execute("COMMIT")
+    except BaseException:
+        # The driver reads no further once a COPY has failed on our side: a ROLLBACK would wait.
+        driver.terminate()
+        raise

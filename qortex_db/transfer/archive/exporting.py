@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from qortex_db.database import Database
     from qortex_db.transfer.archive.kinds import Field
+    from qortex_db.transfer.archive.manifest import Column
     from qortex_db.transfer.archive.tables import Found, Wanted
 
 PART_ROWS: Final = 25_000
@@ -193,7 +194,8 @@ class _Export:
                 listed = ", ".join(table.sql for table in found)
                 await driver.execute(f"LOCK TABLE {listed} IN ACCESS SHARE MODE")
             entries = [await self._table(driver, table) for table in found]
-            revision = await revision_of(driver, self.database)
+            ours = any(one.wanted.schema is None and one.wanted.name in own_tables for one in found)
+            revision = await revision_of(driver, self.database) if ours else None
             schema = await driver.fetchval("SELECT pg_catalog.current_schema()::text")
             version = await driver.fetchval("SHOW server_version")
         return Manifest(
@@ -225,7 +227,8 @@ class _Export:
             "SELECT greatest(reltuples, 0)::int8 FROM pg_catalog.pg_class WHERE oid = $1::oid",
             table.oid,
         )
-        parts = _Parts(self, table, total)
+        columns = files.columns_of(self.format, table.columns)
+        parts = _Parts(self, table, columns, total)
         digest = RowDigest()
         cutter = RowCutter(digest)
 
@@ -236,7 +239,7 @@ class _Export:
 
         try:
             await driver.copy_from_query(
-                table.query(table.columns), output=take, format="binary", timeout=FOREVER
+                table.query(columns), output=take, format="binary", timeout=FOREVER
             )
             cutter.end()
             await parts.flush()
@@ -249,7 +252,7 @@ class _Export:
         return TableEntry(
             name=wanted.name,
             schema=wanted.schema,
-            columns=table.columns,
+            columns=columns,
             sequences=sequences,
             rows=digest.rows,
             checksum=digest.hexdigest(),
@@ -260,10 +263,11 @@ class _Export:
 class _Parts:
     """The files of one table."""
 
-    def __init__(self, run: _Export, table: Found, total: int) -> None:
+    def __init__(self, run: _Export, table: Found, columns: Sequence[Column], total: int) -> None:
         self.done: list[Part] = []
         self._run = run
         self._table = table
+        self._columns = columns
         self._total = total
         self._writer: Any = None
         self._path = run.folder
@@ -271,7 +275,7 @@ class _Parts:
         self._begin_batch()
 
     def _begin_batch(self) -> None:
-        self._batch: list[list[Field]] = [[] for _ in self._table.columns]
+        self._batch: list[list[Field]] = [[] for _ in self._columns]
         self._batch_rows = self._batch_bytes = 0
 
     def add(self, fields: list[Field]) -> bool:
@@ -326,7 +330,7 @@ class _Parts:
             name = files.name_of(self._table.wanted.fullname, len(self.done), run.format)
             self._path = run.folder / name
             run.written.append(self._path)
-            self._writer = files.begin(run.format, self._path, self._table.columns)
+            self._writer = files.begin(run.format, self._path, self._columns)
         self._writer.write(self._batch)
 
     def _end(self) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from qortex_db.names import hashed, is_plain
-from qortex_db.transfer.archive import json_lines, parquet
+from qortex_db.transfer.archive import json_lines, kinds, parquet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,6 +22,19 @@ _READABLE: Final = 60
 def begin(format: Format, path: Path, columns: Sequence[Column]) -> Any:  # noqa: A002 - its name
     """Begin a file."""
     return (parquet if format == "parquet" else json_lines).Writer(path, columns)
+
+
+def columns_of(
+    format: Format,  # noqa: A002 - its name
+    columns: Sequence[Column],
+) -> tuple[Column, ...]:
+    """Columns as they are written: the server itself writes vectors as JSON, and reads them."""
+    if format == "parquet":
+        return tuple(columns)
+    return tuple(
+        replace(column, kind=kinds.ARRAY) if column.kind in kinds.VECTORS else column
+        for column in columns
+    )
 
 
 def read(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from qortex_db.database import Database
-    from qortex_db.transfer.archive.manifest import Manifest, TableEntry
+    from qortex_db.transfer.archive.manifest import Column, Manifest, TableEntry
     from qortex_db.transfer.archive.tables import Found
 
 _CHECKPOINTS: Final = Checkpoint.__tablename__
@@ -83,7 +83,7 @@ async def fitted(
             work,
         )
         is_there = False
-        if position is None and not _is_changeovers(table):
+        if position is None and not is_changeovers(table):
             is_there = await _has_all(driver, entry, table)
         loads.append(Load(entry, table, work, table.oid in refers[table.oid], is_there))
     return checkpoints, _ordered(loads, refers)
@@ -121,7 +121,7 @@ def _check_columns(entry: TableEntry, table: Found) -> None:
             )
         if there.type == column.type:
             continue
-        if column.dimensions and there.dimensions and there.kind == column.kind:
+        if column.dimensions and there.dimensions and _base(there) == _base(column):
             raise DimensionMismatchError(
                 f"{name}: the column {shown(column.name)} has {there.dimensions} dimensions here, "
                 f"and {column.dimensions} in the export. Make the tables anew with that many "
@@ -141,7 +141,12 @@ def _check_columns(entry: TableEntry, table: Found) -> None:
         )
 
 
-def _is_changeovers(table: Found) -> bool:
+def _base(column: Column) -> str:
+    return column.type.partition("(")[0]
+
+
+def is_changeovers(table: Found) -> bool:
+    """Whether it is the table that says which tables change their models."""
     return table.wanted == tables.Wanted(tables.CHANGEOVERS, None)
 
 
@@ -153,7 +158,7 @@ async def _check_changeovers(
 ) -> None:
     """Whose columns are those of a changeover's has a row here already, which is replaced."""
     for entry, table in pairs:
-        if not _is_changeovers(table):
+        if not is_changeovers(table):
             continue
         place = [column.name for column in entry.columns].index("table_name")
         exported = {
@@ -219,4 +224,4 @@ def _ordered(loads: list[Load], refers: dict[int, set[int]]) -> list[Load]:
             f"{names} refer to each other in a circle, so that none can be loaded first: drop one "
             "of the foreign keys for the restore, and create it again after it."
         ) from None
-    return sorted(order, key=lambda load: _is_changeovers(load.table))
+    return sorted(order, key=lambda load: is_changeovers(load.table))

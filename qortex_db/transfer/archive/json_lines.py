@@ -29,7 +29,7 @@ _decoder: Final = json.JSONDecoder()
 def _opened(path: Path, mode: str) -> IO[bytes]:
     if path.suffix == ".gz":
         # Without a name or a time in it, so that the same rows are the same file.
-        return gzip.GzipFile(path, mode, compresslevel=5, mtime=0)  # type: ignore[return-value]
+        return gzip.GzipFile(path, mode, compresslevel=1, mtime=0)  # type: ignore[return-value]
     return path.open(mode)
 
 
@@ -101,6 +101,10 @@ def _read_line(
         if not line.startswith(key, at):
             raise ValueError(key)
         start = at + len(key)
+        if column.kind == kinds.ARRAY and line[start] == "[":
+            at = line.index("]", start) + 1
+            fields.append(line[start:at].encode())
+            continue
         value, at = _decoder.raw_decode(line, start)
         is_null = value is None and (column.kind != "json")
         if column.kind == "json":
@@ -115,8 +119,6 @@ def _read_line(
 def _field(kind: str, value: Any, text: str) -> bytes:
     if kind == "json":
         return kinds.json_field(text.encode())
-    if kind in kinds.VECTORS:
-        return kinds.vector_field(np.asarray(value, np.float32), kind)
     if kind in kinds.NUMBERS:
         number = float(_NO_NUMBERS[value]) if isinstance(value, str) else value
         return np.asarray(number).astype(kinds.NUMBERS[kind]).tobytes()
@@ -158,8 +160,8 @@ def _number(value: float) -> str:
 def _text(kind: str, field: bytes) -> str:
     if kind == "json":
         return kinds.json_text(field).decode()
-    if kind in kinds.VECTORS:
-        return json.dumps(kinds.components(field, kind).tolist())
+    if kind == kinds.ARRAY:
+        return field.decode()
     if kind in kinds.BYTES:
         return f'"\\\\x{field.hex()}"'
     text = kinds.uuid_text(field) if kind == "uuid" else field

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WRITTEN: Final = "written"
+ARRAY: Final = "array"
+"""A vector's text, which is JSON as it is."""
+CAST: Final = (WRITTEN, ARRAY)
+"""What comes as a text and goes back by a cast."""
 VECTORS: Final = {"vector": ">f4", "halfvec": ">f2"}
 NUMBERS: Final = {
     "boolean": ">i1",
@@ -29,7 +33,7 @@ MOMENTS: Final = {"timestamptz": ">i8", "timestamp": ">i8", "date": ">i4"}
 """Numbers, too: since 2000, in microseconds or days."""
 BYTES: Final = ("bytes", "words")
 """bytea, and tsvector as PostgreSQL sends it: nobody else reads it."""
-KINDS: Final = frozenset({*VECTORS, *NUMBERS, *MOMENTS, *BYTES, "text", "json", "uuid", WRITTEN})
+KINDS: Final = frozenset({*VECTORS, *NUMBERS, *MOMENTS, *BYTES, *CAST, "text", "json", "uuid"})
 _BY_TYPE: Final = {
     "bool": "boolean",
     "text": "text",
@@ -104,11 +108,6 @@ def _moved(kind: str, values: NDArray[np.generic], sign: int) -> NDArray[np.int6
     step = _DAYS if kind == "date" else _DAYS * 86_400_000_000
     low, high = infinities(kind)
     return np.where((whole == low) | (whole == high), whole, whole + sign * step)
-
-
-def components(field: bytes, kind: str) -> NDArray[np.float32]:
-    """A vector's components: its dimension and two bytes for nothing come first."""
-    return np.frombuffer(field, VECTORS[kind], offset=4).astype(np.float32)
 
 
 def vector_field(values: NDArray[np.generic], kind: str) -> bytes:

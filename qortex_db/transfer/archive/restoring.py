@@ -18,7 +18,7 @@ from qortex_db.transfer.archive import files, tables
 from qortex_db.transfer.archive.connection import FOREVER, connected, transaction
 from qortex_db.transfer.archive.copying import HEADER, TRAILER, rows_of
 from qortex_db.transfer.archive.exporting import ArchiveProgress, chosen_of
-from qortex_db.transfer.archive.fitting import Load, digest_of, fitted
+from qortex_db.transfer.archive.fitting import Load, digest_of, fitted, is_changeovers
 from qortex_db.transfer.archive.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from qortex_db.transfer.archive.manifest import Part, TableEntry
     from qortex_db.transfer.archive.tables import Found
 
+_INSERTED: Final = "INSERT 0 1"
 _STAGE: Final = "qortex_db_restoring"
 _HAS_VECTOR_INDEX: Final = """
 SELECT EXISTS (
@@ -162,9 +163,9 @@ class _Restore:
         for group in [list(parts)] if load.at_once else [[part] for part in parts]:
             number = parts.index(group[0])
             async with transaction(self.driver):
-                if await self._next(load.work, begin=True) > number:
+                if await self._begin(load) > number:
                     continue
-                if number == 0 and load.table.wanted.name == tables.CHANGEOVERS:
+                if number == 0 and is_changeovers(load.table):
                     await self.driver.execute(f"DELETE FROM {load.table.sql}")  # noqa: S608 - quoted
                 await self._copy(load, group)
                 await self.driver.execute(
@@ -178,17 +179,29 @@ class _Restore:
             done = sum(part.rows for part in parts[: number + len(group)])
             await tell(self.on_progress, ArchiveProgress(entry.fullname, done, entry.rows))
 
-    async def _next(self, work: str, *, begin: bool = False) -> int:
-        """The number of the part to go on with; beginning, nobody else goes on meanwhile."""
-        if begin:
-            await self.driver.execute(
-                f"INSERT INTO {self.checkpoints} (work, position) "  # noqa: S608 - quoted
-                "VALUES ($1::text, '{\"part\": 0}'::jsonb) ON CONFLICT (work) DO NOTHING",
-                work,
+    async def _begin(self, load: Load) -> int:
+        """The number of the part to go on with, and nobody else goes on meanwhile."""
+        status = await self.driver.execute(
+            f"INSERT INTO {self.checkpoints} (work, position) "  # noqa: S608 - quoted
+            "VALUES ($1::text, '{\"part\": 0}'::jsonb) ON CONFLICT (work) DO NOTHING",
+            load.work,
+        )
+        table = load.table
+        if (
+            status == _INSERTED
+            and not is_changeovers(table)
+            and await self.driver.fetchval(f"SELECT EXISTS ({table.query([])})")
+        ):
+            raise ConflictError(
+                f"{shown(load.entry.fullname)} is no longer empty: another process writes to it, "
+                "or another restore has filled it. Run it again to see."
             )
+        return await self._next(load.work, " FOR UPDATE")
+
+    async def _next(self, work: str, lock: str = "") -> int:
         found = await self.driver.fetchval(
             f"SELECT (position ->> 'part')::int FROM {self.checkpoints} "  # noqa: S608 - quoted
-            f"WHERE work = $1::text{' FOR UPDATE' if begin else ''}",
+            f"WHERE work = $1::text{lock}",
             work,
         )
         return found or 0

@@ -10,7 +10,7 @@ from qortex_db.errors import SchemaVersionError
 from qortex_db.messages import shown
 from qortex_db.models import Checkpoint, EmbeddingChangeover, WordFrequency
 from qortex_db.names import literal, own_tables, qualified
-from qortex_db.transfer.archive.kinds import VECTORS, WRITTEN, kind_of
+from qortex_db.transfer.archive.kinds import CAST, VECTORS, kind_of
 from qortex_db.transfer.archive.manifest import Column, Sequence
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Found:
             inside = f"pg_catalog.starts_with({name}, {self._own} || '.'::text)"
             behind = f"pg_catalog.substr({name}, pg_catalog.length({self._own}) + 1)"
             return f"CASE WHEN {inside} THEN {behind} ELSE {name} END AS {name}"
-        return f"{name}::text AS {name}" if column.kind == WRITTEN else name
+        return f"{name}::text AS {name}" if column.kind in CAST else name
 
     def put(self, column: Column) -> str:
         """What a staged value becomes in the table."""
@@ -128,7 +128,7 @@ class Found:
         if self._is_place(column):
             inside = f"pg_catalog.starts_with({name}, '.'::text)"
             return f"CASE WHEN {inside} THEN {self._own} || {name} ELSE {name} END"
-        return f"{name}::{self.casts[column.name]}" if column.kind == WRITTEN else name
+        return f"{name}::{self.casts[column.name]}" if column.kind in CAST else name
 
     def _is_place(self, column: Column) -> bool:
         return self.names_tables and column.name == "table_name"
@@ -139,7 +139,7 @@ class Found:
 
     def is_staged(self, columns: Iterable[Column]) -> bool:
         """Whether values have to be cast, and so go through another table."""
-        return self.names_tables or any(column.kind == WRITTEN for column in columns)
+        return self.names_tables or any(column.kind in CAST for column in columns)
 
 
 async def find(driver: Any, wanted: ListOf[Wanted], places: ListOf[str | None]) -> list[Found]:
