@@ -55,10 +55,22 @@ def restore(
     ] = False,
     embedded: Embedded = False,
     schema: Schema = None,
+    metadata: Annotated[
+        str | None,
+        typer.Option(help="Only qortex-db's own tables and these, as package.module:Base."),
+    ] = None,
 ) -> None:
     """Load what `export` wrote into empty tables; stopped, and run again, it goes on."""
+    from qortex_db.cli import host_models
+
     settings = read_settings(schema)
-    options = {"collections": collection, "rebuild_indexes": rebuild_indexes}
+    # What the environment names is for the commands that need it.
+    models = None if metadata is None else host_models.load(metadata, settings).metadata
+    options = {
+        "collections": collection,
+        "metadata": models,
+        "rebuild_indexes": rebuild_indexes,
+    }
     manifest = run(_run("restore", settings, folder, embedded=embedded, **options))
     _tell(manifest, "are there, as they were exported", only=collection)
     if not rebuild_indexes:

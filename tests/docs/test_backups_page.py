@@ -7,7 +7,6 @@ import pwd
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -106,10 +105,14 @@ test "$(psql -Atc 'SELECT count(*) FROM qortex_vectors')" = 0
     # Between two of its blocks, so that what the page says of the count is seen.
     script = script.replace(
         'psql --command="SELECT count(*) FROM qortex_vectors"',
-        "sh -c 'test \"$(psql -Atc \"SELECT count(*) FROM qortex_vectors\")\" = 500'",
+        'sh -c \'test "$(psql -Atc "SELECT count(*) FROM qortex_vectors")" = 500\'',
     )
     done = subprocess.run(
-        ["/bin/bash", "-c", script], env=environment, cwd="/", capture_output=True, text=True,
+        ["/bin/bash", "-c", script],
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout[-2_000:]}\n{done.stderr[-6_000:]}"

@@ -50,6 +50,7 @@ CREATE TABLE split (id text, tenant text, vec vector(3), PRIMARY KEY (tenant, id
 CREATE TABLE split_a PARTITION OF split FOR VALUES IN ('a');
 CREATE TABLE split_rest PARTITION OF split DEFAULT;
 CREATE TABLE empty (id int PRIMARY KEY);
+CREATE TABLE keyless (n int);
 CREATE VIEW seen AS SELECT id FROM parent
 """
 _ODD: Final = """
@@ -82,9 +83,10 @@ _OTHERS: Final = """
 INSERT INTO parent SELECT n, CASE WHEN n < 60 THEN n + 1 END FROM generate_series(1, 60) n;
 INSERT INTO a_child (of) SELECT n FROM generate_series(1, 50) n;
 INSERT INTO split SELECT n::text, substr('abc', n % 3 + 1, 1), ARRAY[n, 1, 2]::vector(3)
-    FROM generate_series(1, 100) n
+    FROM generate_series(1, 100) n;
+INSERT INTO keyless SELECT n % 7 FROM generate_series(1, 500) n
 """
-NAMES: Final = ('Odd "on"e', "a_child", "empty", "parent", "split")
+NAMES: Final = ('Odd "on"e', "a_child", "empty", "keyless", "parent", "split")
 
 
 def metadata(schema: str | None = None) -> MetaData:

@@ -97,7 +97,7 @@ async def export(
     if format == "parquet":
         parquet.arrow()
     place = Path(folder)
-    known = _known(metadata)
+    known = known_tables(metadata)
     chosen = None if collections is None else chosen_of(collections, known)
     await asyncio.to_thread(_make, place)
     run = _Export(database, place, format, part_rows, on_progress)
@@ -111,7 +111,7 @@ async def export(
     return manifest
 
 
-def _known(metadata: Any) -> list[Wanted]:
+def known_tables(metadata: Any) -> list[Wanted]:
     """The package's tables, and a host's."""
     given = (
         metadata if isinstance(metadata, (list, tuple)) else [] if metadata is None else [metadata]

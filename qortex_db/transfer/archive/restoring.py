@@ -17,7 +17,7 @@ from qortex_db.repositories.vectors.progress import tell
 from qortex_db.transfer.archive import files, tables
 from qortex_db.transfer.archive.connection import FOREVER, connected, transaction
 from qortex_db.transfer.archive.copying import HEADER, TRAILER, rows_of
-from qortex_db.transfer.archive.exporting import ArchiveProgress, chosen_of
+from qortex_db.transfer.archive.exporting import ArchiveProgress, chosen_of, known_tables
 from qortex_db.transfer.archive.fitting import Load, digest_of, fitted, is_changeovers
 from qortex_db.transfer.archive.manifest import Manifest
 
@@ -55,6 +55,7 @@ async def restore(
     folder: str | os.PathLike[str],
     *,
     collections: Iterable[str | Table | type] | None = None,
+    metadata: Any = None,
     rebuild_indexes: bool = False,
     on_progress: Callable[[ArchiveProgress], object] | None = None,
 ) -> Manifest:
@@ -70,6 +71,7 @@ async def restore(
             to have made them.
         folder: What `export` wrote.
         collections: Only these: names, tables or models. By default all that the export has.
+        metadata: Only the package's own tables and these, as of :func:`export`.
         rebuild_indexes: Whether vector indexes are dropped for the load and built after it, which
             is several times faster.
         on_progress: Called, and awaited if need be, after each file.
@@ -86,7 +88,7 @@ async def restore(
     """
     place = Path(folder)
     manifest = await asyncio.to_thread(Manifest.read, place)
-    entries = _chosen(manifest, collections)
+    entries = _chosen(manifest, collections, metadata)
     settings = database.settings
     if rebuild_indexes and settings is None:
         raise InvalidInputError(
@@ -119,10 +121,13 @@ async def restore(
     return manifest
 
 
-def _chosen(manifest: Manifest, collections: Any) -> Sequence[TableEntry]:
-    if collections is None:
-        return manifest.tables
+def _chosen(manifest: Manifest, collections: Any, metadata: Any) -> Sequence[TableEntry]:
     held = {tables.Wanted(entry.name, entry.schema): entry for entry in manifest.tables}
+    if metadata is not None:
+        known = set(known_tables(metadata))
+        held = {one: entry for one, entry in held.items() if one in known}
+    if collections is None:
+        return list(held.values())
     wanted = chosen_of(collections, list(held))
     if lacking := [one for one in wanted if one not in held]:
         raise InvalidInputError(

@@ -21,6 +21,8 @@ from support.commands import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 ROWS = 2_000
 
 
@@ -105,19 +107,48 @@ async def test_a_restore_that_fails_goes_on_with_the_next_file(dsn: str, tmp_pat
     assert await archives.rows_of(dsn, "other", names) == before
 
 
+async def test_rows_and_their_checkpoint_are_one_transaction(dsn: str, tmp_path: Path) -> None:
+    await archives.make_odd(dsn)
+    other = await archives.migrated(dsn, "other")
+    await archives.make_odd(dsn, "other", filled=False)
+    before = await archives.rows_of(dsn, "public", ["keyless"])
+    async with (
+        Database.connect(dsn) as db,
+        Database.connect(other) as theirs,
+        archives.connected(dsn, "other") as connection,
+    ):
+        await export(db, tmp_path / "kept", collections=["keyless"], part_rows=200)
+        await connection.execute("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'no'; END $$;
+        CREATE TRIGGER refuses BEFORE UPDATE ON qortex_db_checkpoints
+            FOR EACH ROW WHEN (NEW.rows_written = 400) EXECUTE FUNCTION refuse()
+        """)
+        for _ in range(2):
+            with pytest.raises(QortexDbError, match="in a function or trigger"):
+                await restore(theirs, tmp_path / "kept")
+            assert await connection.fetchval("SELECT count(*) FROM keyless") == 200
+        await connection.execute("DROP TRIGGER refuses ON qortex_db_checkpoints")
+        await restore(theirs, tmp_path / "kept")
+    assert await archives.rows_of(dsn, "other", ["keyless"]) == before
+
+
 async def test_two_restores_at_once_load_each_file_once(dsn: str, tmp_path: Path) -> None:
     await archives.fill_own(dsn, 500)
+    await archives.make_odd(dsn)
     other = await archives.migrated(dsn, "other")
-    before = await archives.rows_of(dsn, "public", archives.OWN)
+    await archives.make_odd(dsn, "other", filled=False)
+    names = (*archives.OWN, "keyless")
+    before = await archives.rows_of(dsn, "public", names)
     async with Database.connect(dsn) as db, Database.connect(other) as theirs:
-        await export(db, tmp_path / "kept", part_rows=50)
+        await export(db, tmp_path / "kept", metadata=archives.metadata(), part_rows=50)
         done = await asyncio.gather(
             *(restore(theirs, tmp_path / "kept") for _ in range(3)), return_exceptions=True
         )
         refused = [one for one in done if isinstance(one, BaseException)]
         assert len(refused) < 3
         assert all(isinstance(one, ConflictError) for one in refused), refused
-    assert await archives.rows_of(dsn, "other", archives.OWN) == before
+    assert await archives.rows_of(dsn, "other", names) == before
 
 
 @pytest.mark.faults

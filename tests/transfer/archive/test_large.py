@@ -17,6 +17,8 @@ from support import archives
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 ROWS = 100_000
 PEAK = """
 import asyncio, resource, sys

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 NOTES = "CREATE TABLE notes (id int PRIMARY KEY, body text, at timestamptz DEFAULT now())"
 
 

@@ -14,6 +14,8 @@ from support import archives
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 FORMATS = get_args(Format)
 
 
