@@ -121,18 +121,13 @@ async def fill_own(dsn: str, rows: int, dimensions: int = 8, *, only_vectors: bo
     async with connected(dsn) as connection:
         await connection.execute(f"""
         SELECT setseed(0.5);
-        TRUNCATE qortex_vectors;
         INSERT INTO qortex_vectors (id, vec, payload, document, document_words)
             SELECT 'v' || n, CASE WHEN n % 50 > 0 THEN ARRAY(SELECT random() + n * i * 0
                     FROM generate_series(1, {dimensions}) i)::real[]::vector END,
                 jsonb_build_object('n', n, 'lang', 'ü', 'ratio', n / 7.0),
                 CASE n % 3 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE 'the words of ' || n END,
                 to_tsvector('english', 'the words of ' || n)
-            FROM generate_series(1, {rows}) n
-        """)
-        if only_vectors:
-            return
-        await connection.execute(f"""
+            FROM generate_series(1, {rows}) n;
         INSERT INTO interoception_factors SELECT 'node' || n, random(), clock_timestamp()
             FROM generate_series(1, {rows}) n;
         INSERT INTO interoception_edge_buffer

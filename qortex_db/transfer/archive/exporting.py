@@ -16,14 +16,14 @@ from sqlalchemy.exc import NoInspectionAvailable
 
 from qortex_db.__about__ import __version__
 from qortex_db.checks import check_choice, check_whole
-from qortex_db.errors import InvalidInputError, QortexDbError, SchemaVersionError
+from qortex_db.errors import InvalidInputError, SchemaVersionError
 from qortex_db.messages import shown
 from qortex_db.names import own_tables, qualified
-from qortex_db.repositories.vectors.progress import tell
 from qortex_db.transfer.archive import files, parquet, tables
 from qortex_db.transfer.archive.connection import FOREVER, connected, transaction
 from qortex_db.transfer.archive.copying import RowCutter, RowDigest
-from qortex_db.transfer.archive.manifest import Manifest, Part, TableEntry, sealed, sync
+from qortex_db.transfer.archive.manifest import Manifest, TableEntry
+from qortex_db.transfer.archive.parts import ArchiveProgress, Destination, Parts
 from qortex_db.transfer.archive.revisions import revision_of
 
 if TYPE_CHECKING:
@@ -31,31 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from qortex_db.database import Database
-    from qortex_db.transfer.archive.kinds import Field
-    from qortex_db.transfer.archive.manifest import Column
     from qortex_db.transfer.archive.tables import Found, Wanted
 
 PART_ROWS: Final = 25_000
 """Rows of a file, and of a transaction of a restore."""
-BATCH_ROWS: Final = 2_500
-BATCH_BYTES: Final = 8 * 2**20
-"""What is in memory at a time, of a few such."""
-PART_BYTES: Final = 512 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class ArchiveProgress:
-    """How far an export or a restore is.
-
-    Attributes:
-        table: Which one it is at.
-        rows: How many of its rows are done.
-        total: How many there are; of an export about, as the server guesses.
-    """
-
-    table: str
-    rows: int
-    total: int
 
 
 async def export(
@@ -100,12 +79,12 @@ async def export(
     known = known_tables(metadata)
     chosen = None if collections is None else chosen_of(collections, known)
     await asyncio.to_thread(_make, place)
-    run = _Export(database, place, format, part_rows, on_progress)
+    to = Destination(place, format, part_rows, on_progress)
     try:
-        manifest = await run.all_of(chosen, known)
+        manifest = await _Export(database, to).all_of(chosen, known)
         await asyncio.to_thread(manifest.write, place)
     except BaseException:
-        for path in run.written:
+        for path in to.written:
             path.unlink(missing_ok=True)
         raise
     return manifest
@@ -164,17 +143,10 @@ def _make(folder: Path) -> None:
         )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Export:
     database: Database
-    folder: Path
-    format: files.Format
-    part_rows: int
-    on_progress: Callable[[ArchiveProgress], object] | None
-    written: list[Path] = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        self.written = []
+    to: Destination
 
     async def all_of(self, chosen: list[Wanted] | None, known: list[Wanted]) -> Manifest:
         schema_of = self.database.executor.schema_of
@@ -205,7 +177,7 @@ class _Export:
             server_version=version,
             revision=revision,
             schema=schema_of(None) or schema or "",
-            format=self.format,
+            format=self.to.format,
             tables=tuple(entries),
         )
 
@@ -227,8 +199,8 @@ class _Export:
             "SELECT greatest(reltuples, 0)::int8 FROM pg_catalog.pg_class WHERE oid = $1::oid",
             table.oid,
         )
-        columns = files.columns_of(self.format, table.columns)
-        parts = _Parts(self, table, columns, total)
+        columns = files.columns_of(self.to.format, table.columns)
+        parts = Parts(self.to, table.wanted.fullname, columns, total)
         digest = RowDigest()
         cutter = RowCutter(digest)
 
@@ -258,90 +230,3 @@ class _Export:
             checksum=digest.hexdigest(),
             parts=tuple(parts.done),
         )
-
-
-class _Parts:
-    """The files of one table."""
-
-    def __init__(self, run: _Export, table: Found, columns: Sequence[Column], total: int) -> None:
-        self.done: list[Part] = []
-        self._run = run
-        self._table = table
-        self._columns = columns
-        self._total = total
-        self._writer: Any = None
-        self._path = run.folder
-        self._rows = self._bytes = self._all_rows = 0
-        self._begin_batch()
-
-    def _begin_batch(self) -> None:
-        self._batch: list[list[Field]] = [[] for _ in self._columns]
-        self._batch_rows = self._batch_bytes = 0
-
-    def add(self, fields: list[Field]) -> bool:
-        """Keep a row; True where there are enough of them to be written."""
-        for column, field in zip(self._batch, fields, strict=True):
-            column.append(field)
-            if field is not None:
-                self._batch_bytes += len(field)
-        self._batch_rows += 1
-        return (
-            self._batch_rows >= BATCH_ROWS
-            or self._batch_bytes >= BATCH_BYTES
-            or self._rows + self._batch_rows >= self._run.part_rows
-        )
-
-    async def flush(self) -> None:
-        """Write what is kept."""
-        if self._batch_rows:
-            await self._in_thread(self._write)
-            self._rows += self._batch_rows
-            self._all_rows += self._batch_rows
-            self._bytes += self._batch_bytes
-            self._begin_batch()
-            if self._rows >= self._run.part_rows or self._bytes >= PART_BYTES:
-                await self.close()
-        progress = ArchiveProgress(
-            self._table.wanted.fullname, self._all_rows, max(self._total, self._all_rows)
-        )
-        await tell(self._run.on_progress, progress)
-
-    async def close(self) -> None:
-        """End a file."""
-        if self._writer is not None:
-            await self._in_thread(self._end)
-            self._rows = self._bytes = 0
-
-    async def _in_thread(self, work: Callable[[], None]) -> None:
-        running = asyncio.ensure_future(asyncio.to_thread(work))
-        try:
-            await asyncio.shield(running)
-        except asyncio.CancelledError:
-            await asyncio.wait({running})  # a thread can't be stopped, and the file is its own
-            raise
-        except OSError as error:
-            raise QortexDbError(
-                f"{self._path} can't be written ({error.strerror}); what was written is removed."
-            ) from None
-
-    def _write(self) -> None:
-        run = self._run
-        if self._writer is None:
-            name = files.name_of(self._table.wanted.fullname, len(self.done), run.format)
-            self._path = run.folder / name
-            run.written.append(self._path)
-            self._writer = files.begin(run.format, self._path, self._columns)
-        self._writer.write(self._batch)
-
-    def _end(self) -> None:
-        writer, self._writer = self._writer, None
-        writer.__exit__(None, None, None)
-        sync(self._path)
-        size, digest = sealed(self._path)
-        self.done.append(Part(self._path.name, self._rows, size, digest))
-
-    def abandon(self) -> None:
-        """Let go of a file that is not finished."""
-        if self._writer is not None:
-            self._writer.__exit__(None, None, None)
-            self._writer = None

@@ -17,9 +17,10 @@ from qortex_db.repositories.vectors.progress import tell
 from qortex_db.transfer.archive import files, tables
 from qortex_db.transfer.archive.connection import FOREVER, connected, transaction
 from qortex_db.transfer.archive.copying import HEADER, TRAILER, rows_of
-from qortex_db.transfer.archive.exporting import ArchiveProgress, chosen_of, known_tables
+from qortex_db.transfer.archive.exporting import chosen_of, known_tables
 from qortex_db.transfer.archive.fitting import Load, digest_of, fitted, is_changeovers
 from qortex_db.transfer.archive.manifest import Manifest
+from qortex_db.transfer.archive.parts import ArchiveProgress
 
 if TYPE_CHECKING:
     import os

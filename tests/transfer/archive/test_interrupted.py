@@ -14,7 +14,7 @@ import pytest
 
 from qortex_db import ConflictError, Database, InvalidInputError, QortexDbError
 from qortex_db.transfer import ArchiveProgress, export, restore
-from qortex_db.transfer.archive import exporting
+from qortex_db.transfer.archive import parts
 from support import archives
 from support.commands import ROOT
 
@@ -57,7 +57,7 @@ async def test_an_export_that_fails_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(exporting, "sync", full)
+    monkeypatch.setattr(parts, "sync", full)
     with pytest.raises(QortexDbError, match=r"can't be written \(No space left"):
         await export(db, tmp_path)
     assert not archives.files(tmp_path)

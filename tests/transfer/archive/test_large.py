@@ -13,22 +13,24 @@ import pytest
 from qortex_db import Database
 from qortex_db.transfer import export, restore
 from support import archives
+from support.commands import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
-ROWS = 100_000
+MANY = 100_000
 PEAK = """
 import asyncio, resource, sys
 from qortex_db import Database
 from qortex_db.transfer import export, restore
+from support.archives import metadata
 
 async def main(work, folder, format):
     async with Database.connect() as db:
         if work == "export":
-            await export(db, folder, format=format, collections=["qortex_vectors"])
+            await export(db, folder, format=format, metadata=metadata())
         else:
             await restore(db, folder)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
@@ -41,7 +43,7 @@ def peak(*arguments: str, **environment: str) -> float:
     """MiB of a process that does it."""
     done = subprocess.run(
         [sys.executable, "-c", PEAK, *arguments],
-        env=os.environ | environment,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "tests")} | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -112,26 +114,45 @@ async def test_an_export_is_of_one_moment_while_others_write(
 async def test_a_hundred_thousand_rows_come_back_in_bounded_memory(
     dsn384: str, tmp_path: Path, format_: str
 ) -> None:
+    await archives.make_odd(dsn384)
     await archives.migrated(dsn384, "other", 384)
+    await archives.make_odd(dsn384, "other", filled=False)
     async with archives.connected(dsn384) as connection:
-        await connection.execute("DROP INDEX ix_qortex_vectors_vec")
-        await connection.execute("DROP INDEX other.ix_qortex_vectors_vec")
+        for schema in ("public", "other"):
+            await connection.execute(f"DROP INDEX {schema}.ix_qortex_vectors_vec")
+    names = (*archives.OWN, *archives.NAMES)
     peaks = []
-    for rows in (ROWS // 5, ROWS):
-        await archives.fill_own(dsn384, rows, 384, only_vectors=True)
+    for rows in (MANY // 5, MANY):
         folder = tmp_path / str(rows)
-        async with archives.connected(dsn384, "other") as connection:
-            await connection.execute("TRUNCATE other.qortex_vectors")
+        async with archives.connected(dsn384) as connection:
+            for schema, tables in (("public", archives.OWN), ("other", names)):
+                quoted = ('"{}"'.format(name.replace('"', '""')) for name in tables)
+                listed = ", ".join(f"{schema}.{name}" for name in quoted)
+                await connection.execute(f"TRUNCATE {listed}, {schema}.qortex_db_word_frequencies")
+        await archives.fill_own(dsn384, rows, 384)
+        stop = asyncio.Event()
+        writers = asyncio.create_task(_write(dsn384, stop))
         exporting = await asyncio.to_thread(
             peak, "export", str(folder), format_, PGVECTOR_DSN=dsn384
         )
+        stop.set()
+        assert await writers > 10
         restoring = await asyncio.to_thread(
             peak, "restore", str(folder), format_, PGVECTOR_DSN=dsn384, QORTEX_DB_SCHEMA="other"
         )
         peaks.append((exporting, restoring))
-        before = await archives.rows_of(dsn384, "public", ["qortex_vectors"])
-        assert len(before["qortex_vectors"]) == rows
-        assert await archives.rows_of(dsn384, "other", ["qortex_vectors"]) == before
+        for schema in ("public", "other"):  # what was written meanwhile
+            async with archives.connected(dsn384, schema) as connection:
+                await connection.execute("""
+                DELETE FROM interoception_factors WHERE node_id LIKE 'pair%';
+                DELETE FROM learning_arm_states WHERE arm_id LIKE 'pair%';
+                DELETE FROM qortex_vectors WHERE id = 'v1';
+                TRUNCATE qortex_db_idempotency_keys
+                """)
+        before = await archives.rows_of(dsn384, "public", names)
+        assert len(before["qortex_vectors"]) == rows - 1
+        assert len(before["learning_events"]) == rows
+        assert await archives.rows_of(dsn384, "other", names) == before
     (few, few_back), (many, many_back) = peaks
     assert many < few + 64, peaks
     assert many_back < few_back + 64, peaks
