@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from qortex_db.database import Database
+    from qortex_db.transfer.archive.manifest import Column
     from qortex_db.transfer.archive.tables import Found, Wanted
 
 PART_ROWS: Final = 25_000
@@ -199,7 +200,10 @@ class _Export:
             "SELECT greatest(reltuples, 0)::int8 FROM pg_catalog.pg_class WHERE oid = $1::oid",
             table.oid,
         )
-        columns = files.columns_of(self.to.format, table.columns)
+        columns = [
+            await self._column(driver, table, column)
+            for column in files.columns_of(self.to.format, table.columns)
+        ]
         parts = Parts(self.to, table.wanted.fullname, columns, total)
         digest = RowDigest()
         cutter = RowCutter(digest)
@@ -224,9 +228,18 @@ class _Export:
         return TableEntry(
             name=wanted.name,
             schema=wanted.schema,
-            columns=columns,
+            columns=tuple(columns),
             sequences=sequences,
             rows=digest.rows,
             checksum=digest.hexdigest(),
             parts=tuple(parts.done),
         )
+
+    async def _column(self, driver: Any, table: Found, column: Column) -> Column:
+        """A column as it is written: few versions of pyarrow know NULLs among lists of one size."""
+        if column.dimensions is None or not await driver.fetchval(
+            f"SELECT EXISTS ({table.query([])} WHERE {qualified(column.name)} IS NULL)",
+            timeout=FOREVER,
+        ):
+            return column
+        return replace(column, dimensions=None)

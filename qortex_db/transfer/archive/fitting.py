@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, Final
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from qortex_db.database import Database
-    from qortex_db.transfer.archive.manifest import Column, Manifest, TableEntry
+    from qortex_db.transfer.archive.manifest import Manifest, TableEntry
     from qortex_db.transfer.archive.tables import Found
 
+_VECTOR: Final = re.compile(r"(vector|halfvec|sparsevec)\((\d+)\)")
 _CHECKPOINTS: Final = Checkpoint.__tablename__
 
 
@@ -121,13 +123,14 @@ def _check_columns(entry: TableEntry, table: Found) -> None:
             )
         if there.type == column.type:
             continue
-        if column.dimensions and there.dimensions and _base(there) == _base(column):
+        found, given = _VECTOR.fullmatch(there.type), _VECTOR.fullmatch(column.type)
+        if found and given and found[1] == given[1]:
             raise DimensionMismatchError(
-                f"{name}: the column {shown(column.name)} has {there.dimensions} dimensions here, "
-                f"and {column.dimensions} in the export. Make the tables anew with that many "
+                f"{name}: the column {shown(column.name)} has {found[2]} dimensions here, and "
+                f"{given[2]} in the export. Make the tables anew with that many "
                 "(`QORTEX_VEC_DIMENSIONS` at the first upgrade, or the model's VectorSpec).",
-                expected=there.dimensions,
-                actual=column.dimensions,
+                expected=int(found[2]),
+                actual=int(given[2]),
             )
         raise InvalidInputError(
             f"{name}: the column {shown(column.name)} is of the type {there.type} here, and of "
@@ -139,10 +142,6 @@ def _check_columns(entry: TableEntry, table: Found) -> None:
             f"{name} needs a value in {', '.join(map(shown, sorted(lacking)))}, which the export "
             "lacks: give it a default, or restore before the migration that adds it."
         )
-
-
-def _base(column: Column) -> str:
-    return column.type.partition("(")[0]
 
 
 def is_changeovers(table: Found) -> bool:

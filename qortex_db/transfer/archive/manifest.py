@@ -30,7 +30,8 @@ class Column:
     Attributes:
         type: As PostgreSQL has it, without the schema of a type of somebody else's.
         kind: How its values are written.
-        dimensions: Of a vector's, where the column says how many.
+        dimensions: Of vectors that are lists of one size in the files: the column says how many,
+            and none is NULL.
     """
 
     name: str

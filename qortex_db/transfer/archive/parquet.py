@@ -122,19 +122,15 @@ def _array(pa: Any, column: Column, fields: Sequence[Field]) -> Any:
 
 def _vectors(pa: Any, column: Column, fields: Sequence[Field]) -> Any:
     code = kinds.VECTORS[column.kind]
+    there = [field for field in fields if field is not None]
+    values = pa.array(np.frombuffer(kinds.joined(there), code).astype(np.float32))
+    if column.dimensions:
+        return pa.FixedSizeListArray.from_arrays(values, column.dimensions)
+    size = np.dtype(code).itemsize
+    sizes = [0 if field is None else (len(field) - 4) // size for field in fields]
+    offsets = pa.array(np.cumsum([0, *sizes], dtype=np.int32))
     nulls = kinds.missing(fields)
     mask = pa.array(nulls) if nulls.any() else None
-    if column.dimensions:
-        nothing = bytes(4 + np.dtype(code).itemsize * column.dimensions)
-        sent = kinds.joined(nothing if field is None else field for field in fields)
-        values = pa.array(np.frombuffer(sent, code).astype(np.float32))
-        return pa.FixedSizeListArray.from_arrays(values, column.dimensions, mask=mask)
-    sizes = [
-        0 if field is None else (len(field) - 4) // np.dtype(code).itemsize for field in fields
-    ]
-    offsets = pa.array(np.cumsum([0, *sizes], dtype=np.int32))
-    sent = kinds.joined(field for field in fields if field is not None)
-    values = pa.array(np.frombuffer(sent, code).astype(np.float32))
     return pa.ListArray.from_arrays(offsets, values, mask=mask)
 
 
