@@ -15,6 +15,7 @@ from qortex_db import (
     PermissionDeniedError,
     QortexDbError,
     SchemaVersionError,
+    Settings,
     migrations,
 )
 from qortex_db.transfer import Manifest, export, restore
@@ -252,6 +253,36 @@ async def test_rows_that_a_policy_hides_are_not_left_out_silently(
             assert not archives.files(tmp_path / "a") + archives.files(tmp_path / "b")
         finally:
             await connection.execute("DROP OWNED BY archivist; DROP ROLE archivist")
+
+
+async def test_a_reader_exports_and_an_owner_restores(dsn: str, tmp_path: Path) -> None:
+    await archives.fill_own(dsn, 30)
+    other = await archives.migrated(dsn, "other")
+    roles = {"reader": "kept_reader", "owner": "kept_owner"}
+    async with archives.connected(dsn, "other") as connection:
+        for role in roles.values():
+            await connection.execute(f"DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN")
+        try:
+            await migrations.grant_roles(Settings(dsn=dsn), reader=roles["reader"])
+            await migrations.grant_roles(other, owner=roles["owner"])
+            as_reader = dsn.replace("postgres:@", f"{roles['reader']}:@")
+            async with Database.connect(as_reader) as db:
+                made = await export(db, tmp_path / "kept")
+            events = next(table for table in made.tables if table.name == "learning_events")
+            # A reader does not see where a sequence is: the rows' own numbers say it.
+            assert [one.last_value for one in events.sequences] == [None]
+            as_owner = dsn.replace("postgres:@", f"{roles['owner']}:@")
+            async with Database.connect(Settings(dsn=as_owner, db_schema="other")) as db:
+                await restore(db, tmp_path / "kept", rebuild_indexes=True)
+            number = await connection.fetchval(
+                "INSERT INTO learning_events (learner_name, context_hash, arm_id, kind) "
+                "VALUES ('l', 'default', 'arm1', 'select') RETURNING id"
+            )
+            assert number == 31
+        finally:
+            for role in roles.values():
+                await connection.execute(f"REASSIGN OWNED BY {role} TO postgres")
+                await connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 async def test_no_secret_is_in_a_manifest(server: Any, dsn: str, kept: Path) -> None:
