@@ -221,7 +221,7 @@ class _Export:
             await parts.flush()
             await parts.close()
         finally:
-            parts.abandon()
+            await parts.abandon()
         # After its rows: what a sequence gives is in no snapshot.
         sequences = await tables.read_sequences(driver, table)
         wanted = table.wanted

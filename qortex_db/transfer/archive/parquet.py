@@ -44,7 +44,7 @@ class Writer:
             [(column.name, _type(self._arrow, column)) for column in columns]
         )
         self._writer = parquet.ParquetWriter(
-            path, self._schema, compression="zstd", use_dictionary=False, write_statistics=False
+            path, self._schema, compression="snappy", use_dictionary=False, write_statistics=False
         )
 
     def write(self, fields: Sequence[Sequence[Field]]) -> None:

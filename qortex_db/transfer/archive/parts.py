@@ -69,6 +69,7 @@ class Parts:
         self._columns = columns
         self._total = total
         self._writer: Any = None
+        self._running: asyncio.Future[None] | None = None
         self._path = to.folder
         self._rows = self._bytes = self._all_rows = 0
         self._begin_batch()
@@ -91,9 +92,10 @@ class Parts:
         )
 
     async def flush(self) -> None:
-        """Write what is kept."""
+        """Begin to write what is kept, once what was before is written."""
         if self._batch_rows:
-            await self._in_thread(self._write)
+            await self._settle()
+            self._running = asyncio.ensure_future(asyncio.to_thread(self._write, self._batch))
             self._rows += self._batch_rows
             self._all_rows += self._batch_rows
             self._bytes += self._batch_bytes
@@ -105,31 +107,32 @@ class Parts:
 
     async def close(self) -> None:
         """End a file."""
+        await self._settle()
         if self._writer is not None:
-            await self._in_thread(self._end)
+            self._running = asyncio.ensure_future(asyncio.to_thread(self._end))
+            await self._settle()
             self._rows = self._bytes = 0
 
-    async def _in_thread(self, work: Callable[[], None]) -> None:
-        running = asyncio.ensure_future(asyncio.to_thread(work))
+    async def _settle(self) -> None:
+        """Wait for the thread that writes."""
+        if self._running is None:
+            return
         try:
-            await asyncio.shield(running)
-        except asyncio.CancelledError:
-            await asyncio.wait({running})  # a thread can't be stopped, and the file is its own
-            running.exception()  # which nobody else asks for
-            raise
+            await asyncio.shield(self._running)
         except OSError as error:
             raise QortexDbError(
                 f"{self._path} can't be written ({error.strerror}); what was written is removed."
             ) from None
+        self._running = None
 
-    def _write(self) -> None:
+    def _write(self, batch: Sequence[Sequence[Field]]) -> None:
         to = self._to
         if self._writer is None:
             name = files.name_of(self._table, len(self.done), to.format)
             self._path = to.folder / name
             to.written.append(self._path)
             self._writer = files.begin(to.format, self._path, self._columns)
-        self._writer.write(self._batch)
+        self._writer.write(batch)
 
     def _end(self) -> None:
         writer, self._writer = self._writer, None
@@ -138,9 +141,12 @@ class Parts:
         size, digest = sealed(self._path)
         self.done.append(Part(self._path.name, self._rows, size, digest))
 
-    def abandon(self) -> None:
-        """Let go of a file that is not finished."""
+    async def abandon(self) -> None:
+        """Let go of a file that is not finished; a thread that writes to it can't be stopped."""
+        if self._running is not None:
+            await asyncio.wait({self._running})
+            self._running.exception()  # why it is not finished is told already
         if self._writer is not None:
-            with suppress(OSError):  # why it is not finished is told already
+            with suppress(OSError):
                 self._writer.__exit__(None, None, None)
             self._writer = None
