@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from qortex_db import __version__
-from qortex_db.cli import encryption, importing, words
+from qortex_db.cli import archive, encryption, importing, words
 from qortex_db.cli import roles as granting
 from qortex_db.cli.arms import arms
 from qortex_db.cli.collections import collections
@@ -51,6 +51,8 @@ app.command()(granting.roles)
 app.command()(encryption.rotate_keys)
 app.command()(words.count_words)
 app.command("import")(importing.import_)
+app.command()(archive.export)
+app.command()(archive.restore)
 
 Revision = Annotated[str, typer.Argument(help="As Alembic's: a name, head, base, +1, -1.")]
 

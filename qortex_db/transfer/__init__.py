@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from qortex_db.transfer.archive.exporting import export
+from qortex_db.transfer.archive.manifest import Manifest
+from qortex_db.transfer.archive.parts import ArchiveProgress
+from qortex_db.transfer.archive.restoring import restore
 from qortex_db.transfer.comparing import Difference, Overlap
 from qortex_db.transfer.importing import ImportReport, import_collection
 from qortex_db.transfer.planning import Choices, ImportPlan, plan_import
@@ -20,10 +24,12 @@ from qortex_db.transfer.sources import SOURCES, open_source
 
 __all__ = [
     "SOURCES",
+    "ArchiveProgress",
     "Choices",
     "Difference",
     "ImportPlan",
     "ImportReport",
+    "Manifest",
     "MemoryPart",
     "Overlap",
     "Page",
@@ -34,8 +40,10 @@ __all__ = [
     "SourceRow",
     "SourceVector",
     "SparseComponents",
+    "export",
     "import_collection",
     "import_qortex_memory",
     "open_source",
     "plan_import",
+    "restore",
 ]

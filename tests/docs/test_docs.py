@@ -39,6 +39,7 @@ COMING_FROM = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/com
         "docs/host/scripts.md",
         "docs/learning/arms.md",
         "docs/learning/interoception.md",
+        "docs/operations/backups.md",
         "docs/performance/choosing.md",
         "docs/qortex/service.md",
         "docs/qortex/stores.md",

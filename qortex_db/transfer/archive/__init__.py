@@ -1,0 +1,1 @@
+"""Tables kept in files, whole and checked, and put back."""
