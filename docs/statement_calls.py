@@ -46,6 +46,7 @@ from qortex_db import (
     Embedder,
     Factor,
     FieldBoost,
+    IndexedDocument,
     IVFFlat,
     Partitions,
     QortexVector,
@@ -57,6 +58,7 @@ from qortex_db import (
     vector_column,
 )
 from qortex_db.checks import MAX_INT4
+from qortex_db.repositories.indexed_documents import IndexedDocumentRepository
 from qortex_db.repositories.vectors import ingest
 from qortex_db.types import Embedding, SparseVector
 
@@ -1012,6 +1014,27 @@ SECTIONS = (
                 "a key that is there": _claim_twice,
             },
             "prune": {DEFAULT: lambda i: i.prune()},
+        },
+    ),
+    Section(
+        "Indexed documents",
+        "indexed_documents",
+        "What LangChain's record manager runs.",
+        lambda repositories: IndexedDocumentRepository(
+            repositories.executor.of(IndexedDocument), "articles"
+        ),
+        {
+            "clock": {DEFAULT: lambda d: d.clock()},
+            "record": {
+                DEFAULT: lambda d: d.record(["a", "b"]),
+                "with groups": lambda d: d.record(["a"], groups=["file"], at_least=1.0),
+            },
+            "exist": {DEFAULT: lambda d: d.exist(["a", "c"])},
+            "keys": {
+                DEFAULT: lambda d: d.keys(),
+                "with everything": lambda d: d.keys(before=2e9, after=1, groups=["f"], limit=9),
+            },
+            "forget": {DEFAULT: lambda d: d.forget(["a", "b"])},
         },
     ),
     Section(

@@ -134,8 +134,8 @@ async def test_metadata_keeps_its_types_and_documents_their_ids(store: QortexVec
     assert await store.asimilarity_search("x") == []
     with pytest.raises(InvalidInputError, match="4 texts and 3 ids"):
         await store.aadd_texts(TEXTS, ids=IDS[:3])
-    with pytest.raises(InvalidInputError, match="no option 'batch'"):
-        await store.aadd_texts(TEXTS, batch=3)
+    with pytest.raises(InvalidInputError, match="no option 'timeout'"):
+        await store.aadd_texts(TEXTS, timeout=3)
 
 
 async def test_retrievers_find_by_meaning_variety_and_words(store: QortexVectorStore) -> None:
