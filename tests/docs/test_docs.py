@@ -34,6 +34,7 @@ COMING_FROM = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/com
         "docs/command_line.md",
         "docs/errors.md",
         "docs/frameworks/frames.md",
+        "docs/frameworks/haystack.md",
         "docs/frameworks/langchain.md",
         "docs/frameworks/llama_index.md",
         "docs/host/scripts.md",
