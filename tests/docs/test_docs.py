@@ -37,6 +37,7 @@ COMING_FROM = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/com
         "docs/frameworks/haystack.md",
         "docs/frameworks/langchain.md",
         "docs/frameworks/llama_index.md",
+        "docs/frameworks/others.md",
         "docs/host/scripts.md",
         "docs/learning/arms.md",
         "docs/learning/interoception.md",
