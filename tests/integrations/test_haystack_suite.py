@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from qortex_db.testing import Server
 
 
+pytestmark = pytest.mark.slow  # a hundred tests, a database for each
+
+
 async def _migrate(dsn: str) -> None:
     await migrations.upgrade(Settings(dsn=dsn, dimensions=768))
 

@@ -97,6 +97,9 @@ async def test_searches_in_both_ways_of_calling(store: QortexVectorStore) -> Non
     assert by_vector == await store.asimilarity_search(query) == store.similarity_search(query)
     assert by_vector == [document for document, _ in found]
 
+    assert await store.asimilarity_search(query, k=4, offset=1) == by_vector[1:]  # ours
+    few = await store.amax_marginal_relevance_search(query, k=3, fetch_k=1, lambda_mult=1.0)
+    assert few == by_vector[:3]
     exact = await store.asimilarity_search(query, k=2, exact=True, filter={"kind": "vehicle"})
     assert {document.metadata["kind"] for document in exact} == {"vehicle"}
     cheap = store.similarity_search(query, k=4, filter={"price": {"$lt": 2}})
