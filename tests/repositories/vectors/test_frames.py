@@ -74,7 +74,13 @@ async def test_what_is_no_column_is_refused_by_its_name(db: Database) -> None:
     uneven = pd.DataFrame({"id": ["a", "b"], "emb": [[1.0] * 8, [1.0] * 7]})
     with pytest.raises(InvalidInputError, match="row 1"):
         await db.vectors.ingest(uneven, embedding="emb")
+    lacking = pd.DataFrame({"id": ["a", "b"], "emb": [[1.0] * 8, [*[1.0] * 7, None]]})
+    with pytest.raises(InvalidInputError, match=r"row 1.*None"):
+        await db.vectors.ingest(lacking, embedding="emb")
     assert await db.vectors.ingest(frame, embedding="emb") == 1
+    chosen = pd.DataFrame({"id": ["b", "c"], "emb": [[1.0] * 8] * 2}).loc[[1]]  # by a mask, say
+    assert await db.vectors.ingest(chosen, embedding="emb") == 1
+    assert (await db.vectors.get(["c"]))["c"].payload == {}
     assert await db.vectors.ingest(pd.DataFrame({"id": [], "emb": []}), embedding="emb") == 0
 
 
