@@ -60,6 +60,7 @@ async def test_frames_are_ingested_as_records_are(make: Any, dsn384: str) -> Non
         table = hits.to_arrow()
         assert pl.DataFrame(table)["id"].to_list() == list(frame["id"])
         assert np.array_equal(table["embedding"][0].as_py(), VECTORS[7])
+        assert table["embedding"].type == pa.list_(pa.float32())
         page = await db.vectors.scroll(limit=3)
         assert page.to_arrow()["id"].to_pylist() == ["r0000", "r0001", "r0002"]
         assert list(page.to_pandas().columns) == ["id", "document", "kind", "year"]
