@@ -139,6 +139,7 @@ async def test_ids_that_are_there_follow_the_policy(store: QortexDocumentStore) 
     assert await store.count_documents_by_filter_async(one("id", "==", "fine")) == 0
 
 
+@pytest.mark.slow
 async def test_thousands_of_documents_come_by_pages(store: QortexDocumentStore) -> None:
     many = [Document(id=f"m{i:05}", meta={"n": i}) for i in range(12_000)]
     assert await store.write_documents_async(many) == 12_000
@@ -185,6 +186,7 @@ COMPOUND = [
 ]
 
 
+@pytest.mark.slow
 async def test_filters_match_what_haystacks_own_match(store: QortexDocumentStore) -> None:
     every = documents()
     for filters in [*EQUALITIES, *ORDERS, *COMPOUND]:
