@@ -103,6 +103,7 @@ def test_hits_are_shown_as_a_table_and_keys_of_several_types_are_named() -> None
         found.to_arrow()
     many: SearchHits[str] = SearchHits(made * 40, requested=80, complete=True)
     assert "and 30 more" in many._repr_html_()
+    assert many._repr_html_().count("<tr>") == 51
     empty: SearchHits[str] = SearchHits([], requested=2, complete=True)
     assert list(empty.to_pandas().columns) == ["id"]
     assert empty._repr_html_().startswith("<table>")
