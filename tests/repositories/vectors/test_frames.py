@@ -79,8 +79,8 @@ async def test_what_is_no_column_is_refused_by_its_name(db: Database) -> None:
     with pytest.raises(InvalidInputError, match=r"row 1.*None"):
         await db.vectors.ingest(lacking, embedding="emb")
     assert await db.vectors.ingest(frame, embedding="emb") == 1
-    chosen = pd.DataFrame({"id": ["b", "c"], "emb": [[1.0] * 8] * 2}).loc[[1]]  # by a mask, say
-    assert await db.vectors.ingest(chosen, embedding="emb") == 1
+    unnamed = pd.DataFrame({"id": ["b", "c"], "emb": [[1.0] * 8] * 2}, index=["x", "y"])
+    assert await db.vectors.ingest(unnamed, embedding="emb") == 2
     assert (await db.vectors.get(["c"]))["c"].payload == {}
     assert await db.vectors.ingest(pd.DataFrame({"id": [], "emb": []}), embedding="emb") == 0
 
