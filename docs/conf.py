@@ -25,6 +25,7 @@ nitpick_ignore_regex = [
     # Annotations name types of other projects, whose inventories a build would have to fetch, and
     # our own aliases by their bare names.
     ("py:class", r"(?!qortex_db\.).*"),
+    ("py:exc", r"FilterError|DuplicateDocumentError"),
     ("py:class", r"qortex_db\.(database|view)\.T|.*\.IdT"),
     # What is only taken is described where it is taken.
     ("py:class", r".*\.(AllContexts|ArmLike|_Asked|EdgeStatsLike|Frame|Settings|SupportsArray)"),

@@ -46,6 +46,7 @@ from qortex_db import (
     Embedder,
     Factor,
     FieldBoost,
+    IndexedDocument,
     IVFFlat,
     Partitions,
     QortexVector,
@@ -58,6 +59,7 @@ from qortex_db import (
 )
 from qortex_db.checks import MAX_INT4
 from qortex_db.repositories.checkpoints import CheckpointRepository
+from qortex_db.repositories.indexed_documents import IndexedDocumentRepository
 from qortex_db.repositories.vectors import ingest
 from qortex_db.types import Embedding, SparseVector
 
@@ -1028,6 +1030,27 @@ SECTIONS = (
         {
             "begin": {DEFAULT: lambda c: c.begin("an import")},
             "advance": {DEFAULT: _advance},
+        },
+    ),
+    Section(
+        "Indexed documents",
+        "indexed_documents",
+        "What LangChain's record manager runs.",
+        lambda repositories: IndexedDocumentRepository(
+            repositories.executor.of(IndexedDocument), "articles"
+        ),
+        {
+            "clock": {DEFAULT: lambda d: d.clock()},
+            "record": {
+                DEFAULT: lambda d: d.record(["a", "b"]),
+                "with groups": lambda d: d.record(["a"], groups=["file"], at_least=1.0),
+            },
+            "exist": {DEFAULT: lambda d: d.exist(["a", "c"])},
+            "keys": {
+                DEFAULT: lambda d: d.keys(),
+                "with everything": lambda d: d.keys(before=2e9, after=1, groups=["f"], limit=9),
+            },
+            "forget": {DEFAULT: lambda d: d.forget(["a", "b"])},
         },
     ),
     Section(

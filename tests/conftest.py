@@ -31,6 +31,7 @@ DIMENSIONS = 8
 
 
 def pytest_configure() -> None:
+    os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # which it reads at import
     # A shell's job in the background ignores Ctrl-C, and so would the commands under test.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+import re
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
 from qortex_db.errors import InvalidInputError, SchemaVersionError
@@ -15,12 +16,18 @@ from qortex_db.models.vector_spec import DEFAULT_VECTOR
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
 
-    from qortex_db.database import Database
     from qortex_db.models import Collection
     from qortex_db.models.vector_spec import Metric
     from qortex_db.repositories import VectorRepository
+    from qortex_db.uow import Repositories
 
 T = TypeVar("T")
+_LEADS: Final = re.compile(r"[.\\]|\A\$|\[\]")
+
+
+def path_of(key: str) -> str:
+    """The path that leads to a key of the payload's whatever is in its name."""
+    return _LEADS.sub(r"\\\g<0>", key)
 
 
 def refuse_others(options: Mapping[str, Any]) -> None:
@@ -30,7 +37,7 @@ def refuse_others(options: Mapping[str, Any]) -> None:
 
 
 class CollectionOf:
-    """A collection, of whatever Database it is asked for.
+    """A collection, of whatever Database or unit of work it is asked for.
 
     Args:
         model: A model, or the name of a table; None for `qortex_vectors`.
@@ -58,9 +65,26 @@ class CollectionOf:
                 "texts."
             )
 
-    def __call__(self, database: Database) -> VectorRepository[Any]:
+    def __call__(self, database: Repositories) -> VectorRepository[Any]:
         """The repository."""
         return database.collection(self._model, self._mapping, **self._options)
+
+    @property
+    def name(self) -> str:
+        """The table's."""
+        return self._table.name
+
+    @property
+    def document_column(self) -> str:
+        """What the column of documents is called in the database.
+
+        Raises:
+            InvalidInputError: There is none.
+        """
+        name = collection_of(self._table).document
+        if name is None:
+            raise InvalidInputError(f"{self.name} has no column of documents.")
+        return name
 
     @property
     def metric(self) -> Metric:

@@ -97,6 +97,7 @@ async def outcome(call: Any, repository: Any) -> str:
         result = type(error).__name__
     result = re.sub(r"(_at|last_\w+|at|cursor)=([^,)]|\([^)]*\))*", "", result)
     result = re.sub(r"'printed': datetime[^)]*\)", "", result)
+    result = re.sub(r"^\d{10}\.\d+$", "", result)  # the server's clock
     return re.sub(r"(\d\.\d{3})\d+", r"\1", result)  # what was left of half-lives goes on
 
 

@@ -97,6 +97,9 @@ async def test_searches_in_both_ways_of_calling(store: QortexVectorStore) -> Non
     assert by_vector == await store.asimilarity_search(query) == store.similarity_search(query)
     assert by_vector == [document for document, _ in found]
 
+    assert await store.asimilarity_search(query, k=4, offset=1) == by_vector[1:]  # ours
+    few = await store.amax_marginal_relevance_search(query, k=3, fetch_k=1, lambda_mult=1.0)
+    assert few == by_vector[:3]
     exact = await store.asimilarity_search(query, k=2, exact=True, filter={"kind": "vehicle"})
     assert {document.metadata["kind"] for document in exact} == {"vehicle"}
     cheap = store.similarity_search(query, k=4, filter={"price": {"$lt": 2}})
@@ -134,8 +137,8 @@ async def test_metadata_keeps_its_types_and_documents_their_ids(store: QortexVec
     assert await store.asimilarity_search("x") == []
     with pytest.raises(InvalidInputError, match="4 texts and 3 ids"):
         await store.aadd_texts(TEXTS, ids=IDS[:3])
-    with pytest.raises(InvalidInputError, match="no option 'batch'"):
-        await store.aadd_texts(TEXTS, batch=3)
+    with pytest.raises(InvalidInputError, match="no option 'timeout'"):
+        await store.aadd_texts(TEXTS, timeout=3)
 
 
 async def test_retrievers_find_by_meaning_variety_and_words(store: QortexVectorStore) -> None:

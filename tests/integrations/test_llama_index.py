@@ -108,6 +108,24 @@ async def test_each_mode_in_both_ways_of_calling(store: QortexVectorStore) -> No
     assert named.ids == ["n04"]
 
 
+async def test_each_mode_goes_by_filters_and_weights(store: QortexVectorStore) -> None:
+    modes = VectorStoreQueryMode
+    fruit = MetadataFilters(filters=[MetadataFilter(key="kind", value="fruit")])
+    for mode in (modes.DEFAULT, modes.MMR, modes.HYBRID, modes.SEMANTIC_HYBRID, modes.SPARSE):
+        asked = query(mode, query_str="grow trains", filters=fruit, similarity_top_k=12)
+        found = await store.aquery(asked)
+        assert sorted(found.ids or ()) == ["n00", "n01", "n04", "n05", "n08", "n09"], mode
+    words = {"n02", "n06", "n10"}
+    for alpha, expected in ((1.0, set(by_similarity(3))), (0.0, words)):
+        both = query(modes.HYBRID, query_str="trains", alpha=alpha, similarity_top_k=3)
+        assert set((await store.aquery(both)).ids or ()) == expected
+    few = query(modes.HYBRID, query_str="trains", alpha=0.0, hybrid_top_k=12, sparse_top_k=1)
+    assert len(words & set((await store.aquery(few)).ids or ()) - set(by_similarity(4))) <= 1
+    every = await store.aquery(query(similarity_top_k=12), exact=True)
+    assert every.ids == by_similarity(12)
+    assert (await store.aquery(query(), offset=4, exact=True)).ids == by_similarity(8)[4:]  # ours
+
+
 OPERATORS: list[tuple[FilterOperator, str, Any]] = [
     *((operator, "price", 2) for operator in (">", "<", "==", "!=", ">=", "<=")),  # type: ignore[misc]
     *((operator, "kind", "fruit") for operator in ("==", "!=")),  # type: ignore[misc]

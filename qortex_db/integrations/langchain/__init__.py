@@ -1,6 +1,10 @@
-"""LangChain's vector store and hybrid retriever over our tables."""
+"""LangChain's vector store, hybrid retriever and record manager over our tables."""
 
-from qortex_db.integrations.langchain.retriever import QortexHybridRetriever
-from qortex_db.integrations.langchain.store import QortexVectorStore
+from qortex_db.integrations.extras import needs
 
-__all__ = ["QortexHybridRetriever", "QortexVectorStore"]
+with needs("langchain_core", extra="langchain"):
+    from qortex_db.integrations.langchain.records import QortexRecordManager
+    from qortex_db.integrations.langchain.retriever import QortexHybridRetriever
+    from qortex_db.integrations.langchain.store import QortexVectorStore
+
+__all__ = ["QortexHybridRetriever", "QortexRecordManager", "QortexVectorStore"]

@@ -13,6 +13,7 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.integrations.collections import CollectionOf, refuse_others
 from qortex_db.integrations.homes import Homes
 from qortex_db.integrations.langchain.retriever import QortexHybridRetriever
+from qortex_db.repositories.validation import MAX_LIMIT, check_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -104,9 +105,14 @@ class QortexVectorStore(VectorStore):
         metadatas: Sequence[Mapping[str, Any]] | None = None,
         *,
         ids: Sequence[str | None] | None = None,
+        batch_size: int | None = None,
         **kwargs: Any,
     ) -> list[str]:
         """Store texts; one whose id is there takes the old one's place.
+
+        Args:
+            batch_size: How many are embedded and stored together, 1 to 10,000, as LangChain's
+                `index()` asks; by default all of them.
 
         Returns:
             The ids, in the order of the texts.
@@ -127,12 +133,18 @@ class QortexVectorStore(VectorStore):
             {"id": key, "document": text, "payload": dict(payload)}
             for key, text, payload in zip(keys, documents, metadatas or repeat({}), strict=False)
         ]
-        if not self._cached:
-            made = await self._embedding.aembed_documents(documents)
-            for record, vector in zip(records, made, strict=True):
-                record["embedding"] = vector
+        size = len(records) or 1
+        if batch_size is not None:
+            size = check_limit(batch_size, MAX_LIMIT, name="batch_size")
         vectors = self._of(await self._homes.here())
-        await self._of.told(vectors.upsert(records))
+        for start in range(0, len(records), size):
+            batch = records[start : start + size]
+            if not self._cached:
+                texts_of = [record["document"] for record in batch]
+                made = await self._embedding.aembed_documents(texts_of)
+                for record, vector in zip(batch, made, strict=True):
+                    record["embedding"] = vector
+            await self._of.told(vectors.upsert(batch))
         return [str(key) for key in keys]
 
     def add_texts(
@@ -141,10 +153,13 @@ class QortexVectorStore(VectorStore):
         metadatas: Sequence[Mapping[str, Any]] | None = None,
         *,
         ids: Sequence[str | None] | None = None,
+        batch_size: int | None = None,
         **kwargs: Any,
     ) -> list[str]:
         """As of `aadd_texts`."""
-        return self._homes.wait(lambda: self.aadd_texts(texts, metadatas, ids=ids, **kwargs))
+        return self._homes.wait(
+            lambda: self.aadd_texts(texts, metadatas, ids=ids, batch_size=batch_size, **kwargs)
+        )
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """The documents of ids that are there, in their order."""
@@ -170,11 +185,12 @@ class QortexVectorStore(VectorStore):
         refuse_others(kwargs)
         vectors = self._of(await self._homes.here())
         if ids is not None:
-            await vectors.delete([self._of.key(id_) for id_ in ids])
+            gone = vectors.delete([self._of.key(id_) for id_ in ids])
         elif filter is not None:
-            await vectors.delete_where(filter)
+            gone = vectors.delete_where(filter)
         else:
-            await vectors.delete_all()
+            gone = vectors.delete_all()
+        await self._of.told(gone)
         return True
 
     def delete(

@@ -13,11 +13,11 @@ from llama_index.core.vector_stores.types import (
 )
 
 from qortex_db.errors import InvalidInputError
+from qortex_db.integrations.collections import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_LEADS: Final = re.compile(r"[.\\]|\A\$|\[\]")
 _SPECIAL: Final = re.compile(r"[\\%_]")
 
 
@@ -62,21 +62,16 @@ def where_of(filters: MetadataFilters | None) -> dict[str, Any] | None:
     return {_CONDITIONS[filters.condition]: parts}
 
 
-def _path(key: str) -> str:
-    """LlamaIndex's metadata are flat: a key's dots lead nowhere."""
-    return _LEADS.sub(r"\\\g<0>", key)
-
-
 def _one(part: MetadataFilter | MetadataFilters) -> dict[str, Any]:
     if isinstance(part, MetadataFilters):
         return where_of(part) or {}
     if part.operator is FilterOperator.IS_EMPTY:
         empty = [{"$eq": None}, {"$eq": ""}, {"$size": 0}]
-        return {"$or": [{_path(part.key): each} for each in empty]}
+        return {"$or": [{path_of(part.key): each} for each in empty]}
     made = _OPERATORS.get(part.operator)
     if made is None:
         raise InvalidInputError(f"The filter's operator {part.operator!r} is not known here.")
-    return {_path(part.key): made(part.value)}
+    return {path_of(part.key): made(part.value)}
 
 
 def _listed(value: Any) -> list[Any]:

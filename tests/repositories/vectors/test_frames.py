@@ -60,6 +60,7 @@ async def test_frames_are_ingested_as_records_are(make: Any, dsn384: str) -> Non
         table = hits.to_arrow()
         assert pl.DataFrame(table)["id"].to_list() == list(frame["id"])
         assert np.array_equal(table["embedding"][0].as_py(), VECTORS[7])
+        assert table["embedding"].type == pa.list_(pa.float32())
         page = await db.vectors.scroll(limit=3)
         assert page.to_arrow()["id"].to_pylist() == ["r0000", "r0001", "r0002"]
         assert list(page.to_pandas().columns) == ["id", "document", "kind", "year"]
@@ -74,7 +75,13 @@ async def test_what_is_no_column_is_refused_by_its_name(db: Database) -> None:
     uneven = pd.DataFrame({"id": ["a", "b"], "emb": [[1.0] * 8, [1.0] * 7]})
     with pytest.raises(InvalidInputError, match="row 1"):
         await db.vectors.ingest(uneven, embedding="emb")
+    lacking = pd.DataFrame({"id": ["a", "b"], "emb": [[1.0] * 8, [*[1.0] * 7, None]]})
+    with pytest.raises(InvalidInputError, match=r"row 1.*None"):
+        await db.vectors.ingest(lacking, embedding="emb")
     assert await db.vectors.ingest(frame, embedding="emb") == 1
+    unnamed = pd.DataFrame({"id": ["b", "c"], "emb": [[1.0] * 8] * 2}, index=["x", "y"])
+    assert await db.vectors.ingest(unnamed, embedding="emb") == 2
+    assert (await db.vectors.get(["c"]))["c"].payload == {}
     assert await db.vectors.ingest(pd.DataFrame({"id": [], "emb": []}), embedding="emb") == 0
 
 
@@ -96,6 +103,7 @@ def test_hits_are_shown_as_a_table_and_keys_of_several_types_are_named() -> None
         found.to_arrow()
     many: SearchHits[str] = SearchHits(made * 40, requested=80, complete=True)
     assert "and 30 more" in many._repr_html_()
+    assert many._repr_html_().count("<tr>") == 51
     empty: SearchHits[str] = SearchHits([], requested=2, complete=True)
     assert list(empty.to_pandas().columns) == ["id"]
     assert empty._repr_html_().startswith("<table>")
