@@ -192,7 +192,8 @@ async def _open(
     given: dict[str, Any] = dict(options)
     if kind in _IN_DATABASES and not location:
         given["settings"] = settings
-    key = settings.import_api_key
+    # A folder takes none, whatever the environment has for servers.
+    key = settings.import_api_key if "://" in location or kind == "pinecone" else None
     try:
         return await open_source(
             kind,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.messages import shown
-from qortex_db.models.vector_spec import DEFAULT_VECTOR, VectorSpec
+from qortex_db.models.vector_spec import DEFAULT_VECTOR, HNSW, IVFFlat, VectorSpec
 from qortex_db.transfer.source import UNNAMED, SourceVector, SparseComponents
 from qortex_db.types import MAX_INDEXED_NONZEROS, MAX_SPARSE_DIMENSIONS
 
@@ -171,6 +171,12 @@ def _column(name: str, taken: set[str]) -> str:
 
 def _spec(vector: SourceVector, rows: Sequence[SourceRow], notes: list[str]) -> VectorSpec:
     """As a model declares it: what pgvector has no index for is made something that it has."""
+    if isinstance(vector.index, IVFFlat):
+        vector = replace(vector, index=HNSW())
+        notes.append(
+            f"The index on {shown(vector.name)} is of lists there; those are found in rows, and a "
+            "new table has none, so it is a graph here."
+        )
     if vector.storage == "sparse":
         return _sparse_spec(vector, rows, notes)
     quantization, size = vector.quantization, vector.dimensions or 0

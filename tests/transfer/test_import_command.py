@@ -153,28 +153,21 @@ async def test_a_model_is_written_that_upgrades_as_it_is_and_a_killed_import_goe
         PGVECTOR_DSN=empty_dsn,
     )
     assert "odd_notes" not in checked.out + checked.err
-    chance, killed = random.Random(7), 0  # noqa: S311
+    chance = random.Random(7)  # noqa: S311
     arguments = (*COMMAND, *source, "--into", "notes:OddNotes", "--batch-size", "500", "--json")
-    while True:
-        process = await asyncio.create_subprocess_exec(
-            *arguments,
-            cwd=project.folder,
-            env={"PATH": str(BIN), "PGVECTOR_DSN": empty_dsn},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        patience = chance.uniform(1.5, 4) if killed < 6 else 300.0
-        try:
-            out, err = await asyncio.wait_for(process.communicate(), patience)
-        except TimeoutError:
-            process.send_signal(signal.SIGKILL)
-            await process.wait()
-            killed += 1
-            continue
-        break
+    environment = {"PATH": str(BIN), "PGVECTOR_DSN": empty_dsn}
+    for least in sorted(chance.sample(range(500, ROWS - 1_500), 4)):
+        process = await _started(arguments, project.folder, environment)
+        while await _rows_read(empty_dsn) < least:
+            assert process.returncode is None, "it ended before it could be killed"
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(chance.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        await process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    process = await _started(arguments, project.folder, environment)
+    out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
-    assert killed >= 2, "it was too fast to be stopped"
     report = json.loads(out)
     assert (report["read"], report["written"], report["stored"]) == (ROWS, ROWS, ROWS)
     assert [each["share"] for each in report["overlaps"]] == [None, None, None]
@@ -187,6 +180,24 @@ async def test_a_model_is_written_that_upgrades_as_it_is_and_a_killed_import_goe
     await _compare(empty_dsn, project.folder, made)
     again = json.loads((await program(*arguments, cwd=project.folder, PGVECTOR_DSN=empty_dsn)).out)
     assert (again["read"], again["written"], again["faults"]) == (ROWS, 0, [])
+
+
+async def _started(
+    arguments: tuple[str, ...], folder: Path, environment: dict[str, str]
+) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *arguments,
+        cwd=folder,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def _rows_read(dsn: str) -> int:
+    found = await rows(dsn, "SELECT rows_read::text FROM qortex_db_checkpoints")
+    return int(found[0]) if found else 0
 
 
 async def _compare(dsn: str, folder: Path, made: list[dict[str, Any]]) -> None:

@@ -15,12 +15,14 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from qortex_db import (
+    HNSW,
     Checkpoint,
     Collection,
     ConflictError,
     Database,
     DimensionMismatchError,
     InvalidInputError,
+    IVFFlat,
     NotFoundError,
     SchemaVersionError,
     VectorMixin,
@@ -452,3 +454,34 @@ async def test_a_table_that_is_not_there_is_told_of(empty_dsn: str) -> None:
     async with Database.connect(empty_dsn) as db:
         with pytest.raises(SchemaVersionError, match="qortex-db upgrade"):
             await import_collection(db, listed())
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (
+            SourceVector("", 8, "l2", index=IVFFlat(lists=7)),
+            VectorSpec(8, "l2", index=HNSW()),
+        ),
+        (
+            SourceVector("", 3_000, "cosine", index=HNSW(m=8)),
+            VectorSpec(3_000, quantization="half", index=HNSW(m=8)),
+        ),
+        (
+            SourceVector("", 5_000, "cosine", "half", index=HNSW()),
+            VectorSpec(5_000, storage="half", quantization="binary"),
+        ),
+        (
+            SourceVector("", 3_000, "cosine", "half", "half", index=HNSW()),
+            VectorSpec(3_000, storage="half"),
+        ),
+        (SourceVector("", 5_000, "cosine"), VectorSpec(5_000, index=None)),
+    ],
+    ids=["lists", "wide", "wider", "half of half", "no index"],
+)
+async def test_an_index_is_made_one_that_pgvector_has(
+    given: SourceVector, wanted: VectorSpec
+) -> None:
+    size = given.dimensions or 0
+    plan = await plan_import(Listed([SourceRow("a", {"": [1.0] * size})], [given]))
+    assert plan.specs == {"vec": wanted}
