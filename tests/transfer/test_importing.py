@@ -66,14 +66,6 @@ def passages(count: int, dimensions: int = 8) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.fixture
-async def db384(dsn384: str) -> AsyncIterator[Database]:
-    """Without its index, which would take most of the time and is not what this is about."""
-    await execute(dsn384, "DROP INDEX ix_qortex_vectors_vec")
-    async with Database.connect(dsn384) as database:
-        yield database
-
-
 @pytest.mark.slow
 async def test_ten_thousand_rows_are_there_field_by_field(db384: Database, tmp_path: Path) -> None:
     rows = passages(ROWS, 384)

@@ -16,7 +16,6 @@ from support.commands import BIN, ROOT, program
 from support.framework_rows import matrix
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
 ROWS = 10_000
@@ -35,13 +34,6 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = asyncio.run(program(str(PEERS), str(script), str(folder), str(ROWS)))
     assert done.code == 0, done.err
     return folder
-
-
-@pytest.fixture
-async def db384(dsn384: str) -> AsyncIterator[Database]:
-    await execute(dsn384, "DROP INDEX ix_qortex_vectors_vec")
-    async with Database.connect(dsn384) as database:
-        yield database
 
 
 async def test_vectors_come_as_they_are(memory: Path, db384: Database) -> None:

@@ -113,7 +113,7 @@ class JsonLines(FileSource):
                     reason = str(error) if told else "It is no JSON."
                     rejects.append(SourceReject(f"line {at}", reason))
                 if len(rows) + len(rejects) == size:
-                    yield Page(rows, (end, at), rejects)
+                    yield Page(rows, [end, at], rejects)
                     rows, rejects = [], []
         yield Page(rows, None, rejects)
 

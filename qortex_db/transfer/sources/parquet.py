@@ -99,7 +99,7 @@ class ParquetFiles(FileSource):
                     SourceReject(f"{self._files[place[0]].name} row {place[2]}", str(error))
                 )
             if len(rows) + len(rejects) == size:
-                yield Page(rows, place, rejects)
+                yield Page(rows, list(place), rejects)
                 rows, rejects = [], []
         yield Page(rows, None, rejects)
 

@@ -14,38 +14,15 @@ import pytest
 
 from qortex_db import Database, InvalidInputError
 from qortex_db.transfer import SparseComponents, import_collection, open_source
-from support.catalogue import execute
 from support.framework_rows import matrix
+from support.sources.reading import read_everywhere
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from qortex_db.transfer import Source, SourceRow
 
 ROWS = 10_000
 VECTORS = matrix(ROWS)
-
-
-@pytest.fixture
-async def db384(dsn384: str) -> AsyncIterator[Database]:
-    await execute(dsn384, "DROP INDEX ix_qortex_vectors_vec")
-    async with Database.connect(dsn384) as database:
-        yield database
-
-
-async def all_rows(source: Source, size: int) -> list[SourceRow]:
-    """Read anew at every page, from the position of the one before."""
-    rows: list[SourceRow] = []
-    after = None
-    while True:
-        async for page in source.pages(after, size):
-            rows += page.rows
-            # As a checkpoint has it.
-            after = json.loads(json.dumps(page.position))
-            break
-        if after is None:
-            return rows
 
 
 def parquet(folder: Path) -> None:
@@ -74,7 +51,7 @@ def parquet(folder: Path) -> None:
 async def test_parquet_comes_with_its_types(db384: Database, tmp_path: Path) -> None:
     parquet(tmp_path)
     source = await open_source("parquet", str(tmp_path))
-    rows = await all_rows(source, 999)
+    rows = await read_everywhere(source, [999, 2 * 999])
     assert [row.id for row in rows] == [f"row {at}" for at in range(ROWS)]
     report = await import_collection(db384, source, batch_size=3_000)
     assert report.is_good, report.faults
@@ -129,7 +106,7 @@ async def test_a_matrix_comes_with_what_its_rows_are(
         (tmp_path / "a.jsonl").write_text("\n".join(lines))
         options = {"rows": str(tmp_path / "a.jsonl")}
     source = await open_source("numpy", str(tmp_path / "a.npy"), **options)
-    assert len(await all_rows(source, 777)) == 2_500
+    assert len(await read_everywhere(source, [777, 2 * 777])) == 2_500
     report = await import_collection(db384, source)
     assert report.is_good, report.faults
     key = "r7" if beside else "7"

@@ -23,12 +23,13 @@ from qortex_db.transfer import SparseComponents, import_collection, open_source
 from support.catalogue import execute
 from support.commands import program
 from support.framework_rows import matrix, metadata, text
+from support.sources.reading import read_everywhere
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from qortex_db.testing import Server
-    from qortex_db.transfer import Source, SourceRow
+    from qortex_db.transfer import Source
 
 ROWS = 10_000
 ROOT = Path(__file__).parents[3]
@@ -57,27 +58,6 @@ def frameworks(server: Server) -> Iterator[str]:
         yield dsn
 
 
-@pytest.fixture
-async def db384(dsn384: str) -> AsyncIterator[Database]:
-    """Without its index, which would take most of the time and is not what this is about."""
-    await execute(dsn384, "DROP INDEX ix_qortex_vectors_vec")
-    async with Database.connect(dsn384) as database:
-        yield database
-
-
-async def all_rows(source: Source, size: int) -> list[SourceRow]:
-    """Read anew at every page, from the position of the one before."""
-    rows: list[SourceRow] = []
-    after = None
-    while True:
-        async for page in source.pages(after, size):
-            rows += page.rows
-            after = page.position
-            break
-        if after is None:
-            return rows
-
-
 async def check(db: Database, source: Source, key: Any, extra: Any = dict) -> None:
     """Move it, and compare every row."""
     report = await import_collection(db, source, batch_size=3_000)
@@ -101,7 +81,7 @@ async def test_a_collection_of_pgvector_comes_over(frameworks: str, db384: Datab
     source = await open_source("langchain", frameworks, "odd notes")
     assert "postgres:" not in source.label
     await check(db384, source, lambda number: f"odd notes {number}", lambda found, _: found)
-    rows = await all_rows(source, 777)
+    rows = await read_everywhere(source, [777, 2 * 777])
     assert len({row.id for row in rows}) == len(rows) == ROWS
     await source.close()
 
@@ -220,13 +200,13 @@ async def test_vectors_of_every_kind_come_with_their_names(dsn: str) -> None:
     source = await open_source(
         "pgvector", dsn, "Else where.Odd Table", embedding="Emb,words,title_vec"
     )
-    (first, *_) = await all_rows(source, 100)
+    (first, *_) = await read_everywhere(source, [100, 2 * 100])
     assert np.asarray(first.vectors[""]).tolist() == [1, 1, 2, 3, 4, 5, 6, 7]
     assert first.vectors["words"] == SparseComponents([0, 29], [1.0, 2.0])
     assert np.asarray(first.vectors["title_vec"]).tolist() == [1, 1, 2, 3]
     near = await source.nearest("title_vec", [9, 1, 2, 3], 3)
     assert near is not None
-    assert set(near) <= {row.id for row in await all_rows(source, 100)}
+    assert set(near) <= {row.id for row in await read_everywhere(source, [100, 2 * 100])}
     assert await source.nearest("words", first.vectors["words"], 3)
     await source.close()
 
