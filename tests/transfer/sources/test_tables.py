@@ -254,3 +254,31 @@ async def test_what_is_no_source_is_said_so(
     )
     await connection.close()
     assert others == 0
+
+
+async def test_the_tables_of_before_langchain_postgres_are_read_too(dsn: str, db: Database) -> None:
+    """As langchain-community makes them; its package is not installed for that."""
+    await execute(
+        dsn,
+        "CREATE EXTENSION IF NOT EXISTS vector",
+        "CREATE TABLE langchain_pg_collection (name varchar, cmetadata json, "
+        "uuid uuid PRIMARY KEY DEFAULT gen_random_uuid())",
+        "CREATE TABLE langchain_pg_embedding (collection_id uuid REFERENCES "
+        "langchain_pg_collection, embedding vector, document varchar, cmetadata json, "
+        "custom_id varchar, uuid uuid PRIMARY KEY)",
+        "INSERT INTO langchain_pg_collection (name) VALUES ('old'), ('other')",
+        "INSERT INTO langchain_pg_embedding SELECT c.uuid, array_fill(n, ARRAY[8])::vector, "
+        "'Text ' || n, json_build_object('n', n), 'custom ' || n, "
+        "lpad(n::text, 32, '0')::uuid FROM langchain_pg_collection c, generate_series(1, 20) n "
+        "WHERE c.name = 'old'",
+    )
+    source = await open_source("langchain", dsn, "old")
+    report = await import_collection(db, source)
+    assert report.is_good, report.faults
+    assert report.stored == 20
+    (found,) = (await db.vectors.get([UUID("0" * 31 + "7")])).values()
+    assert (found.document, found.payload) == ("Text 7", {"n": 7, "custom_id": "custom 7"})
+    await source.close()
+    other = await open_source("langchain", dsn, "other")
+    assert (await other.describe()).rows == 0
+    await other.close()
