@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from qortex_db.transfer.source import Source
 
 SOURCES: Final[Mapping[str, tuple[str, str | None]]] = {
-    "jsonl": ("json_lines", None),
-    "numpy": ("numpy_files", None),
-    "parquet": ("parquet", "frames"),
-    "pgvector": ("pgvector_table", None),
-    "langchain": ("langchain_tables", None),
-    "llamaindex": ("llama_index_table", None),
+    "jsonl": ("in_files.json_lines", None),
+    "numpy": ("in_files.numpy_matrix", None),
+    "parquet": ("in_files.parquet", "parquet"),
+    "pgvector": ("in_postgres.pgvector", None),
+    "langchain": ("in_postgres.langchain", None),
+    "llamaindex": ("in_postgres.llama_index", None),
     "qortex-sqlite": ("qortex_sqlite", None),
-    "qdrant": ("qdrant", "qdrant"),
-    "chroma": ("chroma", "chroma"),
-    "milvus": ("milvus", "milvus"),
-    "weaviate": ("weaviate", "weaviate"),
-    "pinecone": ("pinecone", "pinecone"),
+    "qdrant": ("vendors.qdrant", "qdrant"),
+    "chroma": ("vendors.chroma", "chroma"),
+    "milvus": ("vendors.milvus", "milvus"),
+    "weaviate": ("vendors.weaviate", "weaviate"),
+    "pinecone": ("vendors.pinecone", "pinecone"),
 }
 """Each source by its name: its module, and the extra that it needs."""
 

@@ -25,8 +25,9 @@ from qortex_db.errors import (
 )
 from qortex_db.models.vector_spec import HNSW
 from qortex_db.transfer.source import SourceRow, SourceVector, SparseComponents
-from qortex_db.transfer.sources import asking, open_source
-from qortex_db.transfer.sources.chroma import ChromaSource
+from qortex_db.transfer.sources import open_source
+from qortex_db.transfer.sources.vendors import asking
+from qortex_db.transfer.sources.vendors.chroma import ChromaSource
 from support.sources.http import serving
 from support.sources.killing import assert_stored, imported_with_kills
 from support.sources.reading import (

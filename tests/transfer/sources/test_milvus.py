@@ -20,8 +20,8 @@ from qortex_db.errors import InvalidInputError, NotFoundError, UnavailableError
 from qortex_db.models.vector_spec import HNSW, IVFFlat
 from qortex_db.transfer.source import SourceIndex, SourceRow, SourceVector, SparseComponents
 from qortex_db.transfer.sources import open_source
-from qortex_db.transfer.sources.milvus import _fault_of, _sent, _vector
-from qortex_db.transfer.sources.milvus_config import described
+from qortex_db.transfer.sources.vendors.milvus import _fault_of, _sent, _vector
+from qortex_db.transfer.sources.vendors.milvus_config import described
 from support.sources.killing import assert_stored, imported_with_kills
 from support.sources.reading import (
     assert_rows,

@@ -22,8 +22,9 @@ from qortex_db.errors import (
 )
 from qortex_db.models.vector_spec import HNSW
 from qortex_db.transfer.source import SourceIndex, SourceRow, SourceVector, SparseComponents
-from qortex_db.transfer.sources import asking, open_source
-from qortex_db.transfer.sources.qdrant_config import described
+from qortex_db.transfer.sources import open_source
+from qortex_db.transfer.sources.vendors import asking
+from qortex_db.transfer.sources.vendors.qdrant_config import described
 from support.sources.http import Request, serving
 from support.sources.killing import assert_stored, imported_with_kills
 from support.sources.reading import (

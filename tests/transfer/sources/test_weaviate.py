@@ -22,7 +22,8 @@ from qortex_db.errors import (
 )
 from qortex_db.models.vector_spec import HNSW
 from qortex_db.transfer.source import SourceIndex, SourceRow, SourceVector
-from qortex_db.transfer.sources import asking, open_source
+from qortex_db.transfer.sources import open_source
+from qortex_db.transfer.sources.vendors import asking
 from support.sources.http import serving
 from support.sources.killing import assert_stored, imported_with_kills
 from support.sources.reading import (

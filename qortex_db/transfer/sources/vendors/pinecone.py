@@ -26,7 +26,7 @@ from qortex_db.transfer.source import (
     SourceVector,
     SparseComponents,
 )
-from qortex_db.transfer.sources.asking import (
+from qortex_db.transfer.sources.vendors.asking import (
     TIMEOUT_SECONDS,
     Asker,
     Fault,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qdrant_client import models
 
 from qortex_db.transfer.source import SourceDescription, SourceIndex, SourceVector
-from qortex_db.transfer.sources.indexes import called, clamped_hnsw
+from qortex_db.transfer.sources.vendors.indexes import called, clamped_hnsw
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,8 +14,8 @@ from qortex_db.transfer.source import (
     SourceReject,
     SourceVector,
 )
-from qortex_db.transfer.sources.files import FileSource, opened, resolved
-from qortex_db.transfer.sources.row_parts import RowParts
+from qortex_db.transfer.sources.in_files.row_parts import RowParts
+from qortex_db.transfer.sources.in_files.source import FileSource, opened, resolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from qortex_db.errors import InvalidInputError, NotFoundError
 from qortex_db.messages import shown
-from qortex_db.transfer.sources.tables import Columns, TableSource, open_database
+from qortex_db.transfer.sources.in_postgres.tables import Columns, TableSource, open_database
 
 if TYPE_CHECKING:
     from qortex_db.database import Database

@@ -16,7 +16,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from qortex_db.errors import InvalidInputError, NotFoundError, UnavailableError
 from qortex_db.messages import shown
 from qortex_db.transfer.source import Page, SourceRow, SparseComponents
-from qortex_db.transfer.sources.asking import (
+from qortex_db.transfer.sources.vendors.asking import (
     TIMEOUT_SECONDS,
     Asker,
     Fault,
@@ -26,7 +26,7 @@ from qortex_db.transfer.sources.asking import (
     is_url,
     place_of,
 )
-from qortex_db.transfer.sources.qdrant_config import dense_and_sparse, described
+from qortex_db.transfer.sources.vendors.qdrant_config import dense_and_sparse, described
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

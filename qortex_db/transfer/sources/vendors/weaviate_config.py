@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db.transfer.source import UNNAMED, SourceDescription, SourceIndex, SourceVector
-from qortex_db.transfer.sources.indexes import called, clamped_hnsw
+from qortex_db.transfer.sources.vendors.indexes import called, clamped_hnsw
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

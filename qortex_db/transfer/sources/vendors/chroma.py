@@ -26,7 +26,7 @@ from qortex_db.transfer.source import (
     SourceVector,
     SparseComponents,
 )
-from qortex_db.transfer.sources.asking import (
+from qortex_db.transfer.sources.vendors.asking import (
     TIMEOUT_SECONDS,
     Asker,
     Fault,
@@ -36,7 +36,7 @@ from qortex_db.transfer.sources.asking import (
     is_url,
     place_of,
 )
-from qortex_db.transfer.sources.indexes import clamped_hnsw
+from qortex_db.transfer.sources.vendors.indexes import clamped_hnsw
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

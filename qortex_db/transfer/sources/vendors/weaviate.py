@@ -27,7 +27,7 @@ from weaviate.exceptions import (
 from qortex_db.errors import InvalidInputError
 from qortex_db.messages import shown
 from qortex_db.transfer.source import UNNAMED, Page, SourceRow
-from qortex_db.transfer.sources.asking import (
+from qortex_db.transfer.sources.vendors.asking import (
     TIMEOUT_SECONDS,
     Asker,
     Fault,
@@ -37,8 +37,8 @@ from qortex_db.transfer.sources.asking import (
     host_of,
     is_url,
 )
-from qortex_db.transfer.sources.grpc_faults import fault_of_grpc
-from qortex_db.transfer.sources.weaviate_config import described, vectors_of
+from qortex_db.transfer.sources.vendors.grpc_faults import fault_of_grpc
+from qortex_db.transfer.sources.vendors.weaviate_config import described, vectors_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from qortex_db.errors import InvalidInputError, NotFoundError
 from qortex_db.models.vector_spec import HNSW
 from qortex_db.transfer.source import Page, SourceDescription, SourceReject, SourceVector
-from qortex_db.transfer.sources.files import FileSource, opened, resolved
-from qortex_db.transfer.sources.row_parts import RowParts
+from qortex_db.transfer.sources.in_files.row_parts import RowParts
+from qortex_db.transfer.sources.in_files.source import FileSource, opened, resolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -8,7 +8,7 @@ from pymilvus import DataType
 
 from qortex_db.models.vector_spec import HNSW, IVFFlat
 from qortex_db.transfer.source import SourceDescription, SourceIndex, SourceVector
-from qortex_db.transfer.sources.indexes import called, clamped_hnsw
+from qortex_db.transfer.sources.vendors.indexes import called, clamped_hnsw
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qortex_db.errors import InvalidInputError
-from qortex_db.transfer.sources.tables import Columns, TableSource, open_database
+from qortex_db.transfer.sources.in_postgres.tables import Columns, TableSource, open_database
 
 if TYPE_CHECKING:
     from qortex_db.models.vector_spec import Metric

@@ -9,7 +9,7 @@ import grpc
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from qortex_db.transfer.sources.asking import Fault
+    from qortex_db.transfer.sources.vendors.asking import Fault
 
 _FAULTS: Final[Mapping[grpc.StatusCode, Fault]] = {
     grpc.StatusCode.UNAVAILABLE: "away",

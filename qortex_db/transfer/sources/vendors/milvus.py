@@ -15,7 +15,7 @@ from pymilvus.exceptions import MilvusException
 from qortex_db.errors import InvalidInputError, NotFoundError, UnavailableError
 from qortex_db.messages import shown
 from qortex_db.transfer.source import Page, SourceRow, SparseComponents
-from qortex_db.transfer.sources.asking import (
+from qortex_db.transfer.sources.vendors.asking import (
     TIMEOUT_SECONDS,
     Asker,
     Fault,
@@ -24,8 +24,8 @@ from qortex_db.transfer.sources.asking import (
     is_url,
     place_of,
 )
-from qortex_db.transfer.sources.grpc_faults import fault_of_grpc
-from qortex_db.transfer.sources.milvus_config import VECTORS, described, read_fields
+from qortex_db.transfer.sources.vendors.grpc_faults import fault_of_grpc
+from qortex_db.transfer.sources.vendors.milvus_config import VECTORS, described, read_fields
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

@@ -1,0 +1,1 @@
+"""Rows in files, found by reading all of them."""

@@ -1,0 +1,1 @@
+"""Other vector databases, by their own clients."""
