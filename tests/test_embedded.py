@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from qortex_db.embedded import EmbeddedServer
 
 pytestmark = pytest.mark.slow
+PYTHON = Path(sys.executable).resolve()
 as_root = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="becomes other users"
 )
@@ -214,6 +215,10 @@ def test_nobody_else_reaches_the_socket_wherever_the_data_is(
 
 
 @as_root
+@pytest.mark.skipif(
+    any(not folder.stat().st_mode & stat.S_IXOTH for folder in PYTHON.parents),
+    reason="other users can't run this Python",
+)
 def test_an_ordinary_users_server_in_a_shared_folder_is_his_alone(folder: Path) -> None:
     shared = folder / "shared-by-all"
     shared.mkdir()
