@@ -285,6 +285,8 @@ def _tell_plan(plan: ImportPlan) -> None:
 
 
 def _tell_report(report: ImportReport) -> None:
+    from qortex_db.messages import escaped
+
     _line(f"From {report.source} into {report.into}")
     _line(
         f"{report.read:,} rows were read, {report.written:,} written, {report.rejected:,} were no "
@@ -301,8 +303,11 @@ def _tell_report(report: ImportReport) -> None:
                 f"found here, in {each.queries} queries."
             )
     _list("Otherwise:", report.notes)
-    _list("No good:", [f"{each.where}: {each.reason}" for each in report.rejects])
-    _list("Different:", [f"{each.id}: {', '.join(each.fields)}" for each in report.differences])
+    _list("No good:", [f"{escaped(each.where)}: {each.reason}" for each in report.rejects])
+    _list(
+        "Different:",
+        [f"{escaped(each.id)}: {', '.join(each.fields)}" for each in report.differences],
+    )
     _list("Not as it should be:", report.faults)
 
 

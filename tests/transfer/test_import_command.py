@@ -124,6 +124,31 @@ async def test_rows_that_are_no_good_are_in_a_file_unasked(dsn: str, tmp_path: P
     assert [json.loads(line)["row"] for line in told] == [str(at) for at in range(1, 30, 2)]
 
 
+async def test_a_file_that_holds_no_rejects_is_not_written_over(dsn: str, tmp_path: Path) -> None:
+    path = tmp_path / "notes.jsonl"
+    path.write_text(json.dumps({"id": 1, "embedding": [1.0] * 8, "row": 1, "reason": 2}) + "\n")
+    before = path.read_bytes()
+    told = await said("jsonl", str(path), "--rejects", str(path), code=1, PGVECTOR_DSN=dsn)
+    assert "holds something else than rejects, which would be lost" in told
+    assert path.read_bytes() == before
+    # What a killed import left of a line is written over.
+    cut = tmp_path / "cut.rejects.jsonl"
+    cut.write_text('{"row": "1", "rea')
+    await said("jsonl", str(path), "--rejects", str(cut), PGVECTOR_DSN=dsn)
+    assert cut.read_text() == ""
+
+
+async def test_ids_that_no_terminal_shows_are_told_escaped(dsn: str, tmp_path: Path) -> None:
+    path = tmp_path / "notes.jsonl"
+    ids = ["\ud800", "\x1b[2J\0"]
+    path.write_text("".join(json.dumps({"id": each, "embedding": [1.0] * 8}) + "\n" for each in ids))
+    rejects = tmp_path / "bad.jsonl"
+    told = await said("jsonl", str(path), "--rejects", str(rejects), code=1, PGVECTOR_DSN=dsn)
+    assert "  - \\ud800: id of row 0 contains a lone surrogate" in told
+    assert "  - \\x1b[2J\\x00: id of row 0 contains NUL" in told
+    assert [json.loads(line)["row"] for line in rejects.read_text().splitlines()] == ids
+
+
 @pytest.mark.faults
 async def test_a_model_is_written_that_upgrades_as_it_is_and_a_killed_import_goes_on(
     empty_dsn: str, tmp_path: Path
