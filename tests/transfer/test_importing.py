@@ -359,10 +359,11 @@ async def test_what_python_has_and_json_has_not_is_as_the_page_says(db: Database
     [
         ({"page_content": "a text", "metadata": {"a": 1}}, "page_content", "metadata"),
         ({"page_content": "a text", "metadata": {"a": 1}, "b": 2}, "page_content", None),
+        ({"text": "a text", "content": "more", "metadata": {"a": 1}}, "text", None),
         ({"title": "short", "abstract": "x" * 200}, "abstract", None),
         ({"title": "short"}, None, None),
     ],
-    ids=["a framework's", "more beside it", "the longest text", "none"],
+    ids=["a framework's", "more beside it", "two texts", "the longest text", "none"],
 )
 async def test_what_the_document_is_is_guessed_and_told(
     payload: dict[str, Any], document: str | None, inner: str | None
@@ -377,6 +378,25 @@ async def test_what_the_document_is_is_guessed_and_told(
     assert (told.document, told.payload, tuple(told.guessed)) == (None, None, ())
     with pytest.raises(InvalidInputError, match="None of the first rows has a key 'body'"):
         await plan_import(source, Choices(document="body"))
+
+
+async def test_what_a_guess_would_lose_is_a_fault(db: Database) -> None:
+    rows = [
+        SourceRow(f"p{at}", {"": MATRIX[at, :8]}, {"text": "a text", "metadata": {"at": at}})
+        for at in range(201)  # more than are looked at
+    ]
+    more = {"text": "a text", "metadata": None, "title": "a title", "none": None}
+    source = Listed(
+        [*rows, SourceRow("late", {"": [1.0] * 8}, more)], [SourceVector("", 8, "cosine")]
+    )
+    report = await import_collection(db, source)
+    assert [each.where for each in report.rejects] == ["late"]
+    assert report.rejects[0].reason.startswith("It has keys beside metadata")
+    assert report.faults == ["1 rows were no good, and are not here."]
+    told = await import_collection(db, source, choices=Choices(payload=""))
+    assert told.is_good, told.faults
+    kept = (await db.vectors.get(["late"]))["late"]
+    assert kept.payload == {"metadata": None, "title": "a title", "none": None}
 
 
 async def test_a_source_that_is_not_there_is_not_made(tmp_path: Path) -> None:
