@@ -79,7 +79,7 @@ def _differing(found: VectorRecord[Any], wanted: VectorRecord[Any], specs: Any) 
     half = specs[DEFAULT_VECTOR].storage == "half"
     if not is_same_vector(found.embedding, wanted.embedding, is_half=half):
         fields.append("embedding")
-    if json.loads(to_json(wanted.payload, name="payload")) != found.payload:
+    if not _is_same_json(json.loads(to_json(wanted.payload, name="payload")), found.payload):
         fields.append("payload")
     if wanted.document is not None and found.document != wanted.document:
         fields.append("document")
@@ -88,6 +88,19 @@ def _differing(found: VectorRecord[Any], wanted: VectorRecord[Any], specs: Any) 
         if not is_same_vector(ours, vector, is_half=specs[name].storage == "half"):
             fields.append(name)
     return fields
+
+
+def _is_same_json(theirs: Any, ours: Any) -> bool:
+    """Whether two values of JSON say the same: 1e23 comes back as a whole number."""
+    if isinstance(theirs, float) and isinstance(ours, int) and not isinstance(ours, bool):
+        return theirs == float(ours)
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        return theirs.keys() == ours.keys() and all(
+            _is_same_json(each, ours[key]) for key, each in theirs.items()
+        )
+    if isinstance(theirs, list) and isinstance(ours, list):
+        return len(theirs) == len(ours) and all(map(_is_same_json, theirs, ours))
+    return bool(theirs == ours)
 
 
 async def compare_searches(route: Route, rows: Sequence[SourceRow]) -> list[Overlap]:

@@ -293,6 +293,24 @@ async def test_fields_that_differ_are_a_fault(db: Database) -> None:
     assert report.faults == ["2 of 2 compared rows differ."]
 
 
+async def test_large_floats_that_come_back_as_whole_numbers_are_the_same(db: Database) -> None:
+    payload = {"a": [1e23, {"b": 1.7976931348623157e308}], "c": -0.0, "d": 5e-324, "e": 2**63}
+    source = Listed([SourceRow("a", {"": [1.0] * 8}, payload)], [SourceVector("", 8, "cosine")])
+    report = await import_collection(db, source)
+    assert (report.is_good, report.sampled) == (True, 1)
+    for other in ({**payload, "a": [1e24, payload["a"]]}, {**payload, "e": 2**63 + 1}, {}):
+        changed = SourceRow("a", {"": [1.0] * 8}, other)
+
+        async def get(ids: Sequence[Any], row: SourceRow = changed) -> list[SourceRow]:
+            del ids
+            return [row]
+
+        source.get = get  # type: ignore[method-assign]
+        assert [each.fields for each in (await import_collection(db, source)).differences] == [
+            ["payload"]
+        ]
+
+
 async def test_searches_that_find_something_else_are_a_fault(db: Database) -> None:
     source = listed()
     source.found = [f"p{at}" for at in range(10)]  # whatever is asked
