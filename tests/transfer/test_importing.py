@@ -286,11 +286,29 @@ async def test_fields_that_differ_are_a_fault(db: Database) -> None:
 
     source.get = get  # type: ignore[method-assign]
     report = await import_collection(db, source)
+    assert (report.sampled, report.unread) == (2, 28)
     assert [(each.id, each.fields) for each in report.differences] == [
         ("p4", ["embedding", "payload"]),
         ("gone", ["row"]),
     ]
-    assert report.faults == ["2 of 2 compared rows differ."]
+    assert report.faults == [
+        "28 rows were not compared: the source did not give them again by their ids.",
+        "2 of 2 compared rows differ.",
+    ]
+
+
+async def test_what_the_source_does_not_give_again_is_a_fault(db: Database) -> None:
+    source = listed()
+
+    async def get(ids: Sequence[Any]) -> list[SourceRow]:
+        del ids
+        return []
+
+    source.get = get  # type: ignore[method-assign]
+    report = await import_collection(db, source)
+    assert report.faults == [
+        "30 rows were not compared: the source did not give them again by their ids."
+    ]
 
 
 async def test_large_floats_that_come_back_as_whole_numbers_are_the_same(db: Database) -> None:
