@@ -201,14 +201,16 @@ async def test_a_model_is_written_that_upgrades_as_it_is_and_a_killed_import_goe
     assert process.returncode == 0, err.decode()
     assert killed >= 2, "it was too fast to be stopped"
     report = json.loads(out)
-    assert (report["read"], report["written"], report["stored"]) == (ROWS, ROWS, ROWS)
+    assert (report["read"], report["stored"]) == (ROWS, ROWS)
+    # Killed while it compared, it is done: what comes then begins anew, and changes nothing.
+    assert report["written"] in (ROWS, 0)
     assert [each["share"] for each in report["overlaps"]] == [None, None, None]
     (counted,) = await rows(
         empty_dsn,
         "SELECT concat_ws(' ', rows_read, rows_written, rows_rejected, finished_at IS NOT NULL) "
         "FROM qortex_db_checkpoints",
     )
-    assert counted == f"{ROWS} {ROWS} 0 t"
+    assert counted == f"{ROWS} {report['written']} 0 t"
     await _compare(empty_dsn, project.folder, made)
     again = json.loads((await program(*arguments, cwd=project.folder, PGVECTOR_DSN=empty_dsn)).out)
     assert (again["read"], again["written"], again["faults"]) == (ROWS, 0, [])
