@@ -182,6 +182,9 @@ async def test_rows_that_are_no_good_are_told_of(db: Database, tmp_path: Path) -
         json.dumps(good | {"id": "nul", "text": "a\0b"}),
         '{"id": "nan", "embedding": [NaN, 1, 1, 1, 1, 1, 1, 1], "text": "x", "metadata": {}}',
         json.dumps(good | {"id": "text", "embedding": "1"}),
+        json.dumps(good | {"id": "object", "embedding": {"indices": 1, "values": 2}}),
+        json.dumps(good | {"id": "twice", "embedding": {"indices": [1, 1], "values": [2, 3]}}),
+        json.dumps(good | {"id": "size", "embedding": 8}),
         json.dumps(good | {"id": "no text", "text": 7}),
         json.dumps(good | {"id": "other", "metadata": 7}),
         json.dumps(good | {"id": 7, "metadata": None}),
@@ -194,17 +197,32 @@ async def test_rows_that_are_no_good_are_told_of(db: Database, tmp_path: Path) -
         ("line 2", "It is no JSON."),
         ("line 4", "It is no object."),
         ("line 5", "id has to be a text, a whole n"),
+        ("line 10", "embedding has to be a list of "),
+        ("line 11", "embedding has to have indices "),
+        ("line 12", "embedding has to have whole nu"),
+        ("line 13", "embedding has to be a list of "),
         ("other", "metadata has to be an object."),
         ("nul", "document of row 0 (id 'nul') c"),
         ("nan", "embedding of row 0 (id 'nan') "),
-        ("text", "embedding of row 0 (id 'text')"),
     ]
-    assert (report.read, report.rejected, report.stored) == (12, 7, 5)
-    assert report.faults == ["7 rows were no good, and are not here."]
+    assert (report.read, report.rejected, report.stored) == (15, 10, 5)
+    assert report.faults == ["10 rows were no good, and are not here."]
     stored = await db.vectors.get(["zero", "none", "no text", 7])
     assert stored["none"].embedding is None
     assert np.asarray(stored["zero"].embedding).tolist() == [0.0] * 8
     assert (stored["7"].payload, stored["no text"].document) == ({}, None)
+
+
+async def test_a_first_row_that_is_no_good_is_told_of_too(db: Database, tmp_path: Path) -> None:
+    deep = '{"id": "deep", "a": ' + "[" * 5_000 + "]" * 5_000 + "}"
+    (good,) = passages(1)
+    for first in (deep, json.dumps(good | {"id": "first", "embedding": 8})):
+        path = tmp_path / "rows.jsonl"
+        path.write_text(f"{first}\n{json.dumps(good)}\n")
+        source = await open_source("jsonl", str(path))
+        report = await import_collection(db, source)
+        assert [each.where for each in report.rejects] == ["line 1"]
+        assert (report.read, report.rejected) == (2, 1)
 
 
 async def test_ids_that_come_twice_are_a_fault_of_the_report(db: Database, tmp_path: Path) -> None:
