@@ -276,12 +276,16 @@ def _tell_plan(plan: ImportPlan) -> None:
     for key in dict.fromkeys([*plan.keys, *indexes]):
         keys.add_row(render.escape(key), plan.keys.get(key, ""), indexes.get(key, ""))
     out().print(keys)
+    _tell_keys(plan)
+    for title, lines in (("Otherwise:", plan.notes), ("Left behind:", plan.source.left_out)):
+        _list(title, lines)
+
+
+def _tell_keys(plan: ImportPlan) -> None:
     for what, found in (("document", plan.document), ("payload", plan.payload)):
         if found is not None:
             guess = " (a guess: say another)" if what in plan.guessed else ""
             _line(f"The {what} is the key {found}{guess}.")
-    for title, lines in (("Otherwise:", plan.notes), ("Left behind:", plan.source.left_out)):
-        _list(title, lines)
 
 
 def _tell_report(report: ImportReport) -> None:
@@ -292,6 +296,7 @@ def _tell_report(report: ImportReport) -> None:
         f"{report.read:,} rows were read, {report.written:,} written, {report.rejected:,} were no "
         f"good; {report.stored:,} are there."
     )
+    _tell_keys(report.plan)
     _line(f"{report.sampled} rows were compared field by field: {len(report.differences)} differ.")
     for each in report.overlaps:
         name = each.vector or "the vector"
@@ -303,6 +308,7 @@ def _tell_report(report: ImportReport) -> None:
                 f"found here, in {each.queries} queries."
             )
     _list("Otherwise:", report.notes)
+    _list("Left behind:", report.plan.source.left_out)
     _list("No good:", [f"{escaped(each.where)}: {each.reason}" for each in report.rejects])
     _list(
         "Different:",

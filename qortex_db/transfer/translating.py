@@ -52,8 +52,8 @@ class Translator:
             ):
                 raise InvalidInputError(
                     f"It has keys beside {self._plan.payload}, which the first rows have not, and "
-                    f"they would be lost: say what becomes the payload, {self._plan.payload} or all "
-                    "(--payload)."
+                    f"they would be lost: say what becomes the payload, {self._plan.payload} or "
+                    "all (--payload)."
                 )
             if inner is None:
                 inner = {}

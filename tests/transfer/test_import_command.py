@@ -119,6 +119,7 @@ async def test_rows_that_are_no_good_are_in_a_file_unasked(dsn: str, tmp_path: P
     )
     assert done.code == 1
     assert "15 rows were no good, and are not here." in done.out
+    assert "The document is the key text (a guess: say another)." in done.out
     assert "All that were no good are in some_notes.rejects.jsonl." in done.out
     told = (tmp_path / "some_notes.rejects.jsonl").read_text().splitlines()
     assert [json.loads(line)["row"] for line in told] == [str(at) for at in range(1, 30, 2)]
@@ -141,7 +142,9 @@ async def test_a_file_that_holds_no_rejects_is_not_written_over(dsn: str, tmp_pa
 async def test_ids_that_no_terminal_shows_are_told_escaped(dsn: str, tmp_path: Path) -> None:
     path = tmp_path / "notes.jsonl"
     ids = ["\ud800", "\x1b[2J\0"]
-    path.write_text("".join(json.dumps({"id": each, "embedding": [1.0] * 8}) + "\n" for each in ids))
+    path.write_text(
+        "".join(json.dumps({"id": each, "embedding": [1.0] * 8}) + "\n" for each in ids)
+    )
     rejects = tmp_path / "bad.jsonl"
     told = await said("jsonl", str(path), "--rejects", str(rejects), code=1, PGVECTOR_DSN=dsn)
     assert "  - \\ud800: id of row 0 contains a lone surrogate" in told

@@ -256,8 +256,8 @@ async def test_payloads_that_are_no_objects_are_no_good_and_no_key_is_lost(
     await execute(
         dsn,
         "CREATE TABLE mixed (id int PRIMARY KEY, vec vector(8), p jsonb, year int)",
-        "INSERT INTO mixed SELECT at, array_fill(at::real, ARRAY[8])::vector, p::jsonb, 3 FROM unnest("
-        """ARRAY['[["a", 1]]', '"s"', 'null', NULL, '{"year": 1, "year_": 2}'])"""
+        "INSERT INTO mixed SELECT at, array_fill(at::real, ARRAY[8])::vector, p::jsonb, 3 "
+        """FROM unnest(ARRAY['[["a", 1]]', '"s"', 'null', NULL, '{"year": 1, "year_": 2}'])"""
         " WITH ORDINALITY AS given (p, at)",
     )
     source = await open_source("pgvector", dsn, "mixed", payload="p")
