@@ -156,9 +156,8 @@ def _of_group(
 
 def _is_wordless(kind: pa.DataType) -> bool:
     """Whether JSON has no word for values of a type."""
-    return (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_fixed_size_binary(kind)
-        or pa.types.is_duration(kind)
+    tests = (
+        *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary),
+        pa.types.is_duration,
     )
+    return any(test(kind) for test in tests)
