@@ -88,8 +88,8 @@ class ImportReport:
             found.append(f"{taken:,} rows were taken, only {self.stored:,} are there.")
         if self.unread:
             found.append(
-                f"{self.unread} rows were not compared: the source did not give them again by their "
-                "ids."
+                f"{self.unread} rows were not compared: the source did not give them again by "
+                "their ids."
             )
         if self.differences:
             found.append(f"{len(self.differences)} of {self.sampled} compared rows differ.")
