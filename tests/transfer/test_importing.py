@@ -10,7 +10,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import BigInteger, event, select
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -526,3 +526,23 @@ async def test_a_table_that_is_not_there_is_told_of(empty_dsn: str) -> None:
     async with Database.connect(empty_dsn) as db:
         with pytest.raises(SchemaVersionError, match="qortex-db upgrade"):
             await import_collection(db, listed())
+
+
+class Numbered(VectorMixin, Base):
+    __tablename__ = "numbered"
+    __collection__ = Collection(VectorSpec(8, index=None))
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)  # type: ignore[assignment]
+
+
+async def test_an_id_that_is_refused_is_not_compared_as_its_number(
+    db: Database, tmp_path: Path
+) -> None:
+    async with db.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all, tables=[Numbered.__table__])
+    rows = [{"id": each, "embedding": [1.0] * 8} for each in (1, "1", 2)]
+    source = await open_source("jsonl", str(written(tmp_path / "rows.jsonl", rows)))
+    report = await import_collection(db, source, into=Numbered)
+    assert [each.where for each in report.rejects] == ["1"]
+    assert (report.stored, report.sampled, report.unread) == (2, 2, 0)
+    assert report.differences == []
