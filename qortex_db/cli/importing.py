@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from qortex_db.transfer import ImportPlan, ImportReport, MemoryPart, Source
 
 _IN_DATABASES = ("pgvector", "langchain", "llamaindex")
+_NO_OPTIONS = ("kind", "location", "collection", "api_key", "settings")
+"""What `open_source` takes that is told otherwise."""
 
 
 def import_(
@@ -179,6 +181,8 @@ def _options(given: Sequence[str] | None) -> dict[str, str]:
         name, is_one, value = each.partition("=")
         if not is_one or not name.isidentifier():
             fail(f"--option {each} has to be name=value.", status=2)
+        if name in _NO_OPTIONS:
+            fail(f"--option {name} is no option of a source.", status=2)
         options[name] = value
     return options
 

@@ -86,6 +86,8 @@ async def test_a_dry_run_tells_what_will_be_and_writes_nothing(dsn: str, tmp_pat
         (("jsonl", "pyproject.toml", "-o", "a"), 2, "has to be name=value"),
         (("jsonl", "CHANGELOG.md"), 1, "no line that is a JSON object"),
         (("numpy", "x.npy", "-o", "x=1"), 1, "takes no option 'x'"),
+        (("numpy", "x.npy", "-o", "api_key=1"), 2, "--option api_key is no option of a source"),
+        (("pgvector", "", "-o", "settings=1"), 2, "--option settings is no option of a source"),
         (("pgvector", ""), 1, "Say which table"),
     ],
 )
