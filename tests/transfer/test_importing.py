@@ -329,6 +329,15 @@ async def test_what_the_source_does_not_give_again_is_a_fault(db: Database) -> N
     ]
 
 
+async def test_a_document_that_the_source_has_no_more_is_a_difference(db: Database) -> None:
+    rows = [SourceRow(name, {"": [1.0] * 8}, document=f"text {name}") for name in "ab"]
+    source = Listed(rows, [SourceVector("", 8, "cosine")])
+    assert (await import_collection(db, source)).is_good
+    source.rows[0] = SourceRow("a", {"": [1.0] * 8})
+    report = await import_collection(db, source)
+    assert [(each.id, each.fields) for each in report.differences] == [("a", ["document"])]
+
+
 async def test_large_floats_that_come_back_as_whole_numbers_are_the_same(db: Database) -> None:
     payload = {"a": [1e23, {"b": 1.7976931348623157e308}], "c": -0.0, "d": 5e-324, "e": 2**63}
     source = Listed([SourceRow("a", {"": [1.0] * 8}, payload)], [SourceVector("", 8, "cosine")])
