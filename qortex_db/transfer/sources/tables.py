@@ -117,6 +117,7 @@ class TableSource:
         name: Of the table, as table or schema.table.
         row: Makes what others call a row of one of the repository's.
         where: A filter of ours.
+        hidden: Columns that `where` needs, and that are no keys of a row's payload.
     """
 
     def __init__(
@@ -127,12 +128,14 @@ class TableSource:
         *,
         row: Callable[[SourceRow], SourceRow] | None = None,
         where: Mapping[str, Any] | None = None,
+        hidden: Sequence[str] = (),
     ) -> None:
         self._database = database
         self._label = label
         self._found = found
         self._row = row
         self._where = where
+        self._hidden = hidden
 
     @classmethod
     async def of(
@@ -225,6 +228,8 @@ class TableSource:
             raise InvalidInputError(f"{self._found.collection.payload} has to be an object.")
         payload = dict(given or {})
         for name, value in (record.attributes or {}).items():
+            if name in self._hidden:
+                continue
             free = name
             while free in payload:
                 free += "_"

@@ -275,6 +275,24 @@ async def test_payloads_that_are_no_objects_are_no_good_and_no_key_is_lost(
     await source.close()
 
 
+async def test_metadata_may_be_called_as_a_column_of_langchains(dsn: str, db: Database) -> None:
+    await execute(
+        dsn,
+        "CREATE TABLE langchain_pg_collection (uuid uuid PRIMARY KEY, name varchar)",
+        "CREATE TABLE langchain_pg_embedding (id varchar PRIMARY KEY, collection_id uuid, "
+        "embedding vector, document varchar, cmetadata jsonb)",
+        "INSERT INTO langchain_pg_collection VALUES (gen_random_uuid(), 'a'), "
+        "(gen_random_uuid(), 'b')",
+        "INSERT INTO langchain_pg_embedding SELECT name, uuid, array_fill(1::real, ARRAY[8])"
+        """::vector, 'text', '{"collection_id": "mine"}' FROM langchain_pg_collection""",
+    )
+    source = await open_source("langchain", dsn, "a")
+    assert (await import_collection(db, source)).is_good
+    assert await db.vectors.count() == 1
+    assert (await db.vectors.get(["a"]))["a"].payload == {"collection_id": "mine"}
+    await source.close()
+
+
 async def test_vectors_of_several_lengths_are_no_good_and_end_no_import(
     dsn: str, db: Database
 ) -> None:
