@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from qortex_db.transfer import ImportPlan, ImportReport, MemoryPart, Source
 
 _IN_DATABASES = ("pgvector", "langchain", "llamaindex")
+_NO_OPTIONS = ("kind", "location", "collection", "api_key", "settings")
+"""What `open_source` takes that is told otherwise."""
 
 
 def import_(
@@ -179,6 +181,8 @@ def _options(given: Sequence[str] | None) -> dict[str, str]:
         name, is_one, value = each.partition("=")
         if not is_one or not name.isidentifier():
             fail(f"--option {each} has to be name=value.", status=2)
+        if name in _NO_OPTIONS:
+            fail(f"--option {name} is no option of a source.", status=2)
         options[name] = value
     return options
 
@@ -277,20 +281,27 @@ def _tell_plan(plan: ImportPlan) -> None:
     for key in dict.fromkeys([*plan.keys, *indexes]):
         keys.add_row(render.escape(key), plan.keys.get(key, ""), indexes.get(key, ""))
     out().print(keys)
-    for what, found in (("document", plan.document), ("payload", plan.payload)):
-        if found is not None:
-            guess = " (a guess: say another)" if what in plan.guessed else ""
-            _line(f"The {what} is the key {found}{guess}.")
+    _tell_keys(plan)
     for title, lines in (("Otherwise:", plan.notes), ("Left behind:", plan.source.left_out)):
         _list(title, lines)
 
 
+def _tell_keys(plan: ImportPlan) -> None:
+    for what, found in (("document", plan.document), ("payload", plan.payload)):
+        if found is not None:
+            guess = " (a guess: say another)" if what in plan.guessed else ""
+            _line(f"The {what} is the key {found}{guess}.")
+
+
 def _tell_report(report: ImportReport) -> None:
+    from qortex_db.messages import escaped
+
     _line(f"From {report.source} into {report.into}")
     _line(
         f"{report.read:,} rows were read, {report.written:,} written, {report.rejected:,} were no "
         f"good; {report.stored:,} are there."
     )
+    _tell_keys(report.plan)
     _line(f"{report.sampled} rows were compared field by field: {len(report.differences)} differ.")
     for each in report.overlaps:
         name = each.vector or "the vector"
@@ -302,8 +313,12 @@ def _tell_report(report: ImportReport) -> None:
                 f"found here, in {each.queries} queries."
             )
     _list("Otherwise:", report.notes)
-    _list("No good:", [f"{each.where}: {each.reason}" for each in report.rejects])
-    _list("Different:", [f"{each.id}: {', '.join(each.fields)}" for each in report.differences])
+    _list("Left behind:", report.plan.source.left_out)
+    _list("No good:", [f"{escaped(each.where)}: {each.reason}" for each in report.rejects])
+    _list(
+        "Different:",
+        [f"{escaped(each.id)}: {', '.join(each.fields)}" for each in report.differences],
+    )
     _list("Not as it should be:", report.faults)
 
 

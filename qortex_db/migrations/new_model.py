@@ -15,6 +15,7 @@ from sqlalchemy.orm import DeclarativeBase
 from qortex_db.errors import InvalidInputError
 from qortex_db.migrations.new_collection import write_revision
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, HNSW, VectorSpec
+from qortex_db.names import MAX_NAME_BYTES, own_tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ class Base(DeclarativeBase):
 
 '''
 _KINDS: Final = {"sparse": "SparseVector | None"}
+_NAMES: Final = ("Base", "Collection", "HNSW", "Mapped", "Partitions", "SparseVector")
+"""Of what a model's file imports, those that a class could be called too."""
 _LONG: Final = 64
 """Characters of what stands in a collection, from which on it gets a line of its own."""
 _DENSE: Final = "NDArray[np.float32] | None"
@@ -61,6 +64,13 @@ class NewModel:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.table) or keyword.iskeyword(self.table):
             raise InvalidInputError(
                 f"{self.table} has to be a plain name, as notes or user_passages."
+            )
+        if len(self.table) > MAX_NAME_BYTES:
+            raise InvalidInputError(f"{self.table} is longer than {MAX_NAME_BYTES} characters.")
+        if self.table in own_tables or self.name in {*_NAMES, self._base}:
+            raise InvalidInputError(
+                f"{self.table} is what qortex-db, or the file of the model, calls something else: "
+                "choose another name."
             )
 
     @property

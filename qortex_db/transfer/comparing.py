@@ -61,10 +61,17 @@ async def compare_rows(route: Route, rows: Sequence[SourceRow]) -> list[Differen
     wanted = [route.translator.record(row) for row in rows]
     stored = await route.vectors.get([record.id for record in wanted])
     by_text = {_text(key): record for key, record in stored.items()}
+    # What the source has no more is a difference too, unless it has none of it at all.
+    documents = route.plan.document is not None or any(
+        record.document is not None for record in wanted
+    )
+    names = [name for name in route.plan.vectors.values() if name != DEFAULT_VECTOR]
     differing = []
     for record in wanted:
         found = by_text.get(_text(record.id))
-        fields = ["row"] if found is None else _differing(found, record, specs)
+        fields = ["row"]
+        if found is not None:
+            fields = _differing(found, record, specs, names, documents=documents)
         if fields:
             differing.append(Difference(str(record.id), fields))
     return differing
@@ -74,20 +81,40 @@ def _text(key: Any) -> str:
     return str(as_key(key))
 
 
-def _differing(found: VectorRecord[Any], wanted: VectorRecord[Any], specs: Any) -> list[str]:
+def _differing(
+    found: VectorRecord[Any],
+    wanted: VectorRecord[Any],
+    specs: Any,
+    names: Sequence[str],
+    *,
+    documents: bool,
+) -> list[str]:
     fields = []
     half = specs[DEFAULT_VECTOR].storage == "half"
     if not is_same_vector(found.embedding, wanted.embedding, is_half=half):
         fields.append("embedding")
-    if json.loads(to_json(wanted.payload, name="payload")) != found.payload:
+    if not _is_same_json(json.loads(to_json(wanted.payload, name="payload")), found.payload):
         fields.append("payload")
-    if wanted.document is not None and found.document != wanted.document:
+    if documents and found.document != wanted.document:
         fields.append("document")
-    for name, vector in (wanted.vectors or {}).items():
-        ours = (found.vectors or {}).get(name)
+    for name in names:
+        ours, vector = (found.vectors or {}).get(name), (wanted.vectors or {}).get(name)
         if not is_same_vector(ours, vector, is_half=specs[name].storage == "half"):
             fields.append(name)
     return fields
+
+
+def _is_same_json(theirs: Any, ours: Any) -> bool:
+    """Whether two values of JSON say the same: 1e23 comes back as a whole number."""
+    if isinstance(theirs, float) and isinstance(ours, int) and not isinstance(ours, bool):
+        return theirs == float(ours)
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        return theirs.keys() == ours.keys() and all(
+            _is_same_json(each, ours[key]) for key, each in theirs.items()
+        )
+    if isinstance(theirs, list) and isinstance(ours, list):
+        return len(theirs) == len(ours) and all(map(_is_same_json, theirs, ours))
+    return bool(theirs == ours)
 
 
 async def compare_searches(route: Route, rows: Sequence[SourceRow]) -> list[Overlap]:

@@ -48,6 +48,7 @@ class ImportReport:
         before: How many it had when the import began.
         rejects: The first of them, of this process.
         sampled: How many rows were compared.
+        unread: How many were to be compared too, and the source did not give them again.
         differences: Those of them that differ.
         overlaps: Of each vector, how well searches agree.
         notes: What is otherwise than it was.
@@ -64,6 +65,7 @@ class ImportReport:
     before: int
     rejects: Sequence[SourceReject]
     sampled: int
+    unread: int
     differences: Sequence[Difference]
     overlaps: Sequence[Overlap]
     notes: Sequence[str]
@@ -84,6 +86,11 @@ class ImportReport:
             )
         elif self.stored < taken:
             found.append(f"{taken:,} rows were taken, only {self.stored:,} are there.")
+        if self.unread:
+            found.append(
+                f"{self.unread} rows were not compared: the source did not give them again by "
+                "their ids."
+            )
         if self.differences:
             found.append(f"{len(self.differences)} of {self.sampled} compared rows differ.")
         found += [
@@ -172,6 +179,7 @@ async def _compared(route: Route, moved: Moved, notes: list[str]) -> ImportRepor
         before=moved.before,
         rejects=moved.rejects,
         sampled=len(rows),
+        unread=max(0, len(moved.sample) - len(rows)),
         differences=await compare_rows(route, rows),
         overlaps=await compare_searches(route, rows),
         notes=notes,

@@ -221,7 +221,8 @@ def _keys_meant(
     guessed = []
     payload, document = choices.payload, choices.document
     if payload is None:
-        payload = _guessed_payload(rows)
+        text = _guessed_document(rows) if choices.document is None else choices.document
+        payload = _guessed_payload(rows, text)
         guessed += ["payload"] if payload else []
     elif payload and not any(payload in row.payload for row in rows):
         raise InvalidInputError(f"None of the first rows has a key {shown(payload)}.")
@@ -233,9 +234,9 @@ def _keys_meant(
     return payload or None, document or None, tuple(guessed)
 
 
-def _guessed_payload(rows: Sequence[SourceRow]) -> str | None:
+def _guessed_payload(rows: Sequence[SourceRow], document: str | None) -> str | None:
     """`metadata`, where a framework wrote nothing beside it but the text."""
-    around = {"metadata", *_DOCUMENTS}
+    around = {"metadata", document}
     fits = rows and all(
         row.payload.keys() <= around and isinstance(row.payload.get("metadata"), dict | None)
         for row in rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from qortex_db.errors import InvalidInputError
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qortex_db.transfer.source import SourceReject
+
+_BEGINNING: Final = b'{"row": '
+_LONGEST: Final = 2**20
+"""Bytes of a line."""
 
 
 class RejectsFile:
@@ -32,11 +36,17 @@ class RejectsFile:
         if self._path is None or not (size or self._path.exists()):
             return
         try:
-            with self._path.open("ab") as file:
+            with self._path.open("a+b") as file:
                 if file.tell() < size:
                     raise InvalidInputError(
                         f"{self._path} is not the file of rejects that this import has written so "
                         "far: put it back, or begin anew."
+                    )
+                file.seek(0)
+                if not _is_ours(file.readline(_LONGEST)):  # it may be the source itself
+                    raise InvalidInputError(
+                        f"{self._path} holds something else than rejects, which would be lost: "
+                        "name another file."
                     )
                 file.truncate(size)
         except OSError as error:
@@ -46,9 +56,9 @@ class RejectsFile:
         """Write some, down to the disk."""
         if self._path is None or not rejects:
             return
+        # In ASCII: an id may have a lone surrogate, which is no character of UTF-8.
         lines = "".join(
-            json.dumps({"row": each.where, "reason": each.reason}, ensure_ascii=False) + "\n"
-            for each in rejects
+            json.dumps({"row": each.where, "reason": each.reason}) + "\n" for each in rejects
         )
         try:
             with self._path.open("ab") as file:
@@ -61,3 +71,13 @@ class RejectsFile:
 
     def _unwritable(self, error: OSError) -> InvalidInputError:
         return InvalidInputError(f"{self._path} can't be written ({error.strerror}).")
+
+
+def _is_ours(line: bytes) -> bool:
+    """Whether a file whose first line it is may be written over."""
+    if not line.endswith(b"\n"):  # nothing, or killed while it was written
+        return line.startswith(_BEGINNING) or _BEGINNING.startswith(line)
+    try:
+        return list(json.loads(line)) == ["row", "reason"]
+    except (ValueError, TypeError, RecursionError):
+        return False

@@ -46,7 +46,15 @@ class Translator:
                 document = text
                 del payload[self._plan.document]
         if self._plan.payload is not None:
-            inner = payload.get(self._plan.payload)
+            inner = payload.pop(self._plan.payload, None)
+            if "payload" in self._plan.guessed and any(
+                each is not None for each in payload.values()
+            ):
+                raise InvalidInputError(
+                    f"It has keys beside {self._plan.payload}, which the first rows have not, and "
+                    f"they would be lost: say what becomes the payload, {self._plan.payload} or "
+                    "all (--payload)."
+                )
             if inner is None:
                 inner = {}
             if not isinstance(inner, dict):

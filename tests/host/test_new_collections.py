@@ -109,6 +109,9 @@ async def test_what_can_not_be_written_leaves_nothing(tmp_path: Path, empty_dsn:
         return " ".join(done.out.split())
 
     assert "plain name" in await refused(*NEW, "My-Table")
+    assert "longer than 63" in await refused(*NEW, "a" * 64)
+    for taken in ("qortex_vectors", "base", "collection"):
+        assert "choose another name" in await refused(*NEW, taken)
     assert "no module elsewhere" in await refused(*NEW, "--base", "elsewhere:Base", "passages")
     assert "where your alembic.ini is" in await refused(*NEW, "--config", "a.ini", "passages")
     assert "whole number from 1" in await refused(*NEW, "--dimensions", "100000", "passages")

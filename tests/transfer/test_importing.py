@@ -10,7 +10,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import BigInteger, event, select
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -176,6 +176,9 @@ async def test_rows_that_are_no_good_are_told_of(db: Database, tmp_path: Path) -
         json.dumps(good | {"id": "nul", "text": "a\0b"}),
         '{"id": "nan", "embedding": [NaN, 1, 1, 1, 1, 1, 1, 1], "text": "x", "metadata": {}}',
         json.dumps(good | {"id": "text", "embedding": "1"}),
+        json.dumps(good | {"id": "object", "embedding": {"indices": 1, "values": 2}}),
+        json.dumps(good | {"id": "twice", "embedding": {"indices": [1, 1], "values": [2, 3]}}),
+        json.dumps(good | {"id": "size", "embedding": 8}),
         json.dumps(good | {"id": "no text", "text": 7}),
         json.dumps(good | {"id": "other", "metadata": 7}),
         json.dumps(good | {"id": 7, "metadata": None}),
@@ -188,17 +191,32 @@ async def test_rows_that_are_no_good_are_told_of(db: Database, tmp_path: Path) -
         ("line 2", "It is no JSON."),
         ("line 4", "It is no object."),
         ("line 5", "id has to be a text, a whole n"),
+        ("line 10", "embedding has to be a list of "),
+        ("line 11", "embedding has to have indices "),
+        ("line 12", "embedding has to have whole nu"),
+        ("line 13", "embedding has to be a list of "),
         ("other", "metadata has to be an object."),
         ("nul", "document of row 0 (id 'nul') c"),
         ("nan", "embedding of row 0 (id 'nan') "),
-        ("text", "embedding of row 0 (id 'text')"),
     ]
-    assert (report.read, report.rejected, report.stored) == (12, 7, 5)
-    assert report.faults == ["7 rows were no good, and are not here."]
+    assert (report.read, report.rejected, report.stored) == (15, 10, 5)
+    assert report.faults == ["10 rows were no good, and are not here."]
     stored = await db.vectors.get(["zero", "none", "no text", 7])
     assert stored["none"].embedding is None
     assert np.asarray(stored["zero"].embedding).tolist() == [0.0] * 8
     assert (stored["7"].payload, stored["no text"].document) == ({}, None)
+
+
+async def test_a_first_row_that_is_no_good_is_told_of_too(db: Database, tmp_path: Path) -> None:
+    deep = '{"id": "deep", "a": ' + "[" * 5_000 + "]" * 5_000 + "}"
+    (good,) = passages(1)
+    for first in (deep, json.dumps(good | {"id": "first", "embedding": 8})):
+        path = tmp_path / "rows.jsonl"
+        path.write_text(f"{first}\n{json.dumps(good)}\n")
+        source = await open_source("jsonl", str(path))
+        report = await import_collection(db, source)
+        assert [each.where for each in report.rejects] == ["line 1"]
+        assert (report.read, report.rejected) == (2, 1)
 
 
 async def test_ids_that_come_twice_are_a_fault_of_the_report(db: Database, tmp_path: Path) -> None:
@@ -280,11 +298,56 @@ async def test_fields_that_differ_are_a_fault(db: Database) -> None:
 
     source.get = get  # type: ignore[method-assign]
     report = await import_collection(db, source)
+    assert (report.sampled, report.unread) == (2, 28)
     assert [(each.id, each.fields) for each in report.differences] == [
         ("p4", ["embedding", "payload"]),
         ("gone", ["row"]),
     ]
-    assert report.faults == ["2 of 2 compared rows differ."]
+    assert report.faults == [
+        "28 rows were not compared: the source did not give them again by their ids.",
+        "2 of 2 compared rows differ.",
+    ]
+
+
+async def test_what_the_source_does_not_give_again_is_a_fault(db: Database) -> None:
+    source = listed()
+
+    async def get(ids: Sequence[Any]) -> list[SourceRow]:
+        del ids
+        return []
+
+    source.get = get  # type: ignore[method-assign]
+    report = await import_collection(db, source)
+    assert report.faults == [
+        "30 rows were not compared: the source did not give them again by their ids."
+    ]
+
+
+async def test_a_document_that_the_source_has_no_more_is_a_difference(db: Database) -> None:
+    rows = [SourceRow(name, {"": [1.0] * 8}, document=f"text {name}") for name in "ab"]
+    source = Listed(rows, [SourceVector("", 8, "cosine")])
+    assert (await import_collection(db, source)).is_good
+    source.rows[0] = SourceRow("a", {"": [1.0] * 8})
+    report = await import_collection(db, source)
+    assert [(each.id, each.fields) for each in report.differences] == [("a", ["document"])]
+
+
+async def test_large_floats_that_come_back_as_whole_numbers_are_the_same(db: Database) -> None:
+    payload = {"a": [1e23, {"b": 1.7976931348623157e308}], "c": -0.0, "d": 5e-324, "e": 2**63}
+    source = Listed([SourceRow("a", {"": [1.0] * 8}, payload)], [SourceVector("", 8, "cosine")])
+    report = await import_collection(db, source)
+    assert (report.is_good, report.sampled) == (True, 1)
+    for other in ({**payload, "a": [1e24, payload["a"]]}, {**payload, "e": 2**63 + 1}, {}):
+        changed = SourceRow("a", {"": [1.0] * 8}, other)
+
+        async def get(ids: Sequence[Any], row: SourceRow = changed) -> list[SourceRow]:
+            del ids
+            return [row]
+
+        source.get = get  # type: ignore[method-assign]
+        assert [each.fields for each in (await import_collection(db, source)).differences] == [
+            ["payload"]
+        ]
 
 
 async def test_searches_that_find_something_else_are_a_fault(db: Database) -> None:
@@ -353,10 +416,11 @@ async def test_what_python_has_and_json_has_not_is_as_the_page_says(db: Database
     [
         ({"page_content": "a text", "metadata": {"a": 1}}, "page_content", "metadata"),
         ({"page_content": "a text", "metadata": {"a": 1}, "b": 2}, "page_content", None),
+        ({"text": "a text", "content": "more", "metadata": {"a": 1}}, "text", None),
         ({"title": "short", "abstract": "x" * 200}, "abstract", None),
         ({"title": "short"}, None, None),
     ],
-    ids=["a framework's", "more beside it", "the longest text", "none"],
+    ids=["a framework's", "more beside it", "two texts", "the longest text", "none"],
 )
 async def test_what_the_document_is_is_guessed_and_told(
     payload: dict[str, Any], document: str | None, inner: str | None
@@ -371,6 +435,25 @@ async def test_what_the_document_is_is_guessed_and_told(
     assert (told.document, told.payload, tuple(told.guessed)) == (None, None, ())
     with pytest.raises(InvalidInputError, match="None of the first rows has a key 'body'"):
         await plan_import(source, Choices(document="body"))
+
+
+async def test_what_a_guess_would_lose_is_a_fault(db: Database) -> None:
+    rows = [
+        SourceRow(f"p{at}", {"": MATRIX[at, :8]}, {"text": "a text", "metadata": {"at": at}})
+        for at in range(201)  # more than are looked at
+    ]
+    more = {"text": "a text", "metadata": None, "title": "a title", "none": None}
+    source = Listed(
+        [*rows, SourceRow("late", {"": [1.0] * 8}, more)], [SourceVector("", 8, "cosine")]
+    )
+    report = await import_collection(db, source)
+    assert [each.where for each in report.rejects] == ["late"]
+    assert report.rejects[0].reason.startswith("It has keys beside metadata")
+    assert report.faults == ["1 rows were no good, and are not here."]
+    told = await import_collection(db, source, choices=Choices(payload=""))
+    assert told.is_good, told.faults
+    kept = (await db.vectors.get(["late"]))["late"]
+    assert kept.payload == {"metadata": None, "title": "a title", "none": None}
 
 
 async def test_a_source_that_is_not_there_is_not_made(tmp_path: Path) -> None:
@@ -477,3 +560,23 @@ async def test_an_index_is_made_one_that_pgvector_has(
     size = given.dimensions or 0
     plan = await plan_import(Listed([SourceRow("a", {"": [1.0] * size})], [given]))
     assert plan.specs == {"vec": wanted}
+
+
+class Numbered(VectorMixin, Base):
+    __tablename__ = "numbered"
+    __collection__ = Collection(VectorSpec(8, index=None))
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)  # type: ignore[assignment]
+
+
+async def test_an_id_that_is_refused_is_not_compared_as_its_number(
+    db: Database, tmp_path: Path
+) -> None:
+    async with db.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all, tables=[Numbered.__table__])
+    rows = [{"id": each, "embedding": [1.0] * 8} for each in (1, "1", 2)]
+    source = await open_source("jsonl", str(written(tmp_path / "rows.jsonl", rows)))
+    report = await import_collection(db, source, into=Numbered)
+    assert [each.where for each in report.rejects] == ["1"]
+    assert (report.stored, report.sampled, report.unread) == (2, 2, 0)
+    assert report.differences == []

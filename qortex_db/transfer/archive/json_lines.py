@@ -74,7 +74,7 @@ def read(path: Path, columns: Sequence[Column]) -> Iterator[list[list[Field]]]:
         for number, line in enumerate(file, 1):
             try:
                 _read_line(line.decode(), keys, columns, batch)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InvalidInputError(
                     f"{path.name}, line {number}: it is not as it was written "
                     f"({type(error).__name__})."

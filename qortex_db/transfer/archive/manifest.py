@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from hashlib import file_digest
-from typing import TYPE_CHECKING, Any, Final, Self
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.messages import shown
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION: Final = 1
 NAME: Final = "manifest.json"
+T = TypeVar("T", bound="Manifest | TableEntry | Column | Sequence | Part")
+_FORMATS: Final = ("parquet", "jsonl", "jsonl.gz")
+_TYPES: Final = {
+    "str": (str,),
+    "int": (int,),
+    "str | None": (str, NoneType),
+    "int | None": (int, NoneType),
+}
+"""What a value may be, by how its field is annotated."""
 _FILE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")
 _INTACT: Final = "Take the export from where it was copied, or export again; nothing was changed."
 
@@ -155,8 +165,9 @@ class Manifest:
                     f"{version}; this one reads up to {FORMAT_VERSION}. Install that version, or a "
                     "later one."
                 )
-            return cls(**given | {"tables": tuple(_table(each) for each in given["tables"])})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            tables = tuple(_table(each) for each in given["tables"])
+            return _typed(cls(**given | {"tables": tables}))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, InvalidInputError):
                 raise
             raise InvalidInputError(
@@ -202,14 +213,32 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _typed(made: T) -> T:
+    """What was read, where its texts and numbers are such."""
+    for each in fields(made):
+        kinds_of = _TYPES.get(str(each.type))
+        value = getattr(made, each.name)
+        if kinds_of is not None and type(value) not in kinds_of:
+            raise TypeError(each.name)
+        if each.name == "format" and value not in _FORMATS:
+            raise ValueError(shown(value))
+        if (type(value) is int and value < 0 and each.name != "last_value") or "\0" in str(value):
+            raise ValueError(each.name)
+    return made
+
+
 def _table(given: dict[str, Any]) -> TableEntry:
-    columns = tuple(Column(**each) for each in given["columns"])
-    parts = tuple(Part(**each) for each in given["parts"])
+    columns = tuple(_typed(Column(**each)) for each in given["columns"])
+    parts = tuple(_typed(Part(**each)) for each in given["parts"])
     for column in columns:
         if column.kind not in kinds.KINDS:
             raise ValueError(shown(column.kind))
     for part in parts:
         if not _FILE.fullmatch(part.file):  # nothing outside of the folder
             raise ValueError(shown(part.file))
-    sequences = tuple(Sequence(**each) for each in given["sequences"])
-    return TableEntry(**given | {"columns": columns, "parts": parts, "sequences": sequences})
+    sequences = tuple(_typed(Sequence(**each)) for each in given["sequences"])
+    lists = {"columns": columns, "parts": parts, "sequences": sequences}
+    table = _typed(TableEntry(**given | lists))
+    if sum(part.rows for part in parts) != table.rows:
+        raise ValueError(table.name)
+    return table

@@ -103,12 +103,26 @@ async def test_a_newer_format_names_the_version_that_reads_it(dsn: str, kept: Pa
         lambda given: given["tables"][0]["parts"].append(
             {"file": "../x", "rows": 1, "bytes": 1, "sha256": ""}
         ),
+        lambda given: given.update(revision=5),
+        lambda given: given.update(format="csv"),
+        lambda given: given.update(id="a\0b"),
+        lambda given: given["tables"][0].update(name=["a"]),
+        lambda given: given["tables"][0].update(rows=None),
+        lambda given: given["tables"][0].update(rows=-1),
+        lambda given: given["tables"][0].update(rows=10**30),
+        lambda given: given["tables"][0]["columns"][0].update(type=5),
+        lambda given: given["tables"][0]["sequences"].append({"column": "a", "last_value": "x"}),
     ],
 )
 async def test_a_damaged_manifest_is_refused(
     dsn: str, kept: Path, change: Callable[[Any], object]
 ) -> None:
     edit(kept, change)
+    await refuses(dsn, kept, InvalidInputError, r"manifest\.json is damaged")
+
+
+async def test_a_manifest_that_is_too_deep_is_refused(dsn: str, kept: Path) -> None:
+    (kept / "manifest.json").write_text("[" * 100_000)
     await refuses(dsn, kept, InvalidInputError, r"manifest\.json is damaged")
 
 

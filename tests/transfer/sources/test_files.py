@@ -140,3 +140,79 @@ async def test_files_that_do_not_fit_are_refused(db384: Database, tmp_path: Path
     with pytest.raises(InvalidInputError, match="The column emb holds no lists of numbers"):
         await import_collection(db384, wrong)
     await wrong.close()
+
+
+async def test_damaged_and_odd_files_are_refused_in_the_package_own_words(
+    db384: Database, tmp_path: Path
+) -> None:
+    vectors = pa.array(VECTORS[:2].tolist(), pa.list_(pa.float32()))
+    columns = {"id": ["a", "b"], "embedding": vectors}
+    pq.write_table(pa.table(columns), tmp_path / "whole.parquet")
+    damaged = bytearray((tmp_path / "whole.parquet").read_bytes())
+    damaged[4:60] = b"\xff" * 56
+    (tmp_path / "damaged.parquet").write_bytes(damaged)
+    far = columns | {"at": pa.array([2**62, 1], pa.timestamp("us"))}
+    pq.write_table(pa.table(far), tmp_path / "far.parquet")
+    twice = pa.Table.from_arrays([*columns.values(), [1, 2], [3, 4]], ["id", "embedding", "x", "x"])
+    pq.write_table(twice, tmp_path / "twice.parquet")
+    (tmp_path / "empty.npy").write_bytes(b"")
+    np.savez(tmp_path / "several.npz", a=VECTORS[:2])
+    np.save(tmp_path / "two.npy", VECTORS[:2])
+    lines = b'{"id": "a"}\n{"id": "b"}\n'
+    beside = {
+        "latin": b'{"id": "\xff"}\n',
+        "deep": b'{"a": ' + b"[" * 5_000 + b"]" * 5_000 + b"}\n",
+        "gap": b'{"id": "a"}\n\n{"id": "b"}\n',
+        "long": lines + b'{"id": "c"}\n',
+    }
+    for name, content in beside.items():
+        (tmp_path / name).write_bytes(content)
+    for kind, name, rows, said in (
+        ("parquet", "damaged.parquet", None, "damaged.parquet: its group 0 of rows is damaged"),
+        ("parquet", "far.parquet", None, "far.parquet: its group 0 of rows .*OverflowError"),
+        ("parquet", "twice.parquet", None, "has several columns 'x'"),
+        ("numpy", "empty.npy", None, "is no .npy file"),
+        ("numpy", "several.npz", None, "is no .npy file"),
+        ("numpy", "two.npy", "latin", "Line 1 of .*latin is no JSON object"),
+        ("numpy", "two.npy", "deep", "Line 1 of .*deep is no JSON object"),
+        ("numpy", "two.npy", "gap", "Line 2 of .*gap is no JSON object"),
+        ("numpy", "two.npy", "long", "long has more lines than the 2 rows of .*two.npy"),
+    ):
+        options = {} if rows is None else {"rows": str(tmp_path / rows)}
+        with pytest.raises(InvalidInputError, match=said):
+            await import_collection(db384, await open_source(kind, str(tmp_path / name), **options))
+    (tmp_path / "good").write_bytes(b"\xef\xbb\xbf" + lines + b"\n \n")  # as Windows writes it
+    source = await open_source("numpy", str(tmp_path / "two.npy"), rows=str(tmp_path / "good"))
+    assert (await import_collection(db384, source)).is_good
+
+
+async def test_what_json_can_not_say_stays_behind_and_is_told(
+    db384: Database, tmp_path: Path
+) -> None:
+    columns = {
+        "id": ["a"],
+        "embedding": VECTORS[:1].tolist(),
+        "raw": [b"x"],
+        "took": pa.array([1], pa.duration("s")),
+        "kept": [1],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    source = await open_source("parquet", str(tmp_path / "a.parquet"))
+    report = await import_collection(db384, source)
+    assert report.plan.source.left_out == [
+        "The column raw (binary) has no word in JSON.",
+        "The column took (duration[s]) has no word in JSON.",
+    ]
+    assert report.is_good, report.faults
+    assert (await db384.vectors.get(["a"]))["a"].payload == {"kept": 1}
+
+
+async def test_numbers_too_large_for_a_vector_are_told_row_by_row(
+    db384: Database, tmp_path: Path
+) -> None:
+    matrix = VECTORS[:2].astype(np.float64)
+    matrix[1] = 1e300
+    np.save(tmp_path / "a.npy", matrix)
+    report = await import_collection(db384, await open_source("numpy", str(tmp_path / "a.npy")))
+    assert [each.where for each in report.rejects] == ["1"]
+    assert "infinity (in float32)" in report.rejects[0].reason

@@ -230,6 +230,65 @@ async def test_keys_of_any_kind_are_read_back(
     await source.close()
 
 
+async def test_payloads_that_are_no_objects_are_no_good_and_no_key_is_lost(
+    dsn: str, db: Database
+) -> None:
+    await execute(
+        dsn,
+        "CREATE TABLE mixed (id int PRIMARY KEY, vec vector(8), p jsonb, year int)",
+        "INSERT INTO mixed SELECT at, array_fill(at::real, ARRAY[8])::vector, p::jsonb, 3 "
+        """FROM unnest(ARRAY['[["a", 1]]', '"s"', 'null', NULL, '{"year": 1, "year_": 2}'])"""
+        " WITH ORDINALITY AS given (p, at)",
+    )
+    source = await open_source("pgvector", dsn, "mixed", payload="p")
+    report = await import_collection(db, source)
+    assert [(each.where, each.reason) for each in report.rejects] == [
+        ("1", "p has to be an object."),
+        ("2", "p has to be an object."),
+    ]
+    stored = await db.vectors.get([3, 4, 5])
+    assert [stored[each].payload for each in "345"] == [
+        {"year": 3},
+        {"year": 3},
+        {"year": 1, "year_": 2, "year__": 3},
+    ]
+    await source.close()
+
+
+async def test_metadata_may_be_called_as_a_column_of_langchains(dsn: str, db: Database) -> None:
+    await execute(
+        dsn,
+        "CREATE TABLE langchain_pg_collection (uuid uuid PRIMARY KEY, name varchar)",
+        "CREATE TABLE langchain_pg_embedding (id varchar PRIMARY KEY, collection_id uuid, "
+        "embedding vector, document varchar, cmetadata jsonb)",
+        "INSERT INTO langchain_pg_collection VALUES (gen_random_uuid(), 'a'), "
+        "(gen_random_uuid(), 'b')",
+        "INSERT INTO langchain_pg_embedding SELECT name, uuid, array_fill(1::real, ARRAY[8])"
+        """::vector, 'text', '{"collection_id": "mine"}' FROM langchain_pg_collection""",
+    )
+    source = await open_source("langchain", dsn, "a")
+    assert (await import_collection(db, source)).is_good
+    assert await db.vectors.count() == 1
+    assert (await db.vectors.get(["a"]))["a"].payload == {"collection_id": "mine"}
+    await source.close()
+
+
+async def test_vectors_of_several_lengths_are_no_good_and_end_no_import(
+    dsn: str, db: Database
+) -> None:
+    await execute(
+        dsn,
+        "CREATE TABLE loose (id int PRIMARY KEY, vec vector)",
+        "INSERT INTO loose SELECT at, array_fill(at::real, ARRAY[9 - at % 2])::vector "
+        "FROM generate_series(1, 9) AS at",
+    )
+    source = await open_source("pgvector", dsn, "loose")
+    report = await import_collection(db, source)
+    assert (report.read, report.rejected, report.stored) == (9, 4, 5)
+    assert [each.share for each in report.overlaps] == [None]
+    await source.close()
+
+
 @pytest.mark.parametrize(
     ("table", "options", "said"),
     [

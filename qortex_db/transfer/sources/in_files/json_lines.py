@@ -50,7 +50,7 @@ def _first(path: Path) -> dict[str, Any]:
         for *_, line in _lines(file):
             try:
                 found = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(found, dict):
                 return found

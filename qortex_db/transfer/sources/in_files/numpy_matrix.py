@@ -60,8 +60,10 @@ class NumpyFiles(FileSource):
         self._metric = metric
         try:
             matrix: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except ValueError as error:
+        except (ValueError, OSError, EOFError) as error:
             raise InvalidInputError(f"{path} is no .npy file of numbers.") from error
+        if not isinstance(matrix, np.ndarray):  # an archive of several
+            raise InvalidInputError(f"{path} is no .npy file of numbers.")
         if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":  # noqa: PLR2004 - rows, dimensions
             raise InvalidInputError(f"{path} has to hold numbers in rows of equal length.")
         self._matrix = matrix
@@ -79,11 +81,13 @@ class NumpyFiles(FileSource):
         """What the rows are, from one on."""
         if self._beside is None:
             return
-        with self._beside.open(encoding="utf-8") as file:
+        with self._beside.open("rb") as file:
             for number, line in enumerate(itertools.islice(file, start, None), start + 1):
+                if not line.strip() and not any(rest.strip() for rest in file):
+                    return  # blank lines at the end
                 try:
                     found = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     found = None
                 if not isinstance(found, dict):  # its place is told by its number: it can't be left
                     raise InvalidInputError(f"Line {number} of {self._beside} is no JSON object.")
@@ -97,7 +101,8 @@ class NumpyFiles(FileSource):
         for begin in range(start, max(count, start + 1), size):
             rows: list[SourceRow] = []
             rejects: list[SourceReject] = []
-            part = np.asarray(self._matrix[begin : begin + size], dtype=np.float32)
+            with np.errstate(over="ignore"):  # what is infinite then is told row by row
+                part = np.asarray(self._matrix[begin : begin + size], dtype=np.float32)
             for number, vector in enumerate(part, begin):
                 given = next(objects, None)
                 if given is None and self._beside is not None:
@@ -111,4 +116,8 @@ class NumpyFiles(FileSource):
                 else:
                     rows.append(type(row)(row.id, {UNNAMED: vector}, row.payload))
             end = begin + size
+            if end >= count and self._beside is not None and next(objects, None) is not None:
+                raise InvalidInputError(
+                    f"{self._beside} has more lines than the {count:,} rows of {self._path}."
+                )
             yield Page(rows, end if end < count else None, rejects)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qortex_db.errors import InvalidInputError, NotFoundError
+from qortex_db.messages import shown
 from qortex_db.models.vector_spec import HNSW
 from qortex_db.transfer.source import Page, SourceDescription, SourceReject, SourceVector
 from qortex_db.transfer.sources.in_files.row_parts import RowParts
@@ -47,8 +48,13 @@ def _schema(files: Sequence[Path]) -> pa.Schema:
     for file in files:
         try:
             schema = pq.read_schema(file)
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError) as error:
             raise InvalidInputError(f"{file} is no Parquet file.") from error
+        if twice := {name for name in schema.names if schema.names.count(name) > 1}:
+            raise InvalidInputError(
+                f"{file} has several columns {', '.join(map(shown, sorted(twice)))}: name them "
+                "differently, or only one would come."
+            )
         if found is not None and schema.names != found.names:
             raise InvalidInputError(f"{file} has other columns than {files[0]}.")
         found = found or schema
@@ -69,12 +75,22 @@ class ParquetFiles(FileSource):
         self._metric = metric
         self._schema = _schema(files)
         self._parts = RowParts.found(tuple(self._schema.names), where=str(path), **parts)
+        self._kept = [
+            field.name
+            for field in self._schema
+            if field.name == self._parts.id or not _is_wordless(field.type)
+        ]
 
     def read_description(self) -> SourceDescription:
         """By their schema, and their footers."""
         vectors = [self._vector(*each) for each in self._parts.names.items()]
         rows = sum(pq.read_metadata(file).num_rows for file in self._files)
-        return SourceDescription(rows, vectors)
+        left_out = [
+            f"The column {name} ({self._schema.field(name).type}) has no word in JSON."
+            for name in self._schema.names
+            if name not in self._kept
+        ]
+        return SourceDescription(rows, vectors, left_out=left_out)
 
     def _vector(self, name: str, called: str) -> SourceVector:
         kind = self._schema.field(name).type
@@ -114,19 +130,34 @@ class ParquetFiles(FileSource):
                     count = file.metadata.row_group(each).num_rows
                     if (at, each) >= (start, group):
                         skipped = done if (at, each) == (start, group) else 0
-                        for number, row in _of_group(file, each, skipped):
-                            yield (at, each, number + 1), before + number, row
+                        try:
+                            for number, row in _of_group(file, each, skipped, self._kept):
+                                yield (at, each, number + 1), before + number, row
+                        except (pa.ArrowException, OSError, OverflowError, ValueError) as error:
+                            raise InvalidInputError(
+                                f"{self._files[at]}: its group {each} of rows is damaged, or has a "
+                                f"value that Python can't hold ({type(error).__name__})."
+                            ) from error
                     before += count
 
 
 def _of_group(
-    file: pq.ParquetFile, group: int, skipped: int
+    file: pq.ParquetFile, group: int, skipped: int, columns: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a group, with their numbers in it."""
     number = 0
     for batch in file.iter_batches(_READ_ROWS, row_groups=[group]):
         if number + len(batch) > skipped:
             begin = max(0, skipped - number)
-            rows = batch.slice(begin).to_pylist()
+            rows = batch.slice(begin).select(columns).to_pylist()
             yield from enumerate(rows, number + begin)
         number += len(batch)
+
+
+def _is_wordless(kind: pa.DataType) -> bool:
+    """Whether JSON has no word for values of a type."""
+    tests = (
+        *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary),
+        pa.types.is_duration,
+    )
+    return any(test(kind) for test in tests)

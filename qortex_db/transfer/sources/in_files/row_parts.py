@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -11,7 +12,7 @@ from qortex_db.messages import shown
 from qortex_db.transfer.source import UNNAMED, SourceRow, SparseComponents
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping
 
 _IDS: Final = ("id", "_id", "uuid", "key", "doc_id", "chunk_id")
 _VECTORS: Final = ("embedding", "vector", "values", "vec", "embeddings")
@@ -94,7 +95,12 @@ class RowParts:
 
 def _vector(given: Any, name: str) -> Any:
     if isinstance(given, dict):
-        if not given.keys() >= {"indices", "values"}:
-            raise InvalidInputError(f"{name} has to have indices and values.")
-        return SparseComponents(given["indices"], given["values"])
+        indices, values = given.get("indices"), given.get("values")
+        if not (isinstance(indices, list) and isinstance(values, list)):
+            raise InvalidInputError(f"{name} has to have indices and values, a list each.")
+        if not all(type(each) is int for each in indices) or len(set(indices)) < len(indices):
+            raise InvalidInputError(f"{name} has to have whole numbers as indices, each once.")
+        return SparseComponents(indices, values)
+    if given is not None and (isinstance(given, str) or not isinstance(given, Sequence)):
+        raise InvalidInputError(f"{name} has to be a list of numbers.")
     return given

@@ -55,10 +55,10 @@ class FileSource(ABC):
 
     async def get(self, ids: Sequence[SourceId]) -> list[SourceRow]:
         """These, by reading all of them."""
-        wanted = set(map(str, ids))
+        wanted = set(map(_plain, ids))
         found = {}
         async for page in self.pages(None, _SCANNED_ROWS):
-            found.update({str(row.id): row for row in page.rows if str(row.id) in wanted})
+            found.update({_plain(row.id): row for row in page.rows if _plain(row.id) in wanted})
         return list(found.values())
 
     async def nearest(self, vector: str, query: Any, limit: int) -> list[SourceId] | None:
@@ -69,6 +69,11 @@ class FileSource(ABC):
     async def close(self) -> None:
         """End the thread."""
         self._thread.close()
+
+
+def _plain(given: SourceId) -> int | str:
+    """An id as a checkpoint has it: 1 is another than "1"."""
+    return given if isinstance(given, int) else str(given)
 
 
 async def opened(collection: str | None, make: Callable[[], S]) -> S:

@@ -87,14 +87,8 @@ async def _old(database: Database, name: str, key: Any, metric: Metric | None) -
         _OLD,
         columns,
         where={"collection_id": key},
-        row=_without_collection,
+        hidden=("collection_id",),  # which collection it was of is no metadata of a row's
     )
-
-
-def _without_collection(row: SourceRow) -> SourceRow:
-    """Which collection it was of is no metadata of its."""
-    payload = {name: value for name, value in row.payload.items() if name != "collection_id"}
-    return replace(row, payload=payload)
 
 
 def _without_nulls(row: SourceRow) -> SourceRow:

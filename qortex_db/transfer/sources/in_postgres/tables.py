@@ -14,7 +14,7 @@ from sqlalchemy.exc import NoSuchTableError
 from sqlalchemy.orm import registry
 
 from qortex_db.database import Database
-from qortex_db.errors import InvalidInputError, NotFoundError
+from qortex_db.errors import InvalidInputError, NotFoundError, QortexDbError
 from qortex_db.messages import shown
 from qortex_db.models.collection import COLLECTION, Collection
 from qortex_db.models.vector_spec import HNSW, IVFFlat, VectorSpec
@@ -22,6 +22,7 @@ from qortex_db.transfer.source import (
     UNNAMED,
     Page,
     SourceDescription,
+    SourceReject,
     SourceRow,
     SourceVector,
     SparseComponents,
@@ -116,6 +117,7 @@ class TableSource:
         name: Of the table, as table or schema.table.
         row: Makes what others call a row of one of the repository's.
         where: A filter of ours.
+        hidden: Columns that `where` needs, and that are no keys of a row's payload.
     """
 
     def __init__(
@@ -126,12 +128,14 @@ class TableSource:
         *,
         row: Callable[[SourceRow], SourceRow] | None = None,
         where: Mapping[str, Any] | None = None,
+        hidden: Sequence[str] = (),
     ) -> None:
         self._database = database
         self._label = label
         self._found = found
         self._row = row
         self._where = where
+        self._hidden = hidden
 
     @classmethod
     async def of(
@@ -176,7 +180,13 @@ class TableSource:
                 limit=limit, after=after, where=self._where, with_embedding=True
             )
             after = page.next
-            yield Page([self._made(record) for record in page.records], after)
+            rows, rejects = [], []
+            for record in page.records:
+                try:
+                    rows.append(self._made(record))
+                except InvalidInputError as error:
+                    rejects.append(SourceReject(str(record.id), str(error)))
+            yield Page(rows, after, rejects)
             if after is None:
                 return
 
@@ -194,9 +204,14 @@ class TableSource:
         if isinstance(query, SparseComponents):
             components = dict(zip(query.indices, query.values, strict=True))
             query = SparseVector(components, spec.dimensions or max(components) + 1)
-        hits = await self._vectors.search(
-            query, limit=limit, where=self._where, with_payload=False, **options
-        )
+        try:
+            hits = await self._vectors.search(
+                query, limit=limit, where=self._where, with_payload=False, **options
+            )
+        except QortexDbError:
+            if spec.dimensions is not None:
+                raise
+            return None  # a column without dimensions, whose vectors have several
         return [self._found.id(hit.id) for hit in hits]
 
     async def close(self) -> None:
@@ -208,9 +223,17 @@ class TableSource:
         for name, spec in self._found.specs.items():
             if name != UNNAMED:
                 vectors[name] = _vector((record.vectors or {}).get(spec.column))
-        payload = dict(record.payload or {})
+        given: Any = record.payload
+        if not isinstance(given, dict | None):
+            raise InvalidInputError(f"{self._found.collection.payload} has to be an object.")
+        payload = dict(given or {})
         for name, value in (record.attributes or {}).items():
-            payload[name if name not in payload else f"{name}_"] = value
+            if name in self._hidden:
+                continue
+            free = name
+            while free in payload:
+                free += "_"
+            payload[free] = value
         row = SourceRow(self._found.id(record.id), vectors, payload, record.document)
         return row if self._row is None else self._row(row)
 
