@@ -7,10 +7,13 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from qortex_db.errors import InvalidInputError, QortexDbError
+from qortex_db.errors import ConflictError, InvalidInputError, QortexDbError
+from qortex_db.markers import CLEAR
+from qortex_db.messages import shown
 from qortex_db.repositories.checkpoints import CheckpointRepository, Progress
 from qortex_db.repositories.vectors.ingest import tells_of_a_row
 from qortex_db.repositories.vectors.progress import Pace, tell
+from qortex_db.repositories.vectors.records import VectorRecord
 from qortex_db.transfer.rejects import RejectsFile
 from qortex_db.transfer.source import SourceReject
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from qortex_db.repositories import VectorRepository
-    from qortex_db.repositories.vectors.records import IngestProgress, VectorRecord
+    from qortex_db.repositories.vectors.records import IngestProgress
     from qortex_db.transfer.route import Route
     from qortex_db.transfer.source import Page, SourceId
     from qortex_db.transfer.translating import Translator
@@ -68,21 +71,33 @@ async def move(
         state = progress.position
         if state is None:
             before = await route.target.of(uow).count()
-            state = {"next": None, "before": before, "sample": [], "rejects": 0}
+            state = {
+                "next": None,
+                "before": before,
+                "sample": [],
+                "rejects": 0,
+                "plan": _plan(route),
+            }
             progress = await checkpoints.advance(progress, state)
+        elif state["plan"] != _plan(route):
+            raise ConflictError(
+                f"What becomes what is not as it was when {shown(work)} was begun: say the same of "
+                "document, payload and vectors again, or begin anew (--anew)."
+            )
     file = await asyncio.to_thread(RejectsFile, rejects, state["rejects"])
     moved = Moved(progress, state["before"], state["sample"])
     pace = Pace()
     finished = False
     async for page in route.source.pages(state["next"], batch_size):
         async with route.database.unit_of_work() as uow:
-            batch = _Batch(route.target.of(uow), uow)
+            batch = _Batch(
+                route.target.of(uow), uow, clears=route.further if moved.before else None
+            )
             await batch.write(page, route.translator)
             await asyncio.to_thread(file.add, batch.rejects)
             moved.sample = _sampled(moved.sample, batch.taken)
-            state = {
+            state = state | {
                 "next": page.position,
-                "before": moved.before,
                 "sample": moved.sample,
                 "rejects": file.size,
             }
@@ -107,10 +122,28 @@ async def move(
     return moved
 
 
-class _Batch:
-    """One page, in a transaction."""
+def _plan(route: Route) -> dict[str, Any]:
+    """What must not change under an import."""
+    plan = route.plan
+    return {
+        "vectors": dict(plan.vectors),
+        "document": plan.document,
+        "payload": plan.payload,
+    }
 
-    def __init__(self, vectors: VectorRepository[Any], uow: UnitOfWork) -> None:
+
+class _Batch:
+    """One page, in a transaction.
+
+    Args:
+        clears: The further vectors that rows of the table may have from before: what a row of the
+            source lacks is then cleared. None where there were no rows.
+    """
+
+    def __init__(
+        self, vectors: VectorRepository[Any], uow: UnitOfWork, *, clears: Sequence[str] | None
+    ) -> None:
+        self._clears = clears
         self._vectors = vectors
         self._uow = uow
         self.written = 0
@@ -123,7 +156,10 @@ class _Batch:
         records = []
         for row in page.rows:
             try:
-                records.append((row.id, translator.record(row)))
+                record = translator.record(row)
+                if self._clears is not None:
+                    record = _clearing(record, self._clears)
+                records.append((row.id, record))
             except InvalidInputError as error:
                 self._reject(row.id, error)
         await self._store(records)
@@ -151,6 +187,17 @@ class _Batch:
 
     def _reject(self, given: SourceId, error: QortexDbError) -> None:
         self.rejects.append(SourceReject(str(given), str(error)))
+
+
+def _clearing(record: VectorRecord[Any], further: Sequence[str]) -> VectorRecord[Any]:
+    """A record that leaves nothing of what was there before it."""
+    return VectorRecord(
+        record.id,
+        CLEAR if record.embedding is None else record.embedding,
+        record.payload,
+        CLEAR if record.document is None else record.document,
+        {name: (record.vectors or {}).get(name) for name in further} or None,
+    )
 
 
 def _sampled(sample: list[SourceId], taken: Sequence[SourceId]) -> list[SourceId]:

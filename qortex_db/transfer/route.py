@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from qortex_db.models.vector_spec import DEFAULT_VECTOR
+
 if TYPE_CHECKING:
     from qortex_db.database import Database
     from qortex_db.repositories import VectorRepository
@@ -23,6 +25,11 @@ class Route:
     target: Target
     plan: ImportPlan
     translator: Translator
+
+    @property
+    def further(self) -> list[str]:
+        """What the vectors that come are called there, beside the collection's own."""
+        return [name for name in self.plan.specs if name != DEFAULT_VECTOR]
 
     @property
     def vectors(self) -> VectorRepository[Any]:

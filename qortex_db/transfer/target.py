@@ -58,6 +58,18 @@ class Target:
         """Its repository, of a unit of work or a Database."""
         return home.collection(self.model, self.mapping, namespace=self.namespace)
 
+    def _check_columns(self) -> None:
+        """Refuse columns that every row would have to have a value for."""
+        table = self._table
+        for name in collection_of(table).attributes:
+            column = table.c[name]
+            made = (column.default, column.server_default, column.identity, column.computed)
+            if not column.nullable and all(each is None for each in made):
+                raise InvalidInputError(
+                    f"{self.label}.{column.name} is NOT NULL and has no default, and rows of a "
+                    "source bring no value for it: give it one, or import into another table."
+                )
+
     async def check(self, home: UnitOfWork | Database, plan: ImportPlan) -> list[str]:
         """What is otherwise than in the source, a sentence each.
 
@@ -66,6 +78,7 @@ class Target:
             DimensionMismatchError: One has another number of dimensions.
         """
         notes, specs = [], self.specs
+        self._check_columns()
         facts = await self.of(home)._vectors.facts(anew=True)  # noqa: SLF001 - of this package
         for name, target in plan.vectors.items():
             wanted, spec = plan.specs[target], specs.get(target)

@@ -323,13 +323,20 @@ async def test_what_the_source_does_not_give_again_is_a_fault(db: Database) -> N
     ]
 
 
-async def test_a_document_that_the_source_has_no_more_is_a_difference(db: Database) -> None:
+async def test_what_the_source_does_not_have_is_a_difference(db: Database) -> None:
     rows = [SourceRow(name, {"": [1.0] * 8}, document=f"text {name}") for name in "ab"]
     source = Listed(rows, [SourceVector("", 8, "cosine")])
-    assert (await import_collection(db, source)).is_good
-    source.rows[0] = SourceRow("a", {"": [1.0] * 8})
+
+    async def get(ids: Sequence[Any]) -> list[SourceRow]:
+        del ids
+        return [SourceRow("a", {"": [1.0] * 8}), SourceRow("b", {}, document="text b")]
+
+    source.get = get  # type: ignore[method-assign]
     report = await import_collection(db, source)
-    assert [(each.id, each.fields) for each in report.differences] == [("a", ["document"])]
+    assert [(each.id, each.fields) for each in report.differences] == [
+        ("a", ["document"]),
+        ("b", ["embedding"]),
+    ]
 
 
 async def test_large_floats_that_come_back_as_whole_numbers_are_the_same(db: Database) -> None:
@@ -580,3 +587,44 @@ async def test_an_id_that_is_refused_is_not_compared_as_its_number(
     assert [each.where for each in report.rejects] == ["1"]
     assert (report.stored, report.sampled, report.unread) == (2, 2, 0)
     assert report.differences == []
+
+
+async def test_what_a_row_has_no_more_is_cleared_by_another_import(db: Database) -> None:
+    row = SourceRow("a", {"": MATRIX[0, :8]}, {"n": 1}, "a text")
+    source = Listed([row], [SourceVector("", 8, "cosine")])
+    await import_collection(db, source)
+    source.rows[0] = SourceRow("a", {}, {"n": 2})
+    report = await import_collection(db, source)
+    assert report.is_good, report.differences
+    (found,) = (await db.vectors.get(["a"])).values()
+    assert (found.embedding, found.payload, found.document) == (None, {"n": 2}, None)
+
+
+async def test_an_import_that_goes_on_keeps_to_its_plan(db: Database, tmp_path: Path) -> None:
+    source = await open_source("jsonl", str(written(tmp_path / "rows.jsonl", passages(300))))
+
+    def stop(_: int) -> None:
+        raise StoppedError
+
+    with pytest.raises(StoppedError):
+        await import_collection(db, source, batch_size=100, on_progress=stop)
+    other = Choices(document="")
+    with pytest.raises(ConflictError, match=r"say the same .* or begin anew \(--anew\)"):
+        await import_collection(db, source, choices=other)
+    report = await import_collection(db, source, choices=other, anew=True)
+    assert report.is_good, report.faults
+    assert await db.vectors.count(where={"text": {"$exists": True}}) == 300
+
+
+class Strict(VectorMixin, Base):
+    __tablename__ = "strict_notes"
+    __collection__ = Collection(VectorSpec(8, index=None))
+
+    stars: Mapped[int]
+
+
+async def test_a_column_that_needs_a_value_is_told_before_a_row_is_read(db: Database) -> None:
+    async with db.engine.begin() as connection:
+        await connection.run_sync(Strict.__table__.create)
+    with pytest.raises(InvalidInputError, match=r"strict_notes\.stars is NOT NULL and has no"):
+        await import_collection(db, listed(), into=Strict)

@@ -341,3 +341,24 @@ async def test_the_tables_of_before_langchain_postgres_are_read_too(dsn: str, db
     other = await open_source("langchain", dsn, "other")
     assert (await other.describe()).rows == 0
     await other.close()
+
+
+async def test_moments_without_end_are_said_so(dsn: str, db: Database) -> None:
+    await execute(
+        dsn,
+        "CREATE TABLE ends (id int PRIMARY KEY, emb vector(8), at timestamptz, day date, "
+        "on_ timestamp)",
+        "INSERT INTO ends VALUES (1, array_fill(1, ARRAY[8])::vector, 'infinity', '-infinity', "
+        "'-infinity'), (2, array_fill(2, ARRAY[8])::vector, '2026-01-01Z', NULL, 'infinity')",
+    )
+    source = await open_source("pgvector", dsn, "ends")
+    report = await import_collection(db, source)
+    assert report.is_good, report.faults
+    stored = await db.vectors.get([1, 2])
+    assert stored["1"].payload == {"at": "infinity", "day": "-infinity", "on_": "-infinity"}
+    assert stored["2"].payload == {
+        "at": "2026-01-01T00:00:00+00:00",
+        "day": None,
+        "on_": "infinity",
+    }
+    await source.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -57,6 +58,13 @@ _READABLE: Final = (
 )
 """The types of columns whose values payloads can have."""
 _EF_SEARCH: Final = 1_000
+_INFINITIES: Final[Mapping[Any, str]] = {
+    datetime.max: "infinity",  # noqa: DTZ901 - as the driver has it
+    datetime.min: "-infinity",  # noqa: DTZ901 - the same
+    date.max: "infinity",
+    date.min: "-infinity",
+}
+"""What PostgreSQL says of the moments that the driver has for them."""
 
 _INDEXES: Final = text("""
 SELECT a.attname, m.amname, o.opcname, c.reloptions
@@ -233,7 +241,7 @@ class TableSource:
             free = name
             while free in payload:
                 free += "_"
-            payload[free] = value
+            payload[free] = _INFINITIES.get(_moment(value), value)
         row = SourceRow(self._found.id(record.id), vectors, payload, record.document)
         return row if self._row is None else self._row(row)
 
@@ -392,6 +400,13 @@ def _reflected(
         if called != UNNAMED:
             table.c[column].info[COLLECTION] = spec
     return table
+
+
+def _moment(value: Any) -> Any:
+    """A time without its offset, or a date; None of anything else."""
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=None)
+    return value if isinstance(value, date) else None
 
 
 def _vector(value: Any) -> Any:
