@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,7 +80,7 @@ async def export(
     place = Path(folder)
     known = known_tables(metadata)
     chosen = None if collections is None else chosen_of(collections, known)
-    await asyncio.to_thread(_make, place)
+    is_new = await asyncio.to_thread(_make, place)
     to = Destination(place, format, part_rows, on_progress)
     try:
         manifest = await _Export(database, to).all_of(chosen, known)
@@ -87,6 +88,9 @@ async def export(
     except BaseException:
         for path in to.written:
             path.unlink(missing_ok=True)
+        if is_new:
+            with suppress(OSError):  # somebody else has put something there
+                place.rmdir()  # noqa: ASYNC240 - as at once as it is made
         raise
     return manifest
 
@@ -129,8 +133,10 @@ def chosen_of(collections: Any, known: Sequence[Wanted]) -> list[Wanted]:
     return list(dict.fromkeys(found))
 
 
-def _make(folder: Path) -> None:
+def _make(folder: Path) -> bool:
+    """Have a folder that is empty; whether it is new."""
     try:
+        is_new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         is_empty = not any(folder.iterdir())
     except OSError as error:
@@ -142,6 +148,7 @@ def _make(folder: Path) -> None:
             f"{folder} is not empty. Name another folder; or remove it, if it is an export that "
             "was stopped, of which nothing can be used."
         )
+    return is_new
 
 
 @dataclass(frozen=True, slots=True)

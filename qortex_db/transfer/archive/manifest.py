@@ -165,7 +165,7 @@ class Manifest:
                     f"{version}; this one reads up to {FORMAT_VERSION}. Install that version, or a "
                     "later one."
                 )
-            tables = tuple(_table(each) for each in given["tables"])
+            tables = tuple(_table(each, str(given["format"])) for each in given["tables"])
             return _typed(cls(**given | {"tables": tables}))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, InvalidInputError):
@@ -227,14 +227,15 @@ def _typed(made: T) -> T:
     return made
 
 
-def _table(given: dict[str, Any]) -> TableEntry:
+def _table(given: dict[str, Any], kind: str) -> TableEntry:
     columns = tuple(_typed(Column(**each)) for each in given["columns"])
     parts = tuple(_typed(Part(**each)) for each in given["parts"])
     for column in columns:
         if column.kind not in kinds.KINDS:
             raise ValueError(shown(column.kind))
     for part in parts:
-        if not _FILE.fullmatch(part.file):  # nothing outside of the folder
+        # Nothing outside of the folder, nor of another format.
+        if not (_FILE.fullmatch(part.file) and part.file.endswith(f".{kind}")):
             raise ValueError(shown(part.file))
     sequences = tuple(_typed(Sequence(**each)) for each in given["sequences"])
     lists = {"columns": columns, "parts": parts, "sequences": sequences}

@@ -110,6 +110,7 @@ async def test_a_newer_format_names_the_version_that_reads_it(dsn: str, kept: Pa
         lambda given: given["tables"][0].update(rows=None),
         lambda given: given["tables"][0].update(rows=-1),
         lambda given: given["tables"][0].update(rows=10**30),
+        lambda given: given.update(format="parquet"),
         lambda given: given["tables"][0]["columns"][0].update(type=5),
         lambda given: given["tables"][0]["sequences"].append({"column": "a", "last_value": "x"}),
     ],
@@ -147,7 +148,7 @@ async def test_a_restore_makes_no_tables(empty_dsn: str, kept: Path) -> None:
             await restore(db, kept)
         with pytest.raises(SchemaVersionError, match="nothing to export"):
             await export(db, kept.parent / "other")
-    assert not archives.files(kept.parent / "other")
+    assert not (kept.parent / "other").exists()
 
 
 @pytest.mark.parametrize(
@@ -264,7 +265,7 @@ async def test_rows_that_a_policy_hides_are_not_left_out_silently(
                 await connection.execute("ALTER ROLE archivist BYPASSRLS")
                 await restore(theirs, tmp_path / "c")
             assert await connection.fetchval("SELECT count(*) FROM notes") == 2
-            assert not archives.files(tmp_path / "a") + archives.files(tmp_path / "b")
+            assert not ((tmp_path / "a").exists() or (tmp_path / "b").exists())
         finally:
             await connection.execute("DROP OWNED BY archivist; DROP ROLE archivist")
 

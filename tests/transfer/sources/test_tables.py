@@ -132,10 +132,12 @@ ODD = """
 CREATE EXTENSION IF NOT EXISTS vector;
 CREATE SCHEMA "Else where";
 CREATE TYPE mood AS ENUM ('good', 'bad');
+CREATE DOMAIN rating AS int CHECK (value BETWEEN 1 AND 5);
 CREATE TABLE "Else where"."Odd Table" (
   "Key" bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text, title_vec halfvec(4),
   "Emb" vector(8), words sparsevec(30), price numeric(12, 3), seen timestamptz, day date,
-  mood mood, tags text[], raw bytea, searched tsvector, at inet, extra jsonb, uid uuid, ok bool);
+  mood mood, tags text[], raw bytea, searched tsvector, at inet, extra jsonb, uid uuid, ok bool,
+  stars rating DEFAULT 4);
 CREATE INDEX ON "Else where"."Odd Table" USING hnsw ("Emb" vector_ip_ops) WITH (m = 7);
 INSERT INTO "Else where"."Odd Table" (body, title_vec, "Emb", words, price, seen, day, mood, tags,
   raw, searched, extra, uid, ok)
@@ -190,6 +192,7 @@ async def test_any_table_is_a_source(dsn: str, db: Database) -> None:
         "mood": "bad",
         "tags": ["a", None],
         "ok": False,
+        "stars": 4,
     }
     assert (stored["7"].document, stored["10"].embedding) == ("Body 7", None)
     await source.close()

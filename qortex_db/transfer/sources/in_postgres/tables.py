@@ -11,6 +11,7 @@ import numpy as np
 import pgvector.sqlalchemy as reflected
 from sqlalchemy import ARRAY, JSON, Integer, MetaData, Numeric, Table, Text, event, inspect, text
 from sqlalchemy import types as sql_types
+from sqlalchemy.dialects.postgresql import DOMAIN
 from sqlalchemy.exc import NoSuchTableError
 from sqlalchemy.orm import registry
 
@@ -295,7 +296,8 @@ def _look(connection: Connection, name: str, columns: Columns) -> _Found:
     unreadable = [
         each
         for each, kind in types.items()
-        if type(kind) not in _STORAGES and not isinstance(kind, _READABLE)
+        if type(kind) not in _STORAGES
+        and not isinstance(kind.data_type if isinstance(kind, DOMAIN) else kind, _READABLE)
     ]
     chosen = _chosen(types, columns, name)
     others = [each for each in types if type(types[each]) in _STORAGES and each not in chosen]
