@@ -90,7 +90,7 @@ async def export(
             path.unlink(missing_ok=True)
         if is_new:
             with suppress(OSError):  # somebody else has put something there
-                place.rmdir()  # noqa: ASYNC240 - as at once as it is made
+                place.rmdir()  # noqa: ASYNC240 - at once, as it was made
         raise
     return manifest
 
