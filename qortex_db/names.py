@@ -27,6 +27,15 @@ def is_plain(text: str) -> bool:
     return text.isascii() and text.replace("_", "").isalnum()
 
 
+def plain_name(text: str) -> str:
+    """Another's name as one that `is_plain`, as far as it has letters or digits; "" if it has none.
+
+    It is in lower case, and may begin with a digit.
+    """
+    plain = "".join(each if each.isascii() and each.isalnum() else "_" for each in text.lower())
+    return plain.strip("_")
+
+
 def hashed(text: str) -> str:
     """What tells a text from others in a name."""
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -223,8 +223,9 @@ def _show(read: Any) -> None:
 
 
 def _table_name(name: str) -> str:
-    plain = "".join(each if each.isascii() and each.isalnum() else "_" for each in name.lower())
-    plain = plain.strip("_") or "rows"
+    from qortex_db.names import plain_name
+
+    plain = plain_name(name) or "rows"
     return plain if plain[0].isalpha() else f"rows_{plain}"
 
 
@@ -249,13 +250,9 @@ def _write(
 def _plain(told: Any) -> dict[str, Any]:
     """A plan or a report for JSON."""
     plain = asdict(told)
-    plan = plain.get("plan", plain)
-    plan["specs"] = {name: asdict(spec) for name, spec in _specs(told).items()}
+    specs = getattr(told, "plan", told).specs
+    plain.get("plan", plain)["specs"] = {name: asdict(spec) for name, spec in specs.items()}
     return plain
-
-
-def _specs(told: Any) -> Any:
-    return getattr(told, "plan", told).specs
 
 
 def _tell_plan(plan: ImportPlan) -> None:

@@ -44,7 +44,7 @@ _CLASSES: Final = {"cosine": "cosine", "l2": "l2", "inner_product": "ip", "l1": 
 _KINDS: Final = {"full": "vector", "half": "halfvec", "sparse": "sparsevec"}
 # What an index takes at most. Of bits it is 64,000, which no column reaches; of a sparse vector it
 # is the components that are not zero.
-_INDEXED: Final = {"vector": 2_000, "halfvec": 4_000}
+MAX_INDEXED: Final = {"vector": 2_000, "halfvec": 4_000}
 
 
 def _keep_whole(spec: object, name: str, low: int, high: int, called: str = "") -> None:
@@ -168,7 +168,7 @@ class VectorSpec:
             raise InvalidInputError("pgvector has no ivfflat index on sparse vectors: use HNSW.")
         if method == "ivfflat" and self.metric == "l1" and kind != "bit":
             raise InvalidInputError("pgvector has no ivfflat index by l1 distance: use HNSW.")
-        high = _INDEXED.get(kind)
+        high = MAX_INDEXED.get(kind)
         if high is None or self.dimensions is None or self.dimensions <= high:
             return
         wider = (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qortex_db.checks import as_key
 from qortex_db.jsonable import to_json
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
+from qortex_db.transfer.source import plain_id
 from qortex_db.transfer.translating import is_same_vector
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ async def _share(
     if not best:
         return 1.0 if not theirs else 0.0
     least = best[-1].score
-    where = {"$id": [each if isinstance(each, int) else str(each) for each in theirs]}
+    where = {"$id": list(map(plain_id, theirs))}
     scored = await vectors.search(query, limit=TOP, where=where, **options)
     tie = _TIE * max(1.0, abs(least))
     return sum(hit.score >= least - tie for hit in scored) / len(best)

@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from qortex_db.errors import ConflictError, InvalidInputError, QortexDbError
+from qortex_db.errors import ConflictError, InvalidInputError
 from qortex_db.markers import CLEAR
 from qortex_db.messages import shown
 from qortex_db.repositories.checkpoints import CheckpointRepository, Progress
-from qortex_db.repositories.vectors.ingest import tells_of_a_row
+from qortex_db.repositories.halving import by_halves
 from qortex_db.repositories.vectors.progress import Pace, tell
 from qortex_db.repositories.vectors.records import VectorRecord
 from qortex_db.transfer.rejects import RejectsFile
-from qortex_db.transfer.source import SourceReject
+from qortex_db.transfer.source import SourceReject, plain_id
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
 
+    from qortex_db.errors import QortexDbError
     from qortex_db.repositories import VectorRepository
     from qortex_db.repositories.vectors.records import IngestProgress
     from qortex_db.transfer.route import Route
@@ -132,6 +133,9 @@ def _plan(route: Route) -> dict[str, Any]:
     }
 
 
+_Record: TypeAlias = "tuple[SourceId, VectorRecord[Any]]"
+
+
 class _Batch:
     """One page, in a transaction.
 
@@ -164,26 +168,19 @@ class _Batch:
                 self._reject(row.id, error)
         await self._store(records)
 
-    async def _store(self, rows: Sequence[tuple[SourceId, VectorRecord[Any]]]) -> None:
-        """By halves, where some are refused, by this package or for their values by the server."""
-        if not rows:
-            return
-        try:
-            async with self._uow.executor.savepoint():
-                # Zero vectors too: a source has them, and a row lost is worse than one not found.
-                self.written += await self._vectors.upsert_with_zeros(record for _, record in rows)
-        except QortexDbError as error:
-            if not (isinstance(error, InvalidInputError) or tells_of_a_row(error)):
-                raise
-            if len(rows) == 1:
-                self._reject(rows[0][0], error)
-                return
-        else:
-            self.taken += [given for given, _ in rows]
-            return
-        middle = len(rows) // 2
-        await self._store(rows[:middle])
-        await self._store(rows[middle:])
+    async def _store(self, rows: Sequence[_Record]) -> None:
+        """Write records, and put aside those that are refused for what is in them."""
+
+        async def write(some: Sequence[_Record]) -> int:
+            # Zero vectors too: a source has them, and a row lost is worse than one not found.
+            written = await self._vectors.upsert_with_zeros(record for _, record in some)
+            self.taken += [given for given, _ in some]
+            return written
+
+        def put_aside(row: _Record, error: QortexDbError) -> None:
+            self._reject(row[0], error)
+
+        self.written += sum(await by_halves(self._uow.executor, rows, write, put_aside))
 
     def _reject(self, given: SourceId, error: QortexDbError) -> None:
         self.rejects.append(SourceReject(str(given), str(error)))
@@ -202,8 +199,7 @@ def _clearing(record: VectorRecord[Any], further: Sequence[str]) -> VectorRecord
 
 def _sampled(sample: list[SourceId], taken: Sequence[SourceId]) -> list[SourceId]:
     """Those whose hashes are the least: the same rows, however often an import was stopped."""
-    plain = [each if isinstance(each, int) else str(each) for each in taken]
-    return sorted({*sample, *plain}, key=_hashed)[:SAMPLED_ROWS]
+    return sorted({*sample, *map(plain_id, taken)}, key=_hashed)[:SAMPLED_ROWS]
 
 
 def _hashed(given: SourceId) -> bytes:

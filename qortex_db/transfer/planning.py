@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.messages import shown
-from qortex_db.models.vector_spec import DEFAULT_VECTOR, HNSW, IVFFlat, VectorSpec
+from qortex_db.models.vector_spec import DEFAULT_VECTOR, HNSW, MAX_INDEXED, IVFFlat, VectorSpec
+from qortex_db.names import plain_name
 from qortex_db.transfer.source import UNNAMED, SourceVector, SparseComponents
 from qortex_db.types import MAX_INDEXED_NONZEROS, MAX_SPARSE_DIMENSIONS
 
@@ -23,8 +24,7 @@ _DOCUMENTS: Final = ("page_content", "document", "text", "content", "chunk", "pa
 """What others call the text of a row, the surest first."""
 _LONG: Final = 80
 """Characters, on the average, from which on a text of another name is taken for the document."""
-_MAX_INDEXED: Final = 2_000
-_MAX_HALF_INDEXED: Final = 4_000
+_MAX_FULL, _MAX_HALF = MAX_INDEXED["vector"], MAX_INDEXED["halfvec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +71,6 @@ class ImportPlan:
     guessed: Sequence[str]
     keys: Mapping[str, str]
     notes: Sequence[str]
-
-    @property
-    def main(self) -> str | None:
-        """The source's name of the collection's own vector; None where it has none."""
-        found = [name for name, target in self.vectors.items() if target == DEFAULT_VECTOR]
-        return found[0] if found else None
 
 
 async def plan_import(source: Source, choices: Choices | None = None) -> ImportPlan:
@@ -159,8 +153,7 @@ def _targets(vectors: Sequence[SourceVector], choices: Choices) -> dict[str, str
 
 def _column(name: str, taken: set[str]) -> str:
     """A name as a column and an attribute of Python can have it."""
-    plain = "".join(each if each.isascii() and each.isalnum() else "_" for each in name.lower())
-    plain = plain.strip("_")[:50] or "vector"
+    plain = plain_name(name)[:50] or "vector"
     if not plain[0].isalpha() or plain in (DEFAULT_VECTOR, "id", "payload", "document"):
         plain = f"vector_{plain}"
     number, found = 2, plain
@@ -180,16 +173,16 @@ def _spec(vector: SourceVector, rows: Sequence[SourceRow], notes: list[str]) -> 
     if vector.storage == "sparse":
         return _sparse_spec(vector, rows, notes)
     quantization, size = vector.quantization, vector.dimensions or 0
-    if vector.index is not None and quantization is None and size > _MAX_INDEXED:
-        fits = vector.storage == "half" and size <= _MAX_HALF_INDEXED
+    if vector.index is not None and quantization is None and size > _MAX_FULL:
+        fits = vector.storage == "half" and size <= _MAX_HALF
         if not fits:
-            quantization = "half" if size <= _MAX_HALF_INDEXED else "binary"
+            quantization = "half" if size <= _MAX_HALF else "binary"
             notes.append(
                 f"The vector {shown(vector.name)} has {size:,} dimensions; its index is of "
                 f"{quantization} precision, and searches compare by the full vectors."
             )
-    if quantization == "half" and (vector.storage == "half" or size > _MAX_HALF_INDEXED):
-        quantization = None if size <= _MAX_HALF_INDEXED else "binary"
+    if quantization == "half" and (vector.storage == "half" or size > _MAX_HALF):
+        quantization = None if size <= _MAX_HALF else "binary"
     if vector.index is None:
         quantization = None
     return VectorSpec(vector.dimensions, vector.metric, vector.storage, quantization, vector.index)
@@ -218,20 +211,17 @@ def _sparse_spec(vector: SourceVector, rows: Sequence[SourceRow], notes: list[st
 def _keys_meant(
     rows: Sequence[SourceRow], choices: Choices
 ) -> tuple[str | None, str | None, tuple[str, ...]]:
-    guessed = []
     payload, document = choices.payload, choices.document
-    if payload is None:
-        text = _guessed_document(rows) if choices.document is None else choices.document
-        payload = _guessed_payload(rows, text)
-        guessed += ["payload"] if payload else []
-    elif payload and not any(payload in row.payload for row in rows):
-        raise InvalidInputError(f"None of the first rows has a key {shown(payload)}.")
+    for told in (payload, document):
+        if told and not any(told in row.payload for row in rows):
+            raise InvalidInputError(f"None of the first rows has a key {shown(told)}.")
     if document is None:
         document = _guessed_document(rows)
-        guessed += ["document"] if document else []
-    elif document and not any(document in row.payload for row in rows):
-        raise InvalidInputError(f"None of the first rows has a key {shown(document)}.")
-    return payload or None, document or None, tuple(guessed)
+    if payload is None:
+        payload = _guessed_payload(rows, document)
+    found = (("payload", choices.payload, payload), ("document", choices.document, document))
+    guessed = tuple(name for name, told, meant in found if told is None and meant)
+    return payload or None, document or None, guessed
 
 
 def _guessed_payload(rows: Sequence[SourceRow], document: str | None) -> str | None:

@@ -11,13 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import bindparam, cast, column, or_, select
+from sqlalchemy import and_, bindparam, cast, column, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 
-from qortex_db.errors import InvalidInputError, NotFoundError, QortexDbError
+from qortex_db.errors import InvalidInputError, NotFoundError
 from qortex_db.models import InteroceptionEdge, InteroceptionFactor, LearningArmState
 from qortex_db.repositories.checkpoints import CheckpointRepository
-from qortex_db.repositories.vectors.ingest import tells_of_a_row
+from qortex_db.repositories.halving import by_halves
 from qortex_db.sql import Text, func
 from qortex_db.transfer.source import SourceReject
 from qortex_db.transfer.sources.qortex_sqlite import opened
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from qortex_db.database import Database
+    from qortex_db.errors import QortexDbError
     from qortex_db.uow import UnitOfWork
 
 INTEROCEPTION: Final = "interoception.db"
@@ -134,7 +135,6 @@ async def _import(database: Database, thread: OneThread, path: Path, model: Any)
     async with database.unit_of_work() as uow:
         progress = await CheckpointRepository(uow.executor).begin(work)
     rejects: list[SourceReject] = []
-    differing: list[str] = []
     is_last = False
     while not is_last:
         after = progress.position or [""] * keys
@@ -207,23 +207,17 @@ def _scores(given: Any) -> str:
 async def _store(
     uow: UnitOfWork, model: Any, rows: Sequence[dict[str, Any]], rejects: list[SourceReject]
 ) -> int:
-    """By halves, where the server refuses some."""
-    if not rows:
-        return 0
-    given = {name: [row[name] for row in rows] for name in _KINDS[model].columns}
+    """Write rows, and put aside those that the server refuses; how many changed something."""
     executor = uow.executor.of(model)
-    try:
-        async with executor.savepoint():
-            return len((await executor.run(_upsert(model), given)).rows)
-    except QortexDbError as error:
-        if not (isinstance(error, InvalidInputError) or tells_of_a_row(error)):
-            raise
-        if len(rows) == 1:
-            rejects.append(SourceReject(_key(model, rows[0]), str(error)))
-            return 0
-    middle = len(rows) // 2
-    written = await _store(uow, model, rows[:middle], rejects)
-    return written + await _store(uow, model, rows[middle:], rejects)
+
+    async def write(some: Sequence[dict[str, Any]]) -> int:
+        given = {name: [row[name] for row in some] for name in _KINDS[model].columns}
+        return len((await executor.run(_upsert(model), given)).rows)
+
+    def put_aside(row: dict[str, Any], error: QortexDbError) -> None:
+        rejects.append(SourceReject(_key(model, row), str(error)))
+
+    return sum(await by_halves(executor, rows, write, put_aside))
 
 
 @cache
@@ -266,16 +260,9 @@ def _same(model: Any) -> Any:
     return (
         select(*(table.c[name] for name in keys))
         .select_from(table)
-        .join(given, _all(table.c[name] == given.c[name] for name in keys))
+        .join(given, and_(*(table.c[name] == given.c[name] for name in keys)))
         .where(*(table.c[name].is_not_distinct_from(given.c[name]) for name in values))
     )
-
-
-def _all(conditions: Any) -> Any:
-    first, *others = conditions
-    for each in others:
-        first &= each
-    return first
 
 
 async def _differing(

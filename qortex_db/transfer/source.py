@@ -125,6 +125,11 @@ class SourceDescription:
     notes: Sequence[str] = ()
 
 
+def plain_id(given: SourceId) -> int | str:
+    """An id as JSON has it, which a checkpoint keeps: 1 is another than "1"."""
+    return given if isinstance(given, int) else str(given)
+
+
 class Source(Protocol):
     """Something that has rows with vectors, opened; whoever opened it closes it."""
 

@@ -17,6 +17,7 @@ from qortex_db import checks, observability
 from qortex_db.errors import DimensionMismatchError, InvalidInputError, QortexDbError
 from qortex_db.filters.full_text import is_whole, stored_words
 from qortex_db.repositories import validation
+from qortex_db.repositories.halving import by_halves
 from qortex_db.repositories.vectors.distinct_ids import DistinctIds
 from qortex_db.repositories.vectors.frames import Frame, records_of
 from qortex_db.repositories.vectors.progress import Pace, tell
@@ -30,6 +31,8 @@ from qortex_db.repositories.vectors.word_counts import count_if_due
 from qortex_db.repositories.vectors.writes import VectorWrites
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from qortex_db.repositories.vectors.table import VectorTable
     from qortex_db.repositories.vectors.table_facts import TableFacts
 
@@ -50,8 +53,6 @@ SELECT EXISTS (
   JOIN pg_catalog.pg_am a ON a.oid = c.relam
   WHERE i.indrelid = pg_catalog.to_regclass(:name)::oid AND a.amname IN ('hnsw', 'ivfflat'))
 """)
-_OF_A_ROW: Final = ("22", "23", "44", "P0")
-"""Classes of SQLSTATE that tell of a row: data, constraints, a view's CHECK OPTION, a trigger's."""
 
 
 class VectorIngest(VectorWrites[IdT]):
@@ -227,29 +228,18 @@ class VectorIngest(VectorWrites[IdT]):
         return rows
 
     async def _store(self, rows: list[_Numbered], facts: TableFacts, aside: _Aside) -> list[Any]:
-        """Write rows, and find by halves those that the server refuses."""
-        if not rows:
-            return []
-        try:
-            batch = self._batch([record for _, record in rows], facts)
-            async with self._vectors.executor.savepoint():
-                await self._write(batch)
-        except QortexDbError as error:
-            if not (isinstance(error, InvalidInputError) or tells_of_a_row(error)):
-                raise
-            if len(rows) == 1:
-                aside.put(*rows[0], error)
-                return []
-        else:
+        """Write rows, and put aside those that the server refuses."""
+
+        async def write(some: Sequence[_Numbered]) -> list[Any]:
+            batch = self._batch([record for _, record in some], facts)
+            await self._write(batch)
             return batch.ids
-        middle = len(rows) // 2
-        first = await self._store(rows[:middle], facts, aside)
-        return first + await self._store(rows[middle:], facts, aside)
 
+        def put_aside(row: _Numbered, error: QortexDbError) -> None:
+            aside.put(*row, error)
 
-def tells_of_a_row(error: QortexDbError) -> bool:
-    """Whether an error is one row's, so that the others of its batch can be written."""
-    return (error.sqlstate or "").startswith(_OF_A_ROW)
+        executor = self._vectors.executor
+        return list(itertools.chain(*await by_halves(executor, rows, write, put_aside)))
 
 
 class _Aside:

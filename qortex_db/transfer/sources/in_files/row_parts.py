@@ -1,4 +1,4 @@
-"""Which parts of a flat row are its id and its vectors, in files and in tables of strangers."""
+"""Which parts of a flat row are its id and its vectors, in files of strangers."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qortex_db.errors import InvalidInputError
+from qortex_db.transfer.source import plain_id
 from qortex_db.transfer.sources.threads import OneThread
 
 if TYPE_CHECKING:
@@ -55,10 +56,10 @@ class FileSource(ABC):
 
     async def get(self, ids: Sequence[SourceId]) -> list[SourceRow]:
         """These, by reading all of them."""
-        wanted = set(map(_plain, ids))
+        wanted = set(map(plain_id, ids))
         found = {}
         async for page in self.pages(None, _SCANNED_ROWS):
-            found.update({_plain(row.id): row for row in page.rows if _plain(row.id) in wanted})
+            found.update({plain_id(row.id): row for row in page.rows if plain_id(row.id) in wanted})
         return list(found.values())
 
     async def nearest(self, vector: str, query: Any, limit: int) -> list[SourceId] | None:
@@ -69,11 +70,6 @@ class FileSource(ABC):
     async def close(self) -> None:
         """End the thread."""
         self._thread.close()
-
-
-def _plain(given: SourceId) -> int | str:
-    """An id as a checkpoint has it: 1 is another than "1"."""
-    return given if isinstance(given, int) else str(given)
 
 
 async def opened(collection: str | None, make: Callable[[], S]) -> S:

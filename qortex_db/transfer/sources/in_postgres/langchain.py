@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from qortex_db.errors import InvalidInputError, NotFoundError
 from qortex_db.messages import shown
+from qortex_db.names import qualified
 from qortex_db.transfer.sources.in_postgres.tables import Columns, TableSource, open_database
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ async def _old_collections(database: Database) -> dict[str, Any]:
 
 
 async def _is_table(database: Database, name: str) -> bool:
-    quoted = ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
+    quoted = qualified(*name.split("."))
     async with database.engine.connect() as connection:
         return bool(await connection.scalar(_TABLE, {"table_name": quoted}))
 

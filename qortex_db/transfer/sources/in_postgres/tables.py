@@ -20,6 +20,7 @@ from qortex_db.errors import InvalidInputError, NotFoundError, QortexDbError
 from qortex_db.messages import shown
 from qortex_db.models.collection import COLLECTION, Collection
 from qortex_db.models.vector_spec import HNSW, IVFFlat, VectorSpec
+from qortex_db.names import qualified
 from qortex_db.transfer.source import (
     UNNAMED,
     Page,
@@ -347,7 +348,7 @@ def _chosen(types: Mapping[str, Any], columns: Columns, name: str) -> list[str]:
 
 
 def _indexes(connection: Connection, name: str) -> dict[str, tuple[Metric, IndexSpec]]:
-    quoted = ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
+    quoted = qualified(*name.split("."))
     found: dict[str, tuple[Metric, IndexSpec]] = {}
     for column, method, operators, options in connection.execute(_INDEXES, {"table_name": quoted}):
         metric = _METRICS.get(operators.split("_")[-2])
