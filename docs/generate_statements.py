@@ -95,10 +95,12 @@ class Recorder:
         """As the protocol's."""
         return self
 
-    async def run(self, statement: Executable, params: Mapping[str, Any]) -> Any:
+    async def run(
+        self, statement: Executable, params: Mapping[str, Any], **options: Any
+    ) -> Any:
         """As the protocol's."""
         self.statements.append(statement)
-        return await self._executor.run(statement, params)
+        return await self._executor.run(statement, params, **options)
 
     async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
         """As the protocol's."""
@@ -110,6 +112,11 @@ class Recorder:
         """As the protocol's."""
         block: AbstractAsyncContextManager[None] = self._executor.savepoint()
         return block
+
+    async def on_citus(self) -> bool:
+        """As the protocol's."""
+        found: bool = await self._executor.on_citus()
+        return found
 
     async def catalog(self) -> dict[str, Any]:
         """As the protocol's."""

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -13,6 +14,7 @@ from sqlalchemy import TextClause
 from sqlalchemy.sql.selectable import SelectBase
 from sqlalchemy.util import greenlet_spawn
 
+from qortex_db.engine.citus import ON_CITUS, form_of
 from qortex_db.engine.compiled import compiled
 from qortex_db.engine.connecting import RETRY_PAUSE_SECONDS, connection_options, not_connected
 from qortex_db.engine.connections import RETRY_SECONDS, forget_types, note_refusal
@@ -25,6 +27,7 @@ from qortex_db.engine.driver import (
     taken,
 )
 from qortex_db.engine.executor import (
+    NO_SETTINGS,
     Fetched,
     catalog_of,
     fetched,
@@ -90,8 +93,12 @@ class AutocommitExecutor:
         statement: Executable,
         params: Mapping[str, Any],
         options: CallOptions | None = None,
+        *,
+        settings: Mapping[str, str] = NO_SETTINGS,
     ) -> Fetched:
         options = self._options if options is None else options
+        if settings:
+            options = replace(options, settings=(*options.settings, *settings.items()))
         listens = listener_of(self._engine)
         work: Callable[..., Any] = self._run
         borrows = True
@@ -199,19 +206,19 @@ class AutocommitExecutor:
         spans: StatementSpans | None = None,
         turn: Turn[Lease] | None = None,
     ) -> Fetched:
-        sent = self._compile(statement, options)
-        try:
-            arguments = sent.arguments(params)
-        except Exception as error:  # noqa: BLE001 - the caller's own
-            raise RefusedError(error) from None
+        form = form_of(statement, self._known)
+        sent, arguments = self._prepared(form, params, options)
         lease = turn.borrow() if turn is not None else None
         if lease is None:
             lease = Lease.at_once(self._engine, self._known)
         if lease is None:
             lease = await Lease.waited_for(self._engine, self._known)
         try:
+            if form is not form_of(statement, self._known):  # the first connection told of it
+                form = form_of(statement, self._known)
+                sent, arguments = self._prepared(form, params, options)
             if options is not NO_OPTIONS or lease.has_modes():
-                await lease.begin(options.begin)
+                await lease.begin(options.begin(on_citus=self._is_on_citus))
             limit = options.timeout_seconds
             given = await execute(lease.driver, sent, arguments, limit, spans)
             if lease.driver.is_in_transaction():
@@ -225,19 +232,28 @@ class AutocommitExecutor:
             await lease.give_back()
         return given
 
+    def _prepared(
+        self, statement: Executable, params: Mapping[str, Any], options: CallOptions
+    ) -> tuple[Compiled, list[Any]]:
+        sent = self._compile(statement, options)
+        try:
+            return sent, sent.arguments(params)
+        except Exception as error:  # noqa: BLE001 - the caller's own
+            raise RefusedError(error) from None
+
     async def _run_all(self, *call: Any) -> Any:
         return await cancelled_once(self._pipeline(*call), self.operations.cleanup)
 
     async def _pipeline(
         self, statement: Executable, params: Iterable[Mapping[str, Any]], options: CallOptions
     ) -> Sequence[Any]:
-        sent = self._compile(statement, options)
+        sent = self._compile(form_of(statement, self._known), options)
         # The parameters are made while the server works on those before. All are one transaction,
         # which a refusal among them rolls back, and one round trip.
         arguments = taken(sent.arguments(each) for each in params)
         lease = await Lease.waited_for(self._engine, self._known)
         try:
-            await lease.begin(options.begin)
+            await lease.begin(options.begin(on_citus=self._is_on_citus))
             rows = await pipeline(lease.driver, sent, arguments, options.timeout_seconds)
             await lease.commit()
         except BaseException as error:
@@ -263,9 +279,10 @@ class AutocommitExecutor:
                 options.set_on(connection)
             elif not held.driver_connection.is_in_transaction():  # a host's hook may have begun one
                 connection.execution_options(isolation_level="AUTOCOMMIT")
-            kept = kept_compiled(statement)
+            form = form_of(statement, self._known)
+            kept = kept_compiled(form)
             with patient(held.driver_connection, options.timeout_seconds):
-                given = fetched(connection.execute(statement, dict(params), execution_options=kept))
+                given = fetched(connection.execute(form, dict(params), execution_options=kept))
             connection.commit()
             return given
 
@@ -275,9 +292,10 @@ class AutocommitExecutor:
         with self._connect(options) as connection:
             _leave_autocommit(connection)
             options.set_on(connection)
-            kept = kept_compiled(statement)
+            form = form_of(statement, self._known)
+            kept = kept_compiled(form)
             results = (
-                connection.execute(statement, dict(each), execution_options=kept)
+                connection.execute(form, dict(each), execution_options=kept)
                 for each in taken(params)
             )
             held: Any = connection.connection
@@ -311,6 +329,16 @@ class AutocommitExecutor:
     def schema_of(self, declared: str | None) -> str | None:
         found: str | None = self._schemas.get(declared, declared)
         return found
+
+    @property
+    def _is_on_citus(self) -> bool:
+        return bool(self._known.get(ON_CITUS))
+
+    async def on_citus(self) -> bool:
+        if ON_CITUS not in self._known:  # a connection tells
+            lease = await Lease.waited_for(self._engine, self._known)
+            await lease.give_back()
+        return self._is_on_citus
 
     async def catalog(self, options: CallOptions | None = None) -> dict[object, Any]:
         return self.known(options)

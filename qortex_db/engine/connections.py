@@ -13,6 +13,7 @@ from sqlalchemy import Engine, NullPool, QueuePool, event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from qortex_db.engine.citus import ON_CITUS
 from qortex_db.engine.cleanup import Cleanup
 from qortex_db.engine.connecting import Connector
 from qortex_db.engine.executor import catalog_of
@@ -216,7 +217,7 @@ def ensure_codec(connection: Any, info: dict[Any, Any], known: dict[object, Any]
     if has_codec(info, known):
         return
     before, asked = info.get(_CODEC), info.pop(JUST_ASKED, None)
-    found = connection.run_async(lambda driver: _register(driver, before, asked))
+    found = connection.run_async(lambda driver: _register(driver, before, asked, known))
     if found is None:  # not migrated yet: asked again at the next checkout
         return
     known[_CODEC] = info[_CODEC] = found
@@ -225,11 +226,13 @@ def ensure_codec(connection: Any, info: dict[Any, Any], known: dict[object, Any]
         connection._prepared_statement_cache.clear()  # noqa: SLF001
 
 
-async def _register(driver: Any, before: int | None, asked: SearchPath | None) -> int | None:
+async def _register(
+    driver: Any, before: int | None, asked: SearchPath | None, known: dict[object, Any]
+) -> int | None:
     found = await driver.fetchrow(FIND_VECTOR) if asked is None else asked.vector
     if found is None:
         return None
-    schema, oid, _ = found
+    schema, oid, _, known[ON_CITUS] = found
     if oid == before:
         return int(oid)
     if before is not None:  # the extension was made anew, and with it all that names its types

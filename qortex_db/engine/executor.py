@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sqlalchemy.exc import InvalidRequestError
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Connection, CursorResult, Engine, Executable
+
+
+NO_SETTINGS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +38,19 @@ class Executor(Protocol):
         """The same for the statements of a model, which a session may have on another engine."""
         ...
 
-    async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
-        """Execute and fetch everything."""
+    async def run(
+        self,
+        statement: Executable,
+        params: Mapping[str, Any],
+        *,
+        settings: Mapping[str, str] = NO_SETTINGS,
+    ) -> Fetched:
+        """Execute and fetch everything.
+
+        Args:
+            settings: What it runs under, on the nodes of Citus too; elsewhere a statement sets that
+                itself, in its own round trip.
+        """
         ...
 
     async def run_all(
@@ -46,6 +61,10 @@ class Executor(Protocol):
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         """A block whose failure undoes what it wrote, and nothing besides."""
+        ...
+
+    async def on_citus(self) -> bool:
+        """Whether the database has Citus, so that statements have other forms there."""
         ...
 
     async def catalog(self) -> dict[object, Any]:

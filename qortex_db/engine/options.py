@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 from uuid import UUID
@@ -11,8 +11,10 @@ from uuid import UUID
 from sqlalchemy import select, true
 
 from qortex_db.checks import check_number, check_text
+from qortex_db.engine.citus import ON_CITUS
+from qortex_db.engine.executor import catalog_of
 from qortex_db.errors import InvalidInputError
-from qortex_db.names import literal
+from qortex_db.names import literal, qualified
 from qortex_db.sql import func
 
 SettingValue: TypeAlias = str | int | UUID
@@ -41,11 +43,14 @@ class CallOptions:
     timeout_seconds: float | None = None
     lock_timeout_seconds: float | None = None
 
-    @property
-    def begin(self) -> str:
+    def begin(self, *, on_citus: bool = False) -> str:
         """What begins a call's transaction, in one round trip; "" where a statement is its own.
 
         The driver itself limits a statement's time, at no cost.
+
+        Args:
+            on_citus: Whether the settings of extensions, and those of policies, are to be told to
+                other nodes.
         """
         settings = (*self.settings, *_limit("lock_timeout", self.lock_timeout_seconds))
         if not settings:
@@ -54,7 +59,10 @@ class CallOptions:
             f"pg_catalog.set_config({literal(name)}, {literal(value)}, true)"
             for name, value in settings
         )
-        return f"SELECT {', '.join(values)}"
+        parts = [f"SELECT {', '.join(values)}"]
+        if on_citus:
+            parts += propagated(settings)
+        return "; ".join(parts)
 
     @property
     def search_path(self) -> str | None:
@@ -72,9 +80,13 @@ class CallOptions:
 
     def set_on(self, connection: Any) -> None:
         """Set it, in a transaction that has begun."""
-        if self.local:
-            pairs = [func.set_config(name, value, true()) for name, value in self.local]
-            connection.execute(select(*pairs))
+        if not self.local:
+            return
+        pairs = [func.set_config(name, value, true()) for name, value in self.local]
+        connection.execute(select(*pairs))
+        if catalog_of(connection).get(ON_CITUS):
+            for each in propagated(self.local):
+                connection.exec_driver_sql(each)
 
     def with_limits(
         self, timeout_seconds: float | None, lock_timeout_seconds: float | None
@@ -94,6 +106,22 @@ class CallOptions:
 
 
 NO_OPTIONS: Final = CallOptions()
+_PROPAGATE: Final = "SET LOCAL citus.propagate_set_commands = 'local'"
+
+
+def propagated(settings: Iterable[tuple[str, str | None]]) -> list[str]:
+    """Have Citus set on other nodes what extensions and policies go by; `set_config` it passes by.
+
+    Args:
+        settings: By name; None for what it is by default.
+    """
+    own = [
+        f"SET LOCAL {'.'.join(map(qualified, name.split('.')))} = "
+        f"{'DEFAULT' if value is None else literal(value)}"
+        for name, value in settings
+        if "." in name
+    ]
+    return [_PROPAGATE, *own] if own else []
 
 
 def read(settings: object) -> dict[str, str]:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 # The extension may live in any schema, and other types may be named "vector".
 FIND_VECTOR: Final = """
-SELECT n.nspname, t.oid, pg_catalog.pg_type_is_visible(t.oid) AS is_visible
+SELECT n.nspname, t.oid, pg_catalog.pg_type_is_visible(t.oid) AS is_visible, EXISTS (
+  SELECT FROM pg_catalog.pg_extension WHERE extname = 'citus'::name) AS on_citus
 FROM pg_catalog.pg_extension e
 JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::regclass::oid
  AND d.refobjid = e.oid AND d.deptype = 'e'::"char"
@@ -80,6 +81,7 @@ SELECT pg_catalog.pg_backend_pid(), s.nspname,
         WHERE may.role NOT IN (SELECT oid FROM trusted)
     ),
     pg_catalog.current_setting('transaction_isolation'::text), v.nspname, v.oid, v.is_visible,
+    v.on_citus,
     -- Parts of a search that seldom run would be compiled each time. A pooler's is another's too.
     CASE WHEN pg_catalog.pg_backend_pid() = $3::int
         THEN pg_catalog.set_config('jit'::text, 'off'::text, false) END
@@ -113,11 +115,12 @@ class OpenSchema:
 
 
 class VectorType(NamedTuple):
-    """pgvector's type."""
+    """pgvector's type, and whether Citus is there too."""
 
     schema: str
     oid: int
     is_visible: bool
+    on_citus: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,14 +166,14 @@ async def read(
             others.append(OpenSchema(name, tuple(sorted(roles)), is_needed))
         else:
             safe.append(name)
-    pid, _, _, _, isolation_level, vector_schema, vector, is_visible, _ = rows[0]
+    pid, _, _, _, isolation_level, *vector, _ = rows[0]
     return SearchPath(
         tuple(names),
         tuple(safe),
         tuple(others),
         is_pooled=pid != driver.get_server_pid(),
         isolation_level=isolation_level.upper(),
-        vector=None if vector is None else VectorType(vector_schema, vector, is_visible),
+        vector=None if vector[1] is None else VectorType(*vector),
     )
 
 

@@ -6,11 +6,12 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import inspect
+from sqlalchemy import inspect, select, text, true
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.util import await_only
 
 from qortex_db.engine import in_session, outcomes
+from qortex_db.engine.citus import ON_CITUS, form_of
 from qortex_db.engine.compiled import compiled
 from qortex_db.engine.connecting import RETRY_PAUSE_SECONDS, connection_options, not_connected
 from qortex_db.engine.connections import (
@@ -21,6 +22,7 @@ from qortex_db.engine.connections import (
     note_refusal,
 )
 from qortex_db.engine.executor import (
+    NO_SETTINGS,
     SEARCH_PATH,
     catalog_of,
     fetched,
@@ -30,8 +32,10 @@ from qortex_db.engine.executor import (
     written_tables,
 )
 from qortex_db.engine.loaded import WRITTEN, refresh_loaded
+from qortex_db.engine.options import propagated
 from qortex_db.engine.transactions import connections_of, remember_error, savepoint
 from qortex_db.errors import InvalidInputError
+from qortex_db.sql import func
 from qortex_db.statement_spans import listener_of
 from qortex_db.translation import is_connection_lost, is_refused_by_driver
 
@@ -83,7 +87,15 @@ class SessionExecutor:
             self._session, self._schema, {**self._bind_arguments, "mapper": inspect(model)}
         )
 
-    async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
+    async def run(
+        self,
+        statement: Executable,
+        params: Mapping[str, Any],
+        *,
+        settings: Mapping[str, str] = NO_SETTINGS,
+    ) -> Fetched:
+        if settings:
+            return await self._run_under(settings, statement, params)
         session = self._session
         try:
             # Core statements don't autoflush: what the host has pending comes first.
@@ -110,6 +122,21 @@ class SessionExecutor:
         # Out here it has no context: the driver's error quotes values.
         raise failure
 
+    async def _run_under(
+        self, settings: Mapping[str, str], statement: Executable, params: Mapping[str, Any]
+    ) -> Fetched:
+        """Run it under settings on all nodes of Citus, and put back what they were."""
+        asked = [func.current_setting(name, true()) for name in settings]
+        before = (await self.run(select(*asked), {})).rows[0]
+        for each in propagated(settings.items()):
+            await self.run(_command(each), {})
+        given = await self.run(statement, params)
+        # Where the library is not loaded there is none.
+        old = zip(settings, (value or None for value in before), strict=True)
+        for each in propagated(old):
+            await self.run(_command(each), {})
+        return given
+
     async def _short(self, statement: Executable, params: Mapping[str, Any]) -> Fetched | None:
         """Run it by the driver; None, and nothing is done, where it has to go SQLAlchemy's way."""
         connection = self._held({"clause": statement})
@@ -120,6 +147,7 @@ class SessionExecutor:
         if adapted is None or not has_codec(connection.info, catalog_of(connection)):
             return None
         session = self._session
+        statement = form_of(statement, catalog_of(connection))
         asking = outcomes.telling(session, statement)
         schemas = self._schemas_of(connection)
         sent = compiled(statement if asking is None else asking, connection, schemas)
@@ -158,6 +186,7 @@ class SessionExecutor:
     def _run(self, _: Session, statement: Executable, params: Mapping[str, Any]) -> Fetched:
         session = self._session
         connection = self._connection({"clause": statement})
+        statement = form_of(statement, catalog_of(connection))
         asking = outcomes.telling(session, statement)
         options = self._options | kept_compiled(statement)
         sent = statement if asking is None else asking
@@ -185,6 +214,9 @@ class SessionExecutor:
     def known(self) -> dict[object, Any] | None:
         begun, known = self._known
         return known if begun is self._session.sync_session.get_transaction() else None
+
+    async def on_citus(self) -> bool:
+        return bool(catalog_of(await self._connected({})).get(ON_CITUS))
 
     async def catalog(self) -> dict[object, Any]:
         try:
@@ -238,3 +270,7 @@ class SessionExecutor:
             )
         ensure_codec(held.dbapi_connection, connection.info, catalog_of(connection))
         return connection
+
+
+def _command(sql: str) -> Executable:
+    return text(sql.replace(":", r"\:"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from qortex_db.engine.executor import NO_SETTINGS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
@@ -31,8 +33,14 @@ class ViewExecutor:
     def of(self, model: Any) -> ViewExecutor:  # noqa: ARG002 - one engine has all
         return self
 
-    async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
-        return await self._lane().run(statement, params, self._options)
+    async def run(
+        self,
+        statement: Executable,
+        params: Mapping[str, Any],
+        *,
+        settings: Mapping[str, str] = NO_SETTINGS,
+    ) -> Fetched:
+        return await self._lane().run(statement, params, self._options, settings=settings)
 
     async def run_all(
         self, statement: Executable, params: Iterable[Mapping[str, Any]]
@@ -41,6 +49,9 @@ class ViewExecutor:
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         return nullcontext()  # as there
+
+    async def on_citus(self) -> bool:
+        return await self._lane().on_citus()
 
     async def catalog(self) -> dict[object, Any]:
         return await self._lane().catalog(self._options)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from sqlalchemy import Column, ColumnElement
 
 from qortex_db import checks, observability, types
+from qortex_db.engine.executor import NO_SETTINGS
 from qortex_db.errors import (
     DimensionMismatchError,
     InvalidInputError,
@@ -147,6 +148,13 @@ class VectorTable:
         # By another key a query's neighbours may be in one of them.
         return max(1, facts.partitions) if facts.partition_key == f"HASH ({key})" else 1
 
+    def is_spread(self, facts: TableFacts) -> bool:
+        """Whether the rows of this scope lie on several nodes of Citus."""
+        own = self.scope.column
+        return facts.distributed_by is not None and (
+            own is None or own.name != facts.distributed_by
+        )
+
     def check_takes_rows(self) -> None:
         """Refuse new rows of which nobody says whose they are."""
         if self.namespace is ALL_NAMESPACES:
@@ -269,11 +277,16 @@ class VectorTable:
         check_readable(self.table, steps[0], name)
         return steps
 
-    async def run(self, statement: Executable, params: Mapping[str, Any]) -> Fetched:
+    async def run(
+        self,
+        statement: Executable,
+        params: Mapping[str, Any],
+        settings: Mapping[str, str] = NO_SETTINGS,
+    ) -> Fetched:
         """A statement of this scope."""
         if self.scope_params:
             params = {**params, **self.scope_params}
-        return await self.executor.run(statement, params)
+        return await self.executor.run(statement, params, settings=settings)
 
     async def run_all(
         self, statement: Executable, params: Iterable[Mapping[str, Any]]
@@ -283,12 +296,17 @@ class VectorTable:
             params = ({**each, **self.scope_params} for each in params)
         return await self.executor.run_all(statement, params)
 
-    async def rows(self, statement: Select[Any], params: Mapping[str, Any]) -> Sequence[Any]:
+    async def rows(
+        self,
+        statement: Select[Any],
+        params: Mapping[str, Any],
+        settings: Mapping[str, str] = NO_SETTINGS,
+    ) -> Sequence[Any]:
         """The rows of a search, timed."""
         if self.scope_params:
             params = {**params, **self.scope_params}
         start = time.perf_counter()
-        rows = (await self.executor.run(statement, params)).rows
+        rows = (await self.executor.run(statement, params, settings=settings)).rows
         observability.vec_search_duration.record(time.perf_counter() - start)
         return rows
 

@@ -43,6 +43,14 @@ WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
   AND a.attname = CAST(:column_name AS text)
 """)
 
+# By hash its rows lie on several nodes. What the coordinator has itself are empty shells.
+_DISTRIBUTED: Final = text("""
+SELECT pg_catalog.column_to_column_name(p.logicalrelid, p.partkey),
+  pg_catalog.citus_table_size(p.logicalrelid)::float8 / 500.0::float8
+FROM pg_catalog.pg_dist_partition p WHERE p.partmethod = 'h'::"char"
+  AND p.logicalrelid::oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
+""")
+
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class TableFacts:
@@ -56,6 +64,8 @@ class TableFacts:
         partitions: How many these are.
         rows: How many the planner took it to have when this was looked up; -1 where unknown.
         changeover: Of the model of its embeddings, if there is or was one.
+        distributed_by: By which column Citus has its rows on several nodes, if it does; how many
+            there are, is then told by their size.
     """
 
     dimensions: int | None
@@ -65,6 +75,7 @@ class TableFacts:
     partitions: int
     rows: float
     changeover: Changeover | None = None
+    distributed_by: str | None = None
 
     def says_the_same(self, other: TableFacts) -> bool:
         """Whether nothing but the number of rows may differ."""
@@ -111,8 +122,13 @@ async def look_up(
     changeover = None
     if had_changeovers and follows:
         changeover = await _changeover(executor, name, column)
+    distributed_by = None
+    if await executor.on_citus():
+        told = (await executor.run(_DISTRIBUTED, {"table_name": name})).rows
+        distributed_by, count = told[0] if told else (None, count)
     places = has_pages, partition_key, partitions, count
-    return TableFacts(declared if size < 0 else size, not not_null, *places, changeover)
+    dimensions = declared if size < 0 else size
+    return TableFacts(dimensions, not not_null, *places, changeover, distributed_by)
 
 
 async def _changeover(executor: Executor, name: str, column: str) -> Changeover | None:

@@ -104,6 +104,7 @@ class ExampleSearches(TableBound[IdT]):
             exact=exact,
             with_payload=with_payload,
             with_embedding=with_embedding,
+            queries=liked.count,
             knobs=Knobs(complete=complete),
         )
         sources = search_statements(vectors).rows
@@ -112,7 +113,7 @@ class ExampleSearches(TableBound[IdT]):
         else:
             statement = nearest_to_mean(sources, how.filter, how.form)
         params = {"hits": skipped + count, **liked.params, **disliked.params, **how.params}
-        rows = await vectors.rows(statement, params)
+        rows = await vectors.rows(statement, params, how.settings)
         if rows[0][-1] < wanted:
             missing = wanted - rows[0][-1]
             raise NotFoundError(

@@ -12,6 +12,7 @@ from sqlalchemy import and_, case, exists, false, null, select, true, union_all
 
 from qortex_db.filters.expressions import Constant
 from qortex_db.keys import key_of
+from qortex_db.repositories.vectors.search.found_apart import found_apart
 from qortex_db.repositories.vectors.search.local_settings import restored, settings_of
 from qortex_db.repositories.vectors.search.nearest import count_of
 from qortex_db.repositories.vectors.search.probing import PLACE, has_few_rows, probed
@@ -38,6 +39,8 @@ def found(
     or from the few rows that the filter's own index finds. Where the form is bounded, a row without
     an id says that a query fell short.
     """
+    if form.distributed:
+        return found_apart(branches, form, None if where is None else where.clause, besides)
     clause = None if where is None else where.planned_once
     if form.exact:
         exact = [each.nearest(form, clause, besides, queries=each.queries) for each in branches]

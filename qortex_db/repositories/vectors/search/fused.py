@@ -83,12 +83,15 @@ class FusedSearches(TableBound[IdT]):
             with_payload=with_payload,
             with_embedding=with_embedding,
             skipped=skipped,
+            queries=len(queries),
             knobs=Knobs(complete=complete),
         )
         build = most_found if by_count else multi
         statement = build(search_statements(vectors).rows, how.filter, how.form)
         hits_of = skipped + count if by_count else count
-        rows = await vectors.rows(statement, {"hits": hits_of, "queries": queries, **how.params})
+        rows = await vectors.rows(
+            statement, {"hits": hits_of, "queries": queries, **how.params}, how.settings
+        )
         rows, all_in = how.told(rows)
         opened = await vectors.opened(rows)
         shape, body = vectors.shape, how.form.with_payload
@@ -144,6 +147,7 @@ class FusedSearches(TableBound[IdT]):
             excluding=listed,
             with_payload=with_payload,
             with_embedding=with_embedding,
+            queries=len(queries),
             knobs=Knobs(complete=complete),
         )
         sources = search_statements(vectors).rows
@@ -156,7 +160,7 @@ class FusedSearches(TableBound[IdT]):
         else:
             statement = many(sources, how.filter, how.form)
             params["queries"] = queries
-        rows = await vectors.rows(statement, params)
+        rows = await vectors.rows(statement, params, how.settings)
         hits, _ = how.told(rows)
         short = {row[-1] for row in rows if row[0] is None}
         answers: list[list[Any]] = [[] for _ in queries]

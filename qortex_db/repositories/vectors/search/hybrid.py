@@ -178,7 +178,7 @@ class HybridSearches(TableBound[IdT]):
         for each in own:
             params |= each.filter.params
         statement = form.statement(search_statements(vectors).rows, how.filter, how.form)
-        rows = await vectors.rows(statement, params)
+        rows = await vectors.rows(statement, params, how.settings)
         rows = rows[:count]  # of equals at the end there may be more
         # A branch that brings in fewer than the limit may have left out what matches.
         all_in = min(limits.values()) >= skipped + count and not how.form.bounded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from qortex_db import checks
@@ -60,11 +60,13 @@ class Approach:
         filter: What it is narrowed by; None for nothing.
         form: Of its statement.
         params: The parameters that the filter, the settings and the candidates have in it.
+        settings: What it is run under, where it can't set that itself.
     """
 
     filter: Filter | None
     form: SearchForm
     params: Mapping[str, Any]
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def told(self, rows: Sequence[Any]) -> tuple[Sequence[Any], bool]:
         """The rows that are hits, and whether they are all that could be had."""
@@ -86,6 +88,7 @@ async def approach(
     excluding: bool = False,
     beside: int = 0,
     skipped: int = 0,
+    queries: int = 1,
     knobs: Knobs = _UNTOUCHED,
 ) -> Approach:
     """How to find so many candidates.
@@ -94,6 +97,7 @@ async def approach(
         excluding: Whether rows are left out even without a filter.
         beside: The most rows that another index brings in to the same statement.
         skipped: How many of them are left out of the answer.
+        queries: How many there are.
     """
     checks.check_flag(exact, name="exact")
     complete = knobs.complete or vectors.limits.complete
@@ -107,10 +111,13 @@ async def approach(
     parts = vectors.even_parts(facts)
     settings = _settings(max(reach, beside), knobs, filtered=filtered, parts=parts)
     probed = 0
-    if facts.has_pages and not exact and narrowed is not None and narrowed.is_served:
+    spread = vectors.is_spread(facts)
+    if facts.has_pages and not spread and not exact and narrowed is not None and narrowed.is_served:
         probed = vectors.limits.max_probed_rows
     if exact:
         settings = {}
+    if spread and complete == "auto":  # no node knows of all rows
+        bounded = bounded and facts.rows > vectors.limits.max_compared_rows
     if bounded or probed:
         params["table_name"] = vectors.qualified_name
     if bounded:
@@ -118,18 +125,21 @@ async def approach(
         params["max_compared_rows"] = float(most)
     if skipped:
         params["skipped"] = skipped
+    named = {f"{_LIBRARIES[name]}.{name}": value for name, value in settings.items()}
     form = SearchForm(
         exact=exact,
+        distributed=spread,
+        queries=queries if spread else 1,
         skips=skipped > 0,
         bounded=bounded,
         probed=probed,
         partitioned=facts.partition_key is not None and probed > 0,
         walk=walk_of(max(reach, beside)),
-        settings=tuple(f"{_LIBRARIES[name]}.{name}" for name in settings),
+        settings=() if spread else tuple(named),
         with_payload=vectors.body(with_payload),
         with_embedding=with_embedding,
     )
-    return Approach(narrowed, form, params | settings)
+    return Approach(narrowed, form, params | settings, named if spread else {})
 
 
 def check_offset(offset: object, limit: int) -> int:

@@ -45,6 +45,8 @@ class SearchForm:
         walk: The most rows that are looked for. It is a constant of the statement, so that the
             server keeps one plan for all limits below; by a parameter it would plan each time.
         settings: Of pgvector, taken as parameters for this one statement.
+        distributed: Whether the rows lie on several nodes of Citus.
+        queries: How many there are, where that is so.
         skips: Leave out the first of its rows, as many as the parameter `skipped` says.
     """
 
@@ -54,6 +56,8 @@ class SearchForm:
     partitioned: bool = False
     walk: int = 40
     settings: tuple[str, ...] = ()
+    distributed: bool = False
+    queries: int = 1
     skips: bool = False
     with_payload: Body = True
     with_embedding: bool = False

@@ -172,7 +172,7 @@ class VectorSearches(
             hits, all_in = await self._boosted_search(vectors, how, terms, params)
             return SearchHits(hits[skipped:][:count], requested=count, complete=all_in)
         statement = search_statements(vectors).search(how.filter, how.form)
-        rows, all_in = how.told(await vectors.rows(statement, params))
+        rows, all_in = how.told(await vectors.rows(statement, params, how.settings))
         hits = vectors.hits(await vectors.opened(rows, floor), floor, body=how.form.with_payload)
         return SearchHits(hits, requested=count, complete=all_in)
 
@@ -183,7 +183,7 @@ class VectorSearches(
         """The hits of a search whose scores are of more than distance, and whether they are all."""
         start = vectors.zero_distance_score
         statement = search_statements(vectors).boosted(how.filter, how.form, terms, start)
-        rows, all_in = how.told(await vectors.rows(statement, params))
+        rows, all_in = how.told(await vectors.rows(statement, params, how.settings))
         opened = await vectors.opened([row[:-1] for row in rows])
         hits = vectors.hits(opened, body=how.form.with_payload)
         scored = [replace(hit, score=row[-1]) for hit, row in zip(hits, rows, strict=True)]
@@ -198,18 +198,18 @@ class VectorSearches(
             query = vectors.encode(embedding, facts)
         except InvalidInputError:  # said in full, unless by facts that are no longer true
             query = await vectors.encode_query(embedding)
-        how = await _plain(vectors, count, facts.partitions)
+        how = await _plain(vectors, count, facts)
         statements = search_statements(vectors)
         params = {"query": query, **how.params}
         rows: Sequence[Any] = ()
         # To look whether it fell short takes the server an eighth more.
         short_from = _short_from.get(facts)
         by_index = count < (facts.rows if short_from is None else short_from)
-        by_index = by_index and not how.form.settings
+        by_index = by_index and not (how.form.settings or how.settings)
         if by_index:
             rows = await vectors.rows(statements.by_index(how.form), params)
         if len(rows) < count:
-            rows = await vectors.rows(statements.search(None, how.form), params)
+            rows = await vectors.rows(statements.search(None, how.form), params, how.settings)
             if by_index:
                 _short_from[facts] = count
             elif short_from is None and len(rows) == count:
@@ -244,7 +244,7 @@ class VectorSearches(
         how = await approach(vectors, count, narrowed, exact=exact, knobs=knobs)
         statement = Explain(search_statements(vectors).search(how.filter, how.form))
         params = {"query": await vectors.encode_query(embedding), **how.params}
-        rows = (await vectors.run(statement, params)).rows
+        rows = (await vectors.run(statement, params, how.settings)).rows
         return read_plan(rows[0][0])
 
     async def range_search(
@@ -407,7 +407,7 @@ class VectorSearches(
         }
         place = vectors.place(group_by, "group_by")
         statement = search_statements(vectors).groups(how.filter, how.form, place)
-        rows = await vectors.rows(statement, params)
+        rows = await vectors.rows(statement, params, how.settings)
         groups: dict[int, SearchGroup[IdT]] = {}
         for *hit, value, number, _, _ in await vectors.opened(rows):
             if hit[0] is not None:
@@ -434,13 +434,13 @@ def _boosted(count: int, fetch_limit: object) -> int:
 _LEAST_BOOSTED: Final = 100
 _short_from: WeakKeyDictionary[TableFacts, int] = WeakKeyDictionary()
 """From which limit on a table's index once found too few; nothing where that is not known."""
-_approaches: dict[tuple[SearchStatements, int, int], Approach] = {}
+_approaches: dict[tuple[SearchStatements, int, int, bool], Approach] = {}
 _MOST_KEPT: Final = 1_024
 
 
-async def _plain(vectors: VectorTable, count: int, partitions: int) -> Approach:
+async def _plain(vectors: VectorTable, count: int, facts: TableFacts) -> Approach:
     """How to find so many without a filter."""
-    key = search_statements(vectors), count, partitions
+    key = search_statements(vectors), count, facts.partitions, vectors.is_spread(facts)
     how = _approaches.get(key)
     if how is None:
         how = await approach(vectors, count, None, exact=False)

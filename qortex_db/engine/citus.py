@@ -1,0 +1,37 @@
+"""What a server with Citus takes another form of: a statement carries it, and executors choose.
+
+There tables may be distributed over nodes, and Citus refuses parts of SQL over those. Its forms run
+on every table of such a server; elsewhere the statements are what they are, at full speed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Executable
+
+ON_CITUS: Final = "qortex_db_on_citus"
+"""The key of a catalog where it is whether the database has Citus; and of a statement's option."""
+
+Statement = TypeVar("Statement", bound=Any)
+
+
+def or_on_citus(statement: Statement, other: Executable) -> Statement:
+    """A statement, or on a server with Citus another one of the same parameters and columns."""
+    made: Statement = statement.execution_options(**{ON_CITUS: other})
+    return made
+
+
+def form_of(statement: Executable, known: Mapping[object, Any] | None) -> Executable:
+    """The form of a statement that a server takes.
+
+    Args:
+        known: Of its database; as long as nothing is, it has no Citus.
+    """
+    if not known or not known.get(ON_CITUS):
+        return statement
+    other: Executable = statement.get_execution_options().get(ON_CITUS, statement)
+    return other
