@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from qortex_db.engine.citus import or_on_citus
 from qortex_db.errors import IdempotencyKeyReusedError
 from qortex_db.messages import shown
 from qortex_db.models import IdempotencyKey
@@ -29,7 +30,7 @@ from qortex_db.sql import Text, func
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Delete
+    from sqlalchemy import ColumnElement, Delete, Select
 
     from qortex_db.engine import Executor
 
@@ -99,16 +100,18 @@ def find() -> Any:
 def prune() -> Delete:
     """Delete old keys, a batch; those that others hold are not old."""
     age = cast(bindparam("older_than"), Interval)
-    old = (
+    oldest = (
         select(_keys.c.key)
         .where(_keys.c.made_at < func.now() - age)
         .order_by(_keys.c.made_at)
         .limit(literal_column(str(_PRUNED_ROWS)))
-        .with_for_update(skip_locked=True)
-        .cte("_old")
-        .prefix_with("MATERIALIZED")
     )
-    return delete(_keys).where(_keys.c.key == old.c.key)
+
+    def of(rows: Select[Any]) -> Delete:
+        old = rows.cte("_old").prefix_with("MATERIALIZED")
+        return delete(_keys).where(_keys.c.key == old.c.key)
+
+    return or_on_citus(of(oldest.with_for_update(skip_locked=True)), of(oldest))
 
 
 async def was_done(executor: Executor, claim: Claim | None) -> bool:

@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from qortex_db.checks import MAX_INT4
+from qortex_db.engine.citus import or_on_citus
 from qortex_db.repositories.arms.history_statements import events_of, kept, recorded
 from qortex_db.repositories.arms.read_statements import (
     CONTEXT,
@@ -193,6 +194,12 @@ def _locked(*conditions: Any, also: tuple[Any, ...] = ()) -> tuple[Any, Any]:
     return keys, select(func.count()).select_from(keys).scalar_subquery() >= 0
 
 
+def _in_key_order(change: Any, conditions: tuple[Any, ...]) -> Any:
+    """A change of rows that are locked in key order first; on Citus as each node finds them."""
+    _, locked = _locked(*conditions)
+    return or_on_citus(change.where(*conditions, locked), change.where(*conditions))
+
+
 @cache
 def decay(*, in_context: bool, listed: bool, history: bool) -> Any:
     """Multiply by a factor, or by what a half-life leaves after the time since the last change."""
@@ -205,29 +212,24 @@ def decay(*, in_context: bool, listed: bool, history: bool) -> Any:
         (func.abs(arms.c.total_reward) < _NOTHING, double(0.0)), else_=arms.c.total_reward * factor
     )
     keys, locked = _locked(*conditions, also=(factor.label("multiplied_by"),))
-    change = (
-        update(arms)
-        .where(*conditions, locked)
-        .values(
-            alpha=func.greatest(func.greatest(arms.c.alpha, _FLOOR) * factor, _FLOOR),
-            beta=func.greatest(func.greatest(arms.c.beta, _FLOOR) * factor, _FLOOR),
-            total_reward=kept_reward,
-            last_updated=func.now(),
-        )
-        .returning(*RETURNED)
+    change = update(arms).values(
+        alpha=func.greatest(func.greatest(arms.c.alpha, _FLOOR) * factor, _FLOOR),
+        beta=func.greatest(func.greatest(arms.c.beta, _FLOOR) * factor, _FLOOR),
+        total_reward=kept_reward,
+        last_updated=func.now(),
     )
-    return (
-        recorded(change, "decay", keys, multiplied_by=keys.c.multiplied_by) if history else change
-    )
+    if history:
+        done = change.where(*conditions, locked).returning(*RETURNED)
+        return recorded(done, "decay", keys, multiplied_by=keys.c.multiplied_by)
+    return _in_key_order(change.returning(*RETURNED), conditions)
 
 
 @cache
 def reset(*, in_context: bool, listed: bool, history: bool) -> Any:
     """Take arms back to the prior."""
     conditions = of_arms(in_context=in_context, listed=listed)
-    _, locked = _locked(*conditions)
     prior = {"alpha": _ONE, "beta": _ONE, "pulls": 0, "total_reward": double(0.0)}
-    change = update(arms).where(*conditions, locked).values(**prior, last_updated=func.now())
+    change = _in_key_order(update(arms).values(**prior, last_updated=func.now()), conditions)
     return recorded(change.returning(*RETURNED), "reset") if history else change
 
 
@@ -235,8 +237,7 @@ def reset(*, in_context: bool, listed: bool, history: bool) -> Any:
 def remove(*, in_context: bool, listed: bool, history: bool) -> Any:
     """Delete arms."""
     conditions = of_arms(in_context=in_context, listed=listed)
-    _, locked = _locked(*conditions)
-    change = delete(arms).where(*conditions, locked)
+    change = _in_key_order(delete(arms), conditions)
     return recorded(change.returning(*RETURNED), "delete") if history else change
 
 

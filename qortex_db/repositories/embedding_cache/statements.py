@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from qortex_db.engine.citus import or_on_citus
 from qortex_db.models import CachedEmbedding
 from qortex_db.sql import Text, func, of_pgvector
 from qortex_db.types import EncodedEmbeddings, SentEmbedding
@@ -128,38 +129,31 @@ def store() -> Delete:
 @cache
 def touch() -> Any:
     """Note the use of embeddings."""
-    stale = (
-        select(*_KEY)
-        .where(*_asked_for(), _is_stale())
-        .with_for_update(skip_locked=True)
-        .cte("_stale")
-        .prefix_with("MATERIALIZED")
-    )
-    return (
-        update(_cache)
-        .where(*(key == stale.c[key.name] for key in _KEY))
-        .values(last_used=func.now())
-    )
+    conditions = (*_asked_for(), _is_stale())
+    rows = select(*_KEY).where(*conditions).with_for_update(skip_locked=True)
+    stale = rows.cte("_stale").prefix_with("MATERIALIZED")
+    change = update(_cache).values(last_used=func.now())
+    same = (key == stale.c[key.name] for key in _KEY)
+    return or_on_citus(change.where(*same), change.where(*conditions))
 
 
 @cache
 def clear(*, of_model: bool) -> Any:
     """Delete a batch in key order, from where the one before ended: of one model, or of all."""
     conditions = [_model_is()] if of_model else []
-    keys = (
+    first = (
         select(*_KEY)
         .where(_cache.c.text_hash >= bindparam("after", type_=LargeBinary), *conditions)
         .order_by(*_KEY)
         .limit(bindparam("batch_size", type_=Integer))
-        .with_for_update()
-        .cte("_keys")
-        .prefix_with("MATERIALIZED")
     )
-    return (
-        delete(_cache)
-        .where(*(key == keys.c[key.name] for key in _KEY))
-        .returning(_cache.c.text_hash)
-    )
+
+    def of(rows: Any) -> Any:
+        keys = rows.cte("_keys").prefix_with("MATERIALIZED")
+        same = (key == keys.c[key.name] for key in _KEY)
+        return delete(_cache).where(*same).returning(_cache.c.text_hash)
+
+    return or_on_citus(of(first.with_for_update()), of(first))
 
 
 @cache

@@ -22,9 +22,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, JSONPATH, insert
 
 from qortex_db.checks import MAX_INT4
+from qortex_db.engine.citus import or_on_citus
 from qortex_db.models import InteroceptionEdge
 from qortex_db.repositories.idempotency import claimed
-from qortex_db.repositories.locking import locked_in_key_order
+from qortex_db.repositories.locking import in_key_order
 from qortex_db.sql import Text, func
 
 if TYPE_CHECKING:
@@ -96,8 +97,7 @@ def get_many() -> Select[Any]:
 @cache
 def remove() -> Delete:
     """Delete edges by their keys."""
-    keys = locked_in_key_order(_KEY, _are_listed())
-    return delete(_edges).where(*(key == keys.c[key.name] for key in _KEY))
+    return in_key_order(delete(_edges), _KEY, _are_listed())
 
 
 @cache
@@ -108,20 +108,20 @@ def promote() -> Any:
     that changed since the snapshot is looked at again as it is now, by the lock and by the delete.
     """
     average = avg_score()
-    ready = (
+    best = (
         select(*_KEY)
         .where(is_ready())
         .order_by(_edges.c.hit_count.desc(), average.desc(), *(key.collate("C") for key in _KEY))
         .limit(cast(bindparam("limit"), Integer))  # NULL is none
-        .with_for_update(skip_locked=True)
-        .cte("_ready")
-        .prefix_with("MATERIALIZED")
     )
-    return (
-        delete(_edges)
-        .where(*(key == ready.c[key.name] for key in _KEY))
-        .returning(*_KEY, _edges.c.hit_count, average.label("avg_score"))
-    )
+    change = delete(_edges).returning(*_KEY, _edges.c.hit_count, average.label("avg_score"))
+
+    def of(rows: Any, *besides: Any) -> Any:
+        ready = rows.cte("_ready").prefix_with("MATERIALIZED")
+        return change.where(*(key == ready.c[key.name] for key in _KEY), *besides)
+
+    # On Citus, where others may take some of them meanwhile, it may be fewer than the limit.
+    return or_on_citus(of(best.with_for_update(skip_locked=True)), of(best, is_ready()))
 
 
 @cache

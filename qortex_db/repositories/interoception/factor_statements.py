@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from qortex_db.models import InteroceptionFactor
 from qortex_db.repositories.idempotency import claimed
-from qortex_db.repositories.locking import locked_in_key_order
+from qortex_db.repositories.locking import in_key_order
 from qortex_db.sql import Text, double, func
 
 if TYPE_CHECKING:
@@ -89,8 +89,7 @@ def adjust(*, once: bool) -> Any:
 @cache
 def remove() -> Any:
     """Delete weights by node."""
-    keys = locked_in_key_order([_factors.c.node_id], _is_listed())
-    return delete(_factors).where(_factors.c.node_id == keys.c.node_id)
+    return in_key_order(delete(_factors), [_factors.c.node_id], _is_listed())
 
 
 @cache
@@ -102,12 +101,9 @@ def decay(*, listed: bool) -> Any:
     conditions = [_is_listed()] if listed else []
     weight = _decayed(func.now())
     moves = (weight != _factors.c.weight) | _factors.c.updated_at.is_(None)
-    keys = locked_in_key_order([_factors.c.node_id], moves, *conditions, key_share=True)
-    return (
-        update(_factors)
-        .where(_factors.c.node_id == keys.c.node_id)
-        .values(weight=weight, updated_at=func.greatest(_factors.c.updated_at, func.now()))
-    )
+    latest = func.greatest(_factors.c.updated_at, func.now())
+    change = update(_factors).values(weight=weight, updated_at=latest)
+    return in_key_order(change, [_factors.c.node_id], moves, *conditions, key_share=True)
 
 
 @cache

@@ -29,7 +29,7 @@ from qortex_db.composite_keys import packed
 from qortex_db.filters.full_text import kept_words
 from qortex_db.keys import key_columns, key_type
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
-from qortex_db.repositories.locking import locked_in_key_order
+from qortex_db.repositories.locking import in_key_order, locked_in_key_order
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.payload_changes import changed_payload
 from qortex_db.repositories.vectors.row_shape import row_shape
@@ -305,17 +305,18 @@ def merge_in_key_order(
     table: Table, scope: Scope, condition: ColumnElement[bool], form: Form
 ) -> Update:
     """Take paths out of payloads, and put values into them; an equal payload is left alone."""
-    keys = locked_in_key_order([table.c.id], condition, *scope.clauses)
     stored = as_jsonb(table.c.payload)
     payload = changed_payload(stored, form)
     changes: dict[str, Any] = touched_columns(table).values() | {"payload": payload}
     if "updated_at" in table.c:
         changes["updated_at"] = func.now()
     changed = stored.is_distinct_from(payload)
-    return update(table).where(table.c.id == keys.c.id, *scope.clauses, changed).values(changes)
+    change = update(table).values(changes)
+    besides = [*scope.clauses, changed]
+    return in_key_order(change, [table.c.id], condition, *scope.clauses, besides=besides)
 
 
 def delete_in_key_order(table: Table, scope: Scope, condition: ColumnElement[bool]) -> Delete:
     """Remove rows."""
-    keys = locked_in_key_order([table.c.id], condition, *scope.clauses)
-    return delete(table).where(table.c.id == keys.c.id, *scope.clauses)
+    own = scope.clauses
+    return in_key_order(delete(table), [table.c.id], condition, *own, besides=own)
