@@ -102,7 +102,8 @@ class AutocommitExecutor:
         listens = listener_of(self._engine)
         work: Callable[..., Any] = self._run
         borrows = True
-        if listens is True or self._compile(statement, options).expands:
+        form = form_of(statement, self._known)
+        if listens is True or self._compile(form, options).expands:
             work, borrows = self._run_watched, False
         elif listens:
             work = functools.partial(self._run, spans=listens)

@@ -6,10 +6,11 @@ on every table of such a server; elsewhere the statements are what they are, at 
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy import Executable
 
@@ -19,9 +20,13 @@ ON_CITUS: Final = "qortex_db_on_citus"
 Statement = TypeVar("Statement", bound=Any)
 
 
-def or_on_citus(statement: Statement, other: Executable) -> Statement:
-    """A statement, or on a server with Citus another one of the same parameters and columns."""
-    made: Statement = statement.execution_options(**{ON_CITUS: other})
+def or_on_citus(statement: Statement, other: Callable[[], Executable]) -> Statement:
+    """A statement, or on a server with Citus another one of the same parameters and columns.
+
+    Args:
+        other: Makes it, when it is first needed.
+    """
+    made: Statement = statement.execution_options(**{ON_CITUS: functools.cache(other)})
     return made
 
 
@@ -31,7 +36,10 @@ def form_of(statement: Executable, known: Mapping[object, Any] | None) -> Execut
     Args:
         known: Of its database; as long as nothing is, it has no Citus.
     """
-    if not known or not known.get(ON_CITUS):
-        return statement
-    other: Executable = statement.get_execution_options().get(ON_CITUS, statement)
-    return other
+    return on_citus(statement) if known and known.get(ON_CITUS) else statement
+
+
+def on_citus(statement: Executable) -> Executable:
+    """The form of a statement that Citus takes, which may be the same."""
+    make: Callable[[], Executable] | None = statement.get_execution_options().get(ON_CITUS)
+    return statement if make is None else make()

@@ -111,7 +111,7 @@ def prune() -> Delete:
         old = rows.cte("_old").prefix_with("MATERIALIZED")
         return delete(_keys).where(_keys.c.key == old.c.key)
 
-    return or_on_citus(of(oldest.with_for_update(skip_locked=True)), of(oldest))
+    return or_on_citus(of(oldest.with_for_update(skip_locked=True)), lambda: of(oldest))
 
 
 async def was_done(executor: Executor, claim: Claim | None) -> bool:

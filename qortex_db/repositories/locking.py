@@ -44,7 +44,7 @@ def in_key_order(
     names = ["id"] if len(keys) == 1 and hasattr(keys[0], "parts") else [str(k.key) for k in keys]
     same = (key == locked.c[name] for key, name in zip(keys, names, strict=True))
     others = [each for each in besides if not any(each is one for one in conditions)]
-    return or_on_citus(change.where(*same, *besides), change.where(*conditions, *others))
+    return or_on_citus(change.where(*same, *besides), lambda: change.where(*conditions, *others))
 
 
 def locked_in_key_order(

@@ -48,7 +48,7 @@ def _number(name: str) -> Any:
 _ONE: Final = double(1.0)
 _FLOOR: Final = double(0.01)
 """What decay and deltas leave of alpha and beta at least."""
-_MANY_LIVES: Final = 100  # 2**-100 of the evidence is none, and no number underflows
+_MANY_LIVES: Final = 100.0  # 2**-100 of the evidence is none, and no number underflows
 _NOTHING: Final = double(1e-200)  # smaller rewards would underflow, which is an error
 
 
@@ -197,20 +197,21 @@ def _locked(*conditions: Any, also: tuple[Any, ...] = ()) -> tuple[Any, Any]:
 def _in_key_order(change: Any, conditions: tuple[Any, ...]) -> Any:
     """A change of rows that are locked in key order first; on Citus as each node finds them."""
     _, locked = _locked(*conditions)
-    return or_on_citus(change.where(*conditions, locked), change.where(*conditions))
+    return or_on_citus(change.where(*conditions, locked), lambda: change.where(*conditions))
 
 
 @cache
 def decay(*, in_context: bool, listed: bool, history: bool) -> Any:
     """Multiply by a factor, or by what a half-life leaves after the time since the last change."""
     conditions = of_arms(in_context=in_context, listed=listed)
-    seconds = func.extract("epoch", func.now() - func.coalesce(arms.c.last_updated, func.now()))
-    half_life = _number("half_life")
-    lives = func.least(func.greatest(cast(seconds, Double), 0) / half_life, _MANY_LIVES)
-    factor = case((half_life.is_(None), _number("by")), else_=func.power(double(0.5), lives))
-    kept_reward = case(
-        (func.abs(arms.c.total_reward) < _NOTHING, double(0.0)), else_=arms.c.total_reward * factor
+    # Of NULL and a number the greatest is the number. No time stands in a CASE: Citus refuses it.
+    seconds = cast(func.extract("epoch", func.now() - arms.c.last_updated), Double)
+    lives = func.least(
+        func.greatest(seconds, double(0.0)) / _number("half_life"), double(_MANY_LIVES)
     )
+    factor = _number("by") * func.power(double(0.5), lives)
+    is_none = func.abs(arms.c.total_reward) < _NOTHING
+    kept_reward = case((is_none, double(0.0)), else_=arms.c.total_reward) * factor
     keys, locked = _locked(*conditions, also=(factor.label("multiplied_by"),))
     change = update(arms).values(
         alpha=func.greatest(func.greatest(arms.c.alpha, _FLOOR) * factor, _FLOOR),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import TYPE_CHECKING, Any, Final, overload
 
 from qortex_db import checks, learning, messages, observability
@@ -225,7 +226,11 @@ class ArmRepository(ArmReads):
         seconds = (
             None if half_life is None else validation.check_seconds(half_life, name="half_life")
         )
-        params = {**which.params, "by": by if by > _LEAST else 0.0, "half_life": seconds}
+        # One of the two; by the other everything stays.
+        rate = {"by": by if by > _LEAST else 0.0, "half_life": math.inf}
+        if seconds is not None:
+            rate = {"by": 1.0, "half_life": seconds}
+        params = {**which.params, **rate}
         statement = change_statements.decay(**which.named, history=self._history)
         states = by_context((await self._executor.run(statement, params)).rows)
         if isinstance(context, AllContexts):

@@ -134,7 +134,7 @@ def touch() -> Any:
     stale = rows.cte("_stale").prefix_with("MATERIALIZED")
     change = update(_cache).values(last_used=func.now())
     same = (key == stale.c[key.name] for key in _KEY)
-    return or_on_citus(change.where(*same), change.where(*conditions))
+    return or_on_citus(change.where(*same), lambda: change.where(*conditions))
 
 
 @cache
@@ -153,7 +153,7 @@ def clear(*, of_model: bool) -> Any:
         same = (key == keys.c[key.name] for key in _KEY)
         return delete(_cache).where(*same).returning(_cache.c.text_hash)
 
-    return or_on_citus(of(first.with_for_update()), of(first))
+    return or_on_citus(of(first.with_for_update()), lambda: of(first))
 
 
 @cache

@@ -74,18 +74,23 @@ def record(*, one: bool, once: bool) -> Any:
     else:
         statement = _upsert() if one else _upsert(_have_room())
     new = statement.excluded
-    newest = func.jsonb_path_query_array(
-        _edges.c.scores.op("||")(new.scores), cast(bindparam("newest"), JSONPATH), type_=JSONB
-    )
-    return statement.on_conflict_do_update(
-        index_elements=list(_KEY),
-        set_={
-            "hit_count": _edges.c.hit_count + new.hit_count,
-            "scores": newest,
-            "last_seen": new.last_seen,
-        },
-        where=_edges.c.hit_count <= _MOST - new.hit_count if one and not once else None,
-    ).returning(*_stats())
+
+    def keeping(newest: ColumnElement[Any]) -> Any:
+        path = cast(newest, JSONPATH)
+        every = _edges.c.scores.op("||")(new.scores)
+        return statement.on_conflict_do_update(
+            index_elements=list(_KEY),
+            set_={
+                "hit_count": _edges.c.hit_count + new.hit_count,
+                "scores": func.jsonb_path_query_array(every, path, type_=JSONB),
+                "last_seen": new.last_seen,
+            },
+            where=_edges.c.hit_count <= _MOST - new.hit_count if one and not once else None,
+        ).returning(*_stats())
+
+    # There what comes on conflict has no parameters: it is written into the statement, a number.
+    literal = bindparam("newest", type_=Text, literal_execute=True)
+    return or_on_citus(keeping(bindparam("newest")), lambda: keeping(literal))
 
 
 @cache
@@ -121,7 +126,7 @@ def promote() -> Any:
         return change.where(*(key == ready.c[key.name] for key in _KEY), *besides)
 
     # On Citus, where others may take some of them meanwhile, it may be fewer than the limit.
-    return or_on_citus(of(best.with_for_update(skip_locked=True)), of(best, is_ready()))
+    return or_on_citus(of(best.with_for_update(skip_locked=True)), lambda: of(best, is_ready()))
 
 
 @cache

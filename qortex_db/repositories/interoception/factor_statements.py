@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from qortex_db.engine.citus import or_on_citus
 from qortex_db.models import InteroceptionFactor
 from qortex_db.repositories.idempotency import claimed
 from qortex_db.repositories.locking import in_key_order
@@ -31,7 +32,7 @@ from qortex_db.sql import Text, double, func
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import Select
+    from sqlalchemy import ColumnElement, Select
 
 DELTAS: Final[Mapping[str, float]] = {"accepted": 0.1, "rejected": -0.05, "partial": 0.03}
 """What an outcome adds to a weight."""
@@ -80,10 +81,17 @@ def adjust(*, once: bool) -> Any:
     statement = _upsert(claimed()) if once else _upsert()
     new = statement.excluded
     delta = case(
-        *((new.weight == DEFAULT_WEIGHT + delta, delta) for delta in DELTAS.values()), else_=0.0
+        *((new.weight == double(DEFAULT_WEIGHT + each), double(each)) for each in DELTAS.values()),
+        else_=double(0.0),
     )
-    weight = _clamped(_decayed(new.updated_at) + delta)
-    return _on_conflict(statement, weight).returning(_factors.c.node_id, _factors.c.weight)
+
+    def by(pace: ColumnElement[float]) -> Any:
+        weight = _clamped(_decayed(new.updated_at, pace) + delta)
+        return _on_conflict(statement, weight).returning(_factors.c.node_id, _factors.c.weight)
+
+    # There what comes on conflict has no parameters: it is written into the statement.
+    literal = bindparam("half_lives_per_second", type_=Double, literal_execute=True)
+    return or_on_citus(by(_PACE), lambda: by(cast(literal, Double)))
 
 
 @cache
@@ -170,19 +178,22 @@ def _is_listed() -> Any:
 
 
 def _clamped(weight: Any) -> Any:
-    return func.least(MAX_WEIGHT, func.greatest(MIN_WEIGHT, weight))
+    return func.least(double(MAX_WEIGHT), func.greatest(double(MIN_WEIGHT), weight))
 
 
-def _decayed(until: Any) -> Any:
+_PACE: Final = cast(bindparam("half_lives_per_second"), Double)
+
+
+def _decayed(until: Any, pace: ColumnElement[float] = _PACE) -> Any:
     """The weight, nearer to its default by the time since it last changed.
 
     As a step from where it is: no time leaves it exactly alone. Clocks of transactions overlap, so
     the time may be negative, and adopted rows may have none; both are no time.
     """
     seconds = cast(extract("epoch", until - _factors.c.updated_at), Double)
-    half_lives = func.greatest(seconds, 0.0) * cast(bindparam("half_lives_per_second"), Double)
-    share = 1.0 - func.power(0.5, func.least(half_lives, _MOST_HALF_LIVES))
-    return _factors.c.weight + (DEFAULT_WEIGHT - _factors.c.weight) * share
+    half_lives = func.greatest(seconds, double(0.0)) * pace
+    share = double(1.0) - func.power(double(0.5), func.least(half_lives, double(_MOST_HALF_LIVES)))
+    return _factors.c.weight + (double(DEFAULT_WEIGHT) - _factors.c.weight) * share
 
 
 def _upsert(*conditions: Any) -> Any:
