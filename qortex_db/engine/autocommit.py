@@ -38,6 +38,7 @@ from qortex_db.engine.executor import (
 from qortex_db.engine.lease import Lease, UnsentError, transaction_modes
 from qortex_db.engine.operations import Operations
 from qortex_db.engine.options import NO_OPTIONS, CallOptions
+from qortex_db.engine.together import together
 from qortex_db.errors import DatabaseClosedError, OutcomeUnknownError
 from qortex_db.statement_spans import listener_of
 from qortex_db.translation import is_connection_lost, is_outdated, translated
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from qortex_db.engine.compiled import Compiled
+    from qortex_db.engine.session import SessionExecutor
     from qortex_db.engine.turns import Turn
     from qortex_db.statement_spans import StatementSpans
 
@@ -76,6 +78,8 @@ class AutocommitExecutor:
         retry_seconds: float = RETRY_SECONDS,
         options: CallOptions = NO_OPTIONS,
     ) -> None:
+        self._async_engine = engine
+        self._schema = schema
         self._engine = engine.sync_engine
         self._translated = self._engine.execution_options(**translate_map(schema))
         self._schemas = self._translated.get_execution_options().get("schema_translate_map") or {}
@@ -330,6 +334,13 @@ class AutocommitExecutor:
     def schema_of(self, declared: str | None) -> str | None:
         found: str | None = self._schemas.get(declared, declared)
         return found
+
+    def together(
+        self, options: CallOptions | None = None
+    ) -> AbstractAsyncContextManager[SessionExecutor]:
+        options = self._options if options is None else options
+        given = self._async_engine, self._schema, options, self.operations, self._retry_seconds
+        return together(*given)
 
     @property
     def _is_on_citus(self) -> bool:

@@ -63,6 +63,13 @@ class Executor(Protocol):
         """A block whose failure undoes what it wrote, and nothing besides."""
         ...
 
+    def together(self) -> AbstractAsyncContextManager[Executor]:
+        """A lane whose statements are one transaction, for what no one statement says on Citus.
+
+        A failure in the block undoes what it wrote.
+        """
+        ...
+
     async def on_citus(self) -> bool:
         """Whether the database has Citus, so that statements have other forms there."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import inspect, select, text, true
@@ -40,7 +41,7 @@ from qortex_db.statement_spans import listener_of
 from qortex_db.translation import is_connection_lost, is_refused_by_driver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Connection, Executable
@@ -147,8 +148,9 @@ class SessionExecutor:
         if adapted is None or not has_codec(connection.info, catalog_of(connection)):
             return None
         session = self._session
-        statement = form_of(statement, catalog_of(connection))
-        asking = outcomes.telling(session, statement)
+        known = catalog_of(connection)
+        statement = form_of(statement, known)
+        asking = None if known.get(ON_CITUS) else outcomes.telling(session, statement)
         schemas = self._schemas_of(connection)
         sent = compiled(statement if asking is None else asking, connection, schemas)
         if sent.expands:
@@ -186,8 +188,9 @@ class SessionExecutor:
     def _run(self, _: Session, statement: Executable, params: Mapping[str, Any]) -> Fetched:
         session = self._session
         connection = self._connection({"clause": statement})
-        statement = form_of(statement, catalog_of(connection))
-        asking = outcomes.telling(session, statement)
+        known = catalog_of(connection)
+        statement = form_of(statement, known)
+        asking = None if known.get(ON_CITUS) else outcomes.telling(session, statement)
         options = self._options | kept_compiled(statement)
         sent = statement if asking is None else asking
         given = fetched(connection.execute(sent, dict(params), execution_options=options))
@@ -214,6 +217,11 @@ class SessionExecutor:
     def known(self) -> dict[object, Any] | None:
         begun, known = self._known
         return known if begun is self._session.sync_session.get_transaction() else None
+
+    @asynccontextmanager
+    async def together(self) -> AsyncIterator[SessionExecutor]:
+        async with self.savepoint():
+            yield self
 
     async def on_citus(self) -> bool:
         return bool(catalog_of(await self._connected({})).get(ON_CITUS))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Executable
 
     from qortex_db.engine.autocommit import AutocommitExecutor
-    from qortex_db.engine.executor import Fetched
+    from qortex_db.engine.executor import Executor, Fetched
     from qortex_db.engine.options import CallOptions
 
 
@@ -49,6 +49,9 @@ class ViewExecutor:
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         return nullcontext()  # as there
+
+    def together(self) -> AbstractAsyncContextManager[Executor]:
+        return self._lane().together(self._options)
 
     async def on_citus(self) -> bool:
         return await self._lane().on_citus()

@@ -52,6 +52,7 @@ def locked_in_key_order(
     *conditions: ColumnElement[bool],
     also: Sequence[ColumnElement[Any]] = (),
     key_share: bool = False,
+    locks: bool = True,
 ) -> CTE:
     """The keys of rows, locked in their order before the rest of a statement.
 
@@ -60,14 +61,11 @@ def locked_in_key_order(
         conditions: Of the rows.
         also: What else is read of them.
         key_share: As of `with_for_update`, for what changes no key.
+        locks: False for Citus, over whose nodes there are no such locks.
     """
     columns = [part for key in keys for part in getattr(key, "parts", [key])]
     named = [key.label("id") if hasattr(key, "parts") else key for key in keys]
-    return (
-        select(*named, *also)
-        .where(*conditions)
-        .order_by(*map(_in_order, columns))
-        .with_for_update(key_share=key_share)
-        .cte("_keys")
-        .prefix_with("MATERIALIZED")
-    )
+    rows = select(*named, *also).where(*conditions).order_by(*map(_in_order, columns))
+    if locks:
+        rows = rows.with_for_update(key_share=key_share)
+    return rows.cte("_keys").prefix_with("MATERIALIZED")

@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from qortex_db.checks import MAX_INT4
+from qortex_db.engine.citus import on_citus as on_citus_form
 from qortex_db.engine.citus import or_on_citus
 from qortex_db.repositories.arms.history_statements import events_of, kept, recorded
 from qortex_db.repositories.arms.read_statements import (
@@ -190,8 +191,12 @@ def _locked(*conditions: Any, also: tuple[Any, ...] = ()) -> tuple[Any, Any]:
     The statement then goes by the same conditions, in the same snapshot: to join it with the keys
     takes quadratic time where the planner has no statistics yet.
     """
-    keys = locked_in_key_order(KEY, *conditions, also=also)
+    keys = _keys(*conditions, also=also)
     return keys, select(func.count()).select_from(keys).scalar_subquery() >= 0
+
+
+def _keys(*conditions: Any, also: tuple[Any, ...] = (), locks: bool = True) -> Any:
+    return locked_in_key_order(KEY, *conditions, also=also, locks=locks)
 
 
 def _in_key_order(change: Any, conditions: tuple[Any, ...]) -> Any:
@@ -212,17 +217,57 @@ def decay(*, in_context: bool, listed: bool, history: bool) -> Any:
     factor = _number("by") * func.power(double(0.5), lives)
     is_none = func.abs(arms.c.total_reward) < _NOTHING
     kept_reward = case((is_none, double(0.0)), else_=arms.c.total_reward) * factor
-    keys, locked = _locked(*conditions, also=(factor.label("multiplied_by"),))
+    also = (factor.label("multiplied_by"),)
+    keys, locked = _locked(*conditions, also=also)
     change = update(arms).values(
         alpha=func.greatest(func.greatest(arms.c.alpha, _FLOOR) * factor, _FLOOR),
         beta=func.greatest(func.greatest(arms.c.beta, _FLOOR) * factor, _FLOOR),
         total_reward=kept_reward,
         last_updated=func.now(),
     )
-    if history:
-        done = change.where(*conditions, locked).returning(*RETURNED)
+    change = change.returning(*RETURNED)
+    if not history:
+        return _in_key_order(change, conditions)
+
+    def written(keys: Any, *locked: Any) -> Any:
+        done = change.where(*conditions, *locked)
         return recorded(done, "decay", keys, multiplied_by=keys.c.multiplied_by)
-    return _in_key_order(change.returning(*RETURNED), conditions)
+
+    def on_citus() -> Any:
+        return on_citus_form(written(_keys(*conditions, also=also, locks=False)))
+
+    return or_on_citus(written(keys, locked), on_citus)
+
+
+@cache
+def apply_delta(*, history: bool) -> Any:
+    """The same of one arm, as Citus takes it; without a key, and with its context kept before."""
+    alpha, beta = _number("alpha_delta"), _number("beta_delta")
+    statement = insert(arms).values(
+        learner_name=LEARNER,
+        context_hash=CONTEXT,
+        arm_id=bindparam("of_arm", type_=Text),
+        alpha=func.greatest(_ONE + alpha, _FLOOR),
+        beta=func.greatest(_ONE + beta, _FLOOR),
+        pulls=literal_column("1", Integer),
+        total_reward=alpha,
+    )
+    new = statement.excluded
+    change = statement.on_conflict_do_update(
+        index_elements=list(KEY),
+        set_={
+            "alpha": func.greatest(arms.c.alpha + alpha, _FLOOR),
+            "beta": func.greatest(arms.c.beta + beta, _FLOOR),
+            "pulls": arms.c.pulls + 1,
+            "total_reward": arms.c.total_reward + alpha,
+            "last_updated": new.last_updated,
+        },
+        where=arms.c.pulls < _MOST,
+    ).returning(*RETURNED)
+    if not history:
+        return change
+    added = {"alpha_added": alpha, "beta_added": beta, "pulls_added": literal_column("1", Integer)}
+    return recorded(change, "deltas", **added)
 
 
 @cache
@@ -230,16 +275,19 @@ def reset(*, in_context: bool, listed: bool, history: bool) -> Any:
     """Take arms back to the prior."""
     conditions = of_arms(in_context=in_context, listed=listed)
     prior = {"alpha": _ONE, "beta": _ONE, "pulls": 0, "total_reward": double(0.0)}
-    change = _in_key_order(update(arms).values(**prior, last_updated=func.now()), conditions)
-    return recorded(change.returning(*RETURNED), "reset") if history else change
+    change = update(arms).values(**prior, last_updated=func.now())
+    if not history:
+        return _in_key_order(change, conditions)
+    return recorded(_in_key_order(change.returning(*RETURNED), conditions), "reset")
 
 
 @cache
 def remove(*, in_context: bool, listed: bool, history: bool) -> Any:
     """Delete arms."""
     conditions = of_arms(in_context=in_context, listed=listed)
-    change = _in_key_order(delete(arms), conditions)
-    return recorded(change.returning(*RETURNED), "delete") if history else change
+    if not history:
+        return _in_key_order(delete(arms), conditions)
+    return recorded(_in_key_order(delete(arms).returning(*RETURNED), conditions), "delete")
 
 
 @cache

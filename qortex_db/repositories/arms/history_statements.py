@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import DateTime, Double, and_, bindparam, cast, literal_column, null, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
+from qortex_db.engine.citus import on_citus, or_on_citus
 from qortex_db.models import LearningEvent
 from qortex_db.repositories.arms.read_statements import (
     CONTEXT,
@@ -28,10 +29,11 @@ from qortex_db.sql import Text, func
 events: Any = LearningEvent.__table__
 
 
-def kept() -> Any:
-    """Keep what the context's hash stands for; a condition, so that this comes before the arms."""
+@cache
+def keep() -> Any:
+    """Keep what the context's hash stands for."""
     readable = bindparam("readable", type_=Text)
-    known = (
+    return (
         insert(contexts)
         .from_select(
             ["context_hash", "context"],
@@ -39,18 +41,25 @@ def kept() -> Any:
         )
         .on_conflict_do_nothing()
         .returning(contexts.c.context_hash)
-        .cte("_known")
     )
+
+
+def kept() -> Any:
+    """The same; a condition, so that this comes before the arms."""
+    known = keep().cte("_known")
     return select(func.count()).select_from(known).scalar_subquery() >= 0
 
 
-def events_of(done: Any, kind: str, beside: Any = None, **amounts: Any) -> Any:
+def events_of(
+    done: Any, kind: str, beside: Any = None, *, apart: bool = False, **amounts: Any
+) -> Any:
     """The events of a change.
 
     Args:
         done: What the change returned: `RETURNED`.
         kind: The events'.
         beside: Rows with amounts by arm, or by context and arm.
+        apart: Whether it is as Citus takes it.
         amounts: Of the events, from these rows.
     """
     source, conditions = done, []
@@ -59,9 +68,9 @@ def events_of(done: Any, kind: str, beside: Any = None, **amounts: Any) -> Any:
         # Each row has its partner. A full join is never a nested loop, which takes quadratic time
         # where the planner has no statistics yet.
         matching = and_(*(beside.c[name] == done.c[name] for name in shared))
-        source = done.join(beside, matching, full=True)
-        # Or the change was refused as a whole.
-        conditions = [select(func.count()).select_from(done).scalar_subquery() > 0]
+        source = done.join(beside, matching, full=not apart)
+        if not apart:  # or the change was refused as a whole
+            conditions = [select(func.count()).select_from(done).scalar_subquery() > 0]
     states = {c.name: null() if kind == "delete" else done.c[c.name] for c in STATE}
     values = {
         "learner_name": LEARNER,
@@ -77,11 +86,16 @@ def events_of(done: Any, kind: str, beside: Any = None, **amounts: Any) -> Any:
 
 def recorded(change: Any, kind: str, beside: Any = None, **amounts: Any) -> Any:
     """The change with its events, giving what the change gives."""
-    return (
-        events_of(change.cte("_done"), kind, beside, **amounts)
-        .returning(*(events.c[c.name] for c in RETURNED))
-        .execution_options(writes=(arms,))
-    )
+
+    def with_events(done: Any, *, apart: bool) -> Any:
+        return (
+            events_of(done.cte("_done"), kind, beside, apart=apart, **amounts)
+            .returning(*(events.c[c.name] for c in RETURNED))
+            .execution_options(writes=(arms,))
+        )
+
+    made = with_events(change, apart=False)
+    return or_on_citus(made, lambda: with_events(on_citus(change), apart=True))
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, overload
 
 from qortex_db import checks, learning, messages, observability
@@ -29,7 +30,7 @@ from qortex_db.repositories.arms.arguments import (
     which_arms,
 )
 from qortex_db.repositories.arms.reads import ArmReads, LearnerMetrics, by_arm, by_context
-from qortex_db.repositories.idempotency import check_claim, was_done
+from qortex_db.repositories.idempotency import check_claim, take, was_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -176,6 +177,27 @@ class ArmRepository(ArmReads):
             claim = check_claim(idempotency_key, ["arms.apply_deltas", *of, *sorted(pairs.items())])
         statement = change_statements.apply_deltas
         return (await self._count(statement, learner, context, params, added=added, claim=claim))[0]
+
+    async def _apply_one_by_one(
+        self, where: Mapping[str, Any], deltas: Mapping[str, Sequence[float]], claim: Claim | None
+    ) -> Sequence[Any]:
+        """Add deltas, all or none, where Citus takes no statement for several arms; its rows."""
+        rows: list[Any] = []
+        with suppress(_NoRoomError):
+            async with self._executor.together() as lane:
+                if claim is not None and not (await lane.run(take(), claim.params)).rows:
+                    raise _NoRoomError
+                if self._history:
+                    await lane.run(history_statements.keep(), where)
+                statement = change_statements.apply_delta(history=self._history)
+                for arm_id, (alpha, beta) in deltas.items():
+                    params = {"of_arm": arm_id, "alpha_delta": alpha, "beta_delta": beta}
+                    done = (await lane.run(statement, {**where, **params})).rows
+                    if not done:
+                        raise _NoRoomError
+                    rows += done
+            return rows
+        return ()
 
     @overload
     async def decay(
@@ -352,13 +374,21 @@ class ArmRepository(ArmReads):
         learner: str,
         context: Mapping[str, Any] | None,
         values: Mapping[str, Any],
+        claim: Claim | None = None,
     ) -> dict[str, ArmState]:
         """Run what may insert arms of one context; nothing without any."""
         where = {"learner": check_learner(learner), "context": hash_of(context, self._limits)}
         if not values["ids"]:
             return {}
         kept = {"readable": readable(context)} if self._history else {}
-        rows = (await self._executor.run(statement, {**values, **where, **kept})).rows
+        params = {**values, **where, **kept}
+        if "deltas" in values and await self._executor.on_citus():
+            deltas = json.loads(values["deltas"])
+            rows = await self._apply_one_by_one(
+                params, {key: deltas[key] for key in values["ids"]}, claim
+            )
+        else:
+            rows = (await self._executor.run(statement, params)).rows
         return by_arm(sorted(rows, key=lambda row: str(row[1])))
 
     async def _count(
@@ -382,7 +412,7 @@ class ArmRepository(ArmReads):
         """
         change = statement(one=len(added) == 1, once=claim is not None, history=self._history)
         keyed = {**values, **claim.params} if claim else values
-        while not (states := await self._change(change, learner, context, keyed)) and added:
+        while not (states := await self._change(change, learner, context, keyed, claim)) and added:
             done = await was_done(self._executor, claim)
             stored = await self._states(read_statements.get(), learner, context, ids=list(added))
             if done:
@@ -410,6 +440,10 @@ class ArmRepository(ArmReads):
             return 0
         removal = statement(**which.named, history=self._history)
         return (await self._executor.run(removal, which.params)).rowcount
+
+
+class _NoRoomError(Exception):
+    """An arm has no room for a pull, or the call's key is taken: nothing is done."""
 
 
 __all__ = ["ALL_CONTEXTS", "AllContexts", "ArmRepository", "ArmStateLike", "LearnerMetrics"]
