@@ -19,6 +19,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    true,
     tuple_,
     update,
 )
@@ -26,6 +27,7 @@ from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.ext.compiler import compiles
 
 from qortex_db.composite_keys import packed
+from qortex_db.engine.citus import or_on_citus
 from qortex_db.filters.full_text import kept_words
 from qortex_db.keys import key_columns, key_type
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
@@ -45,8 +47,8 @@ if TYPE_CHECKING:
     from qortex_db.repositories.vectors.payload_changes import Form
     from qortex_db.repositories.vectors.payload_parts import Body
 
-Given: TypeAlias = Literal["all", "some"]
-"""For which rows of a batch a column is given."""
+Given: TypeAlias = Literal["all", "some", "none"]
+"""For which rows of a batch a column is given; for none, it is of new rows alone."""
 GivenColumns: TypeAlias = tuple[tuple[str, Given], ...]
 """The columns that a batch gives, beside the id, and the vector where some records lack it."""
 
@@ -83,7 +85,7 @@ class GivenRows:
     Attributes:
         used: The columns that it gives, beside id and vector.
         values: Of a new row, by column.
-        given: By the columns that only some rows give, the ids that do.
+        given: By the columns that only some rows give, the ids that do; None for no row.
         kept: The columns of a document's words.
     """
 
@@ -134,13 +136,18 @@ class KeyStatements:
     @built_once
     def upsert(self, columns: GivenColumns) -> ReturningInsert[Any]:
         """Insert or change; a row that would not change is not touched, nor is its index entry."""
+        return or_on_citus(
+            self._upsert(columns, on_citus=False), lambda: self._upsert(columns, on_citus=True)
+        )
+
+    def _upsert(self, columns: GivenColumns, *, on_citus: bool) -> ReturningInsert[Any]:
         table, space = self.table, self.scope.column
         rows = self.given_rows(columns)
         statement = insert_given(table).from_select(
             list(rows.values), select(*rows.values.values()), include_defaults=False
         )
         new: Any = statement.excluded
-        changes, changed = self.changes(rows, new)
+        changes, changed = self.changes(rows, new, on_citus=on_citus)
         if "updated_at" in table.c:
             changes["updated_at"] = new.updated_at
         if space is not None and not space.primary_key:
@@ -178,14 +185,17 @@ class KeyStatements:
             values = dict(zip(names, self.key.apart(row[0]), strict=True))
         key = cast(row[0], Text) if keys_are_made else self.key.sql_text(row[0])
         values["vec"] = row[1]
-        given = {name: json_parameter(GIVEN + name) for name, mode in columns if mode == "some"}
+        if not isinstance(table.c.vec.type, Embedding):  # what Citus makes of it it can't read
+            values["vec"] = cast(row[1], table.c.vec.type)
+        given = {
+            name: json_parameter(GIVEN + name) if mode == "some" else None
+            for name, mode in columns
+            if mode != "all"
+        }
         for (name, written), sent in zip(used.items(), row[2:], strict=True):
             values[name] = written.value(sent)
             if name in given and written.default is not None:
-                values[name] = case(
-                    (given[name].has_key(key), values[name]),
-                    else_=written.default,
-                )
+                values[name] = _of_given(given[name], key, values[name], written.default)
         kept = kept_words(table, values["document"]) if "document" in used else {}
         if space is not None:
             values[space.name] = self.scope.value
@@ -193,7 +203,7 @@ class KeyStatements:
         return GivenRows(list(used), values, given, list(kept))
 
     def changes(
-        self, rows: GivenRows, new: Any
+        self, rows: GivenRows, new: Any, *, on_citus: bool = False
     ) -> tuple[dict[str, ColumnElement[Any]], ColumnElement[bool]]:
         """What a stored row gets of a new one, and whether that changes it."""
         table = self.table
@@ -201,24 +211,39 @@ class KeyStatements:
         key = sent_key(table, new)
         wanted: dict[str, Any] = {}
         for name in (DEFAULT_VECTOR, *rows.used):
-            wanted[name] = _where_given(given.get(name), new, name, table.c[name], key)
-        changed = tuple_(*self._comparable(table.c, wanted)).is_distinct_from(
-            tuple_(*self._comparable(wanted, wanted))
+            wanted[name] = new[name]
+            if name in given:
+                wanted[name] = _of_given(given[name], key, new[name], table.c[name])
+        names = [name for name in wanted if self._is_compared(name, on_citus=on_citus)]
+        changed = tuple_(*self._comparable(table.c, names, on_citus=on_citus)).is_distinct_from(
+            tuple_(*self._comparable(wanted, names, on_citus=on_citus))
         )
+        if len(names) < len(wanted):
+            changed = true()
         changes = self.touched.values(rows.used) | wanted
         for name in rows.kept:
-            changes[name] = _where_given(given.get("document"), new, name, table.c[name], key)
+            changes[name] = new[name]
+            if "document" in given:
+                changes[name] = _of_given(given["document"], key, new[name], table.c[name])
         for name, value in self.touched.values().items():
             if name in given:
-                changes[name] = _where_given(given[name], new, name, value, key)
+                changes[name] = _of_given(given[name], key, new[name], value)
         # Writing back an equal vector that lies in TOAST would cost an index entry.
         vec = wanted[DEFAULT_VECTOR]
         changes["vec"] = case((table.c.vec.is_distinct_from(vec), vec), else_=table.c.vec)
         return changes, changed
 
-    def _comparable(self, values: Any, names: dict[str, Any]) -> list[ColumnElement[Any]]:
+    def _is_compared(self, name: str, *, on_citus: bool) -> bool:
+        return not on_citus or name not in self.written or self.written[name].has_equality
+
+    def _comparable(
+        self, values: Any, names: list[str], *, on_citus: bool
+    ) -> list[ColumnElement[Any]]:
+        # There no cast stands here that depends on more than its value, as an enum's to text.
         return [
-            self.written[name].comparable(values[name]) if name in self.written else values[name]
+            self.written[name].comparable(values[name])
+            if name in self.written and not on_citus
+            else values[name]
             for name in names
         ]
 
@@ -261,18 +286,17 @@ def _made_now(table: Table) -> dict[str, ColumnElement[Any]]:
     return {} if own is None or own.server_default is not None else {"updated_at": func.now()}
 
 
-def _where_given(
+def _of_given(
     given: ColumnElement[Any] | None,
-    new: Any,
-    name: str,
-    old: ColumnElement[Any],
     key: ColumnElement[Any],
+    new: ColumnElement[Any],
+    other: ColumnElement[Any],
 ) -> ColumnElement[Any]:
-    """A row's new value, where only some rows of a batch give one."""
+    """A row's new value, where only some rows of a batch give one, or none does."""
     if given is None:
-        return new[name]  # type: ignore[no-any-return]
+        return other
     # An object's keys are found by bisection; `= ANY` would scan for each row.
-    return case((given.has_key(key), new[name]), else_=old)
+    return case((given.has_key(key), new), else_=other)
 
 
 @functools.lru_cache(MAX_TABLES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import math
 import time
@@ -182,6 +183,12 @@ class VectorTable:
                 f"{self.table.name} has no vector of that name; it has {', '.join(names)}."
             )
         return self._over(self.table, chosen, two, is_chosen=name != DEFAULT_VECTOR)
+
+    def by(self, executor: Executor) -> VectorTable:
+        """The same by another lane."""
+        made = copy.copy(self)
+        made.executor = executor
+        return made
 
     def during(self, changeover: Changeover) -> VectorTable:
         """The same table with `vec` for what it is searched by in a changeover."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from qortex_db.filters import Filter, Where
     from qortex_db.markers import Clear
     from qortex_db.repositories.vectors.records import IdInput, RecordInput
+    from qortex_db.repositories.vectors.table import VectorTable
     from qortex_db.repositories.vectors.table_facts import TableFacts
     from qortex_db.repositories.vectors.written_columns import RecordPart
     from qortex_db.types import EmbeddingInput
@@ -120,11 +121,20 @@ class VectorWrites(TableBound[IdT]):
         """Write a batch, all of it or nothing; return how many rows changed."""
         return len(await self._send(batch, KeyStatements.upsert))
 
-    async def _send(self, batch: Batch, build: Build) -> Sequence[Any]:
+    async def _send(
+        self, batch: Batch, build: Build, vectors: VectorTable | None = None
+    ) -> Sequence[Any]:
         """Run a statement with a batch, part by part, all of it or nothing; return its rows."""
         if not batch.ids:
             return ()
-        by_key = self._vectors.by_key
+        if (
+            build is KeyStatements.upsert
+            and any(mode == "some" for _, mode in batch.given)
+            and await self._vectors.executor.on_citus()
+        ):
+            return await self._send_evenly(batch)
+        vectors = vectors or self._vectors
+        by_key = vectors.by_key
         statement = build(by_key, batch.given)
         every = {name for name, given in batch.given if given == "all"}
         touched = by_key.touched.params(every)
@@ -134,9 +144,9 @@ class VectorWrites(TableBound[IdT]):
         start = time.perf_counter()
         try:
             if batch.is_one_part:
-                rows = (await self._vectors.run(statement, next(params))).rows
+                rows = (await vectors.run(statement, next(params))).rows
             else:
-                rows = await self._vectors.run_all(statement, params)
+                rows = await vectors.run_all(statement, params)
         except ConflictError as error:
             if self._vectors.scope.column is None or error.sqlstate != NOT_NULL_VIOLATION:
                 raise
@@ -147,6 +157,15 @@ class VectorWrites(TableBound[IdT]):
             ) from None
         observability.vec_add_total.add(len(batch.ids))
         observability.vec_add_duration.record(time.perf_counter() - start)
+        return rows
+
+    async def _send_evenly(self, batch: Batch) -> Sequence[Any]:
+        """Upsert a batch, all of it or nothing, where a statement can't say who gives a column."""
+        rows: list[Any] = []
+        async with self._vectors.executor.together() as lane:
+            vectors = self._vectors.by(lane)
+            for part in batch.even():
+                rows += await self._send(part, KeyStatements.upsert, vectors)
         return rows
 
     async def update(

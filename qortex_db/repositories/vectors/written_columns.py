@@ -111,6 +111,12 @@ class WrittenColumn:
         """The value of one row."""
         return self.value(cast(bindparam(parameter, type_=self.element), self.element))
 
+    @property
+    def has_equality(self) -> bool:
+        """Whether two of its values can be compared: json's have none."""
+        kind = stored_type(self.column.type)
+        return not isinstance(kind, JSON) or isinstance(kind, JSONB)
+
     def comparable(self, value: ColumnElement[Any]) -> ColumnElement[Any]:
         """What tells whether a value changes.
 
@@ -118,8 +124,8 @@ class WrittenColumn:
         stranger planted would be nearer.
         """
         kind = stored_type(self.column.type)
-        plain = isinstance(kind, JSON) and not isinstance(kind, JSONB)
-        return cast(value, Text) if plain or isinstance(kind, (Enum, ARRAY)) else as_text(value)
+        as_it_is = self.has_equality and not isinstance(kind, (Enum, ARRAY))
+        return as_text(value) if as_it_is else cast(value, Text)
 
 
 @functools.lru_cache(MAX_TABLES)
