@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from sqlalchemy import (
@@ -25,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from qortex_db.engine.citus import or_on_citus
 from qortex_db.filters.columns import ColumnKey, compared
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field
@@ -58,28 +60,52 @@ def aggregates(
 
     Groups come by their size, the largest first, and then by their value.
     """
-    table = owner.table
-    each = _values(table, [steps for steps, _ in wanted])
-    rows: FromClause = table.join(each, true())
+    return or_on_citus(
+        _aggregates(owner, where, wanted, group_by, apart=False),
+        lambda: _aggregates(owner, where, wanted, group_by, apart=True),
+    )
+
+
+def _aggregates(
+    owner: FilterStatements,
+    where: Filter | None,
+    wanted: Wanted,
+    group_by: Place | None,
+    *,
+    apart: bool,
+) -> Select[Any]:
+    """The same.
+
+    Args:
+        apart: Whether what rows have is read first, as Citus takes it.
+    """
+    source = owner.table
     conditions = [*owner.scope.clauses]
     if where is not None:
         conditions.append(where.clause)
+    places: list[Place | None] = [place for place, _ in wanted]
+    if apart:
+        source = _read(owner.table, [*places, group_by], conditions)
+        conditions = []
+    table = _Source(owner.table, source, apart=apart)
+    each = _values(table, places)
+    rows: FromClause = source.join(each, true())
     group: ColumnElement[Any] = type_coerce(cast(null(), Text), JsonText())
     groups: list[ColumnElement[Any]] = []
     if isinstance(group_by, ColumnKey):
-        column = table.c[group_by.key]
-        groups = [compared(column)]
+        column = owner.table.c[group_by.key]
+        groups = [table.column(len(places), group_by)]
         group = type_coerce(groups[0], column.type)
-        conditions.append(column.is_not(None))
+        conditions.append(groups[0].is_not(None))
     elif group_by is not None:
-        once = _distinct(table, group_by)
+        once = _distinct(table.field(len(places), group_by))
         rows = rows.join(once, true())
         groups = [once.c.value]
         group = type_coerce(cast(once.c.value, Text), JsonText())
         conditions.append(func.jsonb_typeof(once.c.value) != Constant("null"))
     size = func.count(case((each.c.is_row, Constant(1))))
     made = [
-        _of_column(name, each.c[f"value_{i}"], table.c[place.key])
+        _of_column(name, each.c[f"value_{i}"], owner.table.c[place.key])
         if isinstance(place, ColumnKey)
         else _as_json(_aggregate(name, each.c[f"value_{i}"]))
         for i, (place, names) in enumerate(wanted)
@@ -99,21 +125,64 @@ def _as_json(value: ColumnElement[Any]) -> ColumnElement[Any]:
     return type_coerce(cast(value, Text), JsonText())
 
 
-def _values(table: Table, places: list[Place]) -> LateralFromClause:
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where values are found: in a table, or in what was read of it.
+
+    Attributes:
+        table: The collection's.
+        rows: These.
+        apart: Whether the values at the places are columns of the rows, by their number.
+    """
+
+    table: Table
+    rows: Any
+    apart: bool
+
+    def field(self, number: int, steps: Steps) -> Field:
+        if self.apart:
+            return Field(self.rows, (), self.rows.c[f"at_{number}"])
+        return Field(self.table, steps)
+
+    def column(self, number: int, place: ColumnKey) -> ColumnElement[Any]:
+        if self.apart:
+            found: ColumnElement[Any] = self.rows.c[f"at_{number}"]
+            return found
+        return compared(self.table.c[place.key])
+
+
+def _read(
+    table: Table, places: Sequence[Place | None], conditions: Sequence[ColumnElement[bool]]
+) -> Any:
+    """What rows have at some places."""
+    at = [
+        compared(table.c[place.key]) if isinstance(place, ColumnKey) else Field(table, place).json
+        for place in places
+        if place is not None
+    ]
+    columns = [value.label(f"at_{i}") for i, value in enumerate(at)]
+    return select(*columns).where(*conditions).cte("_read").prefix_with("MATERIALIZED")
+
+
+def _values(table: _Source, places: Sequence[Any]) -> LateralFromClause:
     """Of a row what it has at each place, and then the elements of its arrays, path by path.
 
     Most have no arrays: what takes those apart is behind a filter that is looked at once for a row.
     """
     columns = [
-        compared(table.c[place.key]) if isinstance(place, ColumnKey) else None for place in places
+        table.column(i, place) if isinstance(place, ColumnKey) else None
+        for i, place in enumerate(places)
     ]
-    fields = [None if isinstance(place, ColumnKey) else Field(table, place) for place in places]
+    fields = [
+        None if isinstance(place, ColumnKey) else table.field(i, place)
+        for i, place in enumerate(places)
+    ]
     itself: list[Any] = [
         column if field is None else case((field.kind != _ARRAY, field.json))
         for column, field in zip(columns, fields, strict=True)
     ]
     nothing = [cast(null(), JSONB if column is None else column.type) for column in columns]
-    parts = [select(true().label("is_row"), *_numbered(itself)).correlate(table)]
+    parts = [select(true().label("is_row"), *_numbered(itself)).correlate(table.rows)]
     for i, field in enumerate(fields):
         if field is None:
             continue
@@ -121,16 +190,15 @@ def _values(table: Table, places: list[Place]) -> LateralFromClause:
         elements = _elements(field, f"elements_{i}")
         values[i] = elements.c.value
         part = select(false().label("is_row"), *_numbered(values)).where(field.kind == _ARRAY)
-        parts.append(part.correlate(table))
+        parts.append(part.correlate(table.rows))
     return union_all(*parts).lateral("_each")
 
 
-def _distinct(table: Table, path: Steps) -> LateralFromClause:
+def _distinct(field: Field) -> LateralFromClause:
     """What a row has at a path, or each of an array's elements once."""
-    field = Field(table, path)
     elements = _elements(field, "keys")
-    itself = select(field.json.label("value")).where(field.kind != _ARRAY).correlate(table)
-    once = select(elements.c.value).where(field.kind == _ARRAY).correlate(table).distinct()
+    itself = select(field.json.label("value")).where(field.kind != _ARRAY).correlate(field.table)
+    once = select(elements.c.value).where(field.kind == _ARRAY).correlate(field.table).distinct()
     return union_all(itself, once).lateral("_once")
 
 

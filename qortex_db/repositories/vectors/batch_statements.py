@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, cast, insert, literal_column, select, update
 
+from qortex_db.engine.citus import or_on_citus
 from qortex_db.keys import key_columns, key_of
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.repositories.statement_cache import built_once
@@ -19,7 +20,7 @@ from qortex_db.repositories.vectors.written_columns import generated
 from qortex_db.sql import as_text, func
 
 if TYPE_CHECKING:
-    from sqlalchemy.sql.dml import ReturningInsert, UpdateBase
+    from sqlalchemy.sql.dml import ReturningInsert
 
 
 @built_once
@@ -59,7 +60,7 @@ def insert_unkeyed(owner: KeyStatements, columns: GivenColumns) -> ReturningInse
 
 
 @built_once
-def update_each(owner: KeyStatements, columns: GivenColumns) -> UpdateBase:
+def update_each(owner: KeyStatements, columns: GivenColumns) -> Any:
     """Change the rows that are there, each by its own record; a row that would not is not touched.
 
     In key order, as every writer.
@@ -78,7 +79,11 @@ def update_each(owner: KeyStatements, columns: GivenColumns) -> UpdateBase:
         changes["updated_at"] = func.now()
     own: list[Any] = key_columns(table)
     is_same = [column == new.c[column.key] for column in own]
-    there = (*is_same, table.c.id == keys.c.id, *owner.scope.clauses)
+    there = (*is_same, *owner.scope.clauses)
     # No CTE: a pipeline puts the whole statement into one, where none may write.
-    statement = update(table).where(*there, changed).values(changes)
-    return statement.returning(literal_column("1"))  # to be counted
+    change: Any = update(table).values(changes)
+    change = change.returning(literal_column("1"))  # to be counted
+    return or_on_citus(
+        change.where(*there, table.c.id == keys.c.id, changed),
+        lambda: change.where(*there, changed),
+    )

@@ -27,11 +27,11 @@ from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.ext.compiler import compiles
 
 from qortex_db.composite_keys import packed
-from qortex_db.engine.citus import or_on_citus
+from qortex_db.engine.citus import on_citus, or_on_citus
 from qortex_db.filters.full_text import kept_words
 from qortex_db.keys import key_columns, key_type
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
-from qortex_db.repositories.locking import in_key_order, locked_in_key_order
+from qortex_db.repositories.locking import in_key_order
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.payload_changes import changed_payload
 from qortex_db.repositories.vectors.row_shape import row_shape
@@ -316,13 +316,18 @@ def fill_in_key_order(table: Table, scope: Scope) -> Select[Any]:
         .cte("_page")
         .prefix_with("MATERIALIZED")
     )
-    keys = locked_in_key_order([key], key.in_(select(page.c.id)), *scope.clauses)
     kept = kept_words(table, table.c.document)
     changed = [table.c[name].is_distinct_from(value) for name, value in kept.items()]
-    change = update(table).where(key == keys.c.id, *scope.clauses, *changed).values(kept)
-    filled = change.returning(key).cte("_filled")
-    count = select(func.count()).select_from(filled).scalar_subquery()
-    return select(func.max(page.c.id), func.count(), count).select_from(page)
+    is_of_page = key.in_(select(page.c.id))
+    besides = [*scope.clauses, *changed]
+    filling = update(table).values(kept).returning(key)
+    change = in_key_order(filling, [key], is_of_page, *scope.clauses, besides=besides)
+
+    def of(change: Any) -> Select[Any]:
+        count = select(func.count()).select_from(change.cte("_filled")).scalar_subquery()
+        return select(func.max(page.c.id), func.count(), count).select_from(page)
+
+    return or_on_citus(of(change), lambda: of(on_citus(change)))
 
 
 def merge_in_key_order(

@@ -14,7 +14,7 @@ from qortex_db.encryption import Cipher, is_token, named
 from qortex_db.errors import ConflictError, EncryptionError
 from qortex_db.keys import key_columns, key_of, key_type
 from qortex_db.repositories import validation
-from qortex_db.repositories.locking import locked_in_key_order
+from qortex_db.repositories.locking import in_key_order
 from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.repositories.vectors.progress import tell
 from qortex_db.repositories.vectors.records import IdT
@@ -147,7 +147,6 @@ def _write(table: Table, scope: Scope) -> Update:
     fields = [change[name].astext.label(name) for name in ("id", "payload", "document", "new")]
     given = select(*fields, change["put"].label("put")).cte("_given").prefix_with("MATERIALIZED")
     key = key_type(table).sql_text(as_text(table.c.id))
-    keys = locked_in_key_order([table.c.id], key.in_(select(given.c.id)), *scope.clauses)
     is_same = []
     values: dict[str, Any] = {}
     if "payload" in table.c:
@@ -156,5 +155,7 @@ def _write(table: Table, scope: Scope) -> Update:
     if "document" in table.c:
         is_same.append(table.c.document.is_not_distinct_from(given.c.document))
         values["document"] = given.c.new
-    statement = update(table).where(table.c.id == keys.c.id, key == given.c.id, *is_same)
-    return statement.where(*scope.clauses).values(values)
+    is_listed = key.in_(select(given.c.id))
+    besides = [key == given.c.id, *is_same, *scope.clauses]
+    tokens = update(table).values(values)
+    return in_key_order(tokens, [table.c.id], is_listed, *scope.clauses, besides=besides)

@@ -35,14 +35,14 @@ from qortex_db.filters.full_text import (
 )
 from qortex_db.keys import key_of
 from qortex_db.repositories.vectors.search.text_statements import FOUND_ROWS, PARSED_DOCUMENTS
-from qortex_db.repositories.vectors.search.word_statements import asked_words
+from qortex_db.repositories.vectors.search.word_statements import asked_words, rows_of_words
 from qortex_db.repositories.vectors.word_counts import ALL_DOCUMENTS, FREQUENCIES, counted_table
 from qortex_db.sql import Text, double, func
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import CTE, ColumnElement, Subquery
+    from sqlalchemy import CTE, ColumnElement, Select, Subquery
 
     from qortex_db.repositories.vectors.search.nearest import Nearest
 
@@ -64,16 +64,22 @@ class WordRanks:
         conditions: What has to hold of a row.
         counted: Whether the frequencies are there. Without, and where policies hide rows, it is
             told by the rows that are found how rare a word is.
+        count: As of `rows_of_words`.
     """
 
     def __init__(
-        self, rows: Nearest, conditions: Sequence[ColumnElement[bool]], *, counted: bool
+        self,
+        rows: Nearest,
+        conditions: Sequence[ColumnElement[bool]],
+        *,
+        counted: bool,
+        count: int = 0,
     ) -> None:
         self._rows = rows
         self._counted = counted
         self._statistics = _statistics() if counted else None
         self._asked = self._with_frequencies(_asked(rows))
-        self._found = self._pairs(conditions)
+        self._found = self._pairs(conditions, count)
         self._weights = self._weighted()
         self._mean = self._mean_length()
         joined = aggregate_order_by(Constant(" | "), self._asked.c.number)
@@ -189,25 +195,25 @@ class WordRanks:
         )
         return _kept(select(*with_them.c, brings.label("brings")), "asked")
 
-    def _pairs(self, conditions: Sequence[ColumnElement[bool]]) -> CTE:
+    def _pairs(self, conditions: Sequence[ColumnElement[bool]], count: int) -> CTE:
         """The rows of each word, with what tells how often they have it."""
         table, asked = self._rows.table, self._asked
         stored = stored_words(table)
-        times: ColumnElement[Any] = null().cast(Float)
-        length: ColumnElement[Any] = null().cast(Float)
-        if stored is not None:
-            part, shorter = (_part(stored, asked.c.query, method) for method in (0, 2))
-            times, length = _times(part), _length(part, shorter)
         most = COUNTED_ROWS if self._counted else FOUND_ROWS
-        having = (
-            select(key_of(table), times.label("times"), length.label("length"))
-            .where(is_found(document_words(table), asked.c.query), *conditions)
-            .limit(Constant(most))
-            .correlate(asked)
-            .lateral("_having_it")
-        )
-        pairs = select(asked.c.number, *having.c).select_from(asked.join(having, asked.c.brings))
-        return _kept(pairs, "found")
+
+        def having(query: ColumnElement[Any]) -> Select[Any]:
+            times: ColumnElement[Any] = null().cast(Float)
+            length: ColumnElement[Any] = null().cast(Float)
+            if stored is not None:
+                part, shorter = (_part(stored, query, method) for method in (0, 2))
+                times, length = _times(part), _length(part, shorter)
+            return (
+                select(key_of(table), times.label("times"), length.label("length"))
+                .where(is_found(document_words(table), query), *conditions)
+                .limit(Constant(most))
+            )
+
+        return _kept(rows_of_words(asked, asked.c.brings, having, count), "found")
 
     def _weighted(self) -> CTE:
         """How rare each word is, and whether it is too common to bring in rows."""

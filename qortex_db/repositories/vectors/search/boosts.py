@@ -34,14 +34,15 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.filters.columns import ColumnKey
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field
+from qortex_db.keys import key_of
 from qortex_db.models import InteroceptionFactor
 from qortex_db.repositories.validation import MAX_MEASURE, check_dict, check_list
 from qortex_db.sql import Text, double, func, json_parameter, stored_type
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Table
+    from sqlalchemy import ColumnElement, FromClause, Table
     from sqlalchemy.sql.selectable import ScalarSelect
 
     from qortex_db.repositories.vectors.filter_statements import Place
@@ -232,17 +233,52 @@ _TAKES: Final[dict[type[Boost], tuple[type, ...]]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class BoostedRows:
+    """What a score is made of.
+
+    Attributes:
+        table: Of the rows, with what terms look at.
+        weights: Of nodes.
+        keys: What they have of the table beside its key.
+    """
+
+    table: Any
+    weights: Any
+    keys: tuple[str, ...]
+
+    @classmethod
+    def of(cls, table: Table, terms: tuple[BoostTerm, ...]) -> BoostedRows:
+        """Of a table where it is."""
+        sources = [term.source for term in terms if term.kind is not Factor]
+        keys = {each.key if isinstance(each, ColumnKey) else "payload" for each in sources}
+        return cls(table, _FACTORS, tuple(sorted(keys - {"id"})))
+
+    def read_of(self, hits: FromClause, scope: Sequence[ColumnElement[bool]]) -> BoostedRows:
+        """The same of some rows, read first, for Citus looks up no other table row by row."""
+        ids = select(hits.c.id)
+        columns = key_of(self.table), *(self.table.c[key] for key in self.keys)
+        own = select(*columns).where(self.table.c.id.in_(ids), *scope)
+        named = self.weights.c.node_id.in_(select(cast(hits.c.id, Text)))
+        weights = select(self.weights.c.node_id, self.weights.c.weight).where(named)
+        return BoostedRows(
+            own.cte("_rows").prefix_with("MATERIALIZED"),
+            weights.cte("_weights").prefix_with("MATERIALIZED"),
+            self.keys,
+        )
+
+
 def boosted(
-    table: Table, similarity: ColumnElement[float], terms: tuple[BoostTerm, ...]
+    rows: BoostedRows, similarity: ColumnElement[float], terms: tuple[BoostTerm, ...]
 ) -> ColumnElement[float]:
     """A row's score: its similarity, multiplied, and what is added to it."""
     score = similarity
     for i, term in enumerate(terms):
         if term.kind is Factor:
-            score = score * func.coalesce(_bounded(_weight_of(table)), _number(i, "missing"))
+            score = score * func.coalesce(_bounded(_weight_of(rows)), _number(i, "missing"))
     for i, term in enumerate(terms):
         if term.kind is not Factor:
-            score = score + _ADDED[term.kind](table, term, i)
+            score = score + _ADDED[term.kind](rows.table, term, i)
     return score
 
 
@@ -250,10 +286,10 @@ def _number(i: int, name: str) -> ColumnElement[float]:
     return bindparam(f"boost_{i}_{name}", type_=Float)
 
 
-def _weight_of(table: Table) -> ScalarSelect[Any]:
-    key = cast(table.c.id, Text)
-    found = select(_FACTORS.c.weight).where(_FACTORS.c.node_id == key)
-    return found.correlate(table).scalar_subquery()
+def _weight_of(rows: BoostedRows) -> ScalarSelect[Any]:
+    key = cast(rows.table.c.id, Text)
+    found = select(rows.weights.c.weight).where(rows.weights.c.node_id == key)
+    return found.correlate(rows.table).scalar_subquery()
 
 
 def _bounded(value: ColumnElement[Any]) -> ColumnElement[float]:

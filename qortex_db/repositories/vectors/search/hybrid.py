@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from qortex_db import checks
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import check_readable
+from qortex_db.filters.full_text import text_configuration
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
@@ -36,6 +37,7 @@ from qortex_db.repositories.vectors.search.text_queries import (
     TextRank,
     read_text,
 )
+from qortex_db.repositories.vectors.search.word_statements import word_count
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.repositories.vectors.word_counts import counted_documents
 from qortex_db.types import EmbeddingInput, SparseVector
@@ -173,6 +175,7 @@ class HybridSearches(TableBound[IdT]):
             asked.text is not None and asked.text.excludes,
             bm25,
             own,
+            await _word_count(vectors, asked.text) if how.form.distributed else 0,
         )
         params |= how.params
         for each in own:
@@ -312,6 +315,15 @@ async def _words(
     bm25, own = weighing
     params |= {"words": text.words, "bm25_k1": own.k1, "bm25_b": own.b}
     return bm25, params | {"table_name": vectors.qualified_name}
+
+
+async def _word_count(vectors: VectorTable, text: TextQuery | None) -> int:
+    """How many words are looked for one by one."""
+    if text is None:
+        return 0
+    count = word_count(text_configuration(vectors.table))
+    found = await vectors.executor.run(count, {"text": text.words})
+    return max(1, int(found.rows[0][0]))
 
 
 async def _own_filters(

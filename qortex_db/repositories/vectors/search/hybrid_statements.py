@@ -74,6 +74,7 @@ class Fusion:
         bm25: Whether that branch ranks by BM25, and by what: frequencies that were counted, or the
             rows that it finds.
         own: The filters of branches that have one.
+        words: How many words the text has, where rows lie on several nodes of Citus.
     """
 
     names: tuple[str, ...]
@@ -85,6 +86,7 @@ class Fusion:
     excludes: bool = False
     bm25: Literal["counted", "found"] | None = None
     own: tuple[OwnFilter, ...] = ()
+    words: int = 0
 
     def statement(self, rows: Nearest, where: Filter | None, form: SearchForm) -> Select[Any]:
         """The search; kept only where its filters are dictionaries."""
@@ -194,13 +196,14 @@ def _lexical(
         conditions.append(where.clause if read else case((where.clause, true())))
     limit = bindparam("text_candidates", type_=Integer)
     if fusion.bm25 is not None:
-        ranks = WordRanks(rows, conditions, counted=fusion.bm25 == "counted")
+        counted = fusion.bm25 == "counted"
+        ranks = WordRanks(rows, conditions, counted=counted, count=fusion.words)
         if fusion.match == "any":
             found = ranks.best(near, limit)
         else:
             found = matching(rows, conditions, near, lambda held: ranks.rank(held, rows.table))
     elif fusion.match == "any":
-        found = with_any_word(rows, conditions, near, limit)
+        found = with_any_word(rows, conditions, near, limit, fusion.words)
     else:
         found = matching(rows, conditions, near)
     # A rank of 0 is no match.

@@ -26,7 +26,7 @@ from qortex_db.keys import key_type
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.filter_statements import value_at
-from qortex_db.repositories.vectors.search.boosts import boosted
+from qortex_db.repositories.vectors.search.boosts import BoostedRows, boosted
 from qortex_db.repositories.vectors.search.found import found
 from qortex_db.repositories.vectors.search.nearest import (
     Branch,
@@ -81,16 +81,20 @@ class SearchStatements:
         Args:
             start: The score at no distance.
         """
-        (hits,) = found([Branch(self.rows)], form, where)
-        score = boosted(self.table, double(start) - hits.c.distance, terms).label("boosted")
-        is_it = and_(self.table.c.id == hits.c.id, *self.scope.clauses)
-        rows = hits.outerjoin(self.table, is_it)
+        (hits,) = _found_once(self.rows, form, where)
+        rows = BoostedRows.of(self.table, terms)
+        if form.distributed:
+            rows = rows.read_of(hits, self.scope.clauses)
+        score = boosted(rows, double(start) - hits.c.distance, terms).label("boosted")
+        is_it = rows.table.c.id == hits.c.id
+        if not form.distributed:
+            is_it = and_(is_it, *self.scope.clauses)
         near = hits.c.distance <= bindparam("max_distance", type_=Float)
         # NaN, a zero vector's, is no distance. A row without an id says that the index fell short.
         near = and_(near, hits.c.distance != Constant("NaN"))
         scored = (
             select(*hits.c, score)
-            .select_from(rows)
+            .select_from(hits.outerjoin(rows.table, is_it))
             .where(or_(hits.c.id.is_(None), near))
             .subquery("_scored")
         )
@@ -105,25 +109,32 @@ class SearchStatements:
     @built_once
     def groups(self, where: Filter | None, form: SearchForm, place: Place) -> Select[Any]:
         """The nearest rows of each value at a path, and how many rows were looked at."""
-        (hits,) = found([Branch(self.rows)], form, where)
+        (hits,) = _found_once(self.rows, form, where)
         value: ColumnElement[Any]
         has_value: ColumnElement[bool]
+        shown_of: FromClause = hits
         rows: FromClause = hits.join(self.table, self.table.c.id == hits.c.id)
+        scope = self.scope.clauses
         if isinstance(place, ColumnKey):
             value = value_at(self.table, place).label("value")
             has_value = value.is_not(None)
         else:
-            each = Field(self.table, place).each("each")
-            once = select(each.c.value).distinct().correlate(self.table).lateral("_once")
+            field = Field(self.table, place)
+            if form.distributed:  # what each has there is brought here before it is taken apart
+                read = select(*hits.c, field.json.label("at")).select_from(rows).where(*scope)
+                rows = shown_of = read.cte("_read").prefix_with("MATERIALIZED")
+                field, scope = Field(shown_of, (), shown_of.c["at"]), ()
+            each = field.each("each")
+            once = select(each.c.value).distinct().correlate(field.table).lateral("_once")
             value = once.c.value
             rows = rows.join(once, true())
             has_value = func.jsonb_typeof(value) != literal_column("'null'", Text)
         keyed = (
-            select(*hits.c, value)
+            select(*(shown_of.c[column.key] for column in hits.c), value)
             .select_from(rows)
-            .where(*self.scope.clauses)
+            .where(*scope)
             # A zero vector has no distance, so its row is no hit.
-            .where(hits.c.distance != Constant("NaN"))
+            .where(shown_of.c.distance != Constant("NaN"))
             .where(has_value)
             .subquery("_keyed")
         )
@@ -183,6 +194,14 @@ class SearchStatements:
         clause = None if where is None else where.clause
         hits = self.rows.nearest(form, clause, besides=besides, exact=True).subquery("_hits")
         return select(*hits.c).order_by(hits.c.distance, hits.c.id)
+
+
+def _found_once(rows: Nearest, form: SearchForm, where: Filter | None) -> list[FromClause]:
+    """The candidates of which several things are asked: on Citus each would be found anew."""
+    hits = found([Branch(rows)], form, where)
+    if not form.distributed:
+        return [*hits]
+    return [select(*each.c).cte("_hits").prefix_with("MATERIALIZED") for each in hits]
 
 
 def search_statements(vectors: VectorTable) -> SearchStatements:

@@ -6,6 +6,7 @@ rows that were found: by BM25's inverse document frequency among all that have a
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
@@ -20,6 +21,7 @@ from sqlalchemy import (
     literal_column,
     select,
     true,
+    union_all,
 )
 from sqlalchemy.dialects.postgresql import TSQUERY, aggregate_order_by, array
 
@@ -38,9 +40,9 @@ from qortex_db.repositories.vectors.search.text_statements import FOUND_ROWS, PA
 from qortex_db.sql import Text, double, func
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from sqlalchemy import CTE, ColumnElement, Subquery
+    from sqlalchemy import CTE, ColumnElement, Select, SelectBase, Subquery
 
     from qortex_db.repositories.vectors.search.nearest import Nearest
 
@@ -53,6 +55,7 @@ def with_any_word(
     conditions: Sequence[ColumnElement[bool]],
     near: ColumnElement[float] | None,
     limit: ColumnElement[int],
+    count: int = 0,
 ) -> Subquery:
     """The rows with any of the words, as id and rank: the sum of the rarity of those they have.
 
@@ -63,9 +66,10 @@ def with_any_word(
         conditions: What else has to hold of a row.
         near: What the nearest rows have least of; None where there is no embedding.
         limit: How many of the best rows are wanted.
+        count: As of `rows_of_words`.
     """
     asked = asked_words(text_configuration(rows.table))
-    found = _found(rows, asked, conditions)
+    found = _found(rows, asked, conditions, count)
     weights = _weights(found)
     scores = (
         select(
@@ -115,22 +119,47 @@ def asked_words(configuration: str, *, parameter: str = "text", lexemes: bool = 
     )
 
 
-def _found(rows: Nearest, asked: CTE, conditions: Sequence[ColumnElement[bool]]) -> CTE:
+def _found(rows: Nearest, asked: CTE, conditions: Sequence[ColumnElement[bool]], count: int) -> CTE:
     """The rows of each word."""
-    table = rows.table
-    having = (
-        select(key_of(table))
-        .where(is_found(document_words(table), asked.c.query), *conditions)
-        .limit(Constant(FOUND_ROWS))
-        .correlate(asked)
-        .lateral("_having_it")
-    )
-    return (
-        select(asked.c.number, having.c.id)
-        .select_from(asked.join(having, true()))
-        .cte("_found")
-        .prefix_with("MATERIALIZED")
-    )
+
+    def having(query: ColumnElement[Any]) -> Select[Any]:
+        is_there = is_found(document_words(rows.table), query)
+        return select(key_of(rows.table)).where(is_there, *conditions).limit(Constant(FOUND_ROWS))
+
+    found = rows_of_words(asked, true(), having, count)
+    return found.cte("_found").prefix_with("MATERIALIZED")
+
+
+def rows_of_words(
+    asked: CTE,
+    is_wanted: ColumnElement[bool],
+    having: Callable[[ColumnElement[Any]], Select[Any]],
+    count: int,
+) -> SelectBase:
+    """The rows of each word, with its number.
+
+    Args:
+        asked: The words.
+        is_wanted: Which of them bring in rows.
+        having: The rows that have what a query asks for.
+        count: How many words there are, where rows lie on several nodes of Citus: each is then
+            looked for by itself. 0 elsewhere.
+    """
+    if not count:
+        rows = having(asked.c.query).correlate(asked).lateral("_having_it")
+        return select(asked.c.number, *rows.c).select_from(asked.join(rows, is_wanted))
+    parts = []
+    for number in range(1, count + 1):
+        own = select(asked.c.query).where(asked.c.number == Constant(number), is_wanted)
+        rows_of = having(own.scalar_subquery()).subquery()
+        parts.append(select(Constant(number).label("number"), *rows_of.c))
+    return union_all(*parts)
+
+
+@functools.cache
+def word_count(configuration: str) -> Select[Any]:
+    """How many words of a text are looked for."""
+    return select(func.count()).select_from(asked_words(configuration))
 
 
 def _weights(found: CTE) -> CTE:
