@@ -112,7 +112,7 @@ def store() -> Delete:
     )
     too_many = select(ranked.c.tid).where(ranked.c.place > ranked.c.room).scalar_subquery()
     # To count the inserted is to have inserted them, and waited for whoever inserts the same.
-    inserted = select(func.count()).select_from(new).scalar_subquery()
+    inserted: Any = select(func.count()).select_from(new).scalar_subquery()
     # By their places: a join by keys, planned without statistics, reads the whole table.
     old = (
         select(_ctid.label("tid"))
@@ -123,7 +123,21 @@ def store() -> Delete:
         .prefix_with("MATERIALIZED")
     )
     locked = func.array(select(old.c.tid).scalar_subquery())
-    return delete(_cache).where(_ctid == func.any(locked))
+    return or_on_citus(
+        delete(_cache).where(_ctid == func.any(locked)), lambda: _store_apart(groups, inserted)
+    )
+
+
+def _store_apart(groups: Any, inserted: Any) -> Delete:
+    """The same by keys: on Citus a row's place is that in a shard, of which there are several."""
+    place = func.row_number().over(
+        partition_by=groups.c.low, order_by=(_cache.c.last_used.desc(), _cache.c.text_hash)
+    )
+    members = _cache.join(groups, _cache.c.text_hash.between(groups.c.low, groups.c.high))
+    columns = *_KEY, groups.c.room, place.label("place")
+    ranked = select(*columns).select_from(members).cte("_ranked").prefix_with("MATERIALIZED")
+    same = (key == ranked.c[key.name] for key in _KEY)
+    return delete(_cache).where(*same, ranked.c.place > ranked.c.room, inserted >= 0)
 
 
 @cache

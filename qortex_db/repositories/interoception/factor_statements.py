@@ -18,6 +18,7 @@ from sqlalchemy import (
     literal_column,
     null,
     select,
+    text,
     union_all,
     update,
 )
@@ -141,6 +142,14 @@ def _ln(value: Any) -> Any:
 
 def _number(transaction_id: Any) -> Any:
     return cast(cast(transaction_id, Text), BigInteger)
+
+
+TABLE: Final[Any] = _factors
+ON_SEVERAL_NODES: Final = text("""
+SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition
+  WHERE logicalrelid::oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
+    AND (partmethod = 'h'::"char" OR repmodel = 't'::"char"))
+""")
 
 
 @cache

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from qortex_db import checks, messages, observability
 from qortex_db.errors import InvalidInputError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
+from qortex_db.names import qualified
 from qortex_db.repositories import validation
 from qortex_db.repositories.idempotency import check_claim, was_done
 from qortex_db.repositories.interoception import factor_statements
@@ -207,12 +208,15 @@ class FactorRepository:
 
         Raises:
             InvalidInputError: `since` is no cursor of this database, or newer than this server, as
-                after a restore: ask without one.
+                after a restore: ask without one. Or Citus has the factors on several nodes, which
+                number their transactions each by itself: load all.
 
         Source:
             https://www.postgresql.org/docs/current/functions-info.html (pg_current_snapshot)
         """
         number, origin = _parsed(since)
+        if await self._executor.on_citus():
+            await self._check_one_node()
         rows = (await self._executor.run(factor_statements.changes(), {"since": number})).rows
         _, _, database, cursor, newest, count = next(row for row in rows if row[0] is None)
         if number is not None and (origin != database or number > newest):
@@ -222,6 +226,17 @@ class FactorRepository:
             )
         weights = {row[0]: row[1] for row in rows if row[0] is not None}
         return FactorChanges(weights, f"{cursor}@{database}", count)
+
+    async def _check_one_node(self) -> None:
+        table = factor_statements.TABLE
+        name = qualified(self._executor.schema_of(table.schema), table.name)
+        params = {"table_name": name}
+        rows = (await self._executor.run(factor_statements.ON_SEVERAL_NODES, params)).rows
+        if rows[0][0]:
+            raise InvalidInputError(
+                f"changes() can't tell what is new in {name}: Citus has it on several nodes, and "
+                "each numbers its transactions by itself. load() reads all weights."
+            )
 
     async def weight_seeds(self, seed_ids: Iterable[str]) -> dict[str, float]:
         """The seeds' shares by their weights, summing to 1; equal shares where all weigh 0."""

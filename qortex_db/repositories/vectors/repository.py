@@ -111,6 +111,9 @@ class VectorRepository(
         dimensions = await self.dimensions() or types.MAX_DIMENSIONS
         found = await self._vectors.executor.run(TABLE_SIZE, {"name": self._vectors.qualified_name})
         tuples, size, cache = found.rows[0] if found.rows else (-1, 0, 0)
+        facts = await self._vectors.facts()
+        if facts.distributed_by is not None:  # of which that was an empty shell
+            tuples = int(facts.rows)
         if rows is None:  # not analyzed yet: from its size
             rows = tuples if tuples >= 0 else size // (4 * dimensions + 100)
         memory = cache // 2 if memory_bytes is None else memory_bytes

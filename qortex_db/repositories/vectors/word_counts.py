@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     Boolean,
+    DateTime,
     Float,
+    bindparam,
     case,
     cast,
     column,
@@ -38,7 +40,7 @@ from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.sql import Text, func
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Select, Subquery, Table
+    from sqlalchemy import CTE, ColumnElement, Delete, FromClause, Select, Subquery, Table
 
     from qortex_db.repositories.vectors.table import VectorTable
 
@@ -112,9 +114,7 @@ class WordCounts(TableBound[IdT]):
         """
         vectors = self._vectors
         _check_has_words(vectors)
-        statement = _count(vectors.table)
-        found = await vectors.executor.run(statement, {"table_name": vectors.qualified_name})
-        is_whole, is_mine = found.rows[0]
+        is_whole, is_mine = await _counted_now(vectors)
         if not is_whole:
             raise InvalidInputError(
                 f"Not all rows of {vectors.table.name} are to be seen here, by a policy or since "
@@ -136,11 +136,19 @@ class WordCounts(TableBound[IdT]):
         """
         vectors = self._vectors
         _check_has_words(vectors)
-        statement = _statistics(vectors.table)
-        found = await vectors.executor.run(statement, {"table_name": vectors.qualified_name})
-        if not found.rows:
+        named = {"table_name": vectors.qualified_name}
+        if await vectors.executor.on_citus():
+            statement = _statistics(vectors.table, apart=True)
+            rows = (await vectors.executor.run(statement, named)).rows
+            if rows:
+                since = {"counted_at": rows[0][3]}
+                found = await vectors.executor.run(_written_since(vectors.table), since)
+                rows = [[*rows[0], *found.rows[0]]]
+        else:
+            rows = (await vectors.executor.run(_statistics(vectors.table), named)).rows
+        if not rows:
             return None
-        documents, distinct, mean_length, counted_at, current, changed = found.rows[0]
+        documents, distinct, mean_length, counted_at, current, changed = rows[0]
         when = counted_at.astimezone(UTC).isoformat()
         return WordStatistics(documents, distinct, mean_length or 0.0, when, current, changed)
 
@@ -178,9 +186,23 @@ async def count_if_due(vectors: VectorTable, written: int) -> bool:
     documents = await counted_documents(vectors)
     if documents is None or written * STALE_SHARE < documents:
         return False
+    _, is_mine = await _counted_now(vectors)
+    return is_mine
+
+
+async def _counted_now(vectors: VectorTable) -> tuple[bool, bool]:
+    """Count words; whether all rows are to be seen, and whether nobody else was counting."""
     params = {"table_name": vectors.qualified_name}
-    found = await vectors.executor.run(_count(vectors.table), params)
-    return bool(found.rows[0][1])
+    if not await vectors.executor.on_citus():
+        row = (await vectors.executor.run(_count(vectors.table), params)).rows[0]
+        return row[0], row[1]
+    async with vectors.executor.together() as lane:
+        name, is_whole, is_mine = (await lane.run(_target(), params)).rows[0]
+        if is_mine:
+            counted = {"counted_name": name}
+            await lane.run(_forget(), counted)
+            await lane.run(_keep(vectors.table), counted)
+    return is_whole, bool(is_mine)
 
 
 def _key(vectors: VectorTable) -> tuple[object, str]:
@@ -202,19 +224,46 @@ def _all_words(table: Table) -> ColumnElement[Any]:
     return parsed if stored is None else func.coalesce(stored, parsed)
 
 
-@functools.lru_cache(MAX_TABLES)
-def _count(table: Table) -> Select[Any]:
-    """Count, unless rows are hidden or somebody else counts; each is told."""
+@functools.cache
+def _target() -> Select[Any]:
+    """A table's name, whether all rows are to be seen, and whether it is now ours to count."""
     named = counted_table()
     lock = func.pg_try_advisory_xact_lock(
         func.hashtextextended(named.c.name, literal_column("17::bigint"))
     )
-    target = (
-        select(named.c.name, named.c.is_whole, case((named.c.is_whole, lock)).label("is_mine"))
-        .cte("_target")
-        .prefix_with("MATERIALIZED")
+    return select(named.c.name, named.c.is_whole, case((named.c.is_whole, lock)).label("is_mine"))
+
+
+@functools.cache
+def _forget() -> Delete:
+    """Forget what was counted of a table."""
+    return delete(FREQUENCIES).where(
+        FREQUENCIES.c.table_name == bindparam("counted_name", type_=Text)
     )
-    mine = select(target.c.name).where(target.c.is_mine).cte("_mine").prefix_with("MATERIALIZED")
+
+
+@functools.lru_cache(MAX_TABLES)
+def _keep(table: Table) -> Any:
+    """Count the words of a table, of which nothing is kept, as Citus takes it."""
+    kept = _counts(table, table)
+    name = bindparam("counted_name", type_=Text)
+    columns = name, kept.c.word, kept.c.documents, kept.c.mean_length, _counted_at(kept)
+    return insert(FREQUENCIES).from_select(_COLUMNS, select(*columns))
+
+
+_COLUMNS: Final = ("table_name", "word", "documents", "mean_length", "counted_at")
+
+
+def _counted_at(kept: CTE) -> ColumnElement[Any]:
+    return case((kept.c.word == ALL_DOCUMENTS, func.now()))
+
+
+def _counts(table: Table, rows: FromClause) -> CTE:
+    """The words that several documents have, and what is about all documents.
+
+    Args:
+        rows: The table, or that behind a gate.
+    """
     part = func.unnest(_all_words(table)).table_valued(
         column("lexeme", Text), "positions", "weights", name="part"
     )
@@ -226,22 +275,17 @@ def _count(table: Table) -> Select[Any]:
             func.count().label("documents"),
             func.sum(occurrences).label("occurrences"),
         )
-        .select_from(mine.join(table, true()).join(part, true()))
+        .select_from(rows.join(part, true()))
         .where(has_document)
         .group_by(part.c.lexeme)
         .cte("_counted")
         .prefix_with("MATERIALIZED")
     )
-    documents = (
-        select(func.count())
-        .select_from(mine.join(table, true()))
-        .where(has_document)
-        .scalar_subquery()
-    )
+    documents = select(func.count()).select_from(rows).where(has_document).scalar_subquery()
     every = select(documents.label("documents")).cte("_every").prefix_with("MATERIALIZED")
     occurring = select(func.sum(counted.c.occurrences)).scalar_subquery()
     size = func.nullif(cast(every.c.documents, Float), literal_column("0.0::float8"), type_=Float)
-    kept = union_all(
+    return union_all(
         select(
             counted.c.word,
             counted.c.documents,
@@ -249,6 +293,14 @@ def _count(table: Table) -> Select[Any]:
         ).where(counted.c.documents > literal_column("1::bigint")),
         select(ALL_DOCUMENTS.label("word"), every.c.documents, cast(occurring, Float) / size),
     ).cte("_kept")
+
+
+@functools.lru_cache(MAX_TABLES)
+def _count(table: Table) -> Select[Any]:
+    """Count, unless rows are hidden or somebody else counts; each is told."""
+    target = _target().cte("_target").prefix_with("MATERIALIZED")
+    mine = select(target.c.name).where(target.c.is_mine).cte("_mine").prefix_with("MATERIALIZED")
+    kept = _counts(table, mine.join(table, true()))
     gone = (
         delete(FREQUENCIES)
         .where(FREQUENCIES.c.table_name == mine.c.name)
@@ -256,16 +308,9 @@ def _count(table: Table) -> Select[Any]:
         .returning(literal_column("1"))
         .cte("_gone")
     )
-    is_of_all = kept.c.word == ALL_DOCUMENTS
+    columns = mine.c.name, kept.c.word, kept.c.documents, kept.c.mean_length, _counted_at(kept)
     new = insert(FREQUENCIES).from_select(
-        ["table_name", "word", "documents", "mean_length", "counted_at"],
-        select(
-            mine.c.name,
-            kept.c.word,
-            kept.c.documents,
-            kept.c.mean_length,
-            case((is_of_all, func.now())),
-        ).select_from(mine.join(kept, true())),
+        _COLUMNS, select(*columns).select_from(mine.join(kept, true()))
     )
     others = new.excluded
     written = (
@@ -300,7 +345,22 @@ def _counted() -> Select[Any]:
 
 
 @functools.lru_cache(MAX_TABLES)
-def _statistics(table: Table) -> Select[Any]:
+def _written_since(table: Table) -> Select[Any]:
+    """How many documents there are, and how many rows with one were written since a time."""
+    changed: ColumnElement[Any] = null()
+    if "updated_at" in table.c:
+        later = table.c.updated_at > bindparam("counted_at", type_=DateTime(timezone=True))
+        changed = func.count().filter(later)
+    return select(func.count(), changed).where(table.c.document.is_not(None))
+
+
+@functools.lru_cache(MAX_TABLES)
+def _statistics(table: Table, *, apart: bool = False) -> Select[Any]:
+    """What was counted, and what changed since.
+
+    Args:
+        apart: Without the latter, since Citus joins no table of several nodes to one of its own.
+    """
     header = select(*FREQUENCIES.c).where(*_of_all_documents()).cte("_header")
     others = FREQUENCIES.alias("_others")
     distinct = (
@@ -308,6 +368,9 @@ def _statistics(table: Table) -> Select[Any]:
         .where(others.c.table_name == header.c.table_name, others.c.word != ALL_DOCUMENTS)
         .scalar_subquery()
     )
+    counted = header.c.documents, distinct.label("words"), header.c.mean_length, header.c.counted_at
+    if apart:
+        return select(*counted)
     has_document = table.c.document.is_not(None)
     now = select(func.count()).select_from(table).where(has_document).scalar_subquery()
     changed: ColumnElement[Any] = null()
@@ -318,11 +381,4 @@ def _statistics(table: Table) -> Select[Any]:
             .where(has_document, table.c.updated_at > header.c.counted_at)
         )
         changed = later.scalar_subquery()
-    return select(
-        header.c.documents,
-        distinct.label("words"),
-        header.c.mean_length,
-        header.c.counted_at,
-        now.label("current_documents"),
-        changed.label("changed"),
-    )
+    return select(*counted, now.label("current_documents"), changed.label("changed"))
