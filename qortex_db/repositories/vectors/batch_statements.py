@@ -74,16 +74,17 @@ def update_each(owner: KeyStatements, columns: GivenColumns) -> Any:
     keys = locked_in_key_order(
         [table.c.id], table.c.id == func.any(ids_array(table)), *owner.scope.clauses
     )
-    changes, changed = owner.changes(rows, new.c)
-    if "updated_at" in table.c:
-        changes["updated_at"] = func.now()
     own: list[Any] = key_columns(table)
     is_same = [column == new.c[column.key] for column in own]
     there = (*is_same, *owner.scope.clauses)
-    # No CTE: a pipeline puts the whole statement into one, where none may write.
-    change: Any = update(table).values(changes)
-    change = change.returning(literal_column("1"))  # to be counted
-    return or_on_citus(
-        change.where(*there, table.c.id == keys.c.id, changed),
-        lambda: change.where(*there, changed),
-    )
+
+    def change(*, on_citus: bool) -> Any:
+        changes, changed = owner.changes(rows, new.c, on_citus=on_citus)
+        if "updated_at" in table.c:
+            changes["updated_at"] = func.now()
+        # No CTE: a pipeline puts the whole statement into one, where none may write.
+        made = update(table).where(*there, changed).values(changes)
+        return made.returning(literal_column("1"))  # to be counted
+
+    plain = change(on_citus=False).where(table.c.id == keys.c.id)
+    return or_on_citus(plain, lambda: change(on_citus=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections import defaultdict
 from dataclasses import dataclass
@@ -126,31 +125,6 @@ class Batch:
     def is_one_part(self) -> bool:
         """Whether one statement takes it all."""
         return len(self.ids) <= self._size
-
-    def even(self) -> Iterator[Batch]:
-        """The same rows by what they give: in batches in which a record gives all or nothing."""
-        places: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
-        for place in range(len(self.ids)):
-            given = (name for name, values in self._given_by_some if values[place] is not MISSING)
-            places[tuple(given)].append(place)
-        for names, chosen in places.items():
-            given_here: GivenColumns = tuple(
-                (name, "none" if mode == "some" and name not in names else "all")
-                for name, mode in self.given
-                if name != DEFAULT_VECTOR or name not in names
-            )
-            yield self._of(chosen, given_here)
-
-    def _of(self, chosen: Sequence[int], given: GivenColumns) -> Batch:
-        part = copy.copy(self)
-        vars(part).update(
-            ids=[self.ids[place] for place in chosen],
-            given=given,
-            _embeddings=self._embeddings.of(chosen),
-            _columns=[(one, told.of(chosen)) for one, told in self._columns],
-            _given_by_some=[],
-        )
-        return part
 
     def parts(self) -> Iterator[Part]:
         """The rows by the statement.

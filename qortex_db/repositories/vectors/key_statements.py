@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from qortex_db.repositories.vectors.payload_changes import Form
     from qortex_db.repositories.vectors.payload_parts import Body
 
-Given: TypeAlias = Literal["all", "some", "none"]
-"""For which rows of a batch a column is given; for none, it is of new rows alone."""
+Given: TypeAlias = Literal["all", "some"]
+"""For which rows of a batch a column is given."""
 GivenColumns: TypeAlias = tuple[tuple[str, Given], ...]
 """The columns that a batch gives, beside the id, and the vector where some records lack it."""
 
@@ -85,7 +85,7 @@ class GivenRows:
     Attributes:
         used: The columns that it gives, beside id and vector.
         values: Of a new row, by column.
-        given: By the columns that only some rows give, the ids that do; None for no row.
+        given: By the columns that only some rows give, the ids that do.
         kept: The columns of a document's words.
     """
 
@@ -187,11 +187,7 @@ class KeyStatements:
         values["vec"] = row[1]
         if not isinstance(table.c.vec.type, Embedding):  # what Citus makes of it it can't read
             values["vec"] = cast(row[1], table.c.vec.type)
-        given = {
-            name: json_parameter(GIVEN + name) if mode == "some" else None
-            for name, mode in columns
-            if mode != "all"
-        }
+        given = {name: json_parameter(GIVEN + name) for name, mode in columns if mode == "some"}
         for (name, written), sent in zip(used.items(), row[2:], strict=True):
             values[name] = written.value(sent)
             if name in given and written.default is not None:
@@ -287,14 +283,12 @@ def _made_now(table: Table) -> dict[str, ColumnElement[Any]]:
 
 
 def _of_given(
-    given: ColumnElement[Any] | None,
+    given: ColumnElement[Any],
     key: ColumnElement[Any],
     new: ColumnElement[Any],
     other: ColumnElement[Any],
 ) -> ColumnElement[Any]:
-    """A row's new value, where only some rows of a batch give one, or none does."""
-    if given is None:
-        return other
+    """A row's new value, where only some rows of a batch give one."""
     # An object's keys are found by bisection; `= ANY` would scan for each row.
     return case((given.has_key(key), new), else_=other)
 

@@ -130,12 +130,7 @@ class Told:
     __slots__ = ("outdone", "places", "values")
 
     def __init__(
-        self,
-        values: Sequence[Any],
-        places: list[int],
-        repeated: Mapping[int, list[int]],
-        *,
-        read: bool = False,
+        self, values: Sequence[Any], places: list[int], repeated: Mapping[int, list[int]]
     ) -> None:
         self.outdone: list[int] = []
         if repeated:
@@ -146,13 +141,7 @@ class Told:
                     *before, places[at] = given
                     self.outdone += before
         self.places = places
-        self.values = list(values) if read else [values[place] for place in places]
-
-    def of(self, chosen: Sequence[int]) -> Told:
-        """The same of some of the ids, which have been checked."""
-        return Told(
-            [self.values[at] for at in chosen], [self.places[at] for at in chosen], {}, read=True
-        )
+        self.values = [values[place] for place in places]
 
 
 def is_missing(values: Iterable[Any]) -> bool:

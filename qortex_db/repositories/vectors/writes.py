@@ -14,6 +14,7 @@ from qortex_db.filters import values_of
 from qortex_db.markers import CLEAR
 from qortex_db.plain_json import is_large
 from qortex_db.repositories import validation
+from qortex_db.repositories.vectors.batch_statements import insert_new, update_each
 from qortex_db.repositories.vectors.batches import Batch, Part
 from qortex_db.repositories.vectors.embedding_parts import EmbeddingColumn
 from qortex_db.repositories.vectors.key_statements import (
@@ -127,12 +128,8 @@ class VectorWrites(TableBound[IdT]):
         """Run a statement with a batch, part by part, all of it or nothing; return its rows."""
         if not batch.ids:
             return ()
-        if (
-            build is KeyStatements.upsert
-            and any(mode == "some" for _, mode in batch.given)
-            and await self._vectors.executor.on_citus()
-        ):
-            return await self._send_evenly(batch)
+        if build is KeyStatements.upsert and await self._is_in_two(batch):
+            return await self._insert_and_update(batch)
         vectors = vectors or self._vectors
         by_key = vectors.by_key
         statement = build(by_key, batch.given)
@@ -159,14 +156,19 @@ class VectorWrites(TableBound[IdT]):
         observability.vec_add_duration.record(time.perf_counter() - start)
         return rows
 
-    async def _send_evenly(self, batch: Batch) -> Sequence[Any]:
-        """Upsert a batch, all of it or nothing, where a statement can't say who gives a column."""
-        rows: list[Any] = []
+    async def _is_in_two(self, batch: Batch) -> bool:
+        """Whether an upsert would have parameters, or functions, on conflict: Citus takes none."""
+        by_key = self._vectors.by_key
+        some = any(mode == "some" for _, mode in batch.given)
+        return bool(some or by_key.touched.values()) and await self._vectors.executor.on_citus()
+
+    async def _insert_and_update(self, batch: Batch) -> Sequence[Any]:
+        """Insert the rows that are not there, and change the others, all or nothing."""
         async with self._vectors.executor.together() as lane:
             vectors = self._vectors.by(lane)
-            for part in batch.even():
-                rows += await self._send(part, KeyStatements.upsert, vectors)
-        return rows
+            new = await self._send(batch, insert_new, vectors)
+            # Those that are new it leaves alone, since it would not change them.
+            return [*new, *await self._send(batch, update_each, vectors)]
 
     async def update(
         self,

@@ -201,7 +201,7 @@ def _lexical(
         if fusion.match == "any":
             found = ranks.best(near, limit)
         else:
-            found = matching(rows, conditions, near, lambda held: ranks.rank(held, rows.table))
+            found = matching(rows, conditions, near, ranks.rank, apart=fusion.words > 0)
     elif fusion.match == "any":
         found = with_any_word(rows, conditions, near, limit, fusion.words)
     else:
