@@ -12,6 +12,7 @@ import inspect
 import pkgutil
 import re
 import tempfile
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +33,14 @@ from statement_calls import (
 
 import qortex_db
 from qortex_db import Database, QortexVector, Settings, embedded, migrations
+from qortex_db.engine import Fetched
+from qortex_db.engine.citus import on_citus
+from qortex_db.repositories.interoception import factor_statements
+from qortex_db.repositories.vectors import table_facts
 from qortex_db.uow import Repositories
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from statement_calls import Section
@@ -72,6 +77,10 @@ written table are loaded in that session, a `SELECT … WHERE (id) IN (…)` of 
 follows the statement.
 """
 
+ABOUT_CITUS = """Where the database has Citus, these are sent in the place of those above; the
+others are the same. A search of a table whose rows lie on several nodes is preceded by `SET LOCAL`
+of what the other form sets itself, and what takes several statements is one transaction."""
+
 _SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|SET|CREATE|ALTER|LOCK)\b")
 _DIALECT = asyncpg.dialect()
 _LOOKUPS = {f"`vectors.dimensions`, {DEFAULT}", "`vectors.hybrid_search`, by meaning and words"}
@@ -79,10 +88,16 @@ _LOOKUPS = {f"`vectors.dimensions`, {DEFAULT}", "`vectors.hybrid_search`, by mea
 
 
 class Recorder:
-    """An executor that keeps what another one runs."""
+    """An executor that keeps what another one runs.
 
-    def __init__(self, executor: Any) -> None:
+    Args:
+        is_on_citus: Whether it takes the forms for Citus, with the rows of each table on several
+            nodes: they are SQL that any server runs.
+    """
+
+    def __init__(self, executor: Any, *, is_on_citus: bool = False) -> None:
         self._executor = executor
+        self._is_on_citus = is_on_citus
         self._facts: dict[str, Any] = {}
         self.statements: list[Executable] = []
 
@@ -95,15 +110,20 @@ class Recorder:
         """As the protocol's."""
         return self
 
-    async def run(
-        self, statement: Executable, params: Mapping[str, Any], **options: Any
-    ) -> Any:
+    async def run(self, statement: Executable, params: Mapping[str, Any], **options: Any) -> Any:
         """As the protocol's."""
+        if self._is_on_citus:
+            statement = on_citus(statement)
+            if statement in _OF_NODES:
+                return _OF_NODES[statement]
+            options.clear()  # what it would be told to the nodes before
         self.statements.append(statement)
         return await self._executor.run(statement, params, **options)
 
     async def run_all(self, statement: Executable, params: Iterable[Mapping[str, Any]]) -> int:
         """As the protocol's."""
+        if self._is_on_citus:
+            statement = on_citus(statement)
         self.statements.append(statement)
         count: int = await self._executor.run_all(statement, params)
         return count
@@ -113,10 +133,14 @@ class Recorder:
         block: AbstractAsyncContextManager[None] = self._executor.savepoint()
         return block
 
+    @asynccontextmanager
+    async def together(self) -> AsyncIterator[Recorder]:
+        """As the protocol's."""
+        yield self
+
     async def on_citus(self) -> bool:
         """As the protocol's."""
-        found: bool = await self._executor.on_citus()
-        return found
+        return self._is_on_citus
 
     async def catalog(self) -> dict[str, Any]:
         """As the protocol's."""
@@ -130,6 +154,13 @@ class Recorder:
         """As the protocol's."""
         schema: str | None = self._executor.schema_of(declared)
         return schema
+
+
+_OF_NODES: Mapping[Executable, Fetched] = {
+    table_facts.DISTRIBUTED: Fetched([("id", 3.0)], 1),
+    factor_statements.ON_SEVERAL_NODES: Fetched([(False,)], 1),
+}
+"""What asks for Citus's own tables, and an answer."""
 
 
 class Page:
@@ -228,6 +259,7 @@ async def make_page(dsn: str) -> Page:
         for section in SECTIONS:
             await _add_section(page, section, db, recorder)
         await _add_filters(page, recorder)
+        await _add_on_citus(page, db)
         executor = db.executor
         db._executor = recorder  # type: ignore[assignment] # noqa: SLF001 - nobody else wants to
         await _add_status(page, db, recorder)
@@ -270,6 +302,36 @@ async def _add_filters(page: Page, recorder: Recorder) -> None:
             recorder.begin()
             await made.collection(model).count(where=where)
             page.add_clause(form, recorder.statements[-1])
+
+
+async def forms_on_citus(db: Database) -> AsyncIterator[tuple[str, str, Sequence[Executable]]]:
+    """Every call by its method and form, with the statements that are sent where Citus is."""
+    recorder = Recorder(db.executor, is_on_citus=True)
+    for section in SECTIONS:
+        if section.prelude is not None:
+            await section.prelude(db)
+        repository = section.repository(repositories(recorder, history=section.history))
+        suffix = ", with the history" if section.history else ""
+        for method, forms in section.calls.items():
+            if method in ("switch_to", "reembed", "changeover"):  # triggers, which it has none of
+                continue
+            for form, call in forms.items():
+                recorder.begin()
+                await call(repository)
+                yield f"`{section.name}.{method}`{suffix}", form, recorder.statements
+
+
+async def _add_on_citus(page: Page, db: Database) -> None:
+    page.begin("On Citus", ABOUT_CITUS, {})
+    last = ""
+    async for method, form, statements in forms_on_citus(db):
+        own = [one for one in statements if sql_of(one) not in page.shown]
+        if not own:
+            continue
+        if method != last:
+            page.head(f"{method}, on Citus")
+            last = method
+        page.add(form, f"{method}, on Citus, {form}", own)
 
 
 async def _add_status(page: Page, db: Database, recorder: Recorder) -> None:

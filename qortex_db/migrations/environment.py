@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from qortex_db.errors import InvalidInputError, LockTimeoutError, QortexDbError, SchemaVersionError
+from qortex_db.migrations import on_citus
 from qortex_db.migrations.busy_tables import WAIT_MS, migrate_patiently
 from qortex_db.migrations.connection import (
     isolated,
@@ -173,6 +174,8 @@ def _read(connection: Connection, settings: Settings) -> None:
 
 
 def _write(connection: Connection, settings: Settings) -> None:
+    on_citus.adapt(connection)
+    connection.commit()
     first = None
 
     def attempt() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Boolean, bindparam, case, literal_column, or_, update
+from sqlalchemy import BigInteger, Boolean, Interval, bindparam, case, literal_column, or_, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from qortex_db.errors import ConflictError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qortex_db.engine import Executor
 
 _kept: Any = Checkpoint.__table__
+_NO_TIME: Final = literal_column("'0'::interval", Interval)
 _COUNTS: Final = ("rows_read", "rows_written", "rows_rejected")
 
 
@@ -46,7 +47,8 @@ def _begin() -> Any:
         name: case((anew, zero), else_=_kept.c[name]) for name in _COUNTS
     } | {
         "position": case((anew, literal_column("NULL", JSONB)), else_=_kept.c.position),
-        "began_at": case((anew, func.now()), else_=_kept.c.began_at),
+        # Citus takes no now() here.
+        "began_at": case((anew, start.excluded.began_at), else_=_kept.c.began_at),
         "finished_at": None,
     }
     return start.on_conflict_do_update(index_elements=["work"], set_=changed).returning(
@@ -68,7 +70,8 @@ def _advance() -> Any:
         .values(
             position=bindparam("next_position", type_=JSONB(none_as_null=True)),
             updated_at=func.now(),
-            finished_at=case((bindparam("is_finished", type_=Boolean), func.now()), else_=None),
+            # In a CASE Citus takes no now().
+            finished_at=func.now() + case((bindparam("is_finished", type_=Boolean), _NO_TIME)),
             **{name: _kept.c[name] + number for name, number in given.items()},
         )
     )

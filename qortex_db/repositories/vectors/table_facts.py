@@ -44,7 +44,7 @@ WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
 """)
 
 # By hash its rows lie on several nodes. What the coordinator has itself are empty shells.
-_DISTRIBUTED: Final = text("""
+DISTRIBUTED: Final = text("""
 SELECT pg_catalog.column_to_column_name(p.logicalrelid, p.partkey),
   pg_catalog.citus_table_size(p.logicalrelid)::float8 / 500.0::float8
 FROM pg_catalog.pg_dist_partition p WHERE p.partmethod = 'h'::"char"
@@ -124,7 +124,7 @@ async def look_up(
         changeover = await _changeover(executor, name, column)
     distributed_by = None
     if await executor.on_citus():
-        told = (await executor.run(_DISTRIBUTED, {"table_name": name})).rows
+        told = (await executor.run(DISTRIBUTED, {"table_name": name})).rows
         distributed_by, count = told[0] if told else (None, count)
     places = has_pages, partition_key, partitions, count
     dimensions = declared if size < 0 else size
