@@ -14,6 +14,7 @@ from qortex_db.migrations.commands import (
     upgrade,
     upgrade_sql,
 )
+from qortex_db.migrations.distribution import By, distribute, distribution_sql
 from qortex_db.migrations.drift import Drift, drift
 from qortex_db.migrations.host import include_name, include_object
 from qortex_db.migrations.model_changes import add_embedding_column, drop_embedding_column
@@ -25,6 +26,7 @@ __all__ = [
     "AdoptedTable",
     "Adoption",
     "AdoptionRefusedError",
+    "By",
     "Drift",
     "IndexProgress",
     "RebuiltIndex",
@@ -32,6 +34,8 @@ __all__ = [
     "add_embedding_column",
     "adopt",
     "check",
+    "distribute",
+    "distribution_sql",
     "downgrade",
     "drift",
     "drop_embedding_column",

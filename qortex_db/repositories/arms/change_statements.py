@@ -77,7 +77,7 @@ def _have_room(rows: Any = None) -> Any:
         added = select(rows.c.n).where(rows.c.arm_id == arms.c.arm_id).scalar_subquery()
         full = [arms.c.pulls > literal_column(str(MAX_INT4 // 2)), arms.c.pulls > _MOST - added]
     # By itself, which Citus needs where one node has the table and others not.
-    found = select(literal_column("1").label("one")).where(*of_arms(listed=True), *full)
+    found: Any = select(literal_column("1").label("one")).where(*of_arms(listed=True), *full)
     return ~select(found.cte("_full").prefix_with("MATERIALIZED")).exists()
 
 
