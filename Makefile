@@ -10,7 +10,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 # Hundreds of processes start here: what they import is compiled once.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo check peers audit quick test test-faults test-qortex test-lowest bench format docs clean
+.PHONY: help demo check peers audit quick test test-faults test-citus test-qortex test-lowest bench format docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,10 +65,13 @@ quick: $(VENV)/.dev ## The tests that take no long time, on a real server: less 
 		--timeout 20 --durations 5 --durations-min 1 # what takes longer has to be marked slow
 
 test: check peers ## Every check and every test, on a real server: minutes
-	$(BIN)/pytest $(PARALLEL) -m "not faults and not qortex"
+	$(BIN)/pytest $(PARALLEL) -m "not faults and not qortex and not citus"
 
 test-faults: $(VENV)/.dev peers ## Restarts, kills, cancellations, silent networks and floods: minutes
 	$(BIN)/pytest $(PARALLEL) -m faults
+
+test-citus: $(VENV)/.dev ## The calls on a cluster of Citus, DSN=… its coordinator
+	QORTEX_DB_TEST_CITUS_DSN=$(DSN) $(BIN)/pytest -m citus
 
 test-qortex: $(VENV)/.dev ## qortex 0.8.1 and its own tests on our stores
 	$(BIN)/pytest -m qortex

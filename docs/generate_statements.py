@@ -170,12 +170,14 @@ class Page:
         shown: Where each statement was shown first, by its SQL.
         methods: Those that have an entry, as `vectors.search`.
         of_status: What `Database.status` sends.
+        on_citus: What is sent where Citus is, by method and form.
     """
 
     def __init__(self) -> None:
         self.shown: dict[str, str] = {}
         self.methods: set[str] = set()
         self.of_status: set[str] = set()
+        self.on_citus: dict[tuple[str, str], list[Executable]] = {}
         self._contents: list[str] = []
         self._lines: list[str] = []
 
@@ -304,7 +306,7 @@ async def _add_filters(page: Page, recorder: Recorder) -> None:
             page.add_clause(form, recorder.statements[-1])
 
 
-async def forms_on_citus(db: Database) -> AsyncIterator[tuple[str, str, Sequence[Executable]]]:
+async def _forms_on_citus(db: Database) -> AsyncIterator[tuple[str, str, list[Executable]]]:
     """Every call by its method and form, with the statements that are sent where Citus is."""
     recorder = Recorder(db.executor, is_on_citus=True)
     for section in SECTIONS:
@@ -324,7 +326,8 @@ async def forms_on_citus(db: Database) -> AsyncIterator[tuple[str, str, Sequence
 async def _add_on_citus(page: Page, db: Database) -> None:
     page.begin("On Citus", ABOUT_CITUS, {})
     last = ""
-    async for method, form, statements in forms_on_citus(db):
+    async for method, form, statements in _forms_on_citus(db):
+        page.on_citus[method, form] = statements
         own = [one for one in statements if sql_of(one) not in page.shown]
         if not own:
             continue

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+from citus.rules import broken_rules
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from qortex_db.testing import Server
 
+pytestmark = pytest.mark.timeout(600)
 DOCS = Path(__file__).parents[2] / "docs"
 LITERAL = re.compile(r"('(?:[^']|'')*'|\"[^\"]*\")")
 
@@ -93,6 +95,17 @@ def page(
 
 def test_the_page_is_current(page: Any) -> None:
     assert (DOCS / "statements.md").read_text() == page.render()
+
+
+def test_what_is_sent_on_citus_keeps_its_rules(page: Any) -> None:
+    broken = {
+        form: rules
+        for form, statements in page.on_citus.items()
+        if (rules := {rule for one in statements for rule in broken_rules(one)})
+    }
+
+    assert broken == {}
+    assert len(page.on_citus) > 300
 
 
 def test_every_method_of_a_repository_has_an_entry(page: Any, generator: Any) -> None:
