@@ -63,6 +63,8 @@ class SessionExecutor:
         bind_arguments: What the session's `get_bind` is given besides.
     """
 
+    commits = False
+
     def __init__(
         self,
         session: AsyncSession,

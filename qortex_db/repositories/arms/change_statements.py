@@ -8,7 +8,7 @@ Rows are inserted, or locked, in key order: writers then never deadlock.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     Double,
@@ -19,11 +19,14 @@ from sqlalchemy import (
     delete,
     literal_column,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
 
 from qortex_db.checks import MAX_INT4
+from qortex_db.composite_keys import CompositeKey, packed
+from qortex_db.keys import key_kind
 from qortex_db.repositories.arms.history_statements import events_of, kept, recorded
 from qortex_db.repositories.arms.read_statements import (
     CONTEXT,
@@ -35,9 +38,13 @@ from qortex_db.repositories.arms.read_statements import (
     listed_rows,
     of_arms,
 )
+from qortex_db.repositories.chunks import Chunk
 from qortex_db.repositories.idempotency import claimed
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.sql import Text, double, func, json_parameter
+
+if TYPE_CHECKING:
+    from qortex_db.repositories.chunks import Step
 
 
 def _number(name: str) -> Any:
@@ -48,6 +55,8 @@ _ONE: Final = double(1.0)
 _FLOOR: Final = double(0.01)
 """What decay and deltas leave of alpha and beta at least."""
 _MANY_LIVES: Final = 100  # 2**-100 of the evidence is none, and no number underflows
+PLACE: Final = CompositeKey([key_kind(arms.c.context_hash), key_kind(arms.c.arm_id)])
+"""Where a batch of a learner's arms ends."""
 _NOTHING: Final = double(1e-200)  # smaller rewards would underflow, which is an error
 
 
@@ -193,14 +202,17 @@ def _locked(*conditions: Any, also: tuple[Any, ...] = ()) -> tuple[Any, Any]:
     return keys, select(func.count()).select_from(keys).scalar_subquery() >= 0
 
 
-@cache
-def decay(*, in_context: bool, listed: bool, history: bool) -> Any:
-    """Multiply by a factor, or by what a half-life leaves after the time since the last change."""
-    conditions = of_arms(in_context=in_context, listed=listed)
+def _factor() -> Any:
+    """What decay multiplies by: a number, or what a half-life leaves since the last change."""
     seconds = func.extract("epoch", func.now() - func.coalesce(arms.c.last_updated, func.now()))
     half_life = _number("half_life")
     lives = func.least(func.greatest(cast(seconds, Double), 0) / half_life, _MANY_LIVES)
-    factor = case((half_life.is_(None), _number("by")), else_=func.power(double(0.5), lives))
+    return case((half_life.is_(None), _number("by")), else_=func.power(double(0.5), lives))
+
+
+def _decayed(*conditions: Any) -> tuple[Any, Any]:
+    """The keys of arms, locked; and their decay."""
+    factor = _factor()
     kept_reward = case(
         (func.abs(arms.c.total_reward) < _NOTHING, double(0.0)), else_=arms.c.total_reward * factor
     )
@@ -216,9 +228,32 @@ def decay(*, in_context: bool, listed: bool, history: bool) -> Any:
         )
         .returning(*RETURNED)
     )
+    return keys, change
+
+
+@cache
+def decay(*, in_context: bool, listed: bool, history: bool) -> Any:
+    """Let the evidence of arms fade."""
+    keys, change = _decayed(*of_arms(in_context=in_context, listed=listed))
     return (
         recorded(change, "decay", keys, multiplied_by=keys.c.multiplied_by) if history else change
     )
+
+
+@cache
+def decay_chunk(step: Step, *, in_context: bool, history: bool) -> Any:
+    """The same, of the arms of a batch."""
+    conditions = of_arms(in_context=in_context)
+    parts = arms.c.context_hash, arms.c.arm_id
+    after = PLACE.apart(bindparam("after", type_=Text))
+    behind = [tuple_(*parts) > tuple_(*after)] if step.goes_on else []
+    chunk = Chunk(step, packed(parts), parts, [*conditions, *behind])
+    keys, change = _decayed(*conditions, chunk.contains(*parts))
+    done = change.cte("_done")
+    if history:
+        events = events_of(done, "decay", keys, multiplied_by=keys.c.multiplied_by)
+        done = events.returning(literal_column("1", Integer)).cte("_recorded")
+    return chunk.changed_by(done, arms)
 
 
 @cache

@@ -7,6 +7,7 @@ import sys
 from qortex_db import checks, observability, types
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.aggregates import VectorAggregates
+from qortex_db.repositories.vectors.bulk_changes import VectorBulkChanges
 from qortex_db.repositories.vectors.changes import VectorChanges
 from qortex_db.repositories.vectors.clauses import VectorClauses
 from qortex_db.repositories.vectors.index_advice import (
@@ -34,6 +35,7 @@ class VectorRepository(
     VectorClauses[IdT],
     VectorIngest[IdT],
     VectorChanges[IdT],
+    VectorBulkChanges[IdT],
     VectorReads[IdT],
     VectorAggregates[IdT],
     VectorRotation[IdT],
