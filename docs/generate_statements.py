@@ -81,6 +81,9 @@ _LOOKUPS = {f"`vectors.dimensions`, {DEFAULT}", "`vectors.hybrid_search`, by mea
 class Recorder:
     """An executor that keeps what another one runs."""
 
+    commits = True
+    """What a unit of work refuses runs there too."""
+
     def __init__(self, executor: Any) -> None:
         self._executor = executor
         self._facts: dict[str, Any] = {}
