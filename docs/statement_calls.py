@@ -60,7 +60,7 @@ from qortex_db import (
 from qortex_db.checks import MAX_INT4
 from qortex_db.repositories.checkpoints import CheckpointRepository
 from qortex_db.repositories.indexed_documents import IndexedDocumentRepository
-from qortex_db.repositories.vectors import ingest
+from qortex_db.repositories.vectors import bulk_changes, ingest
 from qortex_db.types import Embedding, SparseVector
 
 if TYPE_CHECKING:
@@ -284,6 +284,12 @@ async def _slowly(vectors: Any) -> int:
     return count
 
 
+async def _many_deleted(vectors: Any) -> int:
+    with patch.object(bulk_changes, "LARGE_DELETE", 0):
+        count: int = await vectors.delete_where({"year": {"$gte": 2000}})
+    return count
+
+
 PAYLOAD = {"payload": {"year": 1965}}
 DOCUMENT = {"document": "Spice"}
 
@@ -491,6 +497,7 @@ WRITES: Calls = {
     "delete": {DEFAULT: lambda v: v.delete(["d", "e"])},
     "delete_where": {
         DEFAULT: lambda v: v.delete_where({"year": {"$gte": 2000}}),
+        "of many rows": _many_deleted,
         "in batches": lambda v: v.delete_where({"year": {"$gte": 2000}}, batch_size=10),
     },
     "delete_all": {
