@@ -31,6 +31,8 @@ CONTEXTS: Final = 3
 PANELS: Final = 12
 EXTREMES: Final = 5
 NEAREST: Final = 10
+REPORT_SECONDS: Final = 300.0
+"""How long a report's snapshot is held at most; its statements have their own limits besides."""
 _SNAPSHOT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
 
@@ -123,10 +125,13 @@ async def read(db: Database, *, learners: Iterable[str] | None = None) -> Report
 
     Args:
         learners: Only these; None means those with the most pulls.
+
+    Raises:
+        QueryTimeoutError: It took longer than `REPORT_SECONDS`.
     """
     names = None if learners is None else validation.check_ids(learners, name="learners")
     status = await db.status()
-    async with db.unit_of_work() as uow:
+    async with db.unit_of_work(timeout_seconds=REPORT_SECONDS) as uow:
         run = uow.executor.run
         await run(_SNAPSHOT, {})
         found = await contexts(uow.executor, names)

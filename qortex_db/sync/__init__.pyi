@@ -276,7 +276,12 @@ class IdempotencyRepository:
 class VectorRepository(Generic[IdT]):
     def dimensions(self) -> int | None: ...
     def recall_probe(
-        self, *, sample: int = ..., limit: int = ..., ef_search: int | None = ...
+        self,
+        *,
+        sample: int = ...,
+        limit: int = ...,
+        ef_search: int | None = ...,
+        max_seconds: float = ...,
     ) -> RecallProbe: ...
     def tune(
         self,
@@ -285,6 +290,7 @@ class VectorRepository(Generic[IdT]):
         sample: int = ...,
         limit: int = ...,
         max_ef_search: int = ...,
+        max_seconds: float = ...,
     ) -> Tuning: ...
     def recommend_index(
         self, *, rows: int | None = ..., memory_bytes: int | None = ...
