@@ -10,7 +10,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 # Hundreds of processes start here: what they import is compiled once.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo check peers audit quick test test-faults test-citus test-qortex test-lowest bench format docs clean
+.PHONY: help demo check peers audit quick test test-faults test-million test-citus test-qortex test-lowest bench format docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,17 +61,20 @@ audit: $(VENV)/.audit ## The pinned dependencies against published advisories; n
 		"advisories could be reached, nothing was checked." >&2; exit 1; }
 
 quick: $(VENV)/.dev ## The tests that take no long time, on a real server: less than a minute
-	$(BIN)/pytest $(PARALLEL) -m "not slow and not faults and not qortex" \
+	$(BIN)/pytest $(PARALLEL) -m "not slow and not faults and not qortex and not million" \
 		--timeout 20 --durations 5 --durations-min 1 # what takes longer has to be marked slow
 
 test: check peers ## Every check and every test, on a real server: minutes
-	$(BIN)/pytest $(PARALLEL) -m "not faults and not qortex and not citus"
+	$(BIN)/pytest $(PARALLEL) -m "not faults and not qortex and not citus and not million"
 
 test-faults: $(VENV)/.dev peers ## Restarts, kills, cancellations, silent networks and floods: minutes
 	$(BIN)/pytest $(PARALLEL) -m faults
 
 test-citus: $(VENV)/.dev ## The calls on a cluster of Citus, DSN=… its coordinator
 	QORTEX_DB_TEST_CITUS_DSN=$(DSN) $(BIN)/pytest -m citus
+
+test-million: $(VENV)/.dev ## Every method on a million rows, with what each takes: a quarter of an hour
+	$(BIN)/pytest --durations 0 --durations-min 0.01 -s -m million tests/million
 
 test-qortex: $(VENV)/.dev ## qortex 0.8.1 and its own tests on our stores
 	$(BIN)/pytest -m qortex
@@ -80,7 +83,7 @@ test-lowest: ## The tests at the oldest versions that the package works with
 	@$(PYTHON) -m venv $(VENV)-lowest
 	@$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints-lowest.txt --editable ".[dev]"
-	$(VENV)-lowest/bin/pytest $(PARALLEL) -m "not qortex"
+	$(VENV)-lowest/bin/pytest $(PARALLEL) -m "not qortex and not million"
 
 $(VENV)/.bench: $(VENV)/.dev
 	@$(INSTALL) --editable ".[bench]"

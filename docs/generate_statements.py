@@ -95,6 +95,9 @@ class Recorder:
             nodes: they are SQL that any server runs.
     """
 
+    commits = True
+    """What a unit of work refuses runs there too."""
+
     def __init__(self, executor: Any, *, is_on_citus: bool = False) -> None:
         self._executor = executor
         self._is_on_citus = is_on_citus

@@ -60,7 +60,7 @@ from qortex_db import (
 from qortex_db.checks import MAX_INT4
 from qortex_db.repositories.checkpoints import CheckpointRepository
 from qortex_db.repositories.indexed_documents import IndexedDocumentRepository
-from qortex_db.repositories.vectors import ingest
+from qortex_db.repositories.vectors import bulk_changes, ingest
 from qortex_db.types import Embedding, SparseVector
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ OTHER = [0.0, 1.0] + [0.0] * 6
 SPARSE = {1: 1.0, 5: 0.5}
 _n = itertools.count()
 WHERE = {"kind": "novel"}
+EACH = {"year": {"$gte": 0}}
+"""Of every row that has a year."""
 AGGREGATED = {
     "price": ("min", "max", "mean", "median", "sum", "count", "distinct"),
     "year": ("min", "max"),
@@ -282,6 +284,12 @@ async def _slowly(vectors: Any) -> int:
     return count
 
 
+async def _many_deleted(vectors: Any) -> int:
+    with patch.object(bulk_changes, "LARGE_DELETE", 0):
+        count: int = await vectors.delete_where({"year": {"$gte": 2000}})
+    return count
+
+
 PAYLOAD = {"payload": {"year": 1965}}
 DOCUMENT = {"document": "Spice"}
 
@@ -480,11 +488,24 @@ WRITES: Calls = {
         "by a filter, and a path taken out": lambda v: v.merge_payload(
             remove=["year"], where=WHERE
         ),
+        "in batches": lambda v: v.merge_payload({"read": 1}, where=EACH, batch_size=1),
+        "in batches, to be resumed": lambda v: v.merge_payload(
+            {"read": 2}, where=EACH, batch_size=1, resume=f"merge {next(_n)}"
+        ),
     },
     "rotate_keys": {"where nothing is encrypted": lambda v: v.rotate_keys()},
     "delete": {DEFAULT: lambda v: v.delete(["d", "e"])},
-    "delete_where": {DEFAULT: lambda v: v.delete_where({"year": {"$gte": 2000}})},
-    "delete_all": {DEFAULT: lambda v: v.delete_all()},
+    "delete_where": {
+        DEFAULT: lambda v: v.delete_where({"year": {"$gte": 2000}}),
+        "of many rows": _many_deleted,
+        "in batches": lambda v: v.delete_where({"year": {"$gte": 2000}}, batch_size=10),
+    },
+    "delete_all": {
+        DEFAULT: lambda v: v.delete_all(),
+        "in batches, to be resumed": lambda v: v.delete_all(
+            batch_size=10, resume=f"delete {next(_n)}"
+        ),
+    },
 }
 
 
@@ -770,6 +791,10 @@ ARMS: Calls = {
     "decay": {
         **_which("decay"),
         "by a half-life": lambda a: a.decay("l", half_life=60),
+        "in batches": lambda a: a.decay("l", batch_size=1, resume=f"decay {next(_n)}"),
+        "in batches, of all contexts": lambda a: a.decay(
+            "l", context=ALL_CONTEXTS, batch_size=1, resume=f"decay {next(_n)}"
+        ),
     },
     "reset": _which("reset"),
     "delete": _which("delete"),

@@ -43,6 +43,10 @@ NEEDS = {
 NEEDED = {
     method: frozenset(rights.split()) for rights, names in NEEDS.items() for method in names.split()
 } | {
+    "vectors.merge_payload, in batches, to be resumed": frozenset({"INSERT", "UPDATE"}),
+    "vectors.delete_all, in batches, to be resumed": frozenset(RIGHTS),
+    "arms.decay, in batches": frozenset({"INSERT", "UPDATE"}),
+    "arms.decay, in batches, of all contexts": frozenset({"INSERT", "UPDATE"}),
     "arms.seed, as qortex does": frozenset({"INSERT", "UPDATE"}),
     "embeddings.embed, a new text": frozenset(RIGHTS),
     "embeddings.clear": frozenset({"UPDATE", "DELETE"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from qortex_db.testing import Server
     from support.roundtrips import RoundTrips
 
+_n = itertools.count()
 Q = embedding(3, 8)
 HITS = SearchHitFactory.build_batch(6)
 NUMBER = 4
@@ -193,6 +195,15 @@ CALLS: dict[str, Callable[[Database, Any], Any]] = {
     ),
     "VectorRepository.rotate_keys.batch_size": lambda db, v: db.vectors.rotate_keys(batch_size=v),
     "VectorRepository.fill_words.batch_size": lambda db, v: db.vectors.fill_words(batch_size=v),
+    "VectorRepository.merge_payload.batch_size": lambda db, v: db.vectors.merge_payload(
+        {"n": 1}, where={"n": 1}, batch_size=v
+    ),
+    "VectorRepository.delete_where.batch_size": lambda db, v: db.vectors.delete_where(
+        {"n": 77}, batch_size=v
+    ),
+    "ArmRepository.decay.batch_size": lambda db, v: db.arms.decay(
+        "l", batch_size=v, resume=f"decay {next(_n)}"
+    ),
     "VectorRepository.recall_probe.sample": lambda db, v: db.vectors.recall_probe(sample=v),
     "VectorRepository.recall_probe.limit": lambda db, v: db.vectors.recall_probe(limit=v),
     "VectorRepository.recall_probe.ef_search": lambda db, v: db.vectors.recall_probe(ef_search=v),
@@ -295,6 +306,7 @@ OTHERS = {
     "OutcomeUnknownError.transaction_id",
     "LimitExceededError.allowed",
     "Learner.metrics.window",  # nobody reads it
+    "VectorRepository.delete_all.batch_size",  # tests/repositories/test_chunks.py
     "VectorRepository.reembed.batch_size",  # tests/repositories/vectors/test_model_changes.py
     "add_embedding_column.dimensions",
 }

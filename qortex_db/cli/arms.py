@@ -142,7 +142,7 @@ def decay(
 
     async def change() -> int:
         async with opened(embedded=embedded) as db:
-            changed: dict[str, Any] = await db.arms.decay(learner, arm, context=where, **by)
+            changed: Any = await db.arms.decay(learner, arm, context=where, **by)
         return sum(map(len, changed.values())) if where is ALL_CONTEXTS else len(changed)
 
     _done(run(change()), "decayed")

@@ -70,6 +70,8 @@ class AutocommitExecutor:
         options: Of the calls that have none of their own.
     """
 
+    commits = True
+
     def __init__(
         self,
         engine: AsyncEngine,

@@ -34,6 +34,11 @@ class Fetched:
 class Executor(Protocol):
     """Runs statements; what it raises is of our error tree."""
 
+    @property
+    def commits(self) -> bool:
+        """Whether each call is a transaction of its own."""
+        ...
+
     def of(self, model: Any) -> Executor:
         """The same for the statements of a model, which a session may have on another engine."""
         ...

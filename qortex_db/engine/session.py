@@ -68,6 +68,8 @@ class SessionExecutor:
         bind_arguments: What the session's `get_bind` is given besides.
     """
 
+    commits = False
+
     def __init__(
         self,
         session: AsyncSession,

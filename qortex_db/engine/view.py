@@ -26,6 +26,8 @@ class ViewExecutor:
         options: Of the calls.
     """
 
+    commits = True
+
     def __init__(self, lane: Callable[[], AutocommitExecutor], options: CallOptions) -> None:
         self._lane = lane
         self._options = options

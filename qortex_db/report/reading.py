@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import text
 
 from qortex_db import checks, learning
+from qortex_db.errors import QueryTimeoutError
 from qortex_db.learning import ArmState, Posterior
 from qortex_db.report import statements
 from qortex_db.repositories import validation
@@ -31,6 +32,8 @@ CONTEXTS: Final = 3
 PANELS: Final = 12
 EXTREMES: Final = 5
 NEAREST: Final = 10
+REPORT_SECONDS: Final = 300.0
+"""How long a report is read at most; its statements have their own limits besides."""
 _SNAPSHOT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
 
@@ -123,8 +126,22 @@ async def read(db: Database, *, learners: Iterable[str] | None = None) -> Report
 
     Args:
         learners: Only these; None means those with the most pulls.
+
+    Raises:
+        QueryTimeoutError: It took longer than `REPORT_SECONDS`.
     """
     names = None if learners is None else validation.check_ids(learners, name="learners")
+    try:
+        async with asyncio.timeout(REPORT_SECONDS):
+            return await _read(db, names)
+    except TimeoutError:
+        raise QueryTimeoutError(
+            f"The report was not read within {REPORT_SECONDS:g} s: the tables are locked, or the "
+            "server is busy. Ask for fewer learners, or try again."
+        ) from None
+
+
+async def _read(db: Database, names: list[str] | None) -> Report:
     status = await db.status()
     async with db.unit_of_work() as uow:
         run = uow.executor.run

@@ -15,6 +15,7 @@ from qortex_db.repositories.interoception.factors import (
     FactorRepository,
     FactorSummary,
 )
+from qortex_db.repositories.progress import IngestProgress
 from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.aggregates import Aggregate
 from qortex_db.repositories.vectors.changes import Inserted
@@ -24,7 +25,6 @@ from qortex_db.repositories.vectors.records import (
     BranchHit,
     EmbeddingBatch,
     FacetCount,
-    IngestProgress,
     RejectedRecord,
     ScrollPage,
     SearchGroup,

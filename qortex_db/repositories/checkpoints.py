@@ -6,15 +6,28 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Boolean, Interval, bindparam, case, literal_column, or_, update
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Interval,
+    bindparam,
+    case,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from qortex_db.errors import ConflictError
+from qortex_db.filters.expressions import Constant
 from qortex_db.messages import shown
 from qortex_db.models import Checkpoint
 from qortex_db.sql import Text, func
 
 if TYPE_CHECKING:
+    from sqlalchemy import CTE, ColumnElement
+
     from qortex_db.engine import Executor
 
 _kept: Any = Checkpoint.__table__
@@ -28,6 +41,7 @@ class Progress:
 
     Attributes:
         position: Where it goes on, as JSON; None at its beginning.
+        is_finished: Whether it reached its end.
     """
 
     work: str
@@ -35,6 +49,64 @@ class Progress:
     rows_read: int = 0
     rows_written: int = 0
     rows_rejected: int = 0
+    is_finished: bool = False
+
+
+@cache
+def _take_up() -> Any:
+    """Make the row, or find it as it is."""
+    start = insert(_kept).values(work=bindparam("of", type_=Text))
+    return start.on_conflict_do_update(
+        index_elements=["work"], set_={"work": start.excluded.work}
+    ).returning(
+        _kept.c.position, *(_kept.c[name] for name in _COUNTS), _kept.c.finished_at.is_not(None)
+    )
+
+
+def held() -> CTE:
+    """The row of a piece of work, locked, if nobody has gone on with it since it was read."""
+    return (
+        select(_kept.c.work)
+        .where(
+            _kept.c.work == bindparam("of", type_=Text),
+            _kept.c.rows_read == bindparam("seen", type_=BigInteger),
+            _kept.c.finished_at.is_(None),
+        )
+        .with_for_update()
+        .cte("_held")
+        .prefix_with("MATERIALIZED")
+    )
+
+
+def advanced(
+    row: CTE, *, after: Any, read: Any, written: Any, is_finished: ColumnElement[bool]
+) -> CTE:
+    """Add a batch to a row that is held, in the batch's own statement: a row if it was.
+
+    Args:
+        row: As `held` gives it.
+        after: The last key that was read; NULL leaves it.
+    """
+    before = func.jsonb_extract_path(_kept.c.position, Constant("after"))
+    position = func.jsonb_build_object(
+        Constant("call"),
+        bindparam("call", type_=Text),
+        Constant("after"),
+        func.coalesce(func.to_jsonb(after), before),
+    )
+    return (
+        update(_kept)
+        .where(_kept.c.work == row.c.work)
+        .values(
+            position=position,
+            rows_read=_kept.c.rows_read + read,
+            rows_written=_kept.c.rows_written + written,
+            updated_at=func.now(),
+            finished_at=case((is_finished, func.now())),
+        )
+        .returning(literal_column("1"))
+        .cte("_advanced")
+    )
 
 
 @cache
@@ -77,6 +149,14 @@ def _advance() -> Any:
     )
 
 
+def met(work: str) -> ConflictError:
+    """What is raised where two go on with the same work."""
+    return ConflictError(
+        f"Somebody else goes on with {shown(work)} at the same time; what this call did since its "
+        "last checkpoint is rolled back. Let one of them finish."
+    )
+
+
 class CheckpointRepository:
     """The checkpoints of long work, in the transaction of whoever holds this."""
 
@@ -93,6 +173,10 @@ class CheckpointRepository:
         rows = (await self._executor.run(_begin(), {"of": work, "anew": anew})).rows
         position, *counts = rows[0]
         return Progress(work, position, *counts)
+
+    async def take_up(self, work: str) -> Progress:
+        """Take up a piece of work where it was stopped; one that was finished stays finished."""
+        return Progress(work, *(await self._executor.run(_take_up(), {"of": work})).rows[0])
 
     async def advance(
         self,
@@ -117,10 +201,7 @@ class CheckpointRepository:
         given = {"of": so_far.work, "seen": so_far.rows_read, "next_position": position}
         done = await self._executor.run(_advance(), {**given, **counts, "is_finished": is_finished})
         if done.rowcount != 1:
-            raise ConflictError(
-                f"Somebody else goes on with {shown(so_far.work)} at the same time; what this call "
-                "did since its last checkpoint is rolled back. Let one of them finish."
-            )
+            raise met(so_far.work)
         return Progress(
             so_far.work,
             position,

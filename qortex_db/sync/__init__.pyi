@@ -29,6 +29,7 @@ from qortex_db.repositories.interoception.edge_records import (
     Promotion,
 )
 from qortex_db.repositories.interoception.factors import FactorChanges, FactorSummary
+from qortex_db.repositories.progress import IngestProgress
 from qortex_db.repositories.vectors.aggregate_statements import AggregateName
 from qortex_db.repositories.vectors.aggregates import Aggregate
 from qortex_db.repositories.vectors.changes import Inserted
@@ -42,7 +43,6 @@ from qortex_db.repositories.vectors.records import (
     FacetCount,
     IdInput,
     IdT,
-    IngestProgress,
     PathInput,
     RecordInput,
     ScrollPage,
@@ -112,6 +112,9 @@ class ArmRepository:
         factor: float = ...,
         half_life: float | timedelta | None = ...,
         context: Mapping[str, Any] | None = ...,
+        batch_size: None = ...,
+        resume: None = ...,
+        on_progress: None = ...,
     ) -> dict[str, ArmState]: ...
     @overload
     def decay(
@@ -122,7 +125,23 @@ class ArmRepository:
         factor: float = ...,
         half_life: float | timedelta | None = ...,
         context: AllContexts,
+        batch_size: None = ...,
+        resume: None = ...,
+        on_progress: None = ...,
     ) -> dict[str, dict[str, ArmState]]: ...
+    @overload
+    def decay(
+        self,
+        learner: str,
+        arm_id: None = ...,
+        *,
+        factor: float = ...,
+        half_life: float | timedelta | None = ...,
+        context: Mapping[str, Any] | AllContexts | None = ...,
+        batch_size: int,
+        resume: str,
+        on_progress: Callable[[IngestProgress], object] | None = ...,
+    ) -> int: ...
     def seed(
         self,
         learner: str,
@@ -257,7 +276,12 @@ class IdempotencyRepository:
 class VectorRepository(Generic[IdT]):
     def dimensions(self) -> int | None: ...
     def recall_probe(
-        self, *, sample: int = ..., limit: int = ..., ef_search: int | None = ...
+        self,
+        *,
+        sample: int = ...,
+        limit: int = ...,
+        ef_search: int | None = ...,
+        max_seconds: float = ...,
     ) -> RecallProbe: ...
     def tune(
         self,
@@ -266,6 +290,7 @@ class VectorRepository(Generic[IdT]):
         sample: int = ...,
         limit: int = ...,
         max_ef_search: int = ...,
+        max_seconds: float = ...,
     ) -> Tuning: ...
     def recommend_index(
         self, *, rows: int | None = ..., memory_bytes: int | None = ...
@@ -296,6 +321,34 @@ class VectorRepository(Generic[IdT]):
     ) -> int: ...
     def insert(self, records: Iterable[RecordInput]) -> Inserted[IdT]: ...
     def update_many(self, records: Iterable[RecordInput]) -> int: ...
+    def merge_payload(
+        self,
+        values: Mapping[str, Any] | None = ...,
+        *,
+        remove: Sequence[str] = ...,
+        ids: Iterable[IdInput] | None = ...,
+        where: Where | None = ...,
+        where_document: Mapping[str, Any] | None = ...,
+        batch_size: int | None = ...,
+        resume: str | None = ...,
+        on_progress: Callable[[IngestProgress], object] | None = ...,
+    ) -> int: ...
+    def delete_where(
+        self,
+        where: Where | None = ...,
+        *,
+        where_document: Mapping[str, Any] | None = ...,
+        batch_size: int | None = ...,
+        resume: str | None = ...,
+        on_progress: Callable[[IngestProgress], object] | None = ...,
+    ) -> int: ...
+    def delete_all(
+        self,
+        *,
+        batch_size: int | None = ...,
+        resume: str | None = ...,
+        on_progress: Callable[[IngestProgress], object] | None = ...,
+    ) -> int: ...
     def get(
         self, ids: Iterable[IdInput], *, with_payload: WithPayload = ...
     ) -> dict[IdT, VectorRecord[IdT]]: ...
@@ -359,7 +412,7 @@ class VectorRepository(Generic[IdT]):
         into: str,
         where: Where | None = ...,
         where_document: Mapping[str, Any] | None = ...,
-        batch_size: int = ...,
+        batch_size: int | None = ...,
         on_progress: Callable[[IngestProgress], object] | None = ...,
     ) -> int: ...
     def switch_to(self, name: str, *, closing: bool = ...) -> None: ...
@@ -375,20 +428,7 @@ class VectorRepository(Generic[IdT]):
         vectors: Mapping[str, Any] | None = ...,
         attributes: Mapping[str, Any] | None = ...,
     ) -> bool: ...
-    def merge_payload(
-        self,
-        values: Mapping[str, Any] | None = ...,
-        *,
-        remove: Sequence[str] = ...,
-        ids: Iterable[IdInput] | None = ...,
-        where: Where | None = ...,
-        where_document: Mapping[str, Any] | None = ...,
-    ) -> int: ...
     def delete(self, ids: Iterable[IdInput]) -> int: ...
-    def delete_where(
-        self, where: Where | None = ..., *, where_document: Mapping[str, Any] | None = ...
-    ) -> int: ...
-    def delete_all(self) -> int: ...
     def search(
         self,
         embedding: EmbeddingInput | str,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from qortex_db.database import Database
     from qortex_db.models import Collection
-    from qortex_db.repositories.vectors.records import IngestProgress
+    from qortex_db.repositories.progress import IngestProgress
     from qortex_db.transfer.source import Source, SourceReject
 
 

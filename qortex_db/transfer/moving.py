@@ -12,7 +12,7 @@ from qortex_db.markers import CLEAR
 from qortex_db.messages import shown
 from qortex_db.repositories.checkpoints import CheckpointRepository, Progress
 from qortex_db.repositories.halving import by_halves
-from qortex_db.repositories.vectors.progress import Pace, tell
+from qortex_db.repositories.progress import Pace, tell
 from qortex_db.repositories.vectors.records import VectorRecord
 from qortex_db.transfer.rejects import RejectsFile
 from qortex_db.transfer.source import SourceReject, plain_id
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from qortex_db.errors import QortexDbError
     from qortex_db.repositories import VectorRepository
-    from qortex_db.repositories.vectors.records import IngestProgress
+    from qortex_db.repositories.progress import IngestProgress
     from qortex_db.transfer.route import Route
     from qortex_db.transfer.source import Page, SourceId
     from qortex_db.transfer.translating import Translator

@@ -254,6 +254,12 @@ class Rows:
         self.key = key
         self.numbers = {key(number): number for number in range(1_000)}
 
+    def in_batches(self, resume: str | None = None) -> dict[str, Any]:
+        """Nothing in a unit of work, which is one transaction."""
+        if not self.vectors._vectors.executor.commits:
+            return {}
+        return {"batch_size": 7, "resume": resume}
+
     def records(self, numbers: range, has: set[str]) -> list[dict[str, Any]]:
         parts: dict[str, Callable[[int], Any]] = {
             "payload": lambda n: {"n": n % 5, "of": {"x": n}, "tags": ["a", n % 3]},
@@ -464,6 +470,17 @@ METHODS: dict[str, tuple[set[str], Callable[[Rows, set[str]], Awaitable[Any]]]] 
         PAYLOAD,
         lambda r, _: r.vectors.merge_payload({"m": 1}, remove=["read"], where={"n": 2}),
     ),
+    "merge_payload in batches": (
+        PAYLOAD,
+        lambda r, _: r.vectors.merge_payload(
+            {"part": 2}, remove=["tags.0"], where={"n": {"$gte": 1}}, **r.in_batches("a")
+        ),
+    ),
+    "merge_payload in batches again": (
+        PAYLOAD,
+        lambda r, _: r.vectors.merge_payload({"whole": True}, where={"part": 2}, **r.in_batches()),
+    ),
+    "get what was merged": (set(), lambda r, _: r.vectors.get([*map(r.key, range(120))])),
     "rotate_keys": (set(), lambda r, _: r.vectors.rotate_keys()),
     "dimensions": (set(), lambda r, _: r.vectors.dimensions()),
     "recall_probe": (set(), lambda r, _: r.vectors.recall_probe(sample=5, limit=3)),
@@ -484,8 +501,14 @@ METHODS: dict[str, tuple[set[str], Callable[[Rows, set[str]], Awaitable[Any]]]] 
     "recommend_index": (set(), lambda r, _: r.vectors.recommend_index(rows=10)),
     "delete": (set(), lambda r, _: r.vectors.delete([r.key(118), r.key(119), r.key(900)])),
     "delete_where": (set(), lambda r, _: r.vectors.delete_where({"$id": r.key(117)})),
+    "delete_where in batches": (
+        set(),
+        lambda r, _: r.vectors.delete_where(
+            {"$id": [r.key(n) for n in range(60, 90)]}, **r.in_batches("b")
+        ),
+    ),
     "get the rest": (set(), lambda r, _: r.vectors.get([*map(r.key, range(120))])),
-    "delete_all": (set(), lambda r, _: r.vectors.delete_all()),
+    "delete_all": (set(), lambda r, _: r.vectors.delete_all(**r.in_batches("c"))),
 }
 
 

@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from qortex_db import ArmState, Database, InvalidInputError, SchemaVersionError, Settings
-from qortex_db.report import figures, page, read
+from qortex_db import (
+    ArmState,
+    Database,
+    InvalidInputError,
+    QueryTimeoutError,
+    SchemaVersionError,
+    Settings,
+)
+from qortex_db.report import figures, page, read, reading
 from support.report_data import CONTEXTS, fill
 from support.roundtrips import counted
 
@@ -339,6 +346,16 @@ def test_an_axis_tells_large_numbers_shortly() -> None:
         "2M",
         "3bn",
     ]
+
+
+async def test_a_report_ends_in_time(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "REPORT_SECONDS", 0.2)
+    async with db.engine.begin() as held:
+        await held.exec_driver_sql("LOCK TABLE interoception_edge_buffer")
+        with pytest.raises(QueryTimeoutError):
+            await read(db)
+    monkeypatch.undo()
+    assert await read(db)
 
 
 async def test_the_page_tells_when_it_was_taken(db: Database) -> None:

@@ -8,7 +8,7 @@ Rows are inserted, or locked, in key order: writers then never deadlock.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     Double,
@@ -19,13 +19,16 @@ from sqlalchemy import (
     delete,
     literal_column,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
 
 from qortex_db.checks import MAX_INT4
+from qortex_db.composite_keys import CompositeKey, packed
 from qortex_db.engine.citus import on_citus as on_citus_form
 from qortex_db.engine.citus import or_on_citus
+from qortex_db.keys import key_kind
 from qortex_db.repositories.arms.history_statements import events_of, kept, recorded
 from qortex_db.repositories.arms.read_statements import (
     CONTEXT,
@@ -37,9 +40,13 @@ from qortex_db.repositories.arms.read_statements import (
     listed_rows,
     of_arms,
 )
+from qortex_db.repositories.chunks import Chunk
 from qortex_db.repositories.idempotency import claimed
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.sql import Text, double, func, json_parameter
+
+if TYPE_CHECKING:
+    from qortex_db.repositories.chunks import Step
 
 
 def _number(name: str) -> Any:
@@ -50,6 +57,8 @@ _ONE: Final = double(1.0)
 _FLOOR: Final = double(0.01)
 """What decay and deltas leave of alpha and beta at least."""
 _MANY_LIVES: Final = 100.0  # 2**-100 of the evidence is none, and no number underflows
+PLACE: Final = CompositeKey([key_kind(arms.c.context_hash), key_kind(arms.c.arm_id)])
+"""Where a batch of a learner's arms ends."""
 _NOTHING: Final = double(1e-200)  # smaller rewards would underflow, which is an error
 
 
@@ -207,29 +216,37 @@ def _in_key_order(change: Any, conditions: tuple[Any, ...]) -> Any:
     return or_on_citus(change.where(*conditions, locked), lambda: change.where(*conditions))
 
 
-@cache
-def decay(*, in_context: bool, listed: bool, history: bool) -> Any:
-    """Multiply by a factor, or by what a half-life leaves after the time since the last change."""
-    conditions = of_arms(in_context=in_context, listed=listed)
+def _factor() -> Any:
+    """What decay multiplies by: a number, or what a half-life leaves since the last change."""
     # Of NULL and a number the greatest is the number. No time stands in a CASE: Citus refuses it.
     seconds = cast(func.extract("epoch", func.now() - arms.c.last_updated), Double)
     lives = func.least(
         func.greatest(seconds, double(0.0)) / _number("half_life"), double(_MANY_LIVES)
     )
-    factor = _number("by") * func.power(double(0.5), lives)
+    return _number("by") * func.power(double(0.5), lives)
+
+
+def _decayed() -> Any:
+    """The decay of arms, without saying which."""
+    factor = _factor()
     is_none = func.abs(arms.c.total_reward) < _NOTHING
-    kept_reward = case((is_none, double(0.0)), else_=arms.c.total_reward) * factor
-    also = (factor.label("multiplied_by"),)
-    keys, locked = _locked(*conditions, also=also)
     change = update(arms).values(
         alpha=func.greatest(func.greatest(arms.c.alpha, _FLOOR) * factor, _FLOOR),
         beta=func.greatest(func.greatest(arms.c.beta, _FLOOR) * factor, _FLOOR),
-        total_reward=kept_reward,
+        total_reward=case((is_none, double(0.0)), else_=arms.c.total_reward) * factor,
         last_updated=func.now(),
     )
-    change = change.returning(*RETURNED)
+    return change.returning(*RETURNED)
+
+
+@cache
+def decay(*, in_context: bool, listed: bool, history: bool) -> Any:
+    """Let the evidence of arms fade."""
+    conditions = of_arms(in_context=in_context, listed=listed)
+    change = _decayed()
     if not history:
         return _in_key_order(change, conditions)
+    also = (_factor().label("multiplied_by"),)
 
     def written(keys: Any, *locked: Any) -> Any:
         done = change.where(*conditions, *locked)
@@ -238,7 +255,7 @@ def decay(*, in_context: bool, listed: bool, history: bool) -> Any:
     def on_citus() -> Any:
         return on_citus_form(written(_keys(*conditions, also=also, locks=False)))
 
-    return or_on_citus(written(keys, locked), on_citus)
+    return or_on_citus(written(*_locked(*conditions, also=also)), on_citus)
 
 
 @cache
@@ -270,6 +287,23 @@ def apply_delta(*, history: bool) -> Any:
         return change
     added = {"alpha_added": alpha, "beta_added": beta, "pulls_added": literal_column("1", Integer)}
     return recorded(change, "deltas", **added)
+
+
+@cache
+def decay_chunk(step: Step, *, in_context: bool, history: bool) -> Any:
+    """The same, of the arms of a batch."""
+    conditions = of_arms(in_context=in_context)
+    parts = arms.c.context_hash, arms.c.arm_id
+    after = PLACE.apart(bindparam("after", type_=Text))
+    behind = [tuple_(*parts) > tuple_(*after)] if step.goes_on else []
+    chunk = Chunk(step, packed(parts), parts, [*conditions, *behind])
+    of = *conditions, chunk.contains(*parts)
+    keys, locked = _locked(*of, also=(_factor().label("multiplied_by"),))
+    done = _decayed().where(*of, locked).cte("_done")
+    if history:
+        events = events_of(done, "decay", keys, multiplied_by=keys.c.multiplied_by)
+        done = events.returning(literal_column("1", Integer)).cte("_recorded")
+    return chunk.changed_by(done, arms)
 
 
 @cache

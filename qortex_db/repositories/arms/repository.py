@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, overload
 
 from qortex_db import checks, learning, messages, observability
-from qortex_db.errors import counter_is_full
+from qortex_db.errors import InvalidInputError, counter_is_full
 from qortex_db.learning import Arm, ArmState, Policy, Selection
 from qortex_db.repositories import validation
 from qortex_db.repositories.arms import change_statements, history_statements, read_statements
@@ -29,7 +29,9 @@ from qortex_db.repositories.arms.arguments import (
     sum_rewards,
     which_arms,
 )
+from qortex_db.repositories.arms.change_statements import PLACE
 from qortex_db.repositories.arms.reads import ArmReads, LearnerMetrics, by_arm, by_context
+from qortex_db.repositories.chunks import Chunks, Work
 from qortex_db.repositories.idempotency import check_claim, take, was_done
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from qortex_db.repositories.idempotency import Claim
+    from qortex_db.repositories.progress import IngestProgress
 
 _LEAST: Final = 1e-30  # a smaller factor leaves nothing, and would underflow
 
@@ -208,6 +211,9 @@ class ArmRepository(ArmReads):
         factor: float = 0.9,
         half_life: float | timedelta | None = None,
         context: Mapping[str, Any] | None = None,
+        batch_size: None = None,
+        resume: None = None,
+        on_progress: None = None,
     ) -> dict[str, ArmState]: ...
     @overload
     async def decay(
@@ -218,7 +224,23 @@ class ArmRepository(ArmReads):
         factor: float = 0.9,
         half_life: float | timedelta | None = None,
         context: AllContexts,
+        batch_size: None = None,
+        resume: None = None,
+        on_progress: None = None,
     ) -> dict[str, dict[str, ArmState]]: ...
+    @overload
+    async def decay(
+        self,
+        learner: str,
+        arm_id: None = None,
+        *,
+        factor: float = 0.9,
+        half_life: float | timedelta | None = None,
+        context: Mapping[str, Any] | AllContexts | None = None,
+        batch_size: int,
+        resume: str,
+        on_progress: Callable[[IngestProgress], object] | None = None,
+    ) -> int: ...
     async def decay(
         self,
         learner: str,
@@ -227,10 +249,17 @@ class ArmRepository(ArmReads):
         factor: float = 0.9,
         half_life: float | timedelta | None = None,
         context: Mapping[str, Any] | AllContexts | None = None,
-    ) -> dict[str, ArmState] | dict[str, dict[str, ArmState]]:
+        batch_size: int | None = None,
+        resume: str | None = None,
+        on_progress: Callable[[IngestProgress], object] | None = None,
+    ) -> dict[str, ArmState] | dict[str, dict[str, ArmState]] | int:
         """Let evidence fade: multiply alpha, beta and total_reward; the mean stays.
 
         Neither alpha nor beta falls below 0.01, and pulls stay. Arms that are not stored stay so.
+
+        With `batch_size` each batch is a statement and a transaction of its own, which is refused
+        in a unit of work: others wait for the arms of one batch at most. Each arm fades once,
+        whatever stops the work: it needs `resume` for that.
 
         Args:
             arm_id: Only this one; by default all of them.
@@ -238,9 +267,19 @@ class ArmRepository(ArmReads):
             half_life: In its place: seconds after which half is left. What counts is the time
                 since the arm last changed, by the server's clock.
             context: Of the default context, another, or `ALL_CONTEXTS`.
+            batch_size: Arms of a batch, 1 to 100,000; None for one statement. Not with `arm_id`.
+            resume: Text that is this decay's own, as the night it is of. Each batch then says in
+                its own transaction how far it is, in `qortex_db_checkpoints`: the same call, with
+                this again, goes on behind the last one; once it is done, it changes nothing.
+            on_progress: Called, and awaited if need be, after each batch, with the arms so far.
 
         Returns:
-            The new states in key order; for `ALL_CONTEXTS` by context hash and arm.
+            The new states in key order; for `ALL_CONTEXTS` by context hash and arm. In batches how
+            many arms faded, by earlier calls of the same work too.
+
+        Raises:
+            ConflictError: `resume` was begun with other arguments, or another process goes on with
+                it at the same time.
         """
         by = checks.check_number(factor, name="factor", low=0, high=1)
         ids = None if arm_id is None else [validation.check_id(arm_id, name="arm_id")]
@@ -253,6 +292,21 @@ class ArmRepository(ArmReads):
         if seconds is not None:
             rate = {"by": 1.0, "half_life": seconds}
         params = {**which.params, **rate}
+        chunks = Chunks.of(self._executor, batch_size, on_progress, resume)
+        if chunks is not None:
+            if resume is None or ids is not None:
+                raise InvalidInputError(
+                    "A decay in batches is of all arms, and needs resume, so that none fades twice."
+                )
+            of = params.get("context", "all contexts")
+            return await chunks.run(
+                self._executor,
+                Work(f"decay {params['learner']} of {of}", [by, seconds], PLACE.check_cursor),
+                lambda step: change_statements.decay_chunk(
+                    step, in_context=which.in_context, history=self._history
+                ),
+                lambda statement, given: self._executor.run(statement, {**params, **given}),
+            )
         statement = change_statements.decay(**which.named, history=self._history)
         states = by_context((await self._executor.run(statement, params)).rows)
         if isinstance(context, AllContexts):

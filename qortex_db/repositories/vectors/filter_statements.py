@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from sqlalchemy import (
     BigInteger,
     Integer,
+    and_,
     bindparam,
     case,
     cast,
@@ -26,6 +27,8 @@ from qortex_db.filters.columns import ColumnKey, column_kind, compared
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field, is_position
 from qortex_db.keys import key_columns, key_of, key_type
+from qortex_db.mirrors import original_of
+from qortex_db.repositories.chunks import Chunk
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.key_statements import delete_in_key_order, merge_in_key_order
 from qortex_db.repositories.vectors.row_shape import row_shape, sent_embedding
@@ -35,9 +38,10 @@ from qortex_db.types import EmbeddingBytes, JsonText
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import ColumnElement, Delete, Select, Table, Update
+    from sqlalchemy import CTE, ColumnElement, Delete, Select, Table, Update
 
     from qortex_db.filters import Filter
+    from qortex_db.repositories.chunks import Step
     from qortex_db.repositories.vectors.namespaces import Scope
     from qortex_db.repositories.vectors.payload_changes import Form
     from qortex_db.repositories.vectors.payload_parts import Body
@@ -193,9 +197,37 @@ class FilterStatements:
             self.table, self.scope, true() if where is None else where.clause
         )
 
+    @built_once
+    def merge_chunk(self, where: Filter, form: Form, step: Step) -> Select[Any]:
+        """Change the payloads of the rows of a batch, in key order."""
+        chunk, rows = self._chunk(where, step)
+        change = merge_in_key_order(self.table, self.scope, rows, form)
+        return chunk.changed_by(_marked(change), original_of(self.table))
+
+    @built_once
+    def delete_chunk(self, where: Filter | None, step: Step) -> Select[Any]:
+        """Remove the rows of a batch, in key order."""
+        chunk, rows = self._chunk(where, step)
+        change = delete_in_key_order(self.table, self.scope, rows)
+        return chunk.changed_by(_marked(change), original_of(self.table))
+
+    def _chunk(self, where: Filter | None, step: Step) -> tuple[Chunk, ColumnElement[bool]]:
+        """A batch, and what is so of its rows, then and when they are locked."""
+        table = self.table
+        own = [*self.scope.clauses, *([] if where is None else [where.clause])]
+        behind = table.c.id > bindparam("after", type_=key_type(table).type)
+        parts = key_columns(table)
+        chunk = Chunk(step, table.c.id, parts, [*own, behind] if step.goes_on else own)
+        return chunk, and_(chunk.contains(*parts), *own)
+
 
 def _ordered(statement: Select[Any], keys: list[ColumnElement[Any]], page: Page) -> Select[Any]:
     return statement.order_by(*(key.desc() if page.descending else key for key in keys))
+
+
+def _marked(change: Update | Delete) -> CTE:
+    """A change that returns a row for each of its own."""
+    return change.returning(literal_column("1")).cte("_changed")
 
 
 def value_at(table: Table, steps: Place) -> ColumnElement[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Mapping  # noqa: TC003 - pydantic resolves annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 MAX_SAMPLE: Final = 1_000
 """The most queries of one measurement."""
+MEASURED_SECONDS: Final = 60.0
+"""How long a measurement looks for true neighbours by default."""
 SMALL: Final = 10_000
 """Up to so many rows, comparing with every row takes a few milliseconds."""
 
@@ -120,9 +123,12 @@ class Judge:
         self._queries: list[Any] = []
         self._right: list[set[Any]] = []
 
-    async def prepare(self, rows: Sequence[Any]) -> None:
-        """Find the true neighbours of rows."""
+    async def prepare(self, rows: Sequence[Any], seconds: float) -> None:
+        """Find the true neighbours of rows: of as many as there is time for, at least of one."""
+        deadline = time.monotonic() + seconds
         for key, embedding in rows:
+            if self._queries and time.monotonic() >= deadline:
+                return
             if embedding.any():  # a zero vector, added through the store, has no direction
                 self._queries.append((key, embedding))
                 self._right.append(await self._found(key, embedding, exact=True))

@@ -18,12 +18,11 @@ from qortex_db.errors import DimensionMismatchError, InvalidInputError, QortexDb
 from qortex_db.filters.full_text import is_whole, stored_words
 from qortex_db.repositories import validation
 from qortex_db.repositories.halving import by_halves
+from qortex_db.repositories.progress import IngestProgress, Pace, tell
 from qortex_db.repositories.vectors.distinct_ids import DistinctIds
 from qortex_db.repositories.vectors.frames import Frame, records_of
-from qortex_db.repositories.vectors.progress import Pace, tell
 from qortex_db.repositories.vectors.records import (
     IdT,
-    IngestProgress,
     RecordInput,
     RejectedRecord,
 )

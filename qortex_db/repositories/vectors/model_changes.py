@@ -19,6 +19,8 @@ from qortex_db.messages import shown
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.names import qualified
 from qortex_db.repositories import validation
+from qortex_db.repositories.chunks import refuse_in_transaction
+from qortex_db.repositories.progress import Pace, tell
 from qortex_db.repositories.vectors import table_facts
 from qortex_db.repositories.vectors.changeover_rows import (
     CHANGEOVERS,
@@ -28,7 +30,6 @@ from qortex_db.repositories.vectors.changeover_rows import (
     switch,
 )
 from qortex_db.repositories.vectors.key_statements import IDS, VECS
-from qortex_db.repositories.vectors.progress import Pace, tell
 from qortex_db.repositories.vectors.records import IdT, VectorRecord
 from qortex_db.repositories.vectors.texts import TextEmbedder
 from qortex_db.repositories.vectors.writes import VectorWrites
@@ -39,12 +40,14 @@ if TYPE_CHECKING:
 
     from qortex_db.filters import Filter, Where
     from qortex_db.models.changing import Changeover
+    from qortex_db.repositories.progress import IngestProgress
     from qortex_db.repositories.vectors.changeover_rows import FillStatements
-    from qortex_db.repositories.vectors.records import IngestProgress
     from qortex_db.repositories.vectors.table import VectorTable
 
 MAX_REEMBEDDED: Final = 10_000
 """The most rows of one batch of `reembed`."""
+EMBEDDED_AT_ONCE: Final = 200
+"""Rows of one by default."""
 _MAX_TRIES: Final = 100
 
 
@@ -101,7 +104,7 @@ class VectorModelChanges(VectorWrites[IdT]):
         into: str,
         where: Where | None = None,
         where_document: Mapping[str, Any] | None = None,
-        batch_size: int = 200,
+        batch_size: int | None = None,
         on_progress: Callable[[IngestProgress], object] | None = None,
     ) -> int:
         """Embed the documents of rows that lack one of two models' embeddings, and fill only those.
@@ -115,7 +118,8 @@ class VectorModelChanges(VectorWrites[IdT]):
         Args:
             embedder: A model, as of `collection`; by default the collection's own of this name.
             into: Which of the two embeddings, as the changeover calls them.
-            batch_size: Rows that are read, embedded and written at a time, 1 to 10,000.
+            batch_size: Rows that are read, embedded and written at a time, 1 to 10,000; None for
+                200. Refused in a unit of work, where all are one transaction.
             on_progress: As of :meth:`ingest`, with the rows filled so far.
 
         Returns:
@@ -126,7 +130,10 @@ class VectorModelChanges(VectorWrites[IdT]):
             EmbeddingModelError: What is there was made by another model.
             ConflictError: Others change the same rows without end.
         """
-        size = validation.check_limit(batch_size, MAX_REEMBEDDED, name="batch_size")
+        size = EMBEDDED_AT_ONCE
+        if batch_size is not None:
+            size = validation.check_limit(batch_size, MAX_REEMBEDDED, name="batch_size")
+            refuse_in_transaction(self._vectors.executor)
         if on_progress is not None:
             validation.check_callable(on_progress, name="on_progress")
         found = await self._found(into)

@@ -116,38 +116,6 @@ PathInput: TypeAlias = str | ColumnElement[Any] | InstrumentedAttribute[Any]
 RecordInput: TypeAlias = VectorRecord[Any] | Mapping[str, Any]
 
 
-class IngestProgress(int):
-    """How many records `ingest` has read so far, which is its value, and how it goes.
-
-    Attributes:
-        rejected: How many of them were put aside.
-        rows_per_second: Of the last batch, reading it included.
-        seconds: Since it began.
-    """
-
-    rejected: int
-    rows_per_second: float
-    seconds: float
-
-    def __new__(
-        cls, read: int, *, rejected: int = 0, rows_per_second: float = 0.0, seconds: float = 0.0
-    ) -> Self:
-        """As `int` is made."""
-        made = super().__new__(cls, read)
-        made.rejected = rejected
-        made.rows_per_second = rows_per_second
-        made.seconds = seconds
-        return made
-
-    def __repr__(self) -> str:
-        return (
-            f"IngestProgress({int(self)}, rejected={self.rejected}, "
-            f"rows_per_second={self.rows_per_second:.0f}, seconds={self.seconds:.1f})"
-        )
-
-    __str__ = int.__repr__
-
-
 @dataclass(frozen=True, slots=True)
 class RejectedRecord:
     """A record that `ingest` put aside.

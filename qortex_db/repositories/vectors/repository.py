@@ -7,10 +7,12 @@ import sys
 from qortex_db import checks, observability, types
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.aggregates import VectorAggregates
+from qortex_db.repositories.vectors.bulk_changes import VectorBulkChanges
 from qortex_db.repositories.vectors.changes import VectorChanges
 from qortex_db.repositories.vectors.clauses import VectorClauses
 from qortex_db.repositories.vectors.index_advice import (
     MAX_SAMPLE,
+    MEASURED_SECONDS,
     TABLE_SIZE,
     IndexAdvice,
     Judge,
@@ -34,6 +36,7 @@ class VectorRepository(
     VectorClauses[IdT],
     VectorIngest[IdT],
     VectorChanges[IdT],
+    VectorBulkChanges[IdT],
     VectorReads[IdT],
     VectorAggregates[IdT],
     VectorRotation[IdT],
@@ -52,7 +55,12 @@ class VectorRepository(
         return (await self._vectors.facts()).dimensions
 
     async def recall_probe(
-        self, *, sample: int = 100, limit: int = 10, ef_search: int | None = None
+        self,
+        *,
+        sample: int = 100,
+        limit: int = 10,
+        ef_search: int | None = None,
+        max_seconds: float = MEASURED_SECONDS,
     ) -> RecallProbe:
         """How many of the true neighbours the index finds, on random stored vectors.
 
@@ -64,10 +72,12 @@ class VectorRepository(
         Args:
             sample: How many, 1 to `MAX_SAMPLE`.
             limit: How many neighbours of each, 1 to 1,000.
+            max_seconds: How long it looks for true neighbours, .001 to 86,400: after that it takes
+                the vectors that it has them of, which the answer's `sample` counts, at least one.
         """
         if ef_search is not None:
             ef_search = validation.check_limit(ef_search, MAX_EF_SEARCH, name="ef_search")
-        judge = await self._judge(sample, limit)
+        judge = await self._judge(sample, limit, max_seconds)
         probe = RecallProbe(await judge.recall(ef_search), judge.sample, judge.limit, ef_search)
         observability.vec_recall.set(probe.recall, {"table": self._vectors.table.name})
         return probe
@@ -79,6 +89,7 @@ class VectorRepository(
         sample: int = 100,
         limit: int = 10,
         max_ef_search: int = MAX_EF_SEARCH,
+        max_seconds: float = MEASURED_SECONDS,
     ) -> Tuning:
         """The smallest `ef_search` with which the index finds this share of the true neighbours.
 
@@ -87,13 +98,14 @@ class VectorRepository(
             sample: As of :meth:`recall_probe`.
             limit: As of :meth:`recall_probe`.
             max_ef_search: Where to stop, 1 to 1,000.
+            max_seconds: As of :meth:`recall_probe`.
 
         Raises:
             NotFoundError: None reaches it.
         """
         target = checks.check_number(target_recall, name="target_recall", low=0, high=1)
         most = validation.check_limit(max_ef_search, MAX_EF_SEARCH, name="max_ef_search")
-        return await tune(await self._judge(sample, limit), target, most)
+        return await tune(await self._judge(sample, limit, max_seconds), target, most)
 
     async def recommend_index(
         self, *, rows: int | None = None, memory_bytes: int | None = None
@@ -119,10 +131,11 @@ class VectorRepository(
         memory = cache // 2 if memory_bytes is None else memory_bytes
         return advise(rows, dimensions, memory)
 
-    async def _judge(self, sample: int, limit: int) -> Judge:
+    async def _judge(self, sample: int, limit: int, max_seconds: float) -> Judge:
         count = validation.check_limit(sample, MAX_SAMPLE, name="sample")
+        seconds = checks.check_number(max_seconds, name="max_seconds", low=0.001, high=86_400)
         judge = Judge(self, limit)
         statement = sampled(self._vectors.table, self._vectors.scope)
         rows = await self._vectors.rows(statement, {"sample": count})
-        await judge.prepare([(self._vectors.key.read(key), vec) for key, vec in rows])
+        await judge.prepare([(self._vectors.key.read(key), vec) for key, vec in rows], seconds)
         return judge

@@ -15,8 +15,8 @@ from qortex_db.errors import ConflictError, EncryptionError
 from qortex_db.keys import key_columns, key_of, key_type
 from qortex_db.repositories import validation
 from qortex_db.repositories.locking import in_key_order
+from qortex_db.repositories.progress import tell
 from qortex_db.repositories.statement_cache import MAX_TABLES
-from qortex_db.repositories.vectors.progress import tell
 from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.sql import Text, as_jsonb, as_text, func

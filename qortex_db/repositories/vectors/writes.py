@@ -10,7 +10,6 @@ from typing import cast as cast_type
 
 from qortex_db import observability
 from qortex_db.errors import ConflictError, DimensionMismatchError, InvalidInputError
-from qortex_db.filters import values_of
 from qortex_db.markers import CLEAR
 from qortex_db.plain_json import is_large
 from qortex_db.repositories import validation
@@ -25,7 +24,6 @@ from qortex_db.repositories.vectors.key_statements import (
     GivenColumns,
     KeyStatements,
 )
-from qortex_db.repositories.vectors.payload_changes import PayloadChange
 from qortex_db.repositories.vectors.records import IdT, VectorRecord
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.repositories.vectors.two_models import Known
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Executable
 
-    from qortex_db.filters import Filter, Where
     from qortex_db.markers import Clear
     from qortex_db.repositories.vectors.records import IdInput, RecordInput
     from qortex_db.repositories.vectors.table import VectorTable
@@ -233,57 +230,6 @@ class VectorWrites(TableBound[IdT]):
             raise InvalidInputError("embedding is CLEAR, and the column takes no NULL.")
         return None
 
-    async def merge_payload(
-        self,
-        values: Mapping[str, Any] | None = None,
-        *,
-        remove: Sequence[str] = (),
-        ids: Iterable[IdInput] | None = None,
-        where: Where | None = None,
-        where_document: Mapping[str, Any] | None = None,
-    ) -> int:
-        """Change single keys of payloads, atomically; the others stay.
-
-        What is not described here is as of :meth:`search`.
-
-        Args:
-            values: New values by their paths, as in a filter: `{"b.c": 2}` changes `c` in `b`, and
-                leaves the rest of `b`; `{"b": …}` replaces all of it. What is missing on the way is
-                made, and what is no object there is replaced by one; an element of an array is
-                named by its position.
-            remove: Paths to take out before; with values deeper than a key and the objects on their
-                way at most 64.
-            ids: Of which vectors.
-            where: Or of those that a filter matches; one that is true of every row by its form,
-                as `{}` is, is refused.
-
-        Returns:
-            How many rows were changed; those that would not change are left alone.
-        """
-        by_key = self._vectors.by_key
-        if "payload" not in self._vectors.table.c:
-            raise InvalidInputError(f"The table {self._vectors.table.name} has no column payload.")
-        limits, encrypted = self._vectors.limits, self._vectors.encrypted
-        if is_large(values):
-            change = await asyncio.to_thread(PayloadChange, values, remove, limits, encrypted)
-        else:
-            change = PayloadChange(values, remove, limits, encrypted)
-        if (ids is None) is (where is None and where_document is None):
-            raise InvalidInputError("Say of which vectors: by ids, or by where.")
-        params = change.params() | by_key.touched.params()
-        if ids is None:
-            narrowed = await self._narrow_changes(
-                where,
-                where_document,
-                "to change all, say so by an expression: Model.id.is_not(None)",
-            )
-            params |= values_of(narrowed)
-            statement = self._vectors.by_filter.merge(narrowed, change.form)
-        else:
-            params[IDS] = validation.check_keys(ids, self._vectors.key, limits=self._vectors.limits)
-            statement = by_key.merge(change.form)
-        return (await self._vectors.run(statement, params)).rowcount
-
     async def delete(self, ids: Iterable[IdInput]) -> int:
         """Remove vectors by id.
 
@@ -294,46 +240,6 @@ class VectorWrites(TableBound[IdT]):
         if not keys:
             return 0
         return (await self._vectors.run(self._vectors.by_key.delete, {IDS: keys})).rowcount
-
-    async def delete_where(
-        self,
-        where: Where | None = None,
-        *,
-        where_document: Mapping[str, Any] | None = None,
-    ) -> int:
-        """Remove the vectors that a filter matches.
-
-        What is not described here is as of :meth:`search`.
-
-        Returns:
-            How many they were.
-
-        Raises:
-            InvalidInputError: The filter is true of every row by its form, as `{}` is;
-                :meth:`delete_all` says so by its name.
-        """
-        narrowed = await self._narrow_changes(
-            where, where_document, "delete_all() removes every vector"
-        )
-        statement = self._vectors.by_filter.delete(narrowed)
-        return (await self._vectors.run(statement, values_of(narrowed))).rowcount
-
-    async def delete_all(self) -> int:
-        """Remove every vector: of the table, or of the namespace.
-
-        Returns:
-            How many they were.
-        """
-        return (await self._vectors.run(self._vectors.by_filter.delete(None), {})).rowcount
-
-    async def _narrow_changes(
-        self, where: Where | None, where_document: Mapping[str, Any] | None, otherwise: str
-    ) -> Filter:
-        """A filter of rows to change, which has to leave some out."""
-        narrowed = await self._vectors.narrow(where, where_document)
-        if narrowed is None or narrowed.matches_all:
-            raise InvalidInputError(f"where is true of every row, or empty; {otherwise}.")
-        return narrowed
 
 
 def _params(part: Part) -> dict[str, Any]:

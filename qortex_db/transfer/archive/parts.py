@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db.errors import QortexDbError
-from qortex_db.repositories.vectors.progress import tell
+from qortex_db.repositories.progress import tell
 from qortex_db.transfer.archive import files
 from qortex_db.transfer.archive.manifest import Column, Part, sealed, sync
 

@@ -13,7 +13,7 @@ from qortex_db.messages import shown
 from qortex_db.migrations import rebuild_index
 from qortex_db.migrations.rebuild.pending import VIEW
 from qortex_db.names import qualified
-from qortex_db.repositories.vectors.progress import tell
+from qortex_db.repositories.progress import tell
 from qortex_db.transfer.archive import files, tables
 from qortex_db.transfer.archive.connection import FOREVER, connected, transaction
 from qortex_db.transfer.archive.copying import HEADER, TRAILER, rows_of

@@ -747,6 +747,16 @@ async def test_a_scorer_that_scores_wrongly_is_refused(pydocs: Database, scorer:
         await hits.rerank("q", scorer)
 
 
+async def test_a_measurement_ends_in_time_and_says_what_it_measured(pydocs: Database) -> None:
+    assert (await pydocs.vectors.recall_probe(sample=20, max_seconds=0.001)).sample < 20
+    assert (await pydocs.vectors.recall_probe(sample=20)).sample == 20
+    assert await pydocs.vectors.tune(target_recall=0.1, sample=20, max_seconds=0.001)
+    for call in (pydocs.vectors.recall_probe, pydocs.vectors.tune):
+        for wrong in (0, -1, float("nan"), 86_401, "1"):
+            with pytest.raises(InvalidInputError, match="max_seconds"):
+                await call(max_seconds=wrong)  # type: ignore[arg-type]
+
+
 async def test_the_recall_of_the_index_is_measured_against_exact_answers(pydocs: Database) -> None:
     probe = await pydocs.vectors.recall_probe(sample=20, ef_search=10)
     wide = await pydocs.vectors.recall_probe(sample=20, ef_search=400)
