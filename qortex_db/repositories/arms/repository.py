@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final, overload
 
 from qortex_db import checks, learning, messages, observability
+from qortex_db.engine import on_primary
 from qortex_db.errors import counter_is_full
 from qortex_db.learning import Arm, ArmState, Policy, Selection
 from qortex_db.repositories import validation
@@ -379,7 +380,8 @@ class ArmRepository(ArmReads):
         keyed = {**values, **claim.params} if claim else values
         while not (states := await self._change(change, learner, context, keyed)) and added:
             done = await was_done(self._executor, claim)
-            stored = await self._states(read_statements.get(), learner, context, ids=list(added))
+            there = on_primary(read_statements.get())
+            stored = await self._states(there, learner, context, ids=list(added))
             if done:
                 return dict(sorted(stored.items())), False
             for key, state in stored.items():
