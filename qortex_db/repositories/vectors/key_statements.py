@@ -298,7 +298,8 @@ def fill_in_key_order(table: Table, scope: Scope) -> Select[Any]:
     change = update(table).where(key == keys.c.id, *scope.clauses, *changed).values(kept)
     filled = change.returning(key).cte("_filled")
     count = select(func.count()).select_from(filled).scalar_subquery()
-    return select(func.max(page.c.id), func.count(), count).select_from(page)
+    filling = select(func.max(page.c.id), func.count(), count).select_from(page)
+    return filling.execution_options(writes=())
 
 
 def merge_in_key_order(
