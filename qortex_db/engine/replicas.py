@@ -103,6 +103,9 @@ class Replica:
         """
         try:
             found = (await self.executor.run_here(_IDENTITY, {}, NO_OPTIONS)).rows[0]
+        except RecoveryConflictError:  # it is there, and replays
+            self._again_at = time.monotonic() + BEHIND_SECONDS
+            return
         except QortexDbError as error:
             self.lose(error)
             return
@@ -166,9 +169,11 @@ class Replica:
         """The number from which on transactions are open to it; None where it does not answer."""
         try:
             return int((await self.executor.run_here(_OPEN_FROM, {}, NO_OPTIONS)).rows[0][0])
-        except QortexDbError as error:
+        except UnavailableError as error:
             self.lose(error)
-            return None
+        except QortexDbError:
+            pass
+        return None
 
 
 class Replicas:
@@ -297,7 +302,10 @@ class Replicas:
 
     async def status(self) -> list[dict[str, Any]]:
         """Of each its name, whether it answers, how far it is behind, and what it did."""
-        asked = (await self._primary.run_here(_OPEN_FROM, {}, NO_OPTIONS)).rows if self.all else ()
+        if not self.all:
+            return []
+        list(self._in_turn())  # those that are lost are asked again
+        asked = (await self._primary.run_here(_OPEN_FROM, {}, NO_OPTIONS)).rows
         told_ = []
         for replica in self.all:
             reached = await replica.open_from() if replica.is_ready else None

@@ -89,8 +89,9 @@ def _telling(statement: Any, number: ColumnElement[str]) -> Any:
     if isinstance(statement, Select):
         return statement.add_columns(number)
     if isinstance(statement, SelectBase):  # parts of a UNION can't have it each
-        made = select(*statement.subquery("_written").c, number)
-        return made.execution_options(**statement.get_execution_options())
+        written: Any = statement
+        made = select(*written.subquery("_written").c, number)
+        return made.execution_options(**written.get_execution_options())
     if statement.exported_columns:
         return statement.returning(number)
     written = statement.returning(literal_column("1", Integer)).cte("_written")
