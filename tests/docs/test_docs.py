@@ -42,6 +42,7 @@ COMING_FROM = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/com
         "docs/learning/arms.md",
         "docs/learning/interoception.md",
         "docs/operations/backups.md",
+        "docs/operations/replicas.md",
         "docs/performance/choosing.md",
         "docs/qortex/service.md",
         "docs/qortex/stores.md",

@@ -298,6 +298,15 @@ def page(monkeypatch: pytest.MonkeyPatch) -> Any:
     return generate_statements
 
 
+WRITING = {
+    *("adjust", "advance", "apply_deltas", "begin", "claim", "clear", "count_words", "decay"),
+    *("delete", "delete_all", "delete_where", "embed", "fill_words", "forget", "ingest", "insert"),
+    *("merge_payload", "observe", "observe_many", "promote", "prune", "put", "record"),
+    *("record_many", "reembed", "remove", "reset", "save", "seed", "select", "switch_to"),
+    *("update", "update_many", "upsert", "upsert_with_zeros"),
+}
+
+
 async def test_every_method_works_on_a_standby_or_says_that_nothing_is_written_there(
     cluster: Cluster, page: Any
 ) -> None:
@@ -328,15 +337,14 @@ async def test_every_method_works_on_a_standby_or_says_that_nothing_is_written_t
                         refused.setdefault(f"{section.name}.{method}", set()).add(form)
                     else:
                         worked.setdefault(f"{section.name}.{method}", set()).add(form)
-    raise AssertionError((sorted(refused), sorted(set(refused) & set(worked))))
-    reading = {
-        name
-        for name in refused
-        if name.rpartition(".")[2].startswith(
-            ("search", "get", "count", "load", "stream", "scroll", "facet", "summary", "metrics")
-        )
+    methods = {name.rpartition(".")[2] for name in refused}
+    assert methods == WRITING
+    # What only some forms of write: the history of arms, embeddings that are missing, a switch.
+    assert refused.keys() & worked.keys() == {
+        "arms.select",
+        "embeddings.embed",
+        "vectors.switch_to",
     }
-    assert reading <= {"vectors.count_words", "worded.count_words"}
 
 
 def _of(cluster: Cluster, name: str, database: str) -> str:
