@@ -19,6 +19,7 @@ from qortex_db.engine.telling import AFTER, guarded, is_for_replicas, parted, se
 from qortex_db.errors import (
     InvalidInputError,
     OverloadedError,
+    PermissionDeniedError,
     PoolTimeoutError,
     QortexDbError,
     ReadOnlyError,
@@ -53,6 +54,14 @@ _OPEN_FROM: Final = text(
 )
 _NOTHING_OF_IT: Final = (RecoveryConflictError, SchemaVersionError, ReadOnlyError)
 """What another server may answer: one that replays nothing, or has the newest migration."""
+
+
+async def _identity(executor: AutocommitExecutor) -> Sequence[Any]:
+    """What a primary's cluster and database have in common with their copies."""
+    try:
+        return tuple((await executor.run_here(_IDENTITY, {}, NO_OPTIONS)).rows[0])
+    except PermissionDeniedError:  # every role may ask, until somebody revokes that
+        return ()
 
 
 class Replica:
@@ -102,14 +111,14 @@ class Replica:
             InvalidInputError: It is no copy of the primary's: numbers of transactions are others.
         """
         try:
-            found = (await self.executor.run_here(_IDENTITY, {}, NO_OPTIONS)).rows[0]
+            found = await _identity(self.executor)
         except RecoveryConflictError:  # it is there, and replays
             self._again_at = time.monotonic() + BEHIND_SECONDS
             return
         except QortexDbError as error:
             self.lose(error)
             return
-        if list(found) != list(identity):
+        if found != identity:
             failure = InvalidInputError(
                 f"{self.name} is no standby of the primary by streaming or shipped WAL, or another "
                 "of its databases; take it out of the replicas."
@@ -277,7 +286,7 @@ class Replicas:
     async def _check(self, replica: Replica) -> None:
         if self._identity is None:
             try:
-                self._identity = (await self._primary.run_here(_IDENTITY, {}, NO_OPTIONS)).rows[0]
+                self._identity = await _identity(self._primary)
             except QortexDbError as error:
                 replica.lose(error)
                 raise
@@ -306,10 +315,10 @@ class Replicas:
             return []
         list(self._in_turn())  # those that are lost are asked again
         asked = (await self._primary.run_here(_OPEN_FROM, {}, NO_OPTIONS)).rows
-        told_ = []
+        found = []
         for replica in self.all:
             reached = await replica.open_from() if replica.is_ready else None
-            told_.append(
+            found.append(
                 {
                     "name": replica.name,
                     "is_ready": replica.is_ready,
@@ -320,4 +329,4 @@ class Replicas:
                     "reads_behind": replica.behind,
                 }
             )
-        return told_
+        return found

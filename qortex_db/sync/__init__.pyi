@@ -636,6 +636,8 @@ class Database(Lanes):
         cls,
         target: Settings | str | URL | None = ...,
         *,
+        replicas: Sequence[str | URL] | None = ...,
+        consistency: Consistency | None = ...,
         encryption_keys: EncryptionKeys | None = ...,
     ) -> Self: ...
     def open(self) -> Self: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import asyncpg
 import numpy as np
@@ -483,3 +483,29 @@ async def test_reads_go_on_while_the_primary_is_away(cluster: Cluster) -> None:
                 await db.factors.save({"a": 1.0})
         finally:
             await asyncio.to_thread(cluster.run, "first")
+
+
+@pytest.mark.parametrize("consistency", ["session", "eventual"])
+async def test_nobody_misses_a_write_of_its_own_under_load(
+    cluster: Cluster, consistency: Literal["session", "eventual"]
+) -> None:
+    reads = stale = 0
+    replicas = [cluster.dsn("second"), cluster.dsn("third")]
+    async with Database.connect(cluster.dsn("first"), replicas=replicas) as db:
+        await caught_up(db)
+
+        async def call(node: str) -> None:
+            nonlocal reads, stale
+            for number in range(1, 41):
+                caller = db.reading_after(None)
+                await caller.factors.save({node: float(number)})
+                elsewhere = db.reading_after(caller.token()).options(consistency=consistency)
+                for _ in range(10):
+                    stale += (await elsewhere.factors.get([node]))[node] < number
+                    reads += 1
+
+        await asyncio.gather(*(call(f"of {one}") for one in range(10)))
+        assert reads == 4_000
+        assert _answered(db) > 1_000
+    # That some are where nothing is asked for shows that this finds them.
+    assert (stale > 0) is (consistency == "eventual")
