@@ -21,7 +21,7 @@ from qortex_db.engine.operations import Operations, dispose
 from qortex_db.engine.options import NO_OPTIONS, CallOptions, SettingValue
 from qortex_db.engine.outcomes import OwnSession, wrote
 from qortex_db.engine.pool import FairPool
-from qortex_db.engine.replicas import Replica, Replicas
+from qortex_db.engine.replicas import Replicas
 from qortex_db.engine.search_path import open_schemas, path_of, pin_search_path
 from qortex_db.engine.session import RETRY, SessionExecutor
 from qortex_db.engine.telling import on_primary
@@ -54,7 +54,6 @@ __all__ = [
     "Operations",
     "OwnSession",
     "OwnWrites",
-    "Replica",
     "Replicas",
     "SessionExecutor",
     "SettingValue",
