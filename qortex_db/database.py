@@ -14,6 +14,7 @@ from qortex_db import engine as engines
 from qortex_db.checks import check_choice, check_flag, check_number
 from qortex_db.errors import DatabaseClosedError, InvalidInputError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
+from qortex_db.repositories.validation import check_list
 from qortex_db.settings import Settings, read_settings
 from qortex_db.status import TABLES, Status, read_status
 from qortex_db.uow import UnitOfWork, own_unit_of_work
@@ -34,7 +35,8 @@ def _reading(
     consistency: engines.Consistency | None, replicas: Sequence[object]
 ) -> engines.CallOptions:
     """How calls read that have no options of their own."""
-    return engines.NO_OPTIONS.with_consistency(consistency or ("session" if replicas else None))
+    default: engines.Consistency | None = "session" if replicas else None
+    return engines.NO_OPTIONS.with_consistency(default if consistency is None else consistency)
 
 
 class Database(Lanes):
@@ -114,14 +116,16 @@ class Database(Lanes):
         elif not isinstance(target, Settings):
             raise InvalidInputError(f"target is a {type(target).__name__}; pass Settings or a DSN.")
         if replicas is not None:
-            target = target.with_replicas(list(replicas))
+            target = target.with_replicas(check_list(replicas, name="replicas"))
         return cls(
             target,
             None,
             target.db_schema,
             learning_history=target.learning_history,
             limits=target.limits,
-            options=_reading(consistency or target.consistency, target.replicas()),
+            options=_reading(
+                target.consistency if consistency is None else consistency, target.replicas()
+            ),
             replica_wait_seconds=target.replica_wait_seconds,
             encryption_keys=target.fernet_keys if encryption_keys is None else encryption_keys,
         )
@@ -158,7 +162,8 @@ class Database(Lanes):
                 0 to 60, before the primary answers.
         """
         wait = check_number(replica_wait_seconds, name="replica_wait_seconds", low=0, high=60)
-        for each in (engine, *list(replicas)):
+        others = check_list(replicas, name="replicas")
+        for each in (engine, *others):
             engines.adopt(each)
             engines.tell_of_rotation(each)
             if network_timeout_seconds is not None:
@@ -166,7 +171,7 @@ class Database(Lanes):
                     network_timeout_seconds, name="network_timeout_seconds", low=1, high=3_600
                 )
                 engines.notice_silence(each, seconds)
-        options = _reading(consistency, replicas)
+        options = _reading(consistency, others)
         if settings is not None:
             options = options.with_settings(settings)
         return cls(
@@ -176,7 +181,7 @@ class Database(Lanes):
             learning_history=learning_history,
             limits=limits,
             options=options,
-            replicas=replicas,
+            replicas=others,
             replica_wait_seconds=wait,
             encryption_keys=encryption_keys,
         )
