@@ -75,6 +75,16 @@ SQLAlchemy's session: `BEGIN` before the first statement, `COMMIT` or `ROLLBACK`
 host's session `SAVEPOINT`, and `RELEASE SAVEPOINT` or `ROLLBACK TO SAVEPOINT`. Where objects of a
 written table are loaded in that session, a `SELECT … WHERE (id) IN (…)` of each of their models
 follows the statement.
+
+## What is told beside a statement
+
+With `consistency="session"` a write by itself gives `pg_current_xact_id()` as a last column, as
+the first write of a unit of work gives `pg_current_xact_id_if_assigned()`; one that gives nothing
+else is then counted inside `WITH _written AS (…)`. A read at a [replica](operations/replicas.md)
+that has to have it is `SELECT …, _told FROM (SELECT … < pg_snapshot_xmin(pg_current_snapshot()) AS
+_told) AS _seen LEFT OUTER JOIN LATERAL (SELECT …, true AS _is_row FROM (…) AS _read WHERE
+_seen._told) AS _given ON true`; one on the primary, where the number of a write is not known,
+likewise with `pg_snapshot_xmax(…)` and without the condition.
 """
 
 ABOUT_CITUS = """Where the database has Citus, these are sent in the place of those above; the

@@ -14,13 +14,14 @@ from qortex_db import engine as engines
 from qortex_db.checks import check_choice, check_flag, check_number
 from qortex_db.errors import DatabaseClosedError, InvalidInputError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
+from qortex_db.repositories.validation import check_list
 from qortex_db.settings import Settings, read_settings
 from qortex_db.status import TABLES, Status, read_status
 from qortex_db.uow import UnitOfWork, own_unit_of_work
 from qortex_db.view import DatabaseView, IsolationLevel, Lanes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -28,6 +29,14 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS: Final = 10.0
 """How long `Database.close` lets what is in flight go on."""
+
+
+def _reading(
+    consistency: engines.Consistency | None, replicas: Sequence[object]
+) -> engines.CallOptions:
+    """How calls read that have no options of their own."""
+    default: engines.Consistency | None = "session" if replicas else None
+    return engines.NO_OPTIONS.with_consistency(default if consistency is None else consistency)
 
 
 class Database(Lanes):
@@ -52,6 +61,8 @@ class Database(Lanes):
         limits: Limits = DEFAULT_LIMITS,
         encryption_keys: EncryptionKeys | None = None,
         options: engines.CallOptions = engines.NO_OPTIONS,
+        replicas: Sequence[AsyncEngine] = (),
+        replica_wait_seconds: float = 0.0,
     ) -> None:
         super().__init__(
             None,
@@ -69,14 +80,19 @@ class Database(Lanes):
         self._opening = engines.OneAtATime(waits=settings is None or settings.pool == "null")
         self._ending: asyncio.Future[Any] | None = None
         self._host_engine = engine
+        self._host_replicas = tuple(replicas)
+        self._replica_wait_seconds = replica_wait_seconds
+        self._replicas: engines.Replicas | None = None
         if engine is not None:
-            self._bind(engine)
+            self._bind(engine, self._host_replicas)
 
     @classmethod
     def connect(
         cls,
         target: Settings | str | URL | None = None,
         *,
+        replicas: Sequence[str | URL] | None = None,
+        consistency: engines.Consistency | None = None,
         encryption_keys: EncryptionKeys | None = None,
     ) -> Database:
         """A database by settings, by a DSN or URL, or by the environment. Nothing is opened yet.
@@ -85,6 +101,9 @@ class Database(Lanes):
 
         Args:
             target: By default the environment.
+            replicas: DSNs of standbys that reads by themselves go to; by default the settings'.
+            consistency: What a replica has to have before it answers, as of `options`; by default
+                the settings', which is "session" where there are replicas.
             encryption_keys: Of what collections have encrypted; by default the settings'.
 
         Raises:
@@ -96,12 +115,18 @@ class Database(Lanes):
             target = read_settings(dsn=target)
         elif not isinstance(target, Settings):
             raise InvalidInputError(f"target is a {type(target).__name__}; pass Settings or a DSN.")
+        if replicas is not None:
+            target = target.with_replicas(check_list(replicas, name="replicas"))
         return cls(
             target,
             None,
             target.db_schema,
             learning_history=target.learning_history,
             limits=target.limits,
+            options=_reading(
+                target.consistency if consistency is None else consistency, target.replicas()
+            ),
+            replica_wait_seconds=target.replica_wait_seconds,
             encryption_keys=target.fernet_keys if encryption_keys is None else encryption_keys,
         )
 
@@ -116,6 +141,9 @@ class Database(Lanes):
         encryption_keys: EncryptionKeys | None = None,
         settings: Mapping[str, engines.SettingValue] | None = None,
         network_timeout_seconds: float | None = None,
+        replicas: Sequence[AsyncEngine] = (),
+        consistency: engines.Consistency | None = None,
+        replica_wait_seconds: float = 0.0,
     ) -> Database:
         """A database over a host's engine, which stays the host's to dispose of.
 
@@ -128,15 +156,24 @@ class Database(Lanes):
             settings: What every transaction begins with, as of `with_settings`.
             network_timeout_seconds: End the engine's connections whose other end is silent for
                 longer, 1 to 3600. None leaves them as they are.
+            replicas: Engines on standbys that reads by themselves go to; the host's too.
+            consistency: As of `connect`.
+            replica_wait_seconds: How long a read waits for a replica to have what its caller wrote,
+                0 to 60, before the primary answers.
         """
-        engines.adopt(engine)
-        engines.tell_of_rotation(engine)
-        if network_timeout_seconds is not None:
-            seconds = check_number(
-                network_timeout_seconds, name="network_timeout_seconds", low=1, high=3_600
-            )
-            engines.notice_silence(engine, seconds)
-        options = engines.NO_OPTIONS.with_settings({} if settings is None else settings)
+        wait = check_number(replica_wait_seconds, name="replica_wait_seconds", low=0, high=60)
+        others = check_list(replicas, name="replicas")
+        for each in (engine, *others):
+            engines.adopt(each)
+            engines.tell_of_rotation(each)
+            if network_timeout_seconds is not None:
+                seconds = check_number(
+                    network_timeout_seconds, name="network_timeout_seconds", low=1, high=3_600
+                )
+                engines.notice_silence(each, seconds)
+        options = _reading(consistency, others)
+        if settings is not None:
+            options = options.with_settings(settings)
         return cls(
             None,
             engine,
@@ -144,10 +181,12 @@ class Database(Lanes):
             learning_history=learning_history,
             limits=limits,
             options=options,
+            replicas=others,
+            replica_wait_seconds=wait,
             encryption_keys=encryption_keys,
         )
 
-    def _bind(self, engine: AsyncEngine) -> None:
+    def _bind(self, engine: AsyncEngine, replicas: Sequence[AsyncEngine]) -> None:
         retry_seconds = (
             engines.RETRY_SECONDS if self._settings is None else self._settings.retry_seconds
         )
@@ -155,6 +194,13 @@ class Database(Lanes):
         self._executor = engines.AutocommitExecutor(
             engine, self._schema, retry_seconds=retry_seconds, options=self._options
         )
+        lanes = [
+            # It repeats nothing: another one answers at once.
+            engines.AutocommitExecutor(each, self._schema, retry_seconds=0)
+            for each in replicas
+        ]
+        self._replicas = engines.Replicas(self._executor, lanes, self._replica_wait_seconds)
+        self._executor.routing = self._replicas
         # Our own engine tries to connect again by itself.
         self._patience = 0.0 if self._host_engine is None else retry_seconds
         self._bound = {None: self._sessions_of(self._schema)}
@@ -176,7 +222,7 @@ class Database(Lanes):
 
     def _unbind(self) -> None:
         """Forget the engine, and the repositories over it."""
-        self._engine = self._executor = self._server = None
+        self._engine = self._executor = self._server = self._replicas = None
         self._bound = {}
         self._forget_repositories()
 
@@ -210,12 +256,14 @@ class Database(Lanes):
                 await self._open()
             else:
                 self._lane().operations.settle()
+            if self._host_engine is not None and self._replicas is not None:
+                await self._replicas.open()
             return self
 
     async def _open(self) -> None:
         if self._settings is None:
             if self._host_engine is not None:
-                self._bind(self._host_engine)
+                self._bind(self._host_engine, self._host_replicas)
                 self._lane().operations.settle()
             return
         target = self._settings.target()
@@ -223,18 +271,21 @@ class Database(Lanes):
             path = self._settings.embedded_path
             self._server = await asyncio.to_thread(embedded.start, path)
             target = self._server.target()
-        engine = engines.create_engine(target, self._settings, TABLES)
-        statement_spans.instrument(
+        engine = opening.engine_on(target, self._settings, TABLES)
+        # A replica is not waited for.
+        hasty = self._settings.model_copy(update={"retry_seconds": 0.0})
+        self._bind(
             engine,
-            enabled=self._settings.otel_enabled,
-            statements=self._settings.otel_statements,
+            [opening.engine_on(each, hasty, TABLES) for each in self._settings.replicas()],
         )
-        self._bind(engine)
+        replicas = self._replicas
+        assert replicas is not None  # noqa: S101 - bound just now
         self._lane().operations.settle()
         try:
             size = 0 if self._settings.pool == "null" else self._settings.pool_min_size
             await opening.get_ready(self._lane(), engine, size)
             await opening.check(self._lane(), self.vectors, engine, self._settings.dimensions)
+            await replicas.open()
         except BaseException:
             await self._close(0)
             raise
@@ -269,28 +320,33 @@ class Database(Lanes):
 
     async def _close(self, grace_seconds: float) -> None:
         engine, executor, server = self._engine, self._executor, self._server
-        if engine is None or executor is None:
+        replicas = self._replicas
+        if engine is None or executor is None or replicas is None:
             return
         self._unbind()
         try:
             await executor.operations.close(grace_seconds)
+            await replicas.close()  # their calls are those of before
         finally:
             # It goes on if whoever closes is cancelled: nobody else can end these connections.
-            self._ending = engines.task_of(self._end(engine, executor, server))
+            lanes = [executor, *(each.executor for each in replicas.all)]
+            self._ending = engines.task_of(self._end(lanes, server))
             await asyncio.shield(self._ending)
 
     async def _end(
         self,
-        engine: AsyncEngine,
-        executor: engines.AutocommitExecutor,
+        lanes: Sequence[engines.AutocommitExecutor],
         server: embedded.EmbeddedServer | None,
     ) -> None:
         try:
-            await executor.operations.finish()
+            for lane in lanes:
+                await lane.operations.finish()
         finally:
             if self._host_engine is None:
-                await engines.dispose(engine)
-                statement_spans.uninstrument(engine)  # after it: it counts closed connections
+                for lane in lanes:
+                    await engines.dispose(lane.engine)
+                    # After it: it counts closed connections.
+                    statement_spans.uninstrument(lane.engine)
             if server is not None:
                 await asyncio.to_thread(server.stop)
 
@@ -354,6 +410,7 @@ class Database(Lanes):
             encryption_keys=self._encryption_keys,
             at_begin=options.set_on if options.local else None,
             timeout_seconds=timeout_seconds,
+            own_writes=options.own_writes,
         )
 
     def _lane(self) -> engines.AutocommitExecutor:
@@ -382,11 +439,14 @@ class Database(Lanes):
             SchemaVersionError: The database is not migrated.
         """
         check_flag(exact, name="exact")
+        self._lane()
+        assert self._replicas is not None  # noqa: S101 - there where a lane is
         return await read_status(
             self.executor,
             self.engine,
             self._schema,
             dimensions=await self.vectors.dimensions(),
             embedded=self._server is not None,
+            replicas=await self._replicas.status(),
             exact=exact,
         )

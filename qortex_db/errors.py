@@ -131,6 +131,10 @@ class SerializationConflictError(QortexDbError):
     """The server aborted a transaction that met another; run the whole transaction again."""
 
 
+class RecoveryConflictError(SerializationConflictError):
+    """A standby cancelled a read for what it had to replay; run it again, or on the primary."""
+
+
 class UnavailableError(QortexDbError):
     """The server can't be reached, or went away. Try again when it is back."""
 

@@ -94,6 +94,9 @@ embedding_cache_hits_total = _meter.create_counter(
 embedding_cache_misses_total = _meter.create_counter(
     "qortex_embedding_cache_misses_total", unit="{text}", description="Embeddings left to a model"
 )
+reads_total = _meter.create_counter(
+    "qortex_reads_total", unit="{statement}", description="Reads that a replica could answer"
+)
 
 
 def traced(name: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:

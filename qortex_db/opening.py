@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from qortex_db import engine as engines
-from qortex_db import types
+from qortex_db import statement_spans, types
 from qortex_db.errors import SchemaVersionError
 from qortex_db.models import QortexVector
 from qortex_db.repositories.vectors.search.statements import first_search
@@ -16,9 +16,21 @@ from qortex_db.status import EXTENSION
 from qortex_db.translation import translate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from qortex_db.repositories.vectors.repository import VectorRepository
+    from qortex_db.settings import Settings, Target
+
+
+def engine_on(target: Target, settings: Settings, tables: Iterable[str]) -> AsyncEngine:
+    """Our engine on a server, whose statements have spans where settings say so."""
+    engine = engines.create_engine(target, settings, tables)
+    statement_spans.instrument(
+        engine, enabled=settings.otel_enabled, statements=settings.otel_statements
+    )
+    return engine
 
 
 async def get_ready(

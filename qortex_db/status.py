@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy import table as table_clause
 from sqlalchemy.dialects.postgresql import OID, REAL
 
-from qortex_db.engine import open_schemas
+from qortex_db.engine import on_primary, open_schemas
 from qortex_db.models import Base, LearningArmState
 from qortex_db.names import qualified
 from qortex_db.sql import Text, func
@@ -78,7 +78,7 @@ def _sizes(
     """
     ordered = sorted(tables, key=lambda table: table.fullname)
     sizes = union_all(*(_size(table, schema, exact=exact) for table in ordered))
-    return select(*sizes.subquery("_sizes").c, _all_of(_INVALID_INDEXES), *also)
+    return on_primary(select(*sizes.subquery("_sizes").c, _all_of(_INVALID_INDEXES), *also))  # type: ignore[no-any-return]
 
 
 def _size(table: Table, schema: str | None, *, exact: bool) -> Select[Any]:
@@ -162,6 +162,9 @@ class Status:
     Attributes:
         tables: Of each the rows, the bytes with its indexes, and whether the rows are the planner's
             estimate, as those of large tables are unless `exact`.
+        replicas: Of each its name, whether it answers, how many transactions it is behind, those
+            that are open on the primary among them, how many reads it answered, and how many it
+            left to others since it was behind what their callers wrote.
         open_schemas: On the search_path, schemas in which others may create functions.
     """
 
@@ -177,6 +180,7 @@ class Status:
     invalid_indexes: list[str]
     open_schemas: list[str]
     pool: dict[str, int]
+    replicas: list[dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""
@@ -190,6 +194,7 @@ async def read_status(
     *,
     dimensions: int | None,
     embedded: bool,
+    replicas: list[dict[str, Any]],
     exact: bool = False,
 ) -> Status:
     """Ask a database for its status.
@@ -200,6 +205,7 @@ async def read_status(
         schema: Of the package's tables, if not where the connections look.
         dimensions: Of the default collection.
         embedded: Whether the server is one.
+        replicas: What is to be told of each.
         exact: Whether large tables are counted too.
     """
     wanted = list(TABLES.values())
@@ -244,4 +250,5 @@ async def read_status(
             "idle": pool.checkedin() if hasattr(pool, "checkedin") else 0,
             "max": pool.size() if hasattr(pool, "size") else 0,
         },
+        replicas=replicas,
     )

@@ -22,6 +22,7 @@ from qortex_db.errors import (
     QortexDbError,
     QueryTimeoutError,
     ReadOnlyError,
+    RecoveryConflictError,
     SchemaVersionError,
     SerializationConflictError,
     UnavailableError,
@@ -43,6 +44,9 @@ OLD_MODEL: Final = "QDB01"
 """The SQLSTATE by which our trigger refuses a write without the embedding that searches use."""
 STILL_MISSING: Final = "QDB02"
 """The SQLSTATE by which a switch is refused: rows lack the embedding."""
+
+_RECOVERY: Final = {"ProcessInterrupts", "ProcessRecoveryConflictInterrupt"}
+"""PostgreSQL's functions that raise it, until 15 and since."""
 
 _UNAVAILABLE_STATES = {"57P01", "57P02", "57P03", "53300"}
 # asyncpg's own error for a connection that died between two protocol states.
@@ -82,7 +86,7 @@ def translate(error: BaseException) -> QortexDbError | None:
         return PoolTimeoutError(POOL_TIMEOUT)
     if isinstance(error, sa_exc.PendingRollbackError):
         return _by_sqlstate(IN_FAILED_TRANSACTION, type(error).__name__)
-    refusal = _outdated(error) or _refusal_by_driver(error)
+    refusal = _outdated(error) or _conflict_with_recovery(error) or _refusal_by_driver(error)
     if refusal is not None:
         return refusal
     state = sqlstate_of(error)
@@ -136,6 +140,29 @@ def _outdated(error: BaseException) -> QortexDbError | None:
         "A table, a type or an extension was made anew while a statement over it was prepared. Run "
         "it again.",
         sqlstate=sqlstate_of(error),
+    )
+
+
+def _conflict_with_recovery(error: BaseException) -> QortexDbError | None:
+    if not is_recovery_conflict(error):
+        return None
+    said = said_by_server(error, "40001")
+    return RecoveryConflictError(
+        f"The standby had to replay what this reads ({said}): run it again, or on the primary. "
+        "hot_standby_feedback, or a longer max_standby_streaming_delay, makes that rare.",
+        sqlstate="40001",
+    )
+
+
+def is_recovery_conflict(error: BaseException) -> bool:
+    """Whether a standby cancelled a statement, or ended its connection, to go on replaying.
+
+    Its SQLSTATE is that of a serialization failure; where it comes from is said in every language.
+    """
+    return any(
+        getattr(cause, "sqlstate", None) == "40001"
+        and getattr(cause, "server_source_function", None) in _RECOVERY
+        for cause in causes(error)
     )
 
 

@@ -18,9 +18,11 @@ from qortex_db.engine import (
     SessionExecutor,
     close,
     commit,
+    committed,
     in_doubt,
     savepoint,
     set_meanwhile,
+    wrote,
 )
 from qortex_db.errors import DatabaseClosedError, InvalidInputError, QueryTimeoutError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import SessionTransaction
 
     from qortex_db.encryption import EncryptionKeys
-    from qortex_db.engine import Executor, Operations
+    from qortex_db.engine import Executor, Operations, OwnWrites
     from qortex_db.models import Collection
     from qortex_db.repositories.vectors.records import IdT
 
@@ -287,6 +289,7 @@ async def own_unit_of_work(
     encryption_keys: EncryptionKeys | None = None,
     at_begin: Callable[[Connection], None] | None = None,
     timeout_seconds: float | None = None,
+    own_writes: OwnWrites | None = None,
 ) -> AsyncIterator[UnitOfWork]:
     """A unit of work with a session of its own: the block's end commits, an exception rolls back.
 
@@ -299,6 +302,7 @@ async def own_unit_of_work(
         encryption_keys: As of `UnitOfWork`.
         at_begin: What each of its transactions begins with.
         timeout_seconds: How long all of it may take.
+        own_writes: Where it is noted.
 
     Raises:
         QueryTimeoutError: The time was up, and what was done is rolled back.
@@ -314,6 +318,7 @@ async def own_unit_of_work(
         _begin_with(session, at_begin)
     deadline = None if timeout_seconds is None else asyncio.timeout(timeout_seconds)
     at_once = False
+    mark = 0 if own_writes is None else own_writes.begin()
     try:
         async with deadline or nullcontext():
             yield UnitOfWork(
@@ -324,7 +329,11 @@ async def own_unit_of_work(
                 encryption_keys=encryption_keys,
             )
             await commit(session)
+        if own_writes is not None and wrote(session):
+            own_writes.end(mark, committed(session))
     except BaseException as error:
+        if own_writes is not None:
+            own_writes.lose()
         expired = deadline is not None and deadline.expired()
         at_once = expired or not isinstance(error, Exception)
         closed = operations.was_closed(task) and isinstance(error, asyncio.CancelledError)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from qortex_db.encryption import EncryptionKeys
-    from qortex_db.engine import AutocommitExecutor, Executor, SettingValue
+    from qortex_db.engine import AutocommitExecutor, Consistency, Executor, SettingValue
     from qortex_db.limits import Limits
 
 
@@ -155,9 +155,13 @@ class Lanes(Repositories):
         return self._view(self._options.with_settings(settings))
 
     def options(
-        self, *, timeout_seconds: float | None = None, lock_timeout_seconds: float | None = None
+        self,
+        *,
+        timeout_seconds: float | None = None,
+        lock_timeout_seconds: float | None = None,
+        consistency: Consistency | None = None,
     ) -> DatabaseView:
-        """A view whose statements have less time, or more, than the Database's.
+        """A view whose statements have less time, or more, than the Database's, or read fresher.
 
         By themselves, calls are limited at no cost by `timeout_seconds`, and are a transaction of
         three round trips with `lock_timeout_seconds`. Units of work have both set at their
@@ -167,11 +171,48 @@ class Lanes(Repositories):
         Args:
             timeout_seconds: How long a statement may take, .001 to 86,400; `QueryTimeoutError`.
             lock_timeout_seconds: How long it may wait for a lock, likewise; `LockTimeoutError`.
+            consistency: What replicas have to have before they answer: "eventual" nothing,
+                "session" what was written by this Database, "strong" all, so that none is asked.
 
         Raises:
-            InvalidInputError: A number is out of its range.
+            InvalidInputError: A number is out of its range, or a word is none of these.
         """
-        return self._view(self._options.with_limits(timeout_seconds, lock_timeout_seconds))
+        limited = self._options.with_limits(timeout_seconds, lock_timeout_seconds)
+        return self._view(limited.with_consistency(consistency))
+
+    def token(self) -> str | None:
+        """What was last written here, for `reading_after` in this process or another.
+
+        It is of letters, digits and a hyphen, 18 at most, and no secret. Only a caller with
+        consistency "session" has one, who pays for it with some microseconds a write.
+
+        Returns:
+            None where nothing was written.
+
+        Raises:
+            InvalidInputError: Writes are not noted here.
+        """
+        if self._options.own_writes is None:
+            raise InvalidInputError(
+                "Writes are not noted here: they are with consistency='session', and by a view of "
+                "reading_after()."
+            )
+        return self._options.own_writes.token
+
+    def reading_after(self, token: str | None) -> DatabaseView:
+        """A view for one caller, who reads what it wrote, here and before.
+
+        By themselves its reads are answered by a replica that has those writes, or by the primary.
+        Give the caller the view's `token()` with each answer, as in a header, and take it back with
+        the next call.
+
+        Args:
+            token: What `token()` gave to the caller before; None for one who has written nothing.
+
+        Raises:
+            InvalidInputError: It is no token.
+        """
+        return self._view(self._options.reading_after(token))
 
     def namespace(self, name: str) -> DatabaseView:
         """A view of another schema's tables: a tenant's arms, factors, edges, caches and vectors.

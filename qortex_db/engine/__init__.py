@@ -14,19 +14,30 @@ from qortex_db.engine.connections import (
     notice_silence,
     tell_of_rotation,
 )
+from qortex_db.engine.consistency import CONSISTENCIES, Consistency, OwnWrites
 from qortex_db.engine.executor import COMPILED, SEARCH_PATH, Executor, Fetched, translate_map
 from qortex_db.engine.loops import OneAtATime, forks
 from qortex_db.engine.operations import Operations, dispose
 from qortex_db.engine.options import NO_OPTIONS, CallOptions, SettingValue
-from qortex_db.engine.outcomes import OwnSession
+from qortex_db.engine.outcomes import OwnSession, wrote
 from qortex_db.engine.pool import FairPool
+from qortex_db.engine.replicas import Replicas
 from qortex_db.engine.search_path import open_schemas, path_of, pin_search_path
 from qortex_db.engine.session import RETRY, SessionExecutor
-from qortex_db.engine.transactions import close, commit, in_doubt, savepoint, set_meanwhile
+from qortex_db.engine.telling import on_primary
+from qortex_db.engine.transactions import (
+    close,
+    commit,
+    committed,
+    in_doubt,
+    savepoint,
+    set_meanwhile,
+)
 from qortex_db.engine.view import ViewExecutor
 
 __all__ = [
     "COMPILED",
+    "CONSISTENCIES",
     "NO_OPTIONS",
     "RETRY",
     "RETRY_SECONDS",
@@ -35,24 +46,29 @@ __all__ = [
     "CallOptions",
     "Cleanup",
     "Connector",
+    "Consistency",
     "Executor",
     "FairPool",
     "Fetched",
     "OneAtATime",
     "Operations",
     "OwnSession",
+    "OwnWrites",
+    "Replicas",
     "SessionExecutor",
     "SettingValue",
     "ViewExecutor",
     "adopt",
     "close",
     "commit",
+    "committed",
     "create_engine",
     "dispose",
     "finished",
     "forks",
     "in_doubt",
     "notice_silence",
+    "on_primary",
     "open_schemas",
     "path_of",
     "pin_search_path",
@@ -61,4 +77,5 @@ __all__ = [
     "task_of",
     "tell_of_rotation",
     "translate_map",
+    "wrote",
 ]

@@ -7,7 +7,7 @@ import functools
 import time
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import TextClause
@@ -38,10 +38,16 @@ from qortex_db.engine.executor import (
 from qortex_db.engine.lease import Lease, UnsentError, transaction_modes
 from qortex_db.engine.operations import Operations
 from qortex_db.engine.options import NO_OPTIONS, CallOptions
+from qortex_db.engine.telling import telling, told
 from qortex_db.engine.together import together
 from qortex_db.errors import DatabaseClosedError, OutcomeUnknownError
 from qortex_db.statement_spans import listener_of
-from qortex_db.translation import is_connection_lost, is_outdated, translated
+from qortex_db.translation import (
+    is_connection_lost,
+    is_outdated,
+    is_recovery_conflict,
+    translated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -56,7 +62,19 @@ if TYPE_CHECKING:
     from qortex_db.statement_spans import StatementSpans
 
 _MAX_REPLANS: Final = 100  # each connection of the pool may have an old plan
+_MAX_CONFLICTS: Final = 3
+"""How often a read is begun again that a standby cancelled for what it had to replay."""
 _READS: Final = (SelectBase, TextClause)  # no text() of ours writes
+
+
+class Routing(Protocol):
+    """What has reads answered by replicas, and notes writes."""
+
+    async def run(
+        self, statement: Executable, params: Mapping[str, Any], options: CallOptions
+    ) -> Fetched:
+        """As of the executor of the primary."""
+        ...
 
 
 class AutocommitExecutor:
@@ -68,6 +86,10 @@ class AutocommitExecutor:
         retry_seconds: How long to repeat, while the server is away, what is safe to repeat: reads,
             and whatever was not sent yet. 0 never repeats.
         options: Of the calls that have none of their own.
+
+    Attributes:
+        engine: That one.
+        routing: Where calls go whose options say how fresh reads have to be.
     """
 
     commits = True
@@ -80,13 +102,15 @@ class AutocommitExecutor:
         retry_seconds: float = RETRY_SECONDS,
         options: CallOptions = NO_OPTIONS,
     ) -> None:
-        self._async_engine = engine
+        self.routing: Routing | None = None
+        self.engine = engine
         self._schema = schema
         self._engine = engine.sync_engine
         self._translated = self._engine.execution_options(**translate_map(schema))
         self._schemas = self._translated.get_execution_options().get("schema_translate_map") or {}
         self._compiled: WeakKeyDictionary[Any, Compiled] = WeakKeyDictionary()
         self._retry_seconds = retry_seconds
+        self._most_conflicts = _MAX_CONFLICTS if retry_seconds else 0
         self._options = options
         self._known = catalog_of(self._engine)
         self.operations = Operations(engine)
@@ -105,6 +129,15 @@ class AutocommitExecutor:
         options = self._options if options is None else options
         if settings:
             options = replace(options, settings=(*options.settings, *settings.items()))
+        # Citus's nodes number their transactions each by itself.
+        if options.consistency is not None and self.routing is not None and not self._is_on_citus:
+            return await self.routing.run(statement, params, options)
+        return await self.run_here(statement, params, options)
+
+    async def run_here(
+        self, statement: Executable, params: Mapping[str, Any], options: CallOptions
+    ) -> Fetched:
+        """Execute on this engine's own server."""
         listens = listener_of(self._engine)
         work: Callable[..., Any] = self._run
         borrows = True
@@ -123,8 +156,18 @@ class AutocommitExecutor:
         options: CallOptions | None = None,
     ) -> Sequence[Any]:
         options = self._options if options is None else options
+        own = options.own_writes
+        mark = 0 if own is None else own.begin()
         work = self._run_all_watched if listener_of(self._engine) else self._run_all
-        rows: Sequence[Any] = await self._repeat(work, statement, params, options, replans=False)
+        try:
+            rows: Sequence[Any]
+            rows, number = await self._repeat(work, statement, params, options, replans=False)
+        except BaseException:
+            if own is not None:
+                own.lose()
+            raise
+        if own is not None:
+            own.end(mark, number)
         return rows
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
@@ -172,7 +215,7 @@ class AutocommitExecutor:
     ) -> Any:
         begun = time.monotonic()
         deadline = None
-        replanned = 0
+        replanned = conflicts = 0
         while True:
             try:
                 return await work(statement, params, options)
@@ -196,6 +239,10 @@ class AutocommitExecutor:
                     if time.monotonic() < deadline:
                         await asyncio.sleep(RETRY_PAUSE_SECONDS)  # a restart takes its time
                         continue
+                if reads and is_recovery_conflict(cause) and conflicts < self._most_conflicts:
+                    conflicts += 1
+                    await asyncio.sleep(RETRY_PAUSE_SECONDS)  # it replays what was in its way
+                    continue
                 in_doubt = lost and not unsent and writes
                 if unsent:
                     failure = not_connected(cause, connection_options(self._engine))
@@ -253,21 +300,23 @@ class AutocommitExecutor:
 
     async def _pipeline(
         self, statement: Executable, params: Iterable[Mapping[str, Any]], options: CallOptions
-    ) -> Sequence[Any]:
+    ) -> tuple[Sequence[Any], str | None]:
         sent = self._compile(form_of(statement, self._known), options)
+        tells = options.own_writes is not None and not self._is_on_citus
         # The parameters are made while the server works on those before. All are one transaction,
         # which a refusal among them rolls back, and one round trip.
         arguments = taken(sent.arguments(each) for each in params)
         lease = await Lease.waited_for(self._engine, self._known)
         try:
             await lease.begin(options.begin(on_citus=self._is_on_citus))
-            rows = await pipeline(lease.driver, sent, arguments, options.timeout_seconds)
+            limit = options.timeout_seconds
+            given = await pipeline(lease.driver, sent, arguments, limit, tells=tells)
             await lease.commit()
         except BaseException as error:
             await lease.end(error, self.operations.cleanup)
             raise
         await lease.give_back()
-        return rows
+        return given
 
     async def _run_watched(self, *call: Any) -> Any:
         return await cancelled_once(greenlet_spawn(self._execute, *call), self.operations.cleanup)
@@ -295,21 +344,26 @@ class AutocommitExecutor:
 
     def _execute_all(
         self, statement: Executable, params: Iterable[Mapping[str, Any]], options: CallOptions
-    ) -> Sequence[Any]:
+    ) -> tuple[Sequence[Any], str | None]:
+        rows: list[Any] = []
+        number = None
+        on_citus = self._is_on_citus
         with self._connect(options) as connection:
             _leave_autocommit(connection)
             options.set_on(connection)
             form = form_of(statement, self._known)
+            asking = telling(form) if options.own_writes is not None and not on_citus else None
+            sent = form if asking is None else asking
             kept = kept_compiled(form)
-            results = (
-                connection.execute(form, dict(each), execution_options=kept)
-                for each in taken(params)
-            )
             held: Any = connection.connection
             with patient(held.driver_connection, options.timeout_seconds):
-                rows = [row for result in results for row in fetched(result).rows]
+                for each in taken(params):
+                    given = fetched(connection.execute(sent, dict(each), execution_options=kept))
+                    if asking is not None:
+                        given, number = told(form, given)
+                    rows += given.rows
             connection.commit()
-            return rows
+        return rows, number
 
     def _connect(self, options: CallOptions) -> Connection:
         engine = self._translated
@@ -341,7 +395,7 @@ class AutocommitExecutor:
         self, options: CallOptions | None = None
     ) -> AbstractAsyncContextManager[SessionExecutor]:
         options = self._options if options is None else options
-        given = self._async_engine, self._schema, options, self.operations, self._retry_seconds
+        given = self.engine, self._schema, options, self.operations, self._retry_seconds
         return together(*given)
 
     @property

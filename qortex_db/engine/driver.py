@@ -29,9 +29,10 @@ _FOREVER: Final = 10.0**9
 _ON_ITS_WAY: Final = 64
 """How many statements of a batch the buffers between here and a server hold."""
 _LATER_SECONDS: Final = 1.0
-_LIMITED: Final = """\
-WITH _written AS ({sql})
-SELECT {rows} WHERE (SELECT pg_catalog.set_config('statement_timeout',
+_WRITTEN: Final = "WITH _written AS ({sql}) SELECT {rows}"
+_NUMBER: Final = "pg_catalog.pg_current_xact_id()::text"
+_LIMITED: Final = """
+WHERE (SELECT pg_catalog.set_config('statement_timeout',
   CASE WHEN pg_catalog.current_setting('statement_timeout')::interval
     BETWEEN interval '1 ms' AND {limit}::text::interval
   THEN pg_catalog.current_setting('statement_timeout') ELSE {limit}::text END, true)) IS NOT NULL"""
@@ -97,10 +98,31 @@ def patient(driver: Any, limit: float | None) -> Iterator[None]:
         driver._config = config  # noqa: SLF001
 
 
+def _batched(compiled: Compiled, *, limited: bool, tells: bool) -> str:
+    """A statement of a batch, which limits the next, and tells its transaction's number."""
+    if not limited and not tells:
+        return compiled.sql
+    told = _NUMBER if tells else "1"
+    rows = f"_written.*, {told} FROM _written" if compiled.returns_rows else told
+    limit = _LIMITED.format(limit=f"${compiled.size + 1}") if limited else ""
+    return _WRITTEN.format(sql=compiled.sql, rows=rows) + limit
+
+
+def _rows(compiled: Compiled, answer: Sequence[Any], *, alone: bool) -> Sequence[Any]:
+    if not compiled.returns_rows:
+        return ()
+    return compiled.rows(answer if alone else [each[:-1] for each in answer])
+
+
 async def pipeline(
-    driver: Any, compiled: Compiled, arguments: Iterable[list[Any]], limit: float | None
-) -> Sequence[Any]:
-    """Run a statement with many arguments as one transaction; return the rows that came back.
+    driver: Any,
+    compiled: Compiled,
+    arguments: Iterable[list[Any]],
+    limit: float | None,
+    *,
+    tells: bool = False,
+) -> tuple[Sequence[Any], str | None]:
+    """Run a statement with many arguments as one transaction.
 
     asyncpg swallows a cancellation that comes while the socket is full, and then waits for the
     answer to a batch whose end it never sent. So it sends in a task that nobody cancels: it is
@@ -111,14 +133,18 @@ async def pipeline(
     next, the first of them without arguments: it writes nothing, though a trigger FOR EACH
     STATEMENT sees it.
 
+    Args:
+        tells: Whether the transaction's number is asked for, with each statement.
+
+    Returns:
+        The rows that came back, and the number; None where there was no row to tell it.
+
     Raises:
         TimeoutError: A statement took longer than the connection's limit.
     """
     limit = limit or driver._config.command_timeout  # noqa: SLF001 - it has no public name
-    sql, given = compiled.sql, iter(arguments)
+    sql, given = _batched(compiled, limited=limit is not None, tells=tells), iter(arguments)
     if limit is not None:
-        rows = "_written.* FROM _written" if compiled.returns_rows else "1"
-        sql = _LIMITED.format(sql=sql, rows=rows, limit=f"${compiled.size + 1}")
         said = f"{max(1, round(limit * 1_000))}ms"
         given = ([*each, said] for each in itertools.chain([[None] * compiled.size], given))
     sent = 0
@@ -156,7 +182,8 @@ async def pipeline(
         if limit is None or time.monotonic() - start < limit:  # somebody else's doing
             raise
         raise TimeoutError from None  # as of a statement that is alone
-    return compiled.rows(answer) if compiled.returns_rows else ()  # else it is the limit's own row
+    number = answer[-1][-1] if tells and answer else None
+    return _rows(compiled, answer, alone=limit is None and not tells), number
 
 
 async def _answered(

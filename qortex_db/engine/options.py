@@ -10,8 +10,9 @@ from uuid import UUID
 
 from sqlalchemy import select, true
 
-from qortex_db.checks import check_number, check_text
+from qortex_db.checks import check_choice, check_number, check_text
 from qortex_db.engine.citus import ON_CITUS
+from qortex_db.engine.consistency import CONSISTENCIES, Consistency, OwnWrites
 from qortex_db.engine.executor import catalog_of
 from qortex_db.errors import InvalidInputError
 from qortex_db.names import literal, qualified
@@ -36,12 +37,16 @@ class CallOptions:
         schema: Where the package's tables are, if not where those of the Database are.
         timeout_seconds: How long a statement may take; None as long as others.
         lock_timeout_seconds: How long it waits for a lock; None as the server says.
+        consistency: How fresh reads by themselves have to be; None where no replica is asked.
+        own_writes: Where writes are noted; None where nobody asks.
     """
 
     settings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     schema: str | None = None
     timeout_seconds: float | None = None
     lock_timeout_seconds: float | None = None
+    consistency: Consistency | None = None
+    own_writes: OwnWrites | None = None
 
     def begin(self, *, on_citus: bool = False) -> str:
         """What begins a call's transaction, in one round trip; "" where a statement is its own.
@@ -99,6 +104,20 @@ class CallOptions:
             if value is not None
         }
         return replace(self, **limits)  # type: ignore[arg-type]
+
+    def with_consistency(self, consistency: Consistency | None) -> CallOptions:
+        """These, and how fresh reads have to be; None leaves it."""
+        if consistency is None:
+            return self
+        check_choice(consistency, CONSISTENCIES, name="consistency")
+        if consistency == "session" and self.own_writes is None:
+            return replace(self, consistency=consistency, own_writes=OwnWrites())
+        return replace(self, consistency=consistency)
+
+    def reading_after(self, token: str | None) -> CallOptions:
+        """These, for a caller whose last write a token tells."""
+        own_writes = OwnWrites(token, self.own_writes)
+        return replace(self, consistency="session", own_writes=own_writes)
 
     def with_settings(self, settings: Mapping[str, SettingValue]) -> CallOptions:
         """These, and further settings, of which the later ones count."""

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Integer, TextClause, event, literal_column, select
+from sqlalchemy import TextClause, event, select
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import UpdateBase
 
-from qortex_db.engine.executor import Fetched
-from qortex_db.sql import Text, func
+from qortex_db.engine.telling import ASSIGNED, telling_if_assigned
+from qortex_db.engine.telling import told as told_beside
 
 if TYPE_CHECKING:
-    from sqlalchemy import Executable
+    from sqlalchemy import Connection, Executable
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import SessionTransaction
 
+    from qortex_db.engine.executor import Fetched
+
 _ID: Final = "qortex_db_transaction_id"
 _WROTE: Final = "qortex_db_wrote"
-_TELLING: Final = "qortex_db_telling"
-_ASSIGNED: Final = literal_column(
-    "pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text", Text
-)
+_CONNECTED: Final = "qortex_db_connected"
 
 
 class OwnSession(Session):
@@ -42,6 +41,10 @@ class OwnSession(Session):
     def scalars(self, statement: Any, *args: Any, **options: Any) -> Any:
         _note(self, statement)
         return super().scalars(statement, *args, **options)
+
+    def connection(self, *args: Any, **options: Any) -> Any:
+        self.info[_CONNECTED] = True  # what is done on it is not seen here
+        return super().connection(*args, **options)
 
 
 def _note(session: Session, statement: object) -> None:
@@ -62,34 +65,19 @@ def _on_flush(session: Session, *_: object) -> None:
 
 def telling(session: AsyncSession, statement: Executable) -> Executable | None:
     """A statement of ours that gives its transaction's id too; None where it need not, or can't."""
-    info = session.info
     if not isinstance(session.sync_session, OwnSession) or not isinstance(statement, UpdateBase):
         return None
-    if info.get(_ID) is not None:
+    if session.info.get(_ID) is not None:
         return None
-    # With the statement, so that it lives as long: a dictionary would keep both.
-    kept: Executable | None = vars(statement).get(_TELLING)
-    if kept is None:
-        kept = vars(statement)[_TELLING] = _telling(statement)
-    return kept
-
-
-def _telling(statement: UpdateBase) -> Executable:
-    if statement.exported_columns:
-        return statement.returning(_ASSIGNED)
-    written = statement.returning(literal_column("1", Integer)).cte("_written")
-    return select(func.count(), _ASSIGNED).select_from(written)
+    return telling_if_assigned(statement)
 
 
 def told(session: AsyncSession, statement: Executable, given: Fetched) -> Fetched:
     """What the statement itself gave, without the id, which is kept."""
-    rows = given.rows
-    if rows:
-        session.info[_ID] = rows[0][-1]
-    own: Any = statement
-    if own.exported_columns:
-        return Fetched([row[:-1] for row in rows], given.rowcount)
-    return Fetched((), rows[0][0])
+    own, number = told_beside(statement, given)
+    if given.rows:
+        session.info[_ID] = number
+    return own
 
 
 def note_write(session: AsyncSession) -> None:
@@ -97,10 +85,23 @@ def note_write(session: AsyncSession) -> None:
     session.info[_WROTE] = True
 
 
+def connection_of(session: Session, bind_arguments: dict[str, Any]) -> Connection:
+    """A session's connection, for statements of ours."""
+    if type(session) is OwnSession:
+        return Session.connection(session, bind_arguments=bind_arguments)
+    return session.connection(bind_arguments=bind_arguments)
+
+
+def wrote(session: AsyncSession) -> bool:
+    """Whether it may have written."""
+    info = session.info
+    return any(info.get(each) for each in (_ID, _WROTE, _CONNECTED))
+
+
 async def know_outcome(session: AsyncSession) -> int | None:
     """The id of a session's transaction, before its COMMIT; None where it wrote nothing."""
     info = session.info
     if info.get(_ID) is None and info.get(_WROTE):
-        info[_ID] = await session.scalar(select(_ASSIGNED))
+        info[_ID] = await session.scalar(select(ASSIGNED))
     found = info.get(_ID)
     return None if found is None else int(found)

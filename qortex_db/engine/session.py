@@ -255,7 +255,7 @@ class SessionExecutor:
         deadline = time.monotonic() + session.info.get(RETRY, 0.0)
         while True:
             try:
-                connection = session.connection(bind_arguments=bind_arguments)
+                connection = outcomes.connection_of(session, bind_arguments)
                 break
             except UnboundExecutionError:
                 model = bind_arguments["mapper"].class_.__name__

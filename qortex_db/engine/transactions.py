@@ -96,6 +96,12 @@ def in_doubt(session: AsyncSession, what: str) -> OutcomeUnknownError | None:
     )
 
 
+def committed(session: AsyncSession) -> int | None:
+    """The id of a session's transaction that was committed; None where it is not known."""
+    found: int | None = session.info.get(_COMMITTING)
+    return found
+
+
 def _check_connections(connections: list[Connection]) -> None:
     """What is lost before COMMIT is sent is certainly not committed."""
     for connection in connections:

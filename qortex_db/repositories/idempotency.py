@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from qortex_db.engine import on_primary
 from qortex_db.engine.citus import or_on_citus
 from qortex_db.errors import IdempotencyKeyReusedError
 from qortex_db.messages import shown
@@ -93,7 +94,8 @@ def take() -> Any:
 @cache
 def find() -> Any:
     """What was done under a key."""
-    return select(_keys.c.digest).where(_keys.c.key == bindparam("idempotency_key", type_=Text))
+    key = bindparam("idempotency_key", type_=Text)
+    return on_primary(select(_keys.c.digest).where(_keys.c.key == key))
 
 
 @cache

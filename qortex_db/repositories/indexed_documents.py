@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from qortex_db.checks import check_number, check_whole
+from qortex_db.engine import on_primary
 from qortex_db.errors import InvalidInputError
 from qortex_db.models import IndexedDocument
 from qortex_db.repositories import validation
@@ -43,7 +44,7 @@ _documents: Any = IndexedDocument.__table__
 @cache
 def clock() -> Any:
     """The server's clock, in seconds since 1970."""
-    return select(cast(extract("epoch", func.clock_timestamp()), Double))
+    return on_primary(select(cast(extract("epoch", func.clock_timestamp()), Double)))
 
 
 @cache
@@ -77,7 +78,7 @@ def record(*, with_groups: bool) -> Any:
 @cache
 def find() -> Any:
     """Which of some keys are recorded."""
-    return select(_documents.c.key).where(*_listed())
+    return on_primary(select(_documents.c.key).where(*_listed()))
 
 
 @cache
@@ -92,7 +93,9 @@ def keys_of(*, before: bool, after: bool, groups: bool, limited: bool) -> Any:
         listed = cast(bindparam("groups"), ARRAY(Text))
         statement = statement.where(_documents.c.group_id == func.any(listed))
     statement = statement.order_by(_documents.c.updated_at, _documents.c.key)
-    return statement.limit(bindparam("most", type_=BigInteger)) if limited else statement
+    if limited:
+        statement = statement.limit(bindparam("most", type_=BigInteger))
+    return on_primary(statement)
 
 
 @cache

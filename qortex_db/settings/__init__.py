@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias
@@ -30,6 +31,7 @@ DEFAULT_DIMENSIONS: Final = 384
 
 _PARTS = ("host", "port", "user", "password", "db")
 _LOCAL = "sqlite"
+_BETWEEN_DSNS: Final = re.compile(r"\s*\n\s*|\s+(?=postgres(?:ql)?(?:\+\w+)?://)")
 _SERVER = ("postgres", "pgvector")
 
 PasswordProvider: TypeAlias = Callable[[], str | Awaitable[str]]
@@ -116,6 +118,15 @@ class Settings(BaseSettings):
     encryption_keys: SecretStr | None = Field(  # newest first, with commas between them
         default=None, validation_alias="QORTEX_DB_ENCRYPTION_KEYS"
     )
+    replica_dsns: SecretStr | None = Field(  # URLs with spaces between them, or lines, or a list
+        default=None, validation_alias="QORTEX_DB_REPLICA_DSNS"
+    )
+    consistency: Literal["eventual", "session", "strong"] | None = Field(
+        default=None, validation_alias="QORTEX_DB_CONSISTENCY"
+    )
+    replica_wait_seconds: float = Field(  # 0: the primary answers at once
+        default=0.0, ge=0, le=60, validation_alias="QORTEX_DB_REPLICA_WAIT_SECONDS"
+    )
     import_api_key: SecretStr | None = Field(  # of the source of an import
         default=None, validation_alias="QORTEX_DB_IMPORT_API_KEY"
     )
@@ -185,12 +196,16 @@ class Settings(BaseSettings):
     @field_validator("dsn", "database_url", mode="before")
     @classmethod
     def _take_url(cls, value: object) -> object:
-        if not isinstance(value, URL):
+        return SecretStr(_dsn_of(value)) if isinstance(value, URL) else value
+
+    @field_validator("replica_dsns", mode="before")
+    @classmethod
+    def _take_dsns(cls, value: object) -> object:
+        if not isinstance(value, (list, tuple)):
             return value
-        if value.host and "/" in value.host:  # a socket's folder, which SQLAlchemy does not escape
-            place = {"host": value.host, "port": str(value.port or 5432)}
-            value = value._replace(host=None, port=None).update_query_dict(place)
-        return SecretStr(value.render_as_string(hide_password=False))
+        if not all(isinstance(each, (str, URL)) for each in value):
+            raise ValueError("not a list of DSNs")
+        return SecretStr("\n".join(map(_dsn_of, value)))
 
     @field_validator("db_schema", "version_table")
     @classmethod
@@ -204,6 +219,7 @@ class Settings(BaseSettings):
         if self.pool_min_size > self.pool_max_size:
             raise ValueError("pool_min_size is larger than pool_max_size")
         self.target()  # a DSN that can't be used is refused here, not at the first query
+        self.replicas()
         return self
 
     @model_validator(mode="wrap")
@@ -252,11 +268,37 @@ class Settings(BaseSettings):
     def target(self) -> Target | None:
         """The server to use; None means the embedded one."""
         named = self._named()
-        if named is None or self.password_provider is None:
-            return named
-        return replace(
-            named, connect_args={**named.connect_args, "password": self.password_provider}
+        return None if named is None else self._with_password(named)
+
+    def replicas(self) -> list[Target]:
+        """The servers that reads by themselves go to."""
+        if self.replica_dsns is None:
+            return []
+        given = _BETWEEN_DSNS.split(self.replica_dsns.get_secret_value().strip())
+        return [self._with_password(parse_dsn(dsn)) for dsn in given if dsn]
+
+    def with_replicas(self, dsns: Sequence[str | URL]) -> Self:
+        """These, with other replicas.
+
+        Raises:
+            InvalidInputError: A DSN can't be used.
+        """
+        if not all(isinstance(each, (str, URL)) for each in dsns):
+            raise InvalidInputError("replicas has to be a list of DSNs.")
+        made = self.model_copy(
+            update={"replica_dsns": SecretStr("\n".join(map(_dsn_of, dsns))) if dsns else None}
         )
+        try:
+            made.replicas()
+        except ValueError as error:  # it quotes no value
+            raise InvalidInputError(f"replicas: {error}") from None
+        return made
+
+    def _with_password(self, target: Target) -> Target:
+        if self.password_provider is None:
+            return target
+        provided = {**target.connect_args, "password": self.password_provider}
+        return replace(target, connect_args=provided)
 
     def _named(self) -> Target | None:
         if self.dsn is not None:
@@ -277,6 +319,15 @@ class Settings(BaseSettings):
             password=self.password.get_secret_value(),
             db=self.db,
         )
+
+
+def _dsn_of(given: str | URL) -> str:
+    if isinstance(given, str):
+        return given
+    if given.host and "/" in given.host:  # a socket's folder, which SQLAlchemy does not escape
+        place = {"host": given.host, "port": str(given.port or 5432)}
+        given = given._replace(host=None, port=None).update_query_dict(place)
+    return given.render_as_string(hide_password=False)
 
 
 def read_settings(**given: Any) -> Settings:

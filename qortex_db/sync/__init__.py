@@ -13,11 +13,13 @@ from qortex_db.sync.background import BACKGROUND
 from qortex_db.sync.forwarding import ForwardedLanes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from sqlalchemy import URL
 
     from qortex_db.encryption import EncryptionKeys
+    from qortex_db.engine import Consistency
     from qortex_db.settings import Settings
 
 __all__ = ["Database"]
@@ -40,10 +42,15 @@ class Database(ForwardedLanes):
         cls,
         target: Settings | str | URL | None = None,
         *,
+        replicas: Sequence[str | URL] | None = None,
+        consistency: Consistency | None = None,
         encryption_keys: EncryptionKeys | None = None,
     ) -> Self:
         """As of the async one: use it in a `with` block, or call `open` and `close`."""
-        return cls(database.Database.connect(target, encryption_keys=encryption_keys))
+        made = database.Database.connect(
+            target, replicas=replicas, consistency=consistency, encryption_keys=encryption_keys
+        )
+        return cls(made)
 
     def open(self) -> Self:
         """As of the async one."""

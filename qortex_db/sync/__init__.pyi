@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from qortex_db import database
 from qortex_db.encryption import EncryptionKeys
-from qortex_db.engine import SettingValue
+from qortex_db.engine import Consistency, SettingValue
 from qortex_db.filters import Where
 from qortex_db.learning import Arm, ArmState, Policy, Posterior, Selection
 from qortex_db.limits import Complete
@@ -654,8 +654,14 @@ class Lanes(Repositories):
     ) -> T | None: ...
     def with_settings(self, settings: Mapping[str, SettingValue]) -> DatabaseView: ...
     def options(
-        self, *, timeout_seconds: float | None = ..., lock_timeout_seconds: float | None = ...
+        self,
+        *,
+        timeout_seconds: float | None = ...,
+        lock_timeout_seconds: float | None = ...,
+        consistency: Consistency | None = ...,
     ) -> DatabaseView: ...
+    def token(self) -> str | None: ...
+    def reading_after(self, token: str | None) -> DatabaseView: ...
     def namespace(self, name: str) -> DatabaseView: ...
 
 class DatabaseView(Lanes):
@@ -670,6 +676,8 @@ class Database(Lanes):
         cls,
         target: Settings | str | URL | None = ...,
         *,
+        replicas: Sequence[str | URL] | None = ...,
+        consistency: Consistency | None = ...,
         encryption_keys: EncryptionKeys | None = ...,
     ) -> Self: ...
     def open(self) -> Self: ...

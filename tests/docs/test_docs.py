@@ -43,6 +43,7 @@ COMING_FROM = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/com
         "docs/learning/interoception.md",
         "docs/operations/backups.md",
         "docs/operations/large_tables.md",
+        "docs/operations/replicas.md",
         "docs/performance/choosing.md",
         "docs/qortex/service.md",
         "docs/qortex/stores.md",

@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -31,11 +32,14 @@ def cluster(qortex_db_server: object) -> Iterator[Cluster]:
         made.close()
 
 
+@pytest.mark.parametrize("is_synchronous", [True, False], ids=["synchronous", "asynchronous"])
 async def test_a_promotion_under_writers_loses_nothing_that_was_acknowledged(
-    cluster: Cluster,
+    cluster: Cluster, is_synchronous: bool
 ) -> None:
     both = cluster.dsn("first", "second", target_session_attrs="read-write")
     await migrations.upgrade(Settings(dsn=both, dimensions=8))
+    if is_synchronous:
+        await _wait_for(cluster, "second")
     acknowledged: set[str] = set()
     failed: list[float] = []
     promoted_at = 0.0
@@ -79,8 +83,23 @@ async def test_a_promotion_under_writers_loses_nothing_that_was_acknowledged(
         assert max(failed) - promoted_at < 3.0
         stored = await db.vectors.get(sorted(acknowledged))
         missing = acknowledged - stored.keys()
-    # Replication is asynchronous here: only what was on its way in the last moment may be gone.
-    assert len(missing) <= 8, missing
+    # Of what was not waited for, only the last moment's may be gone.
+    assert len(missing) <= (0 if is_synchronous else 8), missing
+
+
+async def _wait_for(cluster: Cluster, standby: str) -> None:
+    """Have COMMIT wait until a standby has it on disk."""
+    connection = await asyncpg.connect(cluster.dsn("first"))
+    await connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{standby}'")
+    await connection.execute("SELECT pg_reload_conf()")
+    states = "SELECT sync_state FROM pg_stat_replication"
+    for _ in range(200):
+        if await connection.fetchval(states) == "sync":
+            break
+        await asyncio.sleep(0.05)
+    else:
+        raise AssertionError(standby)
+    await connection.close()
 
 
 @pytest.mark.parametrize("whose", ["ours", "a host's"])

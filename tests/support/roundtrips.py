@@ -31,7 +31,7 @@ class RoundTrips:
     async def expect(self, number: int) -> AsyncIterator[None]:
         before = self.count
         yield
-        assert self.count - before == number
+        assert self.count - before == number, self.count - before
 
 
 @asynccontextmanager

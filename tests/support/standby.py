@@ -1,4 +1,4 @@
-"""A primary and a standby of its, which can be promoted, on loopback."""
+"""A primary and standbys of its, which can be promoted, on loopback."""
 
 from __future__ import annotations
 
@@ -23,9 +23,14 @@ def _free_port() -> int:
 
 
 class Cluster:
-    """Two servers, in a folder of the user that they may run as, which root is not."""
+    """Servers, in a folder of the user that they may run as, which root is not.
 
-    def __init__(self) -> None:
+    Args:
+        standbys: How many, at most two: "second" and "third".
+        settings: Of all of them, beside PostgreSQL's own.
+    """
+
+    def __init__(self, standbys: int = 1, **settings: str) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="qx-"))
         self._drop: list[str] = []
         if os.geteuid() == 0:
@@ -33,7 +38,9 @@ class Cluster:
             os.chown(self._folder, user.pw_uid, user.pw_gid)
             ids = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
             self._drop = ["setpriv", *ids]
-        self.ports = {"first": _free_port(), "second": _free_port()}
+        self._standbys = ("second", "third")[:standbys]
+        self.ports = {name: _free_port() for name in ("first", *self._standbys)}
+        self._settings = "".join(f" -c {name}={value}" for name, value in settings.items())
         self._running: set[str] = set()
 
     def _call(self, program: str, *arguments: str) -> None:
@@ -49,26 +56,31 @@ class Cluster:
         assert done.returncode == 0, done.stderr
 
     def start(self) -> None:
-        """The primary, and a standby that has all of it."""
-        first, second = self.data("first"), self.data("second")
+        """The primary, and standbys that have all of it."""
+        first = self.data("first")
         self._call("initdb", "--username=postgres", "--auth=trust", "--no-sync", f"-D{first}")
-        self._start("first")
-        source = f"host=127.0.0.1 port={self.ports['first']} user=postgres"
-        self._call("pg_basebackup", f"-D{second}", "-R", "--checkpoint=fast", "-d", source)
-        self._start("second")
+        self.run("first")
+        for name in self._standbys:
+            self._copy(name, "first")
+            self.run(name)
 
     def data(self, name: str) -> Path:
         """Where a server's files are."""
         return self._folder / name
 
-    def _start(self, name: str) -> None:
+    def _copy(self, name: str, other: str) -> None:
+        source = f"host=127.0.0.1 port={self.ports[other]} user=postgres application_name={name}"
+        self._call("pg_basebackup", f"-D{self.data(name)}", "-R", "--checkpoint=fast", "-d", source)
+
+    def run(self, name: str) -> None:
+        """Start a server."""
         sockets = self._folder / f"{name}-socket"
         if not sockets.exists():
             sockets.mkdir()
             shutil.copystat(self._folder, sockets)
             os.chown(sockets, self._folder.stat().st_uid, -1)
         port = f"-p {self.ports[name]} -c listen_addresses=127.0.0.1"
-        options = f"{port} -c unix_socket_directories={sockets}"
+        options = f"{port} -c unix_socket_directories={sockets}{self._settings}"
         log = self._folder / f"{name}.log"
         self._call("pg_ctl", f"-D{self.data(name)}", "-w", f"-l{log}", f"-o{options}", "start")
         self._running.add(name)
@@ -85,9 +97,8 @@ class Cluster:
     def follow(self, name: str, other: str) -> None:
         """Make a server that was stopped a standby of another."""
         shutil.rmtree(self.data(name))
-        source = f"host=127.0.0.1 port={self.ports[other]} user=postgres"
-        self._call("pg_basebackup", f"-D{self.data(name)}", "-R", "--checkpoint=fast", "-d", source)
-        self._start(name)
+        self._copy(name, other)
+        self.run(name)
 
     def dsn(self, *names: str, **options: str) -> str:
         """Of one server, or of several, the first that fits."""

@@ -9,7 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, overload
 
 from qortex_db import checks, learning, messages, observability
-from qortex_db.errors import InvalidInputError, counter_is_full
+from qortex_db.engine import on_primary
+from qortex_db.errors import InvalidInputError, ReadOnlyError, counter_is_full
 from qortex_db.learning import Arm, ArmState, Policy, Selection
 from qortex_db.repositories import validation
 from qortex_db.repositories.arms import change_statements, history_statements, read_statements
@@ -416,7 +417,14 @@ class ArmRepository(ArmReads):
                 learning.probabilities, arms, states, selection.selected, **rules
             )
             logged = {"ids": sorted(likely), "p": [likely[key] for key in sorted(likely)]}
-            await self._change(history_statements.log_selection(), learner, context, logged)
+            try:
+                await self._change(history_statements.log_selection(), learner, context, logged)
+            except ReadOnlyError as error:
+                refused = error.retold(
+                    "What was selected can't be logged here, and nothing was selected: connect to "
+                    "the primary, or leave learning_history off where only standbys are."
+                )
+                raise refused from None
         observability.learning_selections_total.add(
             1, {"learner": learner, "baseline": selection.is_baseline}
         )
@@ -468,7 +476,8 @@ class ArmRepository(ArmReads):
         keyed = {**values, **claim.params} if claim else values
         while not (states := await self._change(change, learner, context, keyed, claim)) and added:
             done = await was_done(self._executor, claim)
-            stored = await self._states(read_statements.get(), learner, context, ids=list(added))
+            there = on_primary(read_statements.get())
+            stored = await self._states(there, learner, context, ids=list(added))
             if done:
                 return dict(sorted(stored.items())), False
             for key, state in stored.items():

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db import checks, observability
+from qortex_db.engine import on_primary
 from qortex_db.errors import counter_is_full
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.repositories import validation
@@ -225,7 +226,8 @@ class EdgeRepository:
         statement = edge_statements.record(one=len(keys) == 1, once=claim is not None)
         while not (recorded := (await self._executor.run(statement, params)).rows):
             done = await was_done(self._executor, claim)
-            stored = (await self._executor.run(edge_statements.get_many(), params)).rows
+            there = on_primary(edge_statements.get_many())
+            stored = (await self._executor.run(there, params)).rows
             if done:
                 return [row[2:] for row in stored]
             for src, tgt, hits, *_ in stored:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from qortex_db import checks, messages, observability
+from qortex_db.engine import on_primary
 from qortex_db.errors import InvalidInputError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.names import qualified
@@ -162,7 +163,10 @@ class FactorRepository:
         statement = factor_statements.adjust(once=claim is not None)
         while not (fetched := await self._executor.run(statement, params)).rows:
             if await was_done(self._executor, claim):
-                return await self.get(keys)
+                stored = on_primary(factor_statements.get())
+                fetched = await self._executor.run(stored, {"ids": keys})
+                weights = {row[0]: row[1] for row in fetched.rows}
+                return {key: weights.get(key, DEFAULT_WEIGHT) for key in keys}
         for outcome in outcomes.values():
             observability.factor_updates_total.add(1, {"outcome": outcome})
         return {row[0]: row[1] for row in fetched.rows}

@@ -319,7 +319,8 @@ def fill_in_key_order(table: Table, scope: Scope) -> Select[Any]:
 
     def of(change: Any) -> Select[Any]:
         count = select(func.count()).select_from(change.cte("_filled")).scalar_subquery()
-        return select(func.max(page.c.id), func.count(), count).select_from(page)
+        filled = select(func.max(page.c.id), func.count(), count).select_from(page)
+        return filled.execution_options(writes=())
 
     return or_on_citus(of(change), lambda: of(on_citus(change)))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from qortex_db.checks import check_flag, check_text
 from qortex_db.embedders import Embedder
+from qortex_db.engine import on_primary
 from qortex_db.errors import (
     ConflictError,
     EmbeddingModelError,
@@ -276,7 +277,7 @@ class _Fill:
         while True:
             page = self.statements.page(narrowed, after is not None)
             params = {"after": after, "hits": size, **values_of(narrowed)}
-            rows = (await vectors.run(page, params)).rows
+            rows = (await vectors.run(on_primary(page), params)).rows
             if rows:
                 read += len(rows)
                 self.done += await self._write(await self._opened(rows))
@@ -328,5 +329,5 @@ async def _state(vectors: VectorTable, changeover: Changeover) -> Sequence[Any]:
     """The row's name and times, its age in seconds, and how many rows lack the other embedding."""
     statements = _statements(vectors, changeover, changeover.other)
     params = {"relation": vectors.qualified_name}
-    found: Sequence[Any] = (await vectors.run(statements.missing, params)).rows[0]
+    found: Sequence[Any] = (await vectors.run(on_primary(statements.missing), params)).rows[0]
     return found

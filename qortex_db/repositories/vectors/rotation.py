@@ -11,6 +11,7 @@ from sqlalchemy import Integer, bindparam, cast, null, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db.encryption import Cipher, is_token, named
+from qortex_db.engine import on_primary
 from qortex_db.errors import ConflictError, EncryptionError
 from qortex_db.keys import key_columns, key_of, key_type
 from qortex_db.repositories import validation
@@ -67,7 +68,7 @@ class VectorRotation(TableBound[IdT]):
         after = vectors.key.least
         while True:
             read = _read(vectors.table, vectors.scope, goes_on=after is not None)
-            rows = (await vectors.run(read, {"after": after, "hits": size})).rows
+            rows = (await vectors.run(on_primary(read), {"after": after, "hits": size})).rows
             count, changes = await asyncio.to_thread(_changes, rows, encrypted)
             if count:
                 written = (await vectors.run(write, {"row_changes": changes})).rowcount

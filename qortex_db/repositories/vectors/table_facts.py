@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
 
+from qortex_db.engine import on_primary
 from qortex_db.errors import UPGRADE_HINT, SchemaVersionError
 from qortex_db.models.changing import Changeover
 from qortex_db.names import own_tables, qualified
@@ -133,7 +134,7 @@ async def look_up(
 
 async def _changeover(executor: Executor, name: str, column: str) -> Changeover | None:
     """Of this vector of the table, if there is or was one."""
-    rows = (await executor.run(changeover_of(), {"relation": name})).rows
+    rows = (await executor.run(on_primary(changeover_of()), {"relation": name})).rows
     if not rows or rows[0][0] != column:
         return None
     column, old, new, size, *others = rows[0]

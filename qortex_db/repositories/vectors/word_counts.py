@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from qortex_db.engine import on_primary
 from qortex_db.errors import InvalidInputError, LockTimeoutError
 from qortex_db.filters import check_readable
 from qortex_db.filters.expressions import Constant
@@ -122,7 +123,7 @@ class WordCounts(TableBound[IdT]):
             )
         if not is_mine:
             raise LockTimeoutError(f"The words of {vectors.table.name} are being counted already.")
-        counted = await self.word_statistics()
+        counted = await self._counted(on_primary(_statistics(vectors.table)))
         known = await vectors.executor.catalog()
         known[_key(vectors)] = counted and counted.documents, 0.0
         assert counted is not None  # noqa: S101 - in this transaction, or since this statement
@@ -134,18 +135,21 @@ class WordCounts(TableBound[IdT]):
         Returns:
             None where nothing was, or rows are hidden from the caller.
         """
+        _check_has_words(self._vectors)
+        return await self._counted(_statistics(self._vectors.table))
+
+    async def _counted(self, statement: Select[Any]) -> WordStatistics | None:
         vectors = self._vectors
-        _check_has_words(vectors)
         named = {"table_name": vectors.qualified_name}
         if await vectors.executor.on_citus():
-            statement = _statistics(vectors.table, apart=True)
-            rows = (await vectors.executor.run(statement, named)).rows
+            apart = _statistics(vectors.table, apart=True)
+            rows = (await vectors.executor.run(apart, named)).rows
             if rows:
                 since = {"counted_at": rows[0][3]}
                 found = await vectors.executor.run(_written_since(vectors.table), since)
                 rows = [[*rows[0], *found.rows[0]]]
         else:
-            rows = (await vectors.executor.run(_statistics(vectors.table), named)).rows
+            rows = (await vectors.executor.run(statement, named)).rows
         if not rows:
             return None
         documents, distinct, mean_length, counted_at, current, changed = rows[0]
