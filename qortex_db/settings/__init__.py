@@ -23,7 +23,13 @@ from sqlalchemy import URL
 from qortex_db.errors import InvalidInputError
 from qortex_db.limits import DEEPEST, DEFAULT_LIMITS, MOST_PROBED, Complete, Limits
 from qortex_db.names import is_identifier
-from qortex_db.settings.dsn import DRIVER, Target, parse_dsn, parts_target
+from qortex_db.settings.dsn import (
+    DRIVER,
+    Target,
+    parse_dsn,
+    parts_target,
+)
+from qortex_db.settings.pooled import through_transaction_pooler
 
 DEFAULT_DIMENSIONS: Final = 384
 """What a first upgrade makes the embedding column hold, unless told otherwise."""
@@ -85,6 +91,9 @@ class Settings(BaseSettings):
     )
     pool: Literal["fair", "null"] = Field(  # null: each call has a connection of its own
         default="fair", validation_alias="QORTEX_DB_POOL"
+    )
+    pooler: Literal["transaction"] | None = Field(  # None: none, or one that needs nothing
+        default=None, validation_alias="QORTEX_DB_POOLER"
     )
     pool_min_size: int = Field(default=2, ge=0, validation_alias="QORTEX_DB_POOL_MIN_SIZE")
     pool_max_size: int = Field(default=10, ge=1, validation_alias="QORTEX_DB_POOL_MAX_SIZE")
@@ -252,7 +261,11 @@ class Settings(BaseSettings):
     def target(self) -> Target | None:
         """The server to use; None means the embedded one."""
         named = self._named()
-        if named is None or self.password_provider is None:
+        if named is None:
+            return None
+        if self.pooler is not None:
+            named = through_transaction_pooler(named)
+        if self.password_provider is None:
             return named
         return replace(
             named, connect_args={**named.connect_args, "password": self.password_provider}
