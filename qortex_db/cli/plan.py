@@ -79,7 +79,6 @@ def _print(made: Plan, machine: Machine) -> None:
         ("a search", f"{made.search_core_seconds * 1e3:,.1f} ms of a core"),
         ("a shard's build", f"{_duration(made.build_seconds)} on {machine.cores} cores"),
         ("its maintenance_work_mem", render.size(made.build_memory_bytes)),
-        ("partitions", f"{made.partitions}" if made.partitions > 1 else "none"),
     ]
     table = render.table("", "")
     for line in lines:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from qortex_db.checks import check_number, check_whole
@@ -26,6 +26,7 @@ _BUSY: Final = 0.5
 """Of a machine's cores in the mean, so that a search seldom waits."""
 _PARALLEL: Final = 0.7
 """Of the cores that build together, what one that builds alone does."""
+_GIB: Final = 2**30
 _NAMES: Final[dict[str, str]] = {"full": "full vectors", "half": "half", "binary": "single bits"}
 
 
@@ -83,11 +84,11 @@ class Plan:
         setting: `ef_search`, or `oversampling` of single bits; "" where all rows are compared.
         search_core_seconds: Of one search, of one core.
         memory_bytes: What searches read at random, of one copy: all of it has to fit.
-        build_memory_bytes: The `maintenance_work_mem` with which a shard's index is built at once.
+        build_memory_bytes: The `maintenance_work_mem` of the build, as far as a machine has it.
         build_seconds: Of a shard's index, on all cores of a machine.
         shards: Machines for one copy (Citus), each with its part of the rows.
         copies: Of each shard: the primary, and replicas that answer searches.
-        partitions: Of each shard's table, so that each index is built within its memory; 1: none.
+        partitions: With which each index would be built within that memory; 1: as it is.
         is_extrapolated: Whether more rows are asked for than were measured.
         reasons: Sentences.
     """
@@ -145,27 +146,53 @@ def make_plan(demand: Demand, machine: Machine | None = None) -> Plan:
             "none", "full", "", 0, seconds, table, 0, keys, table, 0, 0.0, 1, copies, 1,
             is_extrapolated=False, reasons=(why,),
         )  # fmt: skip
+    kinds = [_planned(demand, machine, kind, table, keys) for kind in _kinds(dimensions)]
+    best = min(kinds, key=lambda plan: plan.machines)  # of as many, the more precise one
+    compared = ", ".join(f"{_NAMES[each.storage]} {each.machines:,}" for each in kinds)
+    return replace(best, reasons=(f"Machines by what an index holds: {compared}.", *best.reasons))
+
+
+def _copies(qps: float, seconds: float, machine: Machine) -> int:
+    """Every shard answers every search."""
+    return max(1, math.ceil(qps * seconds / (machine.cores * _BUSY)))
+
+
+def _kinds(dimensions: int) -> list[Storage]:
+    kinds: tuple[Storage, ...] = ("full", "half", "binary")
+    return [
+        kind
+        for kind in kinds
+        if dimensions <= _MOST_INDEXED[kind] and (kind != "binary" or dimensions >= _LEAST_OF_BITS)
+    ]
+
+
+def _planned(demand: Demand, machine: Machine, storage: Storage, table: int, keys: int) -> Plan:
+    """By one kind of index."""
+    rows, dimensions = demand.rows, demand.dimensions
     usable = int(machine.memory_bytes * _FOR_INDEXES)
-    storage, reasons = _storage(demand, usable)
     whole = index_bytes(rows, dimensions, storage)
     shards = max(1, math.ceil(whole / usable))
+    takes = f"An index of {_NAMES[storage]} takes {whole / _GIB:,.1f} GiB"
+    reasons = [f"{takes}; a machine has {usable / _GIB:,.1f} GiB for it."]
     if shards > 1:
-        reasons.append(f"That is more than a machine's: {shards} shards (Citus), each a part.")
+        reasons.append(f"So there are {shards:,} shards (Citus), each with its part of the rows.")
+    if storage == "binary":
+        reasons.append("What single bits find is compared anew by the full vectors in the table.")
     part = math.ceil(rows / shards)
     needs = measured.graph_bytes(part, dimensions, storage)
     gives = int(machine.memory_bytes * _FOR_BUILDS)
     partitions = 1 if needs <= gives else 2 ** math.ceil(math.log2(needs / gives))
     search = measured.search(part, dimensions, storage, demand.recall)
+    build = measured.build_core_seconds(part, dimensions, storage) / (machine.cores * _PARALLEL)
     if partitions > 1:
+        slower = measured.without_memory()
         reasons.append(
-            f"A build at once wants {needs / 2**30:,.0f} GiB of maintenance_work_mem. With less it "
-            f"takes {measured.without_memory():.1f} times as long, or {partitions} partitions are "
-            "each built within it, and every search walks all of them: see the page on partitions."
+            f"A build at once wants {needs / _GIB:,.0f} GiB of maintenance_work_mem, and is given "
+            f"{gives / _GIB:,.0f}: it takes {slower:.1f} times as long. Or {partitions} "
+            "partitions are each built within that, and a search takes about "
+            f"{measured.by_partitions(partitions):.1f} times as long."
         )
-    # Every shard answers every search.
-    copies = _copies(demand.qps, search.core_seconds, machine)
-    build = measured.build_core_seconds(part, dimensions, storage, fits=partitions == 1)
-    workers = max(1.0, machine.cores * _PARALLEL)
+        build *= slower
     return Plan(
         "hnsw",
         storage,
@@ -176,39 +203,11 @@ def make_plan(demand: Demand, machine: Machine | None = None) -> Plan:
         whole,
         keys,
         whole + keys,
-        needs,
-        build / workers,
+        min(needs, gives),
+        build,
         shards,
-        copies,
+        _copies(demand.qps, search.core_seconds, machine),
         partitions,
         is_extrapolated=part > measured.measured_rows(),
         reasons=tuple(reasons),
     )
-
-
-def _copies(qps: float, seconds: float, machine: Machine) -> int:
-    return max(1, math.ceil(qps * seconds / (machine.cores * _BUSY)))
-
-
-def _storage(demand: Demand, usable: int) -> tuple[Storage, list[str]]:
-    """The first kind of index that fits into a machine; else the smallest there is."""
-    kinds: list[Storage] = [
-        kind
-        for kind in ("full", "half", "binary")
-        if demand.dimensions <= _MOST_INDEXED[kind]
-        and (kind != "binary" or demand.dimensions >= _LEAST_OF_BITS)
-    ]
-    reasons = []
-    for kind in kinds:
-        size = index_bytes(demand.rows, demand.dimensions, kind)
-        fits = size <= usable
-        reasons.append(
-            f"An index of {_NAMES[kind]} takes {size / 2**30:,.1f} GiB: "
-            f"{'it fits' if fits else 'more than'} the {usable / 2**30:,.1f} GiB that a machine "
-            f"has for it."
-        )
-        if fits:
-            break
-    if kind == "binary":
-        reasons.append("What single bits find is compared anew by the full vectors in the table.")
-    return kind, reasons

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DIMENSIONS: Final = 384
+_INLINE: Final = 480
+"""Dimensions from which full vectors lie beside their rows (TOAST)."""
 _AT: Final = {"full": 40, "half": 40, "binary": 20}
 """The setting at which sizes and dimensions are compared."""
 
@@ -106,15 +108,25 @@ def _by_dimensions(lines: Sequence[Any], dimensions: int, storage: Storage) -> f
 
 
 def exact_seconds(rows: int, dimensions: int) -> float:
-    """A search that compares with every row."""
-    lines = _of(figures()["searches"], storage="none", dimensions=_DIMENSIONS)
-    most = max(lines, key=lambda each: each["rows"])
-    seconds: float = most["core_seconds"] * rows / most["rows"]
-    return seconds * max(dimensions, 64) / _DIMENSIONS
+    """A search that compares with every row; of long vectors each is fetched from beside it."""
+    lines = _of(figures()["searches"], storage="none")
+    per_row = {each["dimensions"]: each["core_seconds"] / each["rows"] for each in lines}
+    inline = vector_bytes(dimensions, "full") < vector_bytes(_INLINE, "full")
+    if inline:
+        return float(rows * per_row[_DIMENSIONS] * max(dimensions, 64) / _DIMENSIONS)
+    long = sorted((d, seconds) for d, seconds in per_row.items() if d >= _INLINE)
+    slope, fixed = np.polyfit([d for d, _ in long], [seconds for _, seconds in long], 1)
+    return float(rows * max(long[0][1], fixed + slope * dimensions))
 
 
-def build_core_seconds(rows: int, dimensions: int, storage: Storage, *, fits: bool) -> float:
-    """Building an HNSW index, of one process's processor."""
+def by_partitions(count: int) -> float:
+    """How many times longer a search takes of so many partitions."""
+    measured = [(each["count"], each["ratio"]) for each in figures()["partitions"]]
+    return _power([(1, 1.0), *measured], count)
+
+
+def build_core_seconds(rows: int, dimensions: int, storage: Storage) -> float:
+    """Building an HNSW index within its memory, of one process's processor."""
     lines = _of(figures()["builds"], storage=storage, m=M)
     whole = [each for each in lines if each["fitted"] >= each["rows"]]
     growing = _of(whole, dimensions=_DIMENSIONS)
@@ -128,7 +140,7 @@ def build_core_seconds(rows: int, dimensions: int, storage: Storage, *, fits: bo
     if len(at) > 1:
         slope, fixed = np.polyfit([d for d, _ in at], [ratio for _, ratio in at], 1)
         per_row *= max(0.5, float(fixed + max(slope, 0.0) * dimensions))
-    return rows * per_row * (1.0 if fits else without_memory())
+    return rows * per_row
 
 
 def without_memory() -> float:
