@@ -7,20 +7,29 @@ from pathlib import Path
 from qortex_db.planning import Demand, Machine, Plan, make_plan
 from qortex_db.planning.measured import figures
 
+_LARGE = 10
+_HOURS = 7_200
+_MINUTES = 120
 PAGE = Path(__file__).parent / "operations/plan_tables.md"
 ROWS = (10_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
 MACHINES = (Machine(64 << 30, 16), Machine(256 << 30, 32))
 
 
+HEAD = (
+    "| rows | a machine | index | setting | table | to fit into memory | a search, of a core "
+    "| a shard's build | shards | disk of each | extrapolated |"
+)
+
+
 def _gib(count: int) -> str:
     size = count / 2**30
-    return f"{size:,.0f} GiB" if size >= 10 else f"{size:,.2f} GiB"
+    return f"{size:,.0f} GiB" if size >= _LARGE else f"{size:,.2f} GiB"
 
 
 def _time(seconds: float) -> str:
-    if seconds >= 7_200:
+    if seconds >= _HOURS:
         return f"{seconds / 3_600:,.0f} h"
-    return f"{seconds / 60:,.0f} min" if seconds >= 120 else f"{seconds:,.0f} s"
+    return f"{seconds / 60:,.0f} min" if seconds >= _MINUTES else f"{seconds:,.0f} s"
 
 
 def _row(rows: int, machine: Machine, plan: Plan) -> str:
@@ -35,7 +44,7 @@ def _row(rows: int, machine: Machine, plan: Plan) -> str:
         _gib(plan.memory_bytes),
         f"{plan.search_core_seconds * 1e3:,.1f} ms",
         _time(plan.build_seconds),
-        f"{plan.shards:,} × {plan.copies}",
+        f"{plan.shards:,}, {plan.copies} of each",
         _gib(plan.disk_bytes),
         "yes" if plan.is_extrapolated else "",
     ]
@@ -49,8 +58,7 @@ def render() -> str:
         lines += [
             f"### {dimensions} dimensions, 200 searches a second at recall .95",
             "",
-            "| rows | a machine | index | setting | table | to fit into memory | a search, of a core "
-            "| a shard's build | shards × copies | disk of each | extrapolated |",
+            HEAD,
             "|---:|---|---|---|---:|---:|---:|---:|---:|---:|---|",
         ]
         for rows in ROWS:

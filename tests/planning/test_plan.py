@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def test_sizes_are_those_of_every_table_that_was_measured() -> None:
 @pytest.mark.parametrize("dimensions", [64, 384, 768, 1_536, 3_072])
 def test_more_rows_never_take_less(dimensions: int) -> None:
     plans = [make_plan(Demand(10**n, dimensions, 10.0)) for n in range(1, 11)]
-    for less, more in zip(plans, plans[1:], strict=False):
+    for less, more in itertools.pairwise(plans):
         assert more.table_bytes > less.table_bytes
         assert more.memory_bytes >= 0
         assert more.shards >= less.shards
