@@ -10,7 +10,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 # Hundreds of processes start here: what they import is compiled once.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo check peers audit quick test test-faults test-million test-citus test-qortex test-lowest bench format docs clean
+.PHONY: help demo check peers poolers audit quick test test-faults test-million test-citus test-qortex test-lowest bench format docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,12 @@ $(VENV)-peers/.made: constraints-peers.txt
 
 peers: $(VENV)-peers/.made ## The packages whose tables the tests of imports read; make test makes it
 
+poolers: ## Debian's PgBouncer, for test-faults, where there is apt and the user is root
+	@command -v pgbouncer >/dev/null || test -x /usr/sbin/pgbouncer || { command -v apt-get >/dev/null && \
+		test "$$(id -u)" = 0 && apt-get update --quiet --quiet && \
+		RUNLEVEL=1 apt-get install --quiet --quiet --yes --no-install-recommends pgbouncer >/dev/null; } || \
+		echo "PgBouncer could not be installed (that takes apt and root): tests through it are skipped."
+
 check: $(VENV)/.dev ## Format, lint, types, layers: seconds
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -67,7 +73,7 @@ quick: $(VENV)/.dev ## The tests that take no long time, on a real server: less 
 test: check peers ## Every check and every test, on a real server: minutes
 	$(BIN)/pytest $(PARALLEL) -m "not faults and not qortex and not citus and not million"
 
-test-faults: $(VENV)/.dev peers ## Restarts, kills, cancellations, silent networks and floods: minutes
+test-faults: $(VENV)/.dev peers poolers ## Restarts, kills, cancellations, silent networks and floods: minutes
 	$(BIN)/pytest $(PARALLEL) -m faults
 
 test-citus: $(VENV)/.dev ## The calls on a cluster of Citus, DSN=… its coordinator

@@ -8,7 +8,8 @@ copyright = "2026, the qortex-db authors"  # noqa: A001 - Sphinx's name
 release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build", "performance/choosing_measured.md"]  # a part of another page
+# Parts of other pages.
+exclude_patterns = ["_build", "performance/choosing_measured.md", "operations/plan_tables.md"]
 html_theme = "furo"
 html_title = f"qortex-db {release}"
 html_theme_options = {"navigation_with_keys": True}

@@ -11,7 +11,7 @@ import enum
 import itertools
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -65,6 +65,8 @@ from qortex_db.types import Embedding, SparseVector
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 Call: TypeAlias = Callable[[Any], Awaitable[object]]
 Calls: TypeAlias = Mapping[str, Mapping[str, Call]]
@@ -716,10 +718,21 @@ def _model(texts: list[str]) -> list[list[float]]:
     return [VECTOR for _ in texts]
 
 
+@asynccontextmanager
+async def _beside(db: Database) -> AsyncIterator[AsyncConnection]:
+    """A transaction of the host's own, where the database's tables are."""
+    schema = db.executor.schema_of(None)
+    async with db.engine.begin() as connection:
+        await connection.execution_options(schema_translate_map={None: schema})
+        if schema is not None:
+            await connection.execute(text(f'SET LOCAL search_path = "{schema}", public'))
+        yield connection
+
+
 async def _unused(db: Database) -> None:
     """A text that nobody asked for in the last hour."""
     await db.embeddings.embed(["old"], model=_model, name="m")
-    async with db.engine.begin() as connection:
+    async with _beside(db) as connection:
         longer_ago = CachedEmbedding.last_used - timedelta(hours=2)
         await connection.execute(update(CachedEmbedding).values(last_used=longer_ago))
 
@@ -821,7 +834,7 @@ async def _advance(checkpoints: Any) -> None:
 
 async def _in_clear(db: Database) -> None:
     """A row from before the collection was encrypted."""
-    async with db.engine.begin() as connection:
+    async with _beside(db) as connection:
         row = {"id": "a", "embedding": VECTOR, "payload": {"secret": 1}, "document": "Spice"}
         await connection.execute(delete(Sealed))
         await connection.execute(insert(Sealed), row)
@@ -837,11 +850,12 @@ async def _in_two_models(db: Database) -> None:
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.oid = pg_catalog.to_regclass('changing'::text)::oid ON CONFLICT DO NOTHING
     """
-    await db.executor.run(text(begun.replace(":", r"\:")), {})
-    await db.executor.run(text("DELETE FROM changing"), {})
-    await db.executor.run(text("UPDATE qortex_db_changeovers SET is_switched = false"), {})
     row = "INSERT INTO changing (id, vec, document) VALUES ('a', '[1,1,1,1,1,1,1,1]', 'Spice')"
-    await db.executor.run(text(row), {})
+    async with _beside(db) as connection:
+        await connection.execute(text(begun.replace(":", r"\:")))
+        await connection.execute(text("DELETE FROM changing"))
+        await connection.execute(text("UPDATE qortex_db_changeovers SET is_switched = false"))
+        await connection.execute(text(row))
 
 
 async def _closing(vectors: Any) -> None:

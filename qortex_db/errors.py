@@ -151,6 +151,10 @@ class OverloadedError(UnavailableError):
     """Too many calls wait for the pool's connections; nothing was sent. Try again later."""
 
 
+class PoolerError(UnavailableError):
+    """A pooler between us and the server refuses, or is not set as it has to be."""
+
+
 class QueryTimeoutError(QortexDbError):
     """The statement ran longer than allowed. A write may or may not have happened."""
 

@@ -18,6 +18,7 @@ from qortex_db.errors import (
     InvalidInputError,
     LockTimeoutError,
     PermissionDeniedError,
+    PoolerError,
     PoolTimeoutError,
     QortexDbError,
     QueryTimeoutError,
@@ -29,6 +30,7 @@ from qortex_db.errors import (
 )
 from qortex_db.messages import causes, said_by_driver, said_by_server, scrubbed
 from qortex_db.names import own_columns, own_tables
+from qortex_db.poolers import OTHERS_STATEMENT, advice, is_for_good, said_by_pooler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,7 +72,9 @@ def is_connection_lost(error: BaseException) -> bool:
         return True
     state = sqlstate_of(error)
     if state is not None:
-        return state.startswith("08") or state in _UNAVAILABLE_STATES
+        if state.startswith("08"):
+            return not is_for_good(said_by_pooler(error) or "")
+        return state in _UNAVAILABLE_STATES
     return any(
         isinstance(cause, OSError) or any(mark in str(cause) for mark in _LOST_MARKS)
         for cause in causes(error)
@@ -91,7 +95,7 @@ def translate(error: BaseException) -> QortexDbError | None:
         return refusal
     state = sqlstate_of(error)
     if state is not None:
-        return _by_sqlstate(state, said_by_server(error, state))
+        return _by_pooler(error, state) or _by_sqlstate(state, said_by_server(error, state))
     if any(isinstance(cause, TimeoutError) for cause in causes(error)):
         return QueryTimeoutError(
             "The server did not answer in time (statement_timeout_seconds or "
@@ -107,6 +111,13 @@ def translate(error: BaseException) -> QortexDbError | None:
     if isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)):
         return _driver_failed(said_by_driver(error))
     return None
+
+
+def _by_pooler(error: BaseException, state: str) -> QortexDbError | None:
+    said = said_by_pooler(error) if state.startswith("08") else None
+    if said is None:
+        return None
+    return PoolerError(f"The pooler says: {said}; {advice(said)}.", sqlstate=state)
 
 
 def translated(error: Exception) -> Exception:
@@ -232,14 +243,7 @@ _MET_ANOTHER: Final = (
     SerializationConflictError,
     "The transaction met another and was rolled back ({}): run it again.",
 )
-_POOLED: Final = (
-    QortexDbError,
-    (
-        "A prepared statement is another session's ({}), as behind PgBouncer in transaction mode: "
-        "connect with statement_cache_size=0 and prepared_statement_cache_size=0, in the DSN or in "
-        "connect_args of your engine."
-    ),
-)
+_POOLED: Final = (PoolerError, OTHERS_STATEMENT)
 _UNAVAILABLE: Final = (UnavailableError, "The server is not available ({}).")
 _KINDS: Final[Mapping[str, tuple[type[QortexDbError], str]]] = {
     "08": _UNAVAILABLE,

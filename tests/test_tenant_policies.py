@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from qortex_db import ALL_NAMESPACES, Database, Settings
 from qortex_db.errors import InvalidInputError, PermissionDeniedError, QortexDbError
 from qortex_db.names import qualified
-from support.poolers import PGBOUNCER, pooled
+from support.poolers import BOUNCERS, NOT_THERE, pooled
 from support.servers import execute, new_name
 
 if TYPE_CHECKING:
@@ -247,8 +247,8 @@ async def direct(dsn: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def through_a_pooler(dsn: str) -> AsyncIterator[str]:
-    if PGBOUNCER is None:
-        pytest.skip("pgbouncer is not installed")
+    if not BOUNCERS:
+        pytest.skip(NOT_THERE)
     async with pooled(dsn, ROLE, 2) as there:
         yield there
 

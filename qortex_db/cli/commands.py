@@ -10,6 +10,7 @@ import typer
 from qortex_db import __version__
 from qortex_db.cli import archive, encryption, importing, words
 from qortex_db.cli import distribute as distributing
+from qortex_db.cli import plan as planning
 from qortex_db.cli import roles as granting
 from qortex_db.cli.arms import arms
 from qortex_db.cli.collections import collections
@@ -51,6 +52,7 @@ app.add_typer(model, name="model")
 app.command()(granting.roles)
 app.command()(distributing.distribute)
 app.command()(encryption.rotate_keys)
+app.command()(planning.plan)
 app.command()(words.count_words)
 app.command("import")(importing.import_)
 app.command()(archive.export)

@@ -22,10 +22,12 @@ from qortex_db.engine.timers import OneTimerLoop
 from qortex_db.errors import (
     InvalidInputError,
     PermissionDeniedError,
+    PoolerError,
     QortexDbError,
     UnavailableError,
 )
 from qortex_db.messages import causes, escaped, said_by_driver, said_by_server, scrubbed, shown
+from qortex_db.poolers import advice, said_by_pooler
 from qortex_db.translation import is_connection_lost, sqlstate_of, translated
 
 if TYPE_CHECKING:
@@ -136,6 +138,9 @@ def not_connected(error: Exception, options: Mapping[str, Any]) -> Exception:
         options: Of the driver: host and port or a list of each, database, timeout.
     """
     state = sqlstate_of(error)
+    if state and state.startswith("08") and (said := said_by_pooler(error)):
+        why = f"the pooler there says: {said}; {advice(said)}"
+        return PoolerError(f"Could not connect to {_place(options)}: {why}.", sqlstate=state)
     severities = {getattr(each, "severity_en", None) for each in causes(error)} - {None}
     # A server refuses a connection by nothing less; what a host's hook met there is a statement's.
     if isinstance(error, QortexDbError) or not (
@@ -178,8 +183,6 @@ def _failure(error: Exception, options: Mapping[str, Any]) -> str:
 def _to_check(state: str) -> str:
     if state == _DENIED:
         return "the role's privileges (GRANT CONNECT)"
-    if state.startswith("08"):
-        return "what a pooler takes: the DSN's options, or PgBouncer's ignore_startup_parameters"
     if state[:2] in {"53", "57"}:
         return "again when it has room, or is ready"
     return "user, password, database and options"

@@ -47,6 +47,9 @@ _REFUSED_AT: Final = "qortex_db_write_refused_at"
 """The key of a catalog where it is when a server last refused a write, by the clock of pools."""
 _PING_SHARE: Final = 0.25
 """Of the network's time-out: the call that meets a silent connection still has to connect anew."""
+_FIND_VECTOR: Final = FIND_VECTOR.replace(
+    " AS on_citus", " AS on_citus, pg_catalog.pg_backend_pid() AS pid"
+)
 
 
 @functools.cache
@@ -86,7 +89,14 @@ def create_engine(target: Target, settings: Settings, tables: Iterable[str]) -> 
         **pool,
     )
     catalog_of(engine.sync_engine)[Cleanup] = cleanup
-    pin_search_path(engine, tuple(tables), settings.db_schema, first=True)
+    pin_search_path(
+        engine,
+        tuple(tables),
+        settings.db_schema,
+        first=True,
+        is_pooled=settings.pooler is not None,
+        limit=settings.connect_timeout_seconds,
+    )
     _spare_first_questions(engine.sync_engine)
     adopt(engine)
     notice_silence(engine, settings.network_timeout_seconds)
@@ -229,10 +239,14 @@ def ensure_codec(connection: Any, info: dict[Any, Any], known: dict[object, Any]
 async def _register(
     driver: Any, before: int | None, asked: SearchPath | None, known: dict[object, Any]
 ) -> int | None:
-    found = await driver.fetchrow(FIND_VECTOR) if asked is None else asked.vector
+    found = await driver.fetchrow(_FIND_VECTOR) if asked is None else asked.vector
     if found is None:
         return None
-    schema, oid, _, known[ON_CITUS] = found
+    schema, oid, _, known[ON_CITUS], *pid = found
+    if asked is not None or pid != [driver.get_server_pid()]:
+        # To look a type up asyncpg would set jit, off and on again: a pooler's session is another's
+        # by then. Ours has it off.
+        driver._server_caps = driver._server_caps._replace(jit=False)  # noqa: SLF001 - no public name
     if oid == before:
         return int(oid)
     if before is not None:  # the extension was made anew, and with it all that names its types

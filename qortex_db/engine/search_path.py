@@ -12,7 +12,9 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import event
 
+from qortex_db.errors import UnavailableError
 from qortex_db.names import qualified
+from qortex_db.poolers import NO_FIRST_ANSWER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -145,7 +147,13 @@ class SearchPath:
 
 
 async def read(
-    driver: Any, tables: Iterable[str], schema: str | None, *, jit: bool = True
+    driver: Any,
+    tables: Iterable[str],
+    schema: str | None,
+    *,
+    jit: bool = True,
+    is_pooled: bool = False,
+    limit: float | None = None,
 ) -> SearchPath:
     """What is on a connection's path.
 
@@ -154,10 +162,12 @@ async def read(
         tables: The names of ours.
         schema: Where they are; None for wherever the path finds them.
         jit: Whether the server may go on compiling its plans, unless it is a pooler's.
+        is_pooled: Whether it is known to be a pooler's; else that is seen by its number.
+        limit: In seconds, if not the connection's own.
     """
     names, safe, others = [], [], []
-    own = None if jit else driver.get_server_pid()
-    rows = await driver.fetch(_SCHEMAS, list(tables), schema, own)
+    own = None if jit or is_pooled else driver.get_server_pid()
+    rows = await driver.fetch(_SCHEMAS, list(tables), schema, own, timeout=limit)
     for _, name, is_needed, roles, *_ in rows:
         if name is None:  # there is no schema on the path
             continue
@@ -171,18 +181,34 @@ async def read(
         tuple(names),
         tuple(safe),
         tuple(others),
-        is_pooled=pid != driver.get_server_pid(),
+        is_pooled=is_pooled or pid != driver.get_server_pid(),
         isolation_level=isolation_level.upper(),
         vector=None if vector[1] is None else VectorType(*vector),
     )
 
 
-async def pin(driver: Any, tables: Iterable[str], schema: str | None) -> SearchPath:
+async def pin(
+    driver: Any,
+    tables: Iterable[str],
+    schema: str | None,
+    *,
+    is_pooled: bool = False,
+    limit: float | None = None,
+) -> SearchPath:
     """Leave the schemas out in which others may create, and return what the path was.
 
     Those that are needed come last: what is planted there comes after all of the same types.
+
+    Raises:
+        UnavailableError: It was connected to, and did not answer.
     """
-    found = await read(driver, tables, schema, jit=False)
+    try:
+        found = await read(driver, tables, schema, jit=False, is_pooled=is_pooled, limit=limit)
+    except TimeoutError:
+        driver.terminate()  # the pool does not have it yet
+        if limit is None:
+            raise
+        raise UnavailableError(NO_FIRST_ANSWER.format(limit)) from None
     if found.open and not found.is_pooled:
         path = [*found.safe, *(one.name for one in found.open if one.is_needed)]
         await driver.execute(_PIN, ", ".join(map(qualified, path)))
@@ -193,7 +219,13 @@ _paths: WeakKeyDictionary[Any, SearchPath] = WeakKeyDictionary()
 
 
 def pin_search_path(
-    engine: AsyncEngine, tables: Iterable[str], schema: str | None, *, first: bool = False
+    engine: AsyncEngine,
+    tables: Iterable[str],
+    schema: str | None,
+    *,
+    first: bool = False,
+    is_pooled: bool = False,
+    limit: float | None = None,
 ) -> None:
     """Have connections look names up only where nobody else may create, as far as that goes.
 
@@ -201,12 +233,16 @@ def pin_search_path(
         tables: The names of the package's.
         schema: Where they are; None for wherever the path finds them.
         first: Ask before all else that listens, SQLAlchemy too, which may then know it.
+        is_pooled: Whether the connections are known to be a pooler's.
+        limit: How long the answer may take, in seconds, if not as long as any.
     """
     own = engine.sync_engine
 
     @event.listens_for(own, "connect", insert=first)
     def _on_connect(connection: Any, record: ConnectionPoolEntry) -> None:
-        found = connection.run_async(lambda driver: pin(driver, tables, schema))
+        found = connection.run_async(
+            lambda driver: pin(driver, tables, schema, is_pooled=is_pooled, limit=limit)
+        )
         _paths[own] = record.info[JUST_ASKED] = found
 
 

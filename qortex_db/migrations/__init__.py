@@ -18,7 +18,8 @@ from qortex_db.migrations.distribution import By, distribute, distribution_sql
 from qortex_db.migrations.drift import Drift, drift
 from qortex_db.migrations.host import include_name, include_object
 from qortex_db.migrations.model_changes import add_embedding_column, drop_embedding_column
-from qortex_db.migrations.rebuild.indexes import IndexProgress, RebuiltIndex, rebuild_index
+from qortex_db.migrations.rebuild.building import IndexProgress, RebuiltIndex
+from qortex_db.migrations.rebuild.indexes import rebuild_index
 from qortex_db.migrations.rebuild.pending import pending_indexes
 from qortex_db.migrations.roles import grant_roles, roles_sql
 

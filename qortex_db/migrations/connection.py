@@ -12,7 +12,13 @@ from sqlalchemy.pool import NullPool
 
 from qortex_db import embedded as embedded_server
 from qortex_db.engine import Cleanup, Connector, path_of, pin_search_path
-from qortex_db.errors import LockTimeoutError, QortexDbError, SchemaVersionError, UnavailableError
+from qortex_db.errors import (
+    LockTimeoutError,
+    PoolerError,
+    QortexDbError,
+    SchemaVersionError,
+    UnavailableError,
+)
 from qortex_db.migrations.waiting import BusyError, try_until
 from qortex_db.models import Base
 from qortex_db.names import is_identifier
@@ -64,6 +70,10 @@ NOTHING_GIVEN: Final = (
     "No database is given. Name one by PGVECTOR_DSN, by PGVECTOR_HOST and its kin or by "
     "DATABASE_URL; or ask for the embedded server by --embedded (alembic: -x embedded)."
 )
+_POOLED: Final = (
+    "Migrations hold a lock and settings of their session, which a pooler in transaction mode "
+    "gives to others. Connect past it, to PostgreSQL's own port, with QORTEX_DB_POOLER unset."
+)
 
 
 @asynccontextmanager
@@ -76,10 +86,13 @@ async def migration_engine(
         host: An engine to connect as; its own pool stays as it is.
 
     Raises:
+        PoolerError: The settings name a pooler.
         UnavailableError: No server is given and the embedded one was not asked for, or it can't be
             reached.
     """
     server = None
+    if host is None and settings.pooler is not None:
+        raise PoolerError(_POOLED)
     if host is not None:
         engine = _beside(host)
     else:

@@ -24,7 +24,13 @@ from sqlalchemy import URL
 from qortex_db.errors import InvalidInputError
 from qortex_db.limits import DEEPEST, DEFAULT_LIMITS, MOST_PROBED, Complete, Limits
 from qortex_db.names import is_identifier
-from qortex_db.settings.dsn import DRIVER, Target, parse_dsn, parts_target
+from qortex_db.settings.dsn import (
+    DRIVER,
+    Target,
+    parse_dsn,
+    parts_target,
+)
+from qortex_db.settings.pooled import through_transaction_pooler
 
 DEFAULT_DIMENSIONS: Final = 384
 """What a first upgrade makes the embedding column hold, unless told otherwise."""
@@ -87,6 +93,9 @@ class Settings(BaseSettings):
     )
     pool: Literal["fair", "null"] = Field(  # null: each call has a connection of its own
         default="fair", validation_alias="QORTEX_DB_POOL"
+    )
+    pooler: Literal["transaction"] | None = Field(  # None: none, or one that needs nothing
+        default=None, validation_alias="QORTEX_DB_POOLER"
     )
     pool_min_size: int = Field(default=2, ge=0, validation_alias="QORTEX_DB_POOL_MIN_SIZE")
     pool_max_size: int = Field(default=10, ge=1, validation_alias="QORTEX_DB_POOL_MAX_SIZE")
@@ -268,14 +277,14 @@ class Settings(BaseSettings):
     def target(self) -> Target | None:
         """The server to use; None means the embedded one."""
         named = self._named()
-        return None if named is None else self._with_password(named)
+        return None if named is None else self._reached(named)
 
     def replicas(self) -> list[Target]:
         """The servers that reads by themselves go to."""
         if self.replica_dsns is None:
             return []
         given = _BETWEEN_DSNS.split(self.replica_dsns.get_secret_value().strip())
-        return [self._with_password(parse_dsn(dsn)) for dsn in given if dsn]
+        return [self._reached(parse_dsn(dsn)) for dsn in given if dsn]
 
     def with_replicas(self, dsns: Sequence[str | URL]) -> Self:
         """These, with other replicas.
@@ -294,7 +303,10 @@ class Settings(BaseSettings):
             raise InvalidInputError(f"replicas: {error}") from None
         return made
 
-    def _with_password(self, target: Target) -> Target:
+    def _reached(self, target: Target) -> Target:
+        """A server as it is connected to: through a pooler, and with whose password."""
+        if self.pooler is not None:
+            target = through_transaction_pooler(target)
         if self.password_provider is None:
             return target
         provided = {**target.connect_args, "password": self.password_provider}

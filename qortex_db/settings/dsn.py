@@ -65,11 +65,11 @@ _PASSED_ON: Final = frozenset({
     "ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs", "passfile",
     "krbsrvname", "gsslib", "service",
 })  # fmt: skip
-_CACHES: Final = frozenset({"statement_cache_size", "prepared_statement_cache_size"})
+CACHES: Final = frozenset({"statement_cache_size", "prepared_statement_cache_size"})
 _PLACES: Final = frozenset({"host", "port", "user", "password", "dbname"})
 _KNOWN: Final = (
     _PASSED_ON
-    | _CACHES
+    | CACHES
     | _PLACES
     | _LEFT_OUT.keys()
     | _LEFT_TO_SETTINGS
@@ -309,8 +309,8 @@ def _connect_args(params: Mapping[str, str]) -> dict[str, object]:
         seconds = _whole(params, "connect_timeout")
         arguments["timeout"] = float(seconds) if seconds else None
     if params.get("pgbouncer") == "true":
-        arguments |= dict.fromkeys(_CACHES, 0)
-    for key in _CACHES & params.keys():
+        arguments |= dict.fromkeys(CACHES, 0)
+    for key in CACHES & params.keys():
         arguments[key] = _whole(params, key)
     if settings := _server_settings(params):
         arguments["server_settings"] = settings

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.citus, pytest.mark.timeout(600)]
 
 LEFT_OUT = {
-    # A clock of the server's where only some records give the column: no form says it.
+    # A clock of the server's where only some records give the column: no form says it. And where
+    # json is given, which can't be compared, rows count as written.
     ("Further vectors and the host's own columns", "upsert", "all attributes, of some records"),
     (
         "Further vectors and the host's own columns",
@@ -61,7 +62,7 @@ async def test_answers_are_those_of_a_single_node(
         for key in wanted
         if key[1] not in BY_CHANCE
         and not any(word in part for word in BY_TIME for part in key)
-        and (by != "key" or key not in LEFT_OUT)
+        and key not in LEFT_OUT
     }
     differences = {
         key: (found.get(key), wanted[key]) for key in compared if found.get(key) != wanted[key]

@@ -98,6 +98,37 @@ async def test_a_new_collection_is_a_model_and_a_revision_that_upgrades_as_they_
     assert not {"passages", "user_notes"} & await relations(empty_dsn)
 
 
+async def test_a_new_collection_in_partitions_upgrades_is_used_and_has_no_drift(
+    tmp_path: Path, empty_dsn: str
+) -> None:
+    project = await a_host(tmp_path, empty_dsn, "shared_history")
+    project.edit("alembic/env.py", "from myapp.models import Base", "from myapp.all import Base")
+    project.write("myapp/all.py", "import myapp.passages\nfrom myapp.models import Base")
+    options = "--language", "english", "--partitions", "3"
+    done = await project.run("qortex-db", *NEW, "passages", *options)
+    assert done.code == 0, done.out
+    assert "partitions=Partitions(3)" in (project.folder / "myapp/passages.py").read_text()
+    (revision,) = (project.folder / "alembic/versions").glob("*_passages.py")
+    assert "op.create_partitions('passages', modulus=3)" in revision.read_text()
+    await project.succeed("alembic upgrade heads")
+    assert {f"passages_{n}" for n in range(3)} < await relations(empty_dsn)
+    project.write("use.py", USE.format(dsn=empty_dsn))
+    used = await program(sys.executable, "use.py", cwd=project.folder)
+    assert (used.out.split(), used.err) == (["a", "1"], "")
+    await execute(empty_dsn, "DROP TABLE IF EXISTS notes")  # of a host's own, which is found anew
+
+    async def is_as_declared() -> None:
+        proposed = (await project.run("alembic", "check")).out.partition("INFO")[0]  # what it says
+        assert "FAILED" in proposed
+        assert "passages" not in proposed
+
+    await is_as_declared()
+    await project.succeed("qortex-db index rebuild --table passages")
+    await is_as_declared()
+    await project.succeed("alembic downgrade base")
+    assert not {"passages", "passages_0"} & await relations(empty_dsn)
+
+
 async def test_what_can_not_be_written_leaves_nothing(tmp_path: Path, empty_dsn: str) -> None:
     project = await a_host(tmp_path, empty_dsn, "shared_history")
 

@@ -607,3 +607,42 @@ def test_the_users_database_is_meant_whatever_the_environment_says(
 ) -> None:
     monkeypatch.setenv("PGDATABASE", "another")
     assert resolved(parse_dsn("postgresql://u@h"))[1].database == "u"
+
+
+def test_a_pooler_in_transaction_mode_has_no_prepared_statements() -> None:
+    caches = ("statement_cache_size", "prepared_statement_cache_size")
+    plain = Settings(dsn="postgresql://u@h/d").target()
+    pooled = Settings(
+        dsn="postgresql://u@h/d?application_name=me&options=-c%20TimeZone%3DUTC",
+        pooler="transaction",
+        password_provider=lambda: "p",
+    ).target()
+    own = Settings(dsn="postgresql://u@h/d?statement_cache_size=9", pooler="transaction").target()
+    assert plain is not None
+    assert pooled is not None
+    assert own is not None
+    assert not plain.connect_args.keys() & set(caches)
+    assert [pooled.connect_args[name] for name in caches] == [0, 0]
+    assert "password" in pooled.connect_args
+    assert [own.connect_args[name] for name in caches] == [9, 0]
+    assert Settings(pooler="transaction").target() is None
+
+
+def test_a_pooler_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QORTEX_DB_POOLER", "transaction")
+    monkeypatch.setenv("PGVECTOR_HOST", "h")
+    target = Settings().target()
+    assert target is not None
+    assert target.connect_args["statement_cache_size"] == 0
+    monkeypatch.setenv("QORTEX_DB_POOLER", "session")
+    with pytest.raises(ValidationError, match="QORTEX_DB_POOLER"):
+        Settings()
+
+
+def test_options_that_a_pooler_does_not_take_are_refused_without_their_values() -> None:
+    dsn = "postgresql://u@h/d?options=-c%20app.tenant%3Dsecret%20-c%20work_mem%3D8MB"
+    with pytest.raises(ValidationError, match=r"app\.tenant, work_mem.*with_settings") as caught:
+        Settings(dsn=dsn, pooler="transaction")
+    assert "secret" not in str(caught.value)
+    endpoint = "postgresql://u@h/d?options=endpoint%3Dep-1"
+    assert Settings(dsn=endpoint, pooler="transaction").target() is not None

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from qortex_db.migrations.rebuild.indexes import IndexProgress
+    from qortex_db.migrations.rebuild.building import IndexProgress
 
 LOCK_SECONDS: Final = 30.0
 """How long the tables' users are waited for, by short tries."""
@@ -192,7 +192,9 @@ class _Work:
 
     def _vectors(self, found: Inspection) -> OwnedTable:
         row = found.tables[baseline.VECTORS.name].row
-        return OwnedTable(self.engine, row.oid, found.schema, row.name, row.owner)
+        return OwnedTable(
+            self.engine, row.oid, found.schema, row.name, row.owner, is_partitioned=False
+        )
 
     async def _inspect(self, connection: AsyncConnection) -> Inspection:
         found = await inspect(connection, self.settings.db_schema)

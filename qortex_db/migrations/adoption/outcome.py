@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qortex_db.migrations.commands import SchemaState
-    from qortex_db.migrations.rebuild.indexes import RebuiltIndex
+    from qortex_db.migrations.rebuild.building import RebuiltIndex
 
 
 class AdoptionRefusedError(SchemaVersionError):

@@ -27,9 +27,9 @@ CLEANUP_SECONDS: Final = 10.0
 _DENIED: Final = "42501"
 
 _FIND = text("""
-SELECT t.oid, n.nspname, t.relname, pg_catalog.pg_get_userbyid(t.relowner)
+SELECT t.oid, n.nspname, t.relname, pg_catalog.pg_get_userbyid(t.relowner), t.relkind = 'p'
 FROM pg_catalog.pg_class t JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
-WHERE t.relkind = 'r'
+WHERE t.relkind IN ('r', 'p')
   AND t.oid = to_regclass(coalesce(quote_ident(:schema) || '.', '') || quote_ident(:name))::oid
 """)
 _SET = text("SELECT set_config(:name, :value, false)")
@@ -45,6 +45,7 @@ class OwnedTable:
     schema: str
     name: str
     owner: str
+    is_partitioned: bool
 
     @asynccontextmanager
     async def connection(self, **settings: str) -> AsyncIterator[AsyncConnection]:
@@ -83,6 +84,11 @@ class OwnedTable:
         async with self.connection(search_path="") as connection:
             return (await connection.execute(statement, parameters)).all()
 
+    async def formatted(self, template: str, *values: str) -> str:
+        """A statement with names and literals in it, as `run` takes them."""
+        found: str = (await self.query(select(func.format(template, *values))))[0][0]
+        return found
+
     async def run(
         self,
         template: str,
@@ -98,9 +104,7 @@ class OwnedTable:
             watch: Called about three times a second, with a connection and the process to look at.
             settings: Of the session.
         """
-        statement = template
-        if values:
-            statement = (await self.query(select(func.format(template, *values))))[0][0]
+        statement = await self.formatted(template, *values) if values else template
         async with self.connection(**settings) as connection:
             pid = (await connection.execute(select(func.pg_backend_pid()))).scalar_one()
             # As the role that logged in: only it is shown its processes, and may stop them.
@@ -133,10 +137,7 @@ async def find_table(engine: AsyncEngine, schema: str | None, name: str) -> Owne
         found = (await connection.execute(_FIND, {"schema": schema, "name": name})).one_or_none()
     if found is None:
         where = "" if schema is None else f" in the schema {schema}"
-        raise NotFoundError(
-            f"There is no table {name}{where}. Migrate first, or name another; of a partitioned "
-            "table, name a partition."
-        )
+        raise NotFoundError(f"There is no table {name}{where}. Migrate first, or name another.")
     return OwnedTable(engine, *found)
 
 

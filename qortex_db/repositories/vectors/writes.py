@@ -164,8 +164,9 @@ class VectorWrites(TableBound[IdT]):
         async with self._vectors.executor.together() as lane:
             vectors = self._vectors.by(lane)
             new = await self._send(batch, insert_new, vectors)
-            # Those that are new it leaves alone, since it would not change them.
-            return [*new, *await self._send(batch, update_each, vectors)]
+            # Those that are new it leaves alone, but where json's values can't be compared.
+            changed = await self._send(batch, update_each, vectors)
+        return [*new, *changed][: len(batch.ids)]
 
     async def update(
         self,

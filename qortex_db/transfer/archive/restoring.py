@@ -149,7 +149,7 @@ class _Restore:
     async def is_slow(self, load: Load) -> bool:
         """Whether rows are still to come into a table whose vector indexes can be taken away."""
         rest = await self._next(load.work) < len(load.entry.parts) and not load.is_there
-        can = load.table.relkind == "r" and load.entry.schema is None
+        can = load.entry.schema is None
         return can and rest and await self.driver.fetchval(_HAS_VECTOR_INDEX, load.table.oid)
 
     async def pending(self, loads: Sequence[Load]) -> list[str]:

@@ -24,7 +24,7 @@ from qortex_db import (
 )
 from qortex_db.migrations import IndexProgress, rebuild_index
 from qortex_db.migrations.connection import migration_engine, migration_lock
-from qortex_db.migrations.rebuild import indexes, owned_table
+from qortex_db.migrations.rebuild import building, owned_table
 from qortex_db.models import Base
 from support.catalogue import catalogue, execute, relations, rows
 from support.commands import ROOT, run
@@ -394,7 +394,7 @@ async def test_an_error_of_the_progress_stops_the_build_and_stays_itself(dsn: st
 async def test_a_table_in_use_for_too_long_keeps_its_index(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexes, "DROP_TIMEOUT", "300ms")
+    monkeypatch.setattr(building, "DROP_TIMEOUT", "300ms")
     before, loaded = await catalogue(dsn), []
 
     async def load() -> None:
@@ -599,7 +599,7 @@ async def test_a_build_gets_the_memory_that_its_table_needs(
     await rebuild_index(settings, load=lambda: fill(dsn, 5_000))
     await execute(dsn, f"ALTER DATABASE \"{name}\" SET maintenance_work_mem = '1MB'")
     await rebuild_index(settings)
-    monkeypatch.setattr(indexes, "MAX_MEMORY_KB", 2048)
+    monkeypatch.setattr(building, "MAX_MEMORY_KB", 2048)
     await rebuild_index(settings)
     await rebuild_index(settings, maintenance_work_mem="3 MB", parallel_workers=7)
     memory = await rows(dsn, "SELECT memory FROM seen")

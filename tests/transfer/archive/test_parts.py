@@ -29,6 +29,7 @@ from qortex_db.migrations import add_embedding_column, pending_indexes
 from qortex_db.models import Partitions
 from qortex_db.transfer import export, restore
 from support import archives, tables
+from support.catalogue import rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -221,3 +222,37 @@ async def test_a_hosts_collection_is_what_it_was_on_an_older_server(
         assert await archives.rows_of(older, "public", ["notes"]) == await archives.rows_of(
             dsn, "public", ["notes"]
         )
+
+
+async def test_the_vector_indexes_of_partitions_are_built_after_the_load_too(
+    dsn: str, server: Server, template: str, tmp_path: Path
+) -> None:
+    keys = [Fernet.generate_key().decode()]
+    rng = np.random.default_rng(3)
+    records = [{"id": f"n{n}", "embedding": rng.normal(size=8)} for n in range(60)]
+    await tables.create(dsn, Base.metadata)
+    async with Database.connect(dsn, encryption_keys=lambda: keys) as db:
+        await db.collection(Note, namespace="a").upsert(records)
+        await export(db, tmp_path / "kept", metadata=Base, part_rows=20)
+    look = (
+        "SELECT c.relname || pg_get_indexdef(c.oid) || i.indisvalid FROM pg_index i "
+        "JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
+        "WHERE a.amname = 'hnsw' ORDER BY 1"
+    )
+    with server.database(template) as theirs:
+        await tables.create(theirs, Base.metadata)
+        before = await rows(theirs, look)
+        assert len([line for line in before if "notes" in line]) == 4
+        seen: list[list[str]] = []
+
+        async def see(_: object) -> None:
+            seen.append([line for line in await rows(theirs, look) if "notes" in line])
+
+        async with Database.connect(theirs, encryption_keys=lambda: keys) as db:
+            await restore(
+                db, tmp_path / "kept", metadata=Base, rebuild_indexes=True, on_progress=see
+            )
+            assert await db.collection(Note, namespace="a").count() == 60
+        assert [] in seen
+        assert await rows(theirs, look) == before
+        assert not await pending_indexes(Settings(dsn=theirs))
