@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
 from citus.calls import BY_CHANCE, BY_TIME, answers, calls, make_tables
+from sqlalchemy import text
 
-from qortex_db import Database, InvalidInputError, Settings, migrations
+from qortex_db import (
+    Database,
+    InvalidInputError,
+    SerializationConflictError,
+    Settings,
+    migrations,
+)
 
 if TYPE_CHECKING:
     from qortex_db.migrations import By
@@ -121,3 +129,80 @@ async def test_settings_of_a_search_reach_the_nodes(migrated: Settings) -> None:
         found = await db.vectors.search(query, limit=30, where={"odd": True}, complete="never")
 
         assert [hit.score for hit in found] == pytest.approx([hit.score for hit in right])
+
+
+async def test_answers_are_complete_or_say_so(migrated: Settings) -> None:
+    await migrations.distribute(migrated, shards=4)
+    async with Database.connect(migrated) as db:
+        rows = [
+            {"id": f"{i:04}", "embedding": [1.0 + i] + [1.0] * 7, "payload": {"rare": i % 50 == 0}}
+            for i in range(1_000)
+        ]
+        await db.vectors.upsert(rows)
+        query, rare = [1.0] * 8, {"rare": True}
+        every = await db.vectors.search(query, limit=40, where=rare)
+        auto = await db.vectors.search(query, limit=40, where=rare, complete="auto")
+        cut = await db.vectors.search(query, limit=40, where=rare, complete="never")
+        many = await db.vectors.search_many([query, query[::-1]], limit=40, where=rare)
+
+        assert (len(every), every.complete, every.requested) == (20, True, 40)
+        assert ([hit.id for hit in auto], auto.complete) == ([hit.id for hit in every], True)
+        assert cut.complete is False
+        assert [(len(hits), hits.complete) for hits in many] == [(20, True), (20, True)]
+
+
+async def test_no_update_of_many_at_once_is_lost(migrated: Settings) -> None:
+    await migrations.distribute(migrated, shards=4)
+    async with Database.connect(migrated) as db:
+
+        async def observe() -> None:
+            for _ in range(10):
+                await db.arms.observe("l", "a", reward=1.0)
+                await db.edges.record("a", "b", score=0.5)
+                await db.factors.adjust({"n": "accepted"})
+
+        await asyncio.gather(*(observe() for _ in range(8)))
+
+        assert (await db.arms.get("l", "a")).pulls == 80
+        assert (await db.edges.get("a", "b")).hit_count == 80
+        assert (await db.factors.get(["n"]))["n"] == 5.0  # its bound
+
+
+async def test_writers_of_the_same_rows_end_or_say_that_they_met(migrated: Settings) -> None:
+    await migrations.distribute(migrated, shards=4)
+    async with Database.connect(migrated) as db:
+        ids = [f"{i:03}" for i in range(200)]
+
+        async def write(number: int) -> int:
+            met = 0
+            for turn in range(10):
+                one = [float(number + 1), float(turn + 1), *[1.0] * 6]
+                records = [{"id": key, "embedding": one, "payload": {"of": number}} for key in ids]
+                some = [*records[:-1], {"id": ids[-1], "embedding": one}]
+                try:
+                    await db.vectors.upsert(some)
+                    await db.vectors.merge_payload({"turn": turn}, where={"of": number})
+                except SerializationConflictError:
+                    met += 1
+            return met
+
+        met = sum(await asyncio.gather(*map(write, range(4))))
+
+        assert met < 40  # of 80 calls
+        stored = await db.vectors.get(ids)
+        assert len(stored) == 200
+        assert len({tuple(record.embedding) for record in stored.values()}) <= 4
+
+
+async def test_policies_settings_reach_the_nodes(migrated: Settings) -> None:
+    """What a view sets for a policy is there where the rows are."""
+    await migrations.distribute(migrated, shards=4)
+    async with Database.connect(migrated) as db:
+        await db.factors.save({"a": 1.5})
+        name = f"{migrated.db_schema}.interoception_factors"
+        asked = text(f"SELECT DISTINCT current_setting('app.tenant', true) FROM {name}")
+        view = db.with_settings({"app.tenant": "acme"})
+        async with view.unit_of_work() as uow:
+            told = (await uow.session.execute(asked)).scalars().all()
+
+        assert told == ["acme"]
