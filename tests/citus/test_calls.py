@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+import numpy as np
 import pytest
 from citus.calls import BY_CHANCE, BY_TIME, answers, calls, make_tables
 from sqlalchemy import text
@@ -111,24 +112,28 @@ async def test_what_is_new_is_not_told_by_several_nodes(migrated: Settings) -> N
             await db.factors.changes()
 
 
-async def test_settings_of_a_search_reach_the_nodes(migrated: Settings) -> None:
-    """Where the index finds a part alone, the search still finds what there is."""
+async def test_settings_of_a_search_reach_the_nodes(migrated: Settings, cluster: str) -> None:
+    """Of one candidate each of four shards brings in few; untold, each would bring in enough."""
     await migrations.distribute(migrated, shards=4)
     async with Database.connect(migrated) as db:
-        rows = [
-            {
-                "id": f"{i:05}",
-                "embedding": [1.0 + i % 97, *[float(i % 7 + 1)] * 7],
-                "payload": {"odd": i % 100 == 0},
-            }
-            for i in range(3_000)
-        ]
-        await db.vectors.upsert(rows)
-        query = [1.0] * 8
-        right = await db.vectors.search(query, limit=30, where={"odd": True}, exact=True)
-        found = await db.vectors.search(query, limit=30, where={"odd": True}, complete="never")
+        rng = np.random.default_rng(5)
+        made = rng.normal(size=(20_000, 8)).astype(np.float32)
+        rows = ({"id": f"{i:05}", "embedding": row} for i, row in enumerate(made))
+        await db.vectors.ingest(rows)
+        connection = await asyncpg.connect(cluster)
+        await connection.execute(f"ANALYZE {migrated.db_schema}.qortex_vectors")
+        await connection.close()
 
-        assert [hit.score for hit in found] == pytest.approx([hit.score for hit in right])
+        knobs: dict[str, Any] = {"ef_search": 1, "iterative_scan": "off", "complete": "never"}
+        few = await db.vectors.search(made[0], limit=40, **knobs)
+        async with db.unit_of_work() as uow:
+            together = await uow.vectors.search(made[0], limit=40, **knobs)
+            after = await uow.vectors.search(made[0], limit=40)
+        every = await db.vectors.search(made[0], limit=40)
+
+        assert len(few) < 20
+        assert len(together) < 20
+        assert (len(after), len(every)) == (40, 40)
 
 
 async def test_answers_are_complete_or_say_so(migrated: Settings) -> None:
