@@ -130,8 +130,10 @@ async def test_settings_of_a_search_reach_the_nodes(migrated: Settings, cluster:
             together = await uow.vectors.search(made[0], limit=40, **knobs)
             after = await uow.vectors.search(made[0], limit=40)
         every = await db.vectors.search(made[0], limit=40)
+        plan = await db.vectors.explain(made[0], **knobs)
 
         assert len(few) < 20
+        assert any("ix_qortex_vectors_vec" in name for name in plan.indexes)
         assert len(together) < 20
         assert (len(after), len(every)) == (40, 40)
 

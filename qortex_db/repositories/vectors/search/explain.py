@@ -42,7 +42,8 @@ class SearchPlan:
 
     Attributes:
         indexes: The indexes that were read, in the order of the plan.
-        rows_visited: How many rows the table's scans gave or threw away.
+        rows_visited: How many rows the table's scans gave or threw away; of one shard, where Citus
+            has the table on several nodes.
         compared_every_row: Whether the part that compares with every row had to run.
         milliseconds: What the server took for it.
         text: The plan, a line a node; constants are left out.
@@ -75,8 +76,17 @@ def read_plan(found: Any) -> SearchPlan:
 
 def _nodes(node: dict[str, Any], depth: int) -> Iterator[tuple[int, dict[str, Any]]]:
     yield depth, node
-    for part in node.get("Plans", ()):
+    for part in (*node.get("Plans", ()), *_on_nodes(node.get("Distributed Query"))):
         yield from _nodes(part, depth + 1)
+
+
+def _on_nodes(found: Any) -> Iterator[dict[str, Any]]:
+    """The plans that Citus tells of its nodes, one of each kind of shard."""
+    if isinstance(found, dict) and "Plan" in found:
+        yield found["Plan"]
+    elif isinstance(found, (dict, list)):
+        for part in found.values() if isinstance(found, dict) else found:
+            yield from _on_nodes(part)
 
 
 def _visited(scan: dict[str, Any]) -> int:
