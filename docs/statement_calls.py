@@ -679,6 +679,7 @@ FACTORS: Calls = {
     "decay": {
         "all": lambda f: f.decay(half_life=60),
         "some": lambda f: f.decay(half_life=60, node_ids=["a"]),
+        "in batches": lambda f: f.decay(half_life=60, batch_size=1),
     },
     "changes": {DEFAULT: lambda f: f.changes()},
     "weight_seeds": {DEFAULT: lambda f: f.weight_seeds(["a"])},

@@ -237,6 +237,29 @@ async def test_half_lives_and_floors_are_those_of_one_statement(dsn: str) -> Non
     assert len(set(found[0])) == 90
 
 
+@pytest.mark.parametrize("lane", LANES)
+async def test_factors_decay_in_batches_as_in_one_statement(dsn: str, lane: str) -> None:
+    fill = """
+    INSERT INTO interoception_factors (node_id, weight, updated_at)
+    SELECT 'n' || i, 1 + i % 4, now() - (i % 50) * interval '1 hour' FROM generate_series(1, 1000) i
+    """
+    found: list[tuple[int, dict[str, float]]] = []
+    told: list[IngestProgress] = []
+    in_batches: dict[str, Any] = {"batch_size": 130, "on_progress": told.append}
+    async with by(dsn, lane) as db:
+        for options in ({}, in_batches):
+            await execute(dsn, "DELETE FROM interoception_factors", fill)
+            count = await db.factors.decay(half_life=36_000, **options)
+            found.append((count, await db.factors.load()))
+        transactions = "SELECT count(DISTINCT xmin::text) FROM interoception_factors"
+        assert int((await rows(dsn, transactions))[0]) >= 8
+
+    (one, weights), (other, batched) = found
+    assert one == other == 750
+    assert batched == pytest.approx(weights, abs=1e-3)
+    assert [int(done) for done in told] == [*range(130, 1_000, 130), 1_000]
+
+
 async def test_batches_are_refused_in_a_unit_of_work(db: Database) -> None:
     async with (
         db.unit_of_work() as own,
@@ -249,6 +272,7 @@ async def test_batches_are_refused_in_a_unit_of_work(db: Database) -> None:
                 uow.vectors.delete_where(HALF, batch_size=5),
                 uow.vectors.delete_all(batch_size=5),
                 uow.arms.decay("bandit", batch_size=5, resume="a"),
+                uow.factors.decay(half_life=60, batch_size=5),
                 uow.vectors.reembed(len, into="v2", batch_size=5),
             ):
                 with pytest.raises(InvalidInputError, match="a unit of work is one"):
@@ -258,6 +282,7 @@ async def test_batches_are_refused_in_a_unit_of_work(db: Database) -> None:
 async def test_what_batches_are_asked_for_is_checked(db: Database) -> None:
     vectors, decay = db.vectors, db.arms.decay
     refused: list[tuple[Awaitable[Any], str]] = [
+        (db.factors.decay(half_life=1, node_ids=["a"], batch_size=5), "leave node_ids out"),
         (vectors.delete_where(HALF, batch_size=0), "batch_size is 0"),
         (vectors.delete_where(HALF, batch_size=100_001), "batch_size is 100001"),
         (vectors.delete_where(HALF, batch_size=2.5), "batch_size"),  # type: ignore[arg-type]

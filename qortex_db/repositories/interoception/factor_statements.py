@@ -26,6 +26,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from qortex_db.engine.citus import or_on_citus
 from qortex_db.models import InteroceptionFactor
+from qortex_db.repositories.chunks import Chunk
 from qortex_db.repositories.idempotency import claimed
 from qortex_db.repositories.locking import in_key_order
 from qortex_db.sql import Text, double, func
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlalchemy import ColumnElement, Select
+
+    from qortex_db.repositories.chunks import Step
 
 DELTAS: Final[Mapping[str, float]] = {"accepted": 0.1, "rejected": -0.05, "partial": 0.03}
 """What an outcome adds to a weight."""
@@ -107,7 +110,20 @@ def decay(*, listed: bool) -> Any:
 
     What would stay as it is keeps its time too: it moves once enough has passed to see.
     """
-    conditions = [_is_listed()] if listed else []
+    return _decay(*([_is_listed()] if listed else []))
+
+
+@cache
+def decay_chunk(step: Step) -> Any:
+    """The same of a batch of all of them."""
+    key = _factors.c.node_id
+    behind = [key > bindparam("after", type_=Text)] if step.goes_on else []
+    chunk = Chunk(step, key, [key], behind)
+    done = _decay(chunk.contains(key)).returning(literal_column("1")).cte("_done")
+    return chunk.changed_by(done, _factors)
+
+
+def _decay(*conditions: Any) -> Any:
     weight = _decayed(func.now())
     moves = (weight != _factors.c.weight) | _factors.c.updated_at.is_(None)
     latest = func.greatest(_factors.c.updated_at, func.now())

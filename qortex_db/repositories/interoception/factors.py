@@ -12,15 +12,17 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.names import qualified
 from qortex_db.repositories import validation
+from qortex_db.repositories.chunks import Chunks, Work
 from qortex_db.repositories.idempotency import check_claim, was_done
 from qortex_db.repositories.interoception import factor_statements
 from qortex_db.repositories.interoception.factor_statements import DEFAULT_WEIGHT, DELTAS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import timedelta
 
     from qortex_db.engine import Executor
+    from qortex_db.repositories.progress import IngestProgress
 
 _CURSOR: Final = re.compile(r"(\d{1,18})@(-?\d{1,19}\.\d{1,10})", re.ASCII)
 
@@ -172,7 +174,12 @@ class FactorRepository:
         return {row[0]: row[1] for row in fetched.rows}
 
     async def decay(
-        self, *, half_life: float | timedelta, node_ids: Iterable[str] | None = None
+        self,
+        *,
+        half_life: float | timedelta,
+        node_ids: Iterable[str] | None = None,
+        batch_size: int | None = None,
+        on_progress: Callable[[IngestProgress], object] | None = None,
     ) -> int:
         """Move weights towards 1.0 by the time since each last changed, in one statement.
 
@@ -183,12 +190,27 @@ class FactorRepository:
         Args:
             half_life: In seconds.
             node_ids: Whose; None means every node.
+            batch_size: So many nodes at a time, each batch its own transaction, 1 to 100,000; of
+                every node, and not in a unit of work. What was stopped is simply begun again.
+            on_progress: Called, and awaited if need be, after each batch.
 
         Returns:
             How many factors were written. `changes` tells which.
         """
         seconds = validation.check_seconds(half_life, name="half_life")
         params: dict[str, object] = {"half_lives_per_second": 1.0 / seconds}
+        chunks = Chunks.of(self._executor, batch_size, on_progress, None)
+        if chunks is not None:
+            if node_ids is not None:
+                raise InvalidInputError("A decay in batches is of every node: leave node_ids out.")
+            count = await chunks.run(
+                self._executor,
+                Work("decay factors", [seconds], str),
+                factor_statements.decay_chunk,
+                lambda statement, given: self._executor.run(statement, {**params, **given}),
+            )
+            observability.factor_updates_total.add(count, {"outcome": "decayed"})
+            return count
         if node_ids is not None:
             params["ids"] = keys = validation.check_ids(
                 node_ids, name="node_ids", limits=self._limits

@@ -141,7 +141,7 @@ class VectorBulkChanges(VectorWrites[IdT]):
     ) -> int:
         """Remove the vectors that a filter matches.
 
-        What is not described here is as of :meth:`merge_payload`.
+        What is not described here is as of :meth:`search` and :meth:`merge_payload`.
 
         Returns:
             How many they were.
