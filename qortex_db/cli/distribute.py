@@ -6,7 +6,6 @@ from typing import Annotated, cast
 
 import typer
 
-from qortex_db.cli.host_models import load_model
 from qortex_db.cli.shell import Embedded, Schema, fail, out, read_settings, run
 
 
@@ -23,6 +22,7 @@ def distribute(
 ) -> None:
     """Have Citus spread the tables over its nodes; what it has spread already is left alone."""
     from qortex_db import QortexDbError, migrations
+    from qortex_db.cli.host_models import load_model
 
     settings = read_settings(schema=schema)
     models = [load_model(name) for name in collection or []]

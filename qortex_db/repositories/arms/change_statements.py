@@ -57,8 +57,6 @@ _ONE: Final = double(1.0)
 _FLOOR: Final = double(0.01)
 """What decay and deltas leave of alpha and beta at least."""
 _MANY_LIVES: Final = 100.0  # 2**-100 of the evidence is none, and no number underflows
-PLACE: Final = CompositeKey([key_kind(arms.c.context_hash), key_kind(arms.c.arm_id)])
-"""Where a batch of a learner's arms ends."""
 _NOTHING: Final = double(1e-200)  # smaller rewards would underflow, which is an error
 
 
@@ -290,11 +288,17 @@ def apply_delta(*, history: bool) -> Any:
 
 
 @cache
+def place() -> CompositeKey:
+    """Where a batch of a learner's arms ends."""
+    return CompositeKey([key_kind(arms.c.context_hash), key_kind(arms.c.arm_id)])
+
+
+@cache
 def decay_chunk(step: Step, *, in_context: bool, history: bool) -> Any:
     """The same, of the arms of a batch."""
     conditions = of_arms(in_context=in_context)
     parts = arms.c.context_hash, arms.c.arm_id
-    after = PLACE.apart(bindparam("after", type_=Text))
+    after = place().apart(bindparam("after", type_=Text))
     behind = [tuple_(*parts) > tuple_(*after)] if step.goes_on else []
     chunk = Chunk(step, packed(parts), parts, [*conditions, *behind])
     of = *conditions, chunk.contains(*parts)

@@ -30,7 +30,6 @@ from qortex_db.repositories.arms.arguments import (
     sum_rewards,
     which_arms,
 )
-from qortex_db.repositories.arms.change_statements import PLACE
 from qortex_db.repositories.arms.reads import ArmReads, LearnerMetrics, by_arm, by_context
 from qortex_db.repositories.chunks import Chunks, Work
 from qortex_db.repositories.idempotency import check_claim, take, was_done
@@ -302,7 +301,11 @@ class ArmRepository(ArmReads):
             of = params.get("context", "all contexts")
             return await chunks.run(
                 self._executor,
-                Work(f"decay {params['learner']} of {of}", [by, seconds], PLACE.check_cursor),
+                Work(
+                    f"decay {params['learner']} of {of}",
+                    [by, seconds],
+                    change_statements.place().check_cursor,
+                ),
                 lambda step: change_statements.decay_chunk(
                     step, in_context=which.in_context, history=self._history
                 ),
