@@ -133,6 +133,10 @@ async def reranked(limit: Any) -> object:
     ]
 
 
+async def spread(shards: Any) -> str:
+    return migrations.distribution_sql(Settings(dsn="postgresql://h/d"), shards=shards)
+
+
 async def counted_rows(uow: UnitOfWork) -> int:
     return await uow.vectors.count()
 
@@ -201,6 +205,8 @@ CALLS: dict[str, Callable[[Database, Any], Any]] = {
     "VectorRepository.delete_where.batch_size": lambda db, v: db.vectors.delete_where(
         {"n": 77}, batch_size=v
     ),
+    "FactorRepository.decay.batch_size": lambda db, v: db.factors.decay(half_life=60, batch_size=v),
+    "distribution_sql.shards": lambda _, v: spread(v),
     "ArmRepository.decay.batch_size": lambda db, v: db.arms.decay(
         "l", batch_size=v, resume=f"decay {next(_n)}"
     ),
@@ -309,6 +315,7 @@ OTHERS = {
     "VectorRepository.delete_all.batch_size",  # tests/repositories/test_chunks.py
     "VectorRepository.reembed.batch_size",  # tests/repositories/vectors/test_model_changes.py
     "add_embedding_column.dimensions",
+    "distribute.shards",  # as of distribution_sql, on a cluster
 }
 MODULES = (qortex_db, migrations, repositories, report)
 LEFT_OUT = {
