@@ -5,8 +5,9 @@ Only for what no one statement says: on Citus.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,6 +16,7 @@ from qortex_db.engine.executor import SEARCH_PATH
 from qortex_db.engine.outcomes import OwnSession
 from qortex_db.engine.session import RETRY, SessionExecutor
 from qortex_db.engine.transactions import close, commit
+from qortex_db.errors import DatabaseClosedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 
     from qortex_db.engine.operations import Operations
     from qortex_db.engine.options import CallOptions
+
+_CLOSED: Final = (
+    "The Database was closed while the call was in flight, and cancelled it. Nothing of it is "
+    "stored, unless its COMMIT was on its way."
+)
 
 
 @asynccontextmanager
@@ -34,6 +41,7 @@ async def together(
     retry_seconds: float,
 ) -> AsyncIterator[SessionExecutor]:
     """A block whose statements are one transaction: its end commits, an exception rolls back."""
+    task = operations.begin()
     info: dict[Any, Any] = {RETRY: retry_seconds}
     if options.search_path is not None:
         info[SEARCH_PATH] = options.search_path
@@ -46,6 +54,11 @@ async def together(
         await commit(session)
     except BaseException as error:
         at_once = not isinstance(error, Exception)
+        if isinstance(error, asyncio.CancelledError) and operations.was_closed(task):
+            raise DatabaseClosedError(_CLOSED) from None
         raise
     finally:
-        await close(session, operations.cleanup, at_once=at_once)
+        try:
+            await close(session, operations.cleanup, at_once=at_once)
+        finally:
+            operations.end(task)
