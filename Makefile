@@ -77,7 +77,8 @@ test-faults: $(VENV)/.dev peers poolers ## Restarts, kills, cancellations, silen
 	$(BIN)/pytest $(PARALLEL) -m faults
 
 test-citus: $(VENV)/.dev ## The calls on a cluster of Citus, DSN=… its coordinator
-	QORTEX_DB_TEST_CITUS_DSN=$(DSN) $(BIN)/pytest -m citus
+	@test -n "$(DSN)" || { echo "Name the coordinator: make test-citus DSN=postgresql://..."; exit 1; }
+	QORTEX_DB_TEST_CITUS_DSN="$(DSN)" $(BIN)/pytest -m citus
 
 test-million: $(VENV)/.dev ## Every method on a million rows, with what each takes: a quarter of an hour
 	$(BIN)/pytest --durations 0 --durations-min 0.01 -s -m million tests/million

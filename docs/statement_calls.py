@@ -734,7 +734,7 @@ async def _unused(db: Database) -> None:
     """A text that nobody asked for in the last hour."""
     await db.embeddings.embed(["old"], model=_model, name="m")
     async with _beside(db) as connection:
-        longer_ago = CachedEmbedding.last_used - timedelta(hours=2)
+        longer_ago = datetime.now(UTC) - timedelta(hours=2)
         await connection.execute(update(CachedEmbedding).values(last_used=longer_ago))
 
 

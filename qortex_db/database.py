@@ -325,8 +325,8 @@ class Database(Lanes):
             return
         self._unbind()
         try:
-            await executor.operations.close(grace_seconds)
-            await replicas.close()  # their calls are those of before
+            own = executor.operations.close(grace_seconds)
+            await asyncio.gather(own, replicas.close(grace_seconds))
         finally:
             # It goes on if whoever closes is cancelled: nobody else can end these connections.
             lanes = [executor, *(each.executor for each in replicas.all)]

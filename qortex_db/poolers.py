@@ -26,8 +26,8 @@ _ADVICE: Final = {
 _OTHERWISE: Final = "see its log and its settings"
 _FOR_GOOD: Final = "unsupported startup parameter"
 NO_FIRST_ANSWER: Final = (
-    "Connected, but the first question was not answered within {:g} s. Where a pooler in session "
-    f"mode is between, {_TOO_SMALL}."
+    "Connected, but the first question was not answered within {:g} s: the server is busy, or "
+    f"waits for a lock. Where a pooler in session mode is between, {_TOO_SMALL}."
 )
 OTHERS_STATEMENT: Final = (
     "A prepared statement is another session's ({}). This looks like a pooler in transaction mode "

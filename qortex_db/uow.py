@@ -332,7 +332,7 @@ async def own_unit_of_work(
         if own_writes is not None and wrote(session):
             own_writes.end(mark, committed(session))
     except BaseException as error:
-        if own_writes is not None:
+        if own_writes is not None and wrote(session):
             own_writes.lose()
         expired = deadline is not None and deadline.expired()
         at_once = expired or not isinstance(error, Exception)

@@ -172,7 +172,8 @@ class Lanes(Repositories):
             timeout_seconds: How long a statement may take, .001 to 86,400; `QueryTimeoutError`.
             lock_timeout_seconds: How long it may wait for a lock, likewise; `LockTimeoutError`.
             consistency: What replicas have to have before they answer: "eventual" nothing,
-                "session" what was written by this Database, "strong" all, so that none is asked.
+                "session" what was written by this Database, or where that is not of "session"
+                itself, through this view; "strong" all, so that none is asked.
 
         Raises:
             InvalidInputError: A number is out of its range, or a word is none of these.

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import TextClause
+from sqlalchemy import TextClause, text
 from sqlalchemy.sql.selectable import SelectBase
 from sqlalchemy.util import greenlet_spawn
 
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 _MAX_REPLANS: Final = 100  # each connection of the pool may have an old plan
 _MAX_CONFLICTS: Final = 3
 """How often a read is begun again that a standby cancelled for what it had to replay."""
+_NOTHING: Final = text("SELECT 1")
 _READS: Final = (SelectBase, TextClause)  # no text() of ours writes
 
 
@@ -130,8 +131,9 @@ class AutocommitExecutor:
         if settings:
             options = replace(options, settings=(*options.settings, *settings.items()))
         # Citus's nodes number their transactions each by itself.
-        if options.consistency is not None and self.routing is not None and not self._is_on_citus:
-            return await self.routing.run(statement, params, options)
+        routing = self.routing if options.consistency is not None else None
+        if routing is not None and not await self.on_citus():
+            return await routing.run(statement, params, options)
         return await self.run_here(statement, params, options)
 
     async def run_here(
@@ -404,8 +406,8 @@ class AutocommitExecutor:
 
     async def on_citus(self) -> bool:
         if ON_CITUS not in self._known:  # a connection tells
-            lease = await Lease.waited_for(self._engine, self._known)
-            await lease.give_back()
+            await self.run_here(_NOTHING, {}, NO_OPTIONS)
+            self._known.setdefault(ON_CITUS, False)  # where there is no pgvector yet
         return self._is_on_citus
 
     async def catalog(self, options: CallOptions | None = None) -> dict[object, Any]:

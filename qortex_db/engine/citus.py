@@ -23,6 +23,8 @@ Statement = TypeVar("Statement", bound=Any)
 def or_on_citus(statement: Statement, other: Callable[[], Executable]) -> Statement:
     """A statement, or on a server with Citus another one of the same parameters and columns.
 
+    The last step: what is made of the statement afterwards has the other as it was.
+
     Args:
         other: Makes it, when it is first needed.
     """

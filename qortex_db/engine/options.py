@@ -129,7 +129,9 @@ _PROPAGATE: Final = "SET LOCAL citus.propagate_set_commands = 'local'"
 
 
 def propagated(settings: Iterable[tuple[str, str | None]]) -> list[str]:
-    """Have Citus set on other nodes what extensions and policies go by; `set_config` it passes by.
+    """Have Citus set on other nodes what extensions, policies and locks go by.
+
+    It passes by what `set_config` sets.
 
     Args:
         settings: By name; None for what it is by default.
@@ -138,7 +140,7 @@ def propagated(settings: Iterable[tuple[str, str | None]]) -> list[str]:
         f"SET LOCAL {'.'.join(map(qualified, name.split('.')))} = "
         f"{'DEFAULT' if value is None else literal(value)}"
         for name, value in settings
-        if "." in name
+        if "." in name or name == "lock_timeout"
     ]
     return [_PROPAGATE, *own] if own else []
 

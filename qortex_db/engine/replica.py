@@ -134,7 +134,10 @@ class Replica:
 
     def is_due(self) -> bool:
         """Whether it is to be asked again, by a task of nobody's."""
-        return time.monotonic() >= self._again_at and (self._probe is None or self._probe.done())
+        probe = self._probe
+        # One of another loop's, as before a fork, is never done.
+        asks = probe is not None and probe.get_loop() is asyncio.get_running_loop()
+        return time.monotonic() >= self._again_at and (probe is None or not asks or probe.done())
 
     def probe(self, check: Any) -> None:
         """Ask it again meanwhile."""
@@ -165,10 +168,8 @@ class Replica:
                     self.behind += 1
                     self._behind = after, time.monotonic() + BEHIND_SECONDS
                     return None
-        except _NOTHING_OF_IT:
+        except (*_NOTHING_OF_IT, PoolTimeoutError, OverloadedError):  # others may have room
             return None
-        except (PoolTimeoutError, OverloadedError):
-            raise
         except UnavailableError as error:
             self.lose(error)
             return None

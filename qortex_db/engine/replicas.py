@@ -142,11 +142,12 @@ class Replicas:
         checks = [task_of(self._check(each)) for each in self.all]
         await asyncio.gather(*checks)
 
-    async def close(self) -> None:
-        """Take no more calls, and wait for none: the primary's are over."""
+    async def close(self, grace_seconds: float) -> None:
+        """Take no more calls, and wait for those in flight."""
         for replica in self.all:
             replica.end()
-            await replica.executor.operations.close(0)
+        lanes = (replica.executor.operations.close(grace_seconds) for replica in self.all)
+        await asyncio.gather(*lanes)
 
     async def status(self) -> list[dict[str, Any]]:
         """Of each its name, whether it answers, how far it is behind, and what it did."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import inspect, select, text, true
@@ -35,7 +35,7 @@ from qortex_db.engine.executor import (
 from qortex_db.engine.loaded import WRITTEN, refresh_loaded
 from qortex_db.engine.options import propagated
 from qortex_db.engine.transactions import connections_of, remember_error, savepoint
-from qortex_db.errors import InvalidInputError
+from qortex_db.errors import InvalidInputError, QortexDbError
 from qortex_db.sql import func
 from qortex_db.statement_spans import listener_of
 from qortex_db.translation import is_connection_lost, is_refused_by_driver
@@ -133,12 +133,20 @@ class SessionExecutor:
         before = (await self.run(select(*asked), {})).rows[0]
         for each in propagated(settings.items()):
             await self.run(_command(each), {})
-        given = await self.run(statement, params)
         # Where the library is not loaded there is none.
-        old = zip(settings, (value or None for value in before), strict=True)
-        for each in propagated(old):
-            await self.run(_command(each), {})
+        old = propagated(zip(settings, (value or None for value in before), strict=True))
+        try:
+            given = await self.run(statement, params)
+        except InvalidInputError:  # refused here, so that the transaction goes on
+            with suppress(QortexDbError):
+                await self._run_each(old)
+            raise
+        await self._run_each(old)
         return given
+
+    async def _run_each(self, commands: Iterable[str]) -> None:
+        for each in commands:
+            await self.run(_command(each), {})
 
     async def _short(self, statement: Executable, params: Mapping[str, Any]) -> Fetched | None:
         """Run it by the driver; None, and nothing is done, where it has to go SQLAlchemy's way."""
@@ -226,7 +234,11 @@ class SessionExecutor:
             yield self
 
     async def on_citus(self) -> bool:
-        return bool(catalog_of(await self._connected({})).get(ON_CITUS))
+        known = await self.catalog()
+        own = known.get(ON_CITUS)
+        if own is None:  # of a search_path of its own
+            own = catalog_of(await self._connected({})).get(ON_CITUS)
+        return bool(own)
 
     async def catalog(self) -> dict[object, Any]:
         try:

@@ -5,6 +5,7 @@ What is made of a statement is kept with it, so that it lives as long: a diction
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
@@ -47,9 +48,9 @@ class _Xid8(UserDefinedType[Any]):
 
 def _kept(statement: Executable, name: str, make: Callable[[Any], Any]) -> Any:
     kept = vars(statement).get(name)
-    if kept is None:
-        kept = vars(statement)[name] = make(statement)
-    return kept
+    if kept is None or kept[0]() is not statement:  # what is made of it takes its own along
+        kept = vars(statement)[name] = weakref.ref(statement), make(statement)
+    return kept[1]
 
 
 def on_primary(statement: Any) -> Any:
@@ -95,7 +96,10 @@ def _telling(statement: Any, number: ColumnElement[str]) -> Any:
     if statement.exported_columns:
         return statement.returning(number)
     written = statement.returning(literal_column("1", Integer)).cte("_written")
-    return select(func.count(), number).select_from(written)
+    counted: Any = select(func.count(), number).select_from(written)
+    # It stays a write, which is not sent again unasked.
+    options = {**statement.get_execution_options(), "writes": written_tables(statement)}
+    return counted.execution_options(**options)
 
 
 def told(statement: Any, given: Fetched) -> tuple[Fetched, str | None]:

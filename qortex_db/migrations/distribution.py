@@ -10,6 +10,7 @@ from sqlalchemy import text
 from qortex_db.checks import check_choice, check_whole
 from qortex_db.errors import InvalidInputError, SchemaVersionError
 from qortex_db.migrations.connection import isolated, migration_engine
+from qortex_db.migrations.on_citus import has_citus
 from qortex_db.models import (
     CachedEmbedding,
     InteroceptionEdge,
@@ -47,9 +48,6 @@ _BY_KEY: Final[Mapping[type, str]] = {
 """The column by whose hash each table's rows are spread; what is not here stays on the coordinator:
 idempotency keys, checkpoints, counted words, and how far changes of models are."""
 
-_HAS_CITUS: Final = text(
-    "SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'citus'::name)"
-)
 _KNOWN: Final = text("""
 SELECT pg_catalog.column_to_column_name(logicalrelid, partkey) FROM pg_catalog.pg_dist_partition
 WHERE logicalrelid::oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
@@ -110,13 +108,13 @@ async def distribute(
     models = list(collections)
 
     def spread(connection: Connection) -> list[str]:
-        if not connection.scalar(_HAS_CITUS):
+        if not has_citus(connection):
             raise InvalidInputError("This database has no Citus: CREATE EXTENSION citus first.")
         own, _ = isolated(connection, settings)
         wanted = _wanted(own, by, shards, models)
         done = []
         for statement in _undone(connection, wanted, own, shards):
-            connection.exec_driver_sql(statement.replace("%", "%%"))
+            connection.exec_driver_sql(statement)
             done.append(statement)
         connection.commit()
         return done

@@ -30,9 +30,14 @@ def one_by_one(statement: str) -> list[str]:
     return [several[1] + part for part in parts]
 
 
+def has_citus(connection: Connection) -> bool:
+    """Whether the database has Citus."""
+    return bool(connection.scalar(_HAS_CITUS))
+
+
 def adapt(connection: Connection) -> None:
     """Have a connection send what Citus takes, if the database has it."""
-    if not connection.scalar(_HAS_CITUS):
+    if not has_citus(connection):
         return
 
     def split(

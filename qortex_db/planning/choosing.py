@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from qortex_db.checks import check_number, check_whole
+from qortex_db.errors import InvalidInputError
 from qortex_db.planning import measured
 from qortex_db.planning.sizes import Storage, index_bytes, key_bytes, table_bytes
 
@@ -27,6 +28,9 @@ _BUSY: Final = 0.5
 _PARALLEL: Final = 0.7
 """Of the cores that build together, what one that builds alone does."""
 _GIB: Final = 2**30
+_MOST_SET: Final = {"ef_search": 1_000, "oversampling": 100}
+"""The most that pgvector, or a search, takes."""
+_MORE_SHARDS: Final = 1.1
 _NAMES: Final[dict[str, str]] = {"full": "full vectors", "half": "half", "binary": "single bits"}
 
 
@@ -146,7 +150,13 @@ def make_plan(demand: Demand, machine: Machine | None = None) -> Plan:
             "none", "full", "", 0, seconds, table, 0, keys, table, 0, 0.0, 1, copies, 1,
             is_extrapolated=False, reasons=(why,),
         )  # fmt: skip
-    kinds = [_planned(demand, machine, kind, table, keys) for kind in _kinds(dimensions)]
+    planned = (_planned(demand, machine, kind, table, keys) for kind in _kinds(dimensions))
+    kinds = [each for each in planned if each is not None]
+    if not kinds:
+        raise InvalidInputError(
+            f"No index reaches a recall of {demand.recall:g}, by the measured figures: ask for "
+            "less, or search with exact=True, which compares with every row."
+        )
     best = min(kinds, key=lambda plan: plan.machines)  # of as many, the more precise one
     compared = ", ".join(f"{_NAMES[each.storage]} {each.machines:,}" for each in kinds)
     return replace(best, reasons=(f"Machines by what an index holds: {compared}.", *best.reasons))
@@ -166,14 +176,29 @@ def _kinds(dimensions: int) -> list[Storage]:
     ]
 
 
-def _planned(demand: Demand, machine: Machine, storage: Storage, table: int, keys: int) -> Plan:
-    """By one kind of index."""
+def _planned(
+    demand: Demand, machine: Machine, storage: Storage, table: int, keys: int
+) -> Plan | None:
+    """By one kind of index; None where no setting that pgvector takes reaches the recall."""
     rows, dimensions = demand.rows, demand.dimensions
     usable = int(machine.memory_bytes * _FOR_INDEXES)
     whole = index_bytes(rows, dimensions, storage)
     shards = max(1, math.ceil(whole / usable))
     takes = f"An index of {_NAMES[storage]} takes {whole / _GIB:,.1f} GiB"
     reasons = [f"{takes}; a machine has {usable / _GIB:,.1f} GiB for it."]
+    by_memory = shards
+    search = measured.search(math.ceil(rows / shards), dimensions, storage, demand.recall)
+    while search.value > _MOST_SET[search.setting]:
+        if rows / shards <= SMALL:
+            return None
+        shards = math.ceil(shards * _MORE_SHARDS)
+        search = measured.search(math.ceil(rows / shards), dimensions, storage, demand.recall)
+    if shards > by_memory:
+        most = _MOST_SET[search.setting]
+        reasons.append(
+            f"With {search.setting} at most {most:,} a machine reaches the recall of "
+            f"{rows / shards:,.0f} rows."
+        )
     if shards > 1:
         reasons.append(f"So there are {shards:,} shards (Citus), each with its part of the rows.")
     if storage == "binary":
@@ -182,7 +207,6 @@ def _planned(demand: Demand, machine: Machine, storage: Storage, table: int, key
     needs = measured.graph_bytes(part, dimensions, storage)
     gives = int(machine.memory_bytes * _FOR_BUILDS)
     partitions = 1 if needs <= gives else 2 ** math.ceil(math.log2(needs / gives))
-    search = measured.search(part, dimensions, storage, demand.recall)
     build = measured.build_core_seconds(part, dimensions, storage) / (machine.cores * _PARALLEL)
     if partitions > 1:
         slower = measured.without_memory()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     BigInteger,
+    ClauseElement,
     Integer,
     and_,
     bindparam,
@@ -28,7 +29,7 @@ from qortex_db.messages import shown
 from qortex_db.repositories import validation
 from qortex_db.repositories.checkpoints import CheckpointRepository, Progress, advanced, held, met
 from qortex_db.repositories.progress import Pace, tell
-from qortex_db.sql import func
+from qortex_db.sql import DIALECT, func
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -237,7 +238,10 @@ class Work:
         return hashlib.sha256(said.encode()).hexdigest()
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> object:
+    if isinstance(value, ClauseElement):  # its text has none of its values
+        made = value.compile(dialect=DIALECT)
+        return [made.string, {name: repr(given) for name, given in made.params.items()}]
     return sorted(map(str, value)) if isinstance(value, (set, frozenset)) else str(value)
 
 

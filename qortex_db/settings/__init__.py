@@ -284,6 +284,10 @@ class Settings(BaseSettings):
         if self.replica_dsns is None:
             return []
         given = _BETWEEN_DSNS.split(self.replica_dsns.get_secret_value().strip())
+        if any(dsn.count("://") > 1 for dsn in given):
+            raise InvalidInputError(
+                "QORTEX_DB_REPLICA_DSNS has URLs that nothing parts: put spaces between them."
+            )
         return [self._reached(parse_dsn(dsn)) for dsn in given if dsn]
 
     def with_replicas(self, dsns: Sequence[str | URL]) -> Self:

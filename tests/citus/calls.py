@@ -57,8 +57,8 @@ async def answers(settings: Settings, *, together: bool) -> Answers:
     async with Database.connect(settings, encryption_keys=keys) as db:
         for section in statement_calls.SECTIONS:
             title = section.title
-            if title in ("Two models", "Encrypted values", "Embeddings"):
-                continue  # what is before them is SQL of its own, or triggers
+            if title == "Two models":  # which needs triggers
+                continue
             if section.prelude is not None:
                 await section.prelude(db)
             for method, forms in section.calls.items():

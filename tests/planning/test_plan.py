@@ -25,6 +25,7 @@ from qortex_db.planning import (
 )
 from qortex_db.planning.measured import figures
 from qortex_db.planning.sizes import key_bytes, lists_bytes
+from qortex_db.repositories.vectors.search.index_settings import MAX_EF_SEARCH
 from support.catalogue import execute
 
 ROWS = 50_000
@@ -108,13 +109,22 @@ def test_more_searches_more_recall_and_smaller_machines_never_want_fewer(rows: i
     assert small >= large
 
 
+@pytest.mark.parametrize("rows", [10**6, 10**8, 10**9])
+@pytest.mark.parametrize("recall", [0.8, 0.95, 0.99, 0.999])
+def test_no_setting_is_more_than_pgvector_takes(rows: int, recall: float) -> None:
+    for gigabytes in (16, 256, 2_000):
+        plan = make_plan(Demand(rows, 768, 10.0, recall), Machine(gigabytes << 30))
+        assert plan.value <= {"ef_search": MAX_EF_SEARCH, "oversampling": 100}[plan.setting]
+
+
 def test_the_kind_of_index_is_by_what_fits() -> None:
     machine = Machine(64 << 30, 16)
     assert make_plan(Demand(10**7, 768, 1.0), machine).storage == "full"
     assert make_plan(Demand(2 * 10**7, 768, 1.0), machine).storage == "half"
-    assert make_plan(Demand(10**8, 768, 1.0), machine).storage == "binary"
+    assert make_plan(Demand(10**8, 768, 1.0), machine).storage == "half"
+    assert make_plan(Demand(10**8, 768, 1.0, 0.8), machine).storage == "binary"
     assert make_plan(Demand(10**7, 3_072, 1.0), machine).storage != "full"
-    assert make_plan(Demand(10**9, 64, 1.0), machine).storage == "half"
+    assert make_plan(Demand(10**9, 64, 1.0), machine).storage == "full"
     wide = make_plan(Demand(10**6, 16_000, 1.0), machine)
     assert wide.storage == "binary"
 

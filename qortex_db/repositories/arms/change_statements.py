@@ -214,19 +214,21 @@ def _in_key_order(change: Any, conditions: tuple[Any, ...]) -> Any:
     return or_on_citus(change.where(*conditions, locked), lambda: change.where(*conditions))
 
 
-def _factor() -> Any:
+def _factor(*, timed: bool) -> Any:
     """What decay multiplies by: a number, or what a half-life leaves since the last change."""
+    if not timed:
+        return _number("by")
     # Of NULL and a number the greatest is the number. No time stands in a CASE: Citus refuses it.
     seconds = cast(func.extract("epoch", func.now() - arms.c.last_updated), Double)
     lives = func.least(
         func.greatest(seconds, double(0.0)) / _number("half_life"), double(_MANY_LIVES)
     )
-    return _number("by") * func.power(double(0.5), lives)
+    return func.power(double(0.5), lives)
 
 
-def _decayed() -> Any:
+def _decayed(*, timed: bool) -> Any:
     """The decay of arms, without saying which."""
-    factor = _factor()
+    factor = _factor(timed=timed)
     is_none = func.abs(arms.c.total_reward) < _NOTHING
     change = update(arms).values(
         alpha=func.greatest(func.greatest(arms.c.alpha, _FLOOR) * factor, _FLOOR),
@@ -238,13 +240,13 @@ def _decayed() -> Any:
 
 
 @cache
-def decay(*, in_context: bool, listed: bool, history: bool) -> Any:
-    """Let the evidence of arms fade."""
+def decay(*, in_context: bool, listed: bool, timed: bool, history: bool) -> Any:
+    """Let the evidence of arms fade, by a factor, or by the time."""
     conditions = of_arms(in_context=in_context, listed=listed)
-    change = _decayed()
+    change = _decayed(timed=timed)
     if not history:
         return _in_key_order(change, conditions)
-    also = (_factor().label("multiplied_by"),)
+    also = (_factor(timed=timed).label("multiplied_by"),)
 
     def written(keys: Any, *locked: Any) -> Any:
         done = change.where(*conditions, *locked)
@@ -294,7 +296,7 @@ def place() -> CompositeKey:
 
 
 @cache
-def decay_chunk(step: Step, *, in_context: bool, history: bool) -> Any:
+def decay_chunk(step: Step, *, in_context: bool, timed: bool, history: bool) -> Any:
     """The same, of the arms of a batch."""
     conditions = of_arms(in_context=in_context)
     parts = arms.c.context_hash, arms.c.arm_id
@@ -302,8 +304,8 @@ def decay_chunk(step: Step, *, in_context: bool, history: bool) -> Any:
     behind = [tuple_(*parts) > tuple_(*after)] if step.goes_on else []
     chunk = Chunk(step, packed(parts), parts, [*conditions, *behind])
     of = *conditions, chunk.contains(*parts)
-    keys, locked = _locked(*of, also=(_factor().label("multiplied_by"),))
-    done = _decayed().where(*of, locked).cte("_done")
+    keys, locked = _locked(*of, also=(_factor(timed=timed).label("multiplied_by"),))
+    done = _decayed(timed=timed).where(*of, locked).cte("_done")
     if history:
         events = events_of(done, "decay", keys, multiplied_by=keys.c.multiplied_by)
         done = events.returning(literal_column("1", Integer)).cte("_recorded")

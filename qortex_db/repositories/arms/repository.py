@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, overload
 
@@ -287,11 +286,8 @@ class ArmRepository(ArmReads):
         seconds = (
             None if half_life is None else validation.check_seconds(half_life, name="half_life")
         )
-        # One of the two; by the other everything stays.
-        rate = {"by": by if by > _LEAST else 0.0, "half_life": math.inf}
-        if seconds is not None:
-            rate = {"by": 1.0, "half_life": seconds}
-        params = {**which.params, **rate}
+        params = {**which.params, "by": by if by > _LEAST else 0.0, "half_life": seconds}
+        timed = seconds is not None
         chunks = Chunks.of(self._executor, batch_size, on_progress, resume)
         if chunks is not None:
             if resume is None or ids is not None:
@@ -307,11 +303,11 @@ class ArmRepository(ArmReads):
                     change_statements.place().check_cursor,
                 ),
                 lambda step: change_statements.decay_chunk(
-                    step, in_context=which.in_context, history=self._history
+                    step, in_context=which.in_context, timed=timed, history=self._history
                 ),
                 lambda statement, given: self._executor.run(statement, {**params, **given}),
             )
-        statement = change_statements.decay(**which.named, history=self._history)
+        statement = change_statements.decay(**which.named, timed=timed, history=self._history)
         states = by_context((await self._executor.run(statement, params)).rows)
         if isinstance(context, AllContexts):
             return states

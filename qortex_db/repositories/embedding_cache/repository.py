@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
-import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qortex_db import checks, observability, types
-from qortex_db.errors import DimensionMismatchError, InvalidInputError, ReadOnlyError
+from qortex_db.errors import DimensionMismatchError, InvalidInputError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.repositories import validation
 from qortex_db.repositories.embedding_cache import statements
@@ -32,7 +31,6 @@ MAX_CACHED: Final = 1_000_000
 _GROUP_ROWS: Final = 32  # as many as a new row is compared with; more come nearer to exact LRU
 _LOOKUP_ROWS: Final = 10_000
 _CLEAR_ROWS: Final = 5_000
-_READ_ONLY_SECONDS: Final = 600.0  # how long nothing is noted where nothing could be
 _STALE_AFTER: Final = timedelta(hours=1)  # a hit writes no more often
 
 Embeddings: TypeAlias = Sequence[EmbeddingInput] | NDArray[np.floating[Any]]
@@ -61,7 +59,6 @@ class EmbeddingRepository:
     def __init__(self, executor: Executor, *, limits: Limits = DEFAULT_LIMITS) -> None:
         self._executor = executor
         self._limits = limits
-        self._touches_from = 0.0
 
     async def embed(
         self,
@@ -166,18 +163,8 @@ class EmbeddingRepository:
             rows = (await self._executor.run(statements.find(), params)).rows
             vectors |= {text_hash: vector for text_hash, vector, _ in rows}
             if due := [text_hash for text_hash, _, is_due in rows if is_due]:
-                await self._touch(params | {"hashes": due})
+                await self._executor.run(statements.touch(), params | {"hashes": due})
         return vectors
-
-    async def _touch(self, params: Mapping[str, Any]) -> None:
-        """Note that embeddings are in use, where anything can be noted."""
-        if time.monotonic() < self._touches_from:
-            return
-        try:
-            async with self._executor.savepoint():
-                await self._executor.run(statements.touch(), params)
-        except ReadOnlyError:  # on a standby a transaction goes on without
-            self._touches_from = time.monotonic() + _READ_ONLY_SECONDS
 
 
 def _by_hash(texts: object, limits: Limits) -> tuple[list[bytes], dict[bytes, str]]:

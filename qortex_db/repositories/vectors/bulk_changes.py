@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
 
 from qortex_db import observability
-from qortex_db.errors import InvalidInputError
+from qortex_db.errors import InvalidInputError, QortexDbError
 from qortex_db.filters import values_of
 from qortex_db.mirrors import original_of
 from qortex_db.plain_json import is_large
@@ -193,7 +194,8 @@ class VectorBulkChanges(VectorWrites[IdT]):
                 params,
             )
         if count >= LARGE_DELETE:
-            await _tell_of_vacuum(vectors, count)
+            with suppress(QortexDbError):  # what was deleted is deleted
+                await _tell_of_vacuum(vectors, count)
         return count
 
     async def _in_chunks(

@@ -47,7 +47,8 @@ WHERE c.oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
 # By hash its rows lie on several nodes. What the coordinator has itself are empty shells.
 DISTRIBUTED: Final = text("""
 SELECT pg_catalog.column_to_column_name(p.logicalrelid, p.partkey),
-  pg_catalog.citus_table_size(p.logicalrelid)::float8 / 500.0::float8
+  CASE WHEN CAST(:sized AS boolean)
+    THEN pg_catalog.citus_table_size(p.logicalrelid)::float8 / 500.0::float8 ELSE -1.0::float8 END
 FROM pg_catalog.pg_dist_partition p WHERE p.partmethod = 'h'::"char"
   AND p.logicalrelid::oid = pg_catalog.to_regclass(CAST(:table_name AS text))::oid
 """)
@@ -125,7 +126,9 @@ async def look_up(
         changeover = await _changeover(executor, name, column)
     distributed_by = None
     if await executor.on_citus():
-        told = (await executor.run(DISTRIBUTED, {"table_name": name})).rows
+        # Sizes are not told in a transaction that has written.
+        asked = {"table_name": name, "sized": executor.commits}
+        told = (await executor.run(DISTRIBUTED, asked)).rows
         distributed_by, count = told[0] if told else (None, count)
     places = has_pages, partition_key, partitions, count
     dimensions = declared if size < 0 else size

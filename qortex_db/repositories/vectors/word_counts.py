@@ -199,7 +199,7 @@ async def _counted_now(vectors: VectorTable) -> tuple[bool, bool]:
     params = {"table_name": vectors.qualified_name}
     if not await vectors.executor.on_citus():
         row = (await vectors.executor.run(_count(vectors.table), params)).rows[0]
-        return row[0], row[1]
+        return bool(row[0]), bool(row[1])
     async with vectors.executor.together() as lane:
         name, is_whole, is_mine = (await lane.run(_target(), params)).rows[0]
         if is_mine:

@@ -117,7 +117,7 @@ async def approach(
     if exact:
         settings = {}
     if spread and complete == "auto":  # no node knows of all rows
-        bounded = bounded and facts.rows > vectors.limits.max_compared_rows
+        bounded = bounded and not 0 <= facts.rows <= vectors.limits.max_compared_rows
     if bounded or probed:
         params["table_name"] = vectors.qualified_name
     if bounded:
