@@ -340,6 +340,8 @@ async def _forms_on_citus(db: Database) -> AsyncIterator[tuple[str, str, list[Ex
 
 async def _add_on_citus(page: Page, db: Database) -> None:
     page.begin("On Citus", ABOUT_CITUS, {})
+    page.head("What is asked of Citus")
+    page.add("once in a while for each table", "what is asked of Citus", [*_OF_NODES])
     last = ""
     async for method, form, statements in _forms_on_citus(db):
         page.on_citus[method, form] = statements

@@ -6,7 +6,6 @@ on every table of such a server; elsewhere the statements are what they are, at 
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
@@ -28,8 +27,23 @@ def or_on_citus(statement: Statement, other: Callable[[], Executable]) -> Statem
     Args:
         other: Makes it, when it is first needed.
     """
-    made: Statement = statement.execution_options(**{ON_CITUS: functools.cache(other)})
+    made: Statement = statement.execution_options(**{ON_CITUS: _Form(other)})
     return made
+
+
+class _Form:
+    """A statement that is made when it is first needed."""
+
+    __slots__ = ("_made", "_make")
+
+    def __init__(self, make: Callable[[], Executable]) -> None:
+        self._make = make
+        self._made: Executable | None = None
+
+    def __call__(self) -> Executable:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
 
 
 def form_of(statement: Executable, known: Mapping[object, Any] | None) -> Executable:
@@ -43,5 +57,5 @@ def form_of(statement: Executable, known: Mapping[object, Any] | None) -> Execut
 
 def on_citus(statement: Executable) -> Executable:
     """The form of a statement that Citus takes, which may be the same."""
-    make: Callable[[], Executable] | None = statement.get_execution_options().get(ON_CITUS)
+    make: _Form | None = statement.get_execution_options().get(ON_CITUS)
     return statement if make is None else make()

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BindParameter, Case, Insert, Select, Table, Update
-from sqlalchemy.sql import visitors
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.elements import ColumnClause
 from sqlalchemy.sql.functions import FunctionElement
@@ -44,9 +43,12 @@ def _locks(part: Any) -> bool:
 
 def _looks_outside(part: Any) -> bool:
     """Whether a SELECT of a table is correlated, but to a CTE of which one value is read."""
-    if not isinstance(part, Select) or not any(map(_is_spread, _tables(part))):
+    if not isinstance(part, Select):
         return False
-    return any(not isinstance(each, CTE) for each in getattr(part, "_correlate", None) or ())
+    if all(isinstance(each, CTE) for each in getattr(part, "_correlate", None) or ()):
+        return False
+    read = _tables(part)  # which compiles it, and takes its time
+    return any(_is_spread(each) for each in read if each not in part._correlate)
 
 
 def _is_lateral(part: Any) -> bool:
@@ -70,16 +72,19 @@ def _changes_a_key(part: Any) -> bool:
 
 
 def _has_clock_in_case(part: Any) -> bool:
-    cases = _all(part, Case) if isinstance(part, UpdateBase) else ()
-    return any(map(_has_clock, cases))
+    return _is_change(part) and any(map(_has_clock, _all(part, Case)))
 
 
 def _has_clock_in_coalesce(part: Any) -> bool:
-    # What is in a new row, the coordinator makes itself.
-    if not isinstance(part, UpdateBase) or isinstance(part, Insert):
+    if not _is_change(part):
         return False
     functions = _all(part, FunctionElement)
     return any(each.name.lower() == "coalesce" and _has_clock(each) for each in functions)
+
+
+def _is_change(part: Any) -> bool:
+    """Whether it changes rows: what is in a new one, the coordinator makes itself."""
+    return isinstance(part, UpdateBase) and not isinstance(part, Insert)
 
 
 def _has_parameter_on_conflict(part: Any) -> bool:
@@ -121,13 +126,18 @@ def _on_conflict(insert: Insert) -> list[Any]:
 
 
 def _parts(element: Any) -> Iterator[Any]:
-    if not hasattr(element, "get_children"):
-        return
-    for part in visitors.iterate(element):
+    """Each part once: an expression may be in another as often as a change of payloads is deep."""
+    seen: dict[int, Any] = {}
+    waiting = [element]
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen or not hasattr(part, "get_children"):
+            continue
+        seen[id(part)] = part
         yield part
+        waiting += part.get_children()
         if isinstance(part, Insert):
-            for change in _on_conflict(part):
-                yield from _parts(change)
+            waiting += _on_conflict(part)
 
 
 def _all(element: Any, kind: type[Any]) -> Iterator[Any]:

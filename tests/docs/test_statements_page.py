@@ -104,7 +104,12 @@ def test_what_is_sent_on_citus_keeps_its_rules(page: Any) -> None:
         if (rules := {rule for one in statements for rule in broken_rules(one)})
     }
 
-    assert broken == {}
+    # docs/operations/citus.md says that Citus refuses these.
+    refused = {
+        ("`articles.upsert`", "all attributes, of some records"),
+        ("`articles.update_many`", "further vectors and attributes of some"),
+    }
+    assert {form: rules for form, rules in broken.items() if form not in refused} == {}
     assert len(page.on_citus) > 300
 
 
@@ -283,5 +288,6 @@ def test_every_statement_runs_in_every_lane(
         sent = asyncio.run(_sent(lane, dsn, generator))
     elsewhere = {generator.sql_of(one) for *_, one in generator.constants()}
     assert sent <= set(page.shown)
-    assert set(page.shown) - sent <= elsewhere | page.of_status
+    on_citus = {generator.sql_of(one) for sent in page.on_citus.values() for one in sent}
+    assert set(page.shown) - sent - on_citus <= elsewhere | page.of_status
     assert len(sent) > 300

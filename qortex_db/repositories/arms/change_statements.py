@@ -346,7 +346,7 @@ def seed(*, unpulled: bool, history: bool) -> Any:
         statement = statement.on_conflict_do_update(
             index_elements=list(KEY),
             set_={"alpha": new.alpha, **prior, "last_updated": new.last_updated},
-            where=arms.c.pulls == 0,
+            where=arms.c.pulls == literal_column("0", Integer),
         )
     else:
         statement = statement.on_conflict_do_nothing()
