@@ -55,7 +55,7 @@ async def test_every_read_gives_the_same_with_something_told_beside_it(
     compared = 0
 
     class Comparing(page.Recorder):  # type: ignore[misc, name-defined]
-        async def run(self, statement: Any, params: Any) -> Any:
+        async def run(self, statement: Any, params: Any, **_: Any) -> Any:
             nonlocal compared
             if not is_for_replicas(statement) or "random()" in str(statement):
                 return await super().run(statement, params)
@@ -93,7 +93,7 @@ async def test_every_write_gives_the_same_with_its_number_beside_it(
     class Telling(page.Recorder):  # type: ignore[misc, name-defined]
         tells = False
 
-        async def run(self, statement: Any, params: Any) -> Any:
+        async def run(self, statement: Any, params: Any, **_: Any) -> Any:
             writes = written_tables(statement) is not None
             asking = telling(statement) if writes and self.tells else None
             if asking is None:

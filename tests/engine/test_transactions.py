@@ -209,7 +209,7 @@ async def test_every_way_of_connecting_in_a_unit_of_work_is_typed(
             db = Database.connect(settings)
             target = settings.target()
             assert target is not None
-            db._bind(create_engine(target, settings, ()))
+            db._bind(create_engine(target, settings, ()), ())
         else:
             db = Database.from_engine(engine_of(dsn, connect_args={"timeout": 0.2}))
         async with db.unit_of_work() as uow:

@@ -29,14 +29,14 @@ def found_apart(
 ) -> list[Subquery]:
     """As `found`: the candidates of each branch, by its queries one by one."""
     return [
-        union_all(*_of_branch(branch, f"_hits_{i}", form, clause, besides)).subquery(f"_found_{i}")
+        union_all(*_of_branch(branch, i, form, clause, besides)).subquery(f"_found_{i}")
         for i, branch in enumerate(branches)
     ]
 
 
 def _of_branch(
     branch: Branch,
-    name: str,
+    number: int,
     form: SearchForm,
     clause: ColumnElement[bool] | None,
     besides: Sequence[ColumnElement[bool]],
@@ -58,7 +58,7 @@ def _of_branch(
             hits = near(exact=True).subquery()
             yield select(*numbers, *hits.c)
             continue
-        walked = near(exact=False).cte(f"{name}_{place}")
+        walked = near(exact=False).cte(f"_hits_{number}_{place}")
         short = count_of(walked) < branch.rows.candidates
         if form.bounded:
             yield select(*numbers, *walked.c)
