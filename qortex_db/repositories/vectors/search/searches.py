@@ -171,8 +171,12 @@ class VectorSearches(
             params |= {"max_distance": start - floor, "hits": most, **sent}
             hits, all_in = await self._boosted_search(vectors, how, terms, params)
             return SearchHits(hits[skipped:][:count], requested=count, complete=all_in)
-        statement = search_statements(vectors).search(how.filter, how.form)
-        rows, all_in = how.told(await vectors.rows(statement, params, how.settings))
+        if how.form.distributed and not exact:
+            rows, all_in = await self._merged_search(vectors, how, params, fetch)
+            rows = rows[skipped:]
+        else:
+            statement = search_statements(vectors).search(how.filter, how.form)
+            rows, all_in = how.told(await vectors.rows(statement, params, how.settings))
         hits = vectors.hits(await vectors.opened(rows, floor), floor, body=how.form.with_payload)
         return SearchHits(hits, requested=count, complete=all_in)
 
@@ -201,7 +205,11 @@ class VectorSearches(
         how = await _plain(vectors, count, facts)
         statements = search_statements(vectors)
         params = {"query": query, **how.params}
-        rows: Sequence[Any] = ()
+        if how.form.distributed:
+            rows, _ = await self._merged_search(vectors, how, params, count)
+            opened = await vectors.opened(rows)
+            return SearchHits(vectors.hits(opened, body=True), requested=count, complete=True)
+        rows = ()
         # To look whether it fell short takes the server an eighth more.
         short_from = _short_from.get(facts)
         by_index = count < (facts.rows if short_from is None else short_from)
@@ -217,6 +225,23 @@ class VectorSearches(
         if vectors.encrypted is not None:
             rows = await vectors.opened(rows)
         return SearchHits(vectors.hits(rows, body=True), requested=count, complete=True)
+
+    @staticmethod
+    async def _merged_search(
+        vectors: VectorTable, how: Approach, params: Mapping[str, Any], wanted: int
+    ) -> tuple[Sequence[Any], bool]:
+        """What the indexes of Citus's nodes find, and whether it is all; the first are not skipped.
+
+        Only where that is fewer than are wanted, another statement compares with every row.
+        """
+        statements = search_statements(vectors)
+        found = await vectors.rows(statements.merged(how.filter, how.form), params, how.settings)
+        if len(found) >= wanted or how.form.bounded:
+            rows = sorted(found, key=lambda row: (math.isnan(row[1]), row[1], row[0]))
+            return rows, len(rows) >= wanted
+        form = replace(how.form, skips=False)
+        every = statements.search(how.filter, form)
+        return await vectors.rows(every, params, how.settings), True
 
     async def explain(
         self,
@@ -242,7 +267,9 @@ class VectorSearches(
         narrowed = await vectors.narrow(where, where_document)
         knobs = Knobs(ef_search, probes, iterative_scan, oversampling, complete)
         how = await approach(vectors, count, narrowed, exact=exact, knobs=knobs)
-        statement = Explain(search_statements(vectors).search(how.filter, how.form))
+        statements = search_statements(vectors)
+        build = statements.merged if how.form.distributed and not exact else statements.search
+        statement = Explain(build(how.filter, how.form))
         params = {"query": await vectors.encode_query(embedding), **how.params}
         rows = (await vectors.run(statement, params, how.settings)).rows
         return read_plan(rows[0][0])

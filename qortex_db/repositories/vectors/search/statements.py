@@ -22,7 +22,7 @@ from sqlalchemy import (
 from qortex_db.filters.columns import ColumnKey
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field
-from qortex_db.keys import key_type
+from qortex_db.keys import key_of, key_type
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
 from qortex_db.repositories.vectors.filter_statements import value_at
@@ -71,6 +71,22 @@ class SearchStatements:
         """The rows that the index finds nearest, be they too few; without settings."""
         hits = self.rows.nearest(form, None).subquery("_hits")
         return select(*hits.c).order_by(hits.c.distance, hits.c.id)
+
+    @built_once
+    def merged(self, where: Filter | None, form: SearchForm) -> Select[Any]:
+        """The rows that the index of each of Citus's nodes finds nearest; ties as they come.
+
+        Nothing is around it that the coordinator would keep a result for.
+        """
+        rows, clause = self.rows, None if where is None else where.clause
+        if self.vector.quantization is not None:
+            hits = rows.nearest(form, clause).subquery("_hits")
+            return select(*hits.c).order_by(hits.c.distance)
+        distance = rows.distance(rows.column)
+        columns = [key_of(self.table), distance.label("distance"), *rows.columns(form)]
+        conditions = [] if clause is None else [clause]
+        found = select(*columns).where(rows.column.is_not(None), *self.scope.clauses, *conditions)
+        return found.order_by(distance).limit(rows.candidates)
 
     @built_once
     def boosted(
