@@ -5,11 +5,13 @@ The primary is its own replica here; real standbys are in test_standby.py.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import numpy as np
 import pytest
 from sqlalchemy import event, text
@@ -99,6 +101,8 @@ async def test_every_write_gives_the_same_with_its_number_beside_it(
             if asking is None:
                 given = await self._executor.run_here(statement, params, NO_OPTIONS)
             else:
+                # Or it would be sent again where a connection is lost.
+                assert written_tables(asking) is not None
                 beside = await self._executor.run_here(asking, params, NO_OPTIONS)
                 given, number = told(statement, beside)
                 numbers.append(number)
@@ -275,6 +279,30 @@ async def test_no_call_takes_a_round_trip_more(dsn: str) -> None:
             caller = db.reading_after("q1-0")
             async with trips.expect(1):
                 assert [*await caller.vectors.get(["b"])] == ["b"]
+
+
+async def test_closing_waits_for_what_a_replica_reads(dsn: str) -> None:
+    holder = await asyncpg.connect(dsn)
+    async with Database.connect(dsn, replicas=[dsn]) as db:
+        await db.factors.save({"a": 1.5})
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.execute("LOCK TABLE interoception_factors IN ACCESS EXCLUSIVE MODE")
+        reading = asyncio.create_task(db.factors.load())
+        await asyncio.sleep(0.2)
+        closing = asyncio.create_task(db.close(grace_seconds=10))
+        await asyncio.sleep(0.2)
+        assert not closing.done()
+        await transaction.commit()
+
+        assert await reading == {"a": 1.5}
+        await closing
+    await holder.close()
+
+
+async def test_replicas_with_nothing_between_them_are_refused(dsn: str) -> None:
+    with pytest.raises(ValueError, match="put spaces between"):
+        Settings(dsn=dsn, replica_dsns=f"{dsn},{dsn}").replicas()
 
 
 async def test_replicas_are_told_of_by_their_places(dsn: str) -> None:
