@@ -21,6 +21,7 @@ from qortex_db import (
     IngestProgress,
     InvalidInputError,
     Partitions,
+    QortexVector,
     Settings,
     VectorMixin,
     VectorSpec,
@@ -235,6 +236,24 @@ async def test_half_lives_and_floors_are_those_of_one_statement(dsn: str) -> Non
             found.append(await rows(dsn, states))
     assert found[0] == found[1]
     assert len(set(found[0])) == 90
+
+
+async def test_another_expression_is_another_call(dsn_filled: str) -> None:
+    def stop(_: IngestProgress) -> None:
+        raise StoppedError
+
+    async with Database.connect(dsn_filled) as db:
+
+        async def delete(before: str, **options: Any) -> int:
+            where = QortexVector.id < before
+            return await db.vectors.delete_where(where, batch_size=10, resume="a", **options)
+
+        with pytest.raises(StoppedError):
+            await delete("r000101", on_progress=stop)
+        with pytest.raises(ConflictError, match="other arguments"):
+            await delete("r000201")
+        assert await delete("r000101") == 100
+        assert await db.vectors.count() == ROWS - 100
 
 
 @pytest.mark.parametrize("lane", LANES)
