@@ -331,8 +331,6 @@ async def _forms_on_citus(db: Database) -> AsyncIterator[tuple[str, str, list[Ex
             if method in ("switch_to", "reembed", "changeover"):  # triggers, which it has none of
                 continue
             for form, call in forms.items():
-                if form.startswith("in batches"):  # which lock rows, and are refused there
-                    continue
                 recorder.begin()
                 await call(repository)
                 yield f"`{section.name}.{method}`{suffix}", form, recorder.statements

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Interval,
     bindparam,
     case,
+    cast,
     literal_column,
     or_,
     select,
@@ -87,13 +88,11 @@ def advanced(
         row: As `held` gives it.
         after: The last key that was read; NULL leaves it.
     """
-    before = func.jsonb_extract_path(_kept.c.position, Constant("after"))
-    position = func.jsonb_build_object(
-        Constant("call"),
-        bindparam("call", type_=Text),
-        Constant("after"),
-        func.coalesce(func.to_jsonb(after), before),
+    said = func.jsonb_build_object(
+        Constant("call"), bindparam("call", type_=Text), Constant("after"), after
     )
+    before = func.coalesce(_kept.c.position, cast(Constant("{}"), JSONB))
+    position = before.op("||", return_type=JSONB())(func.jsonb_strip_nulls(said))
     return (
         update(_kept)
         .where(_kept.c.work == row.c.work)
@@ -102,7 +101,8 @@ def advanced(
             rows_read=_kept.c.rows_read + read,
             rows_written=_kept.c.rows_written + written,
             updated_at=func.now(),
-            finished_at=case((is_finished, func.now())),
+            # In a CASE Citus takes no now().
+            finished_at=func.now() + case((is_finished, _NO_TIME)),
         )
         .returning(literal_column("1"))
         .cte("_advanced")

@@ -171,11 +171,6 @@ class Chunks:
         Raises:
             ConflictError: The name was used for another call, or another process goes on with it.
         """
-        if await executor.on_citus():
-            raise InvalidInputError(
-                "batch_size needs what Citus has not: a statement that locks rows over several "
-                "nodes. Change the rows in one statement, by parts of their keys."
-            )
         so_far = Progress(work.name, None)
         if self.resume is not None:
             so_far = await CheckpointRepository(executor).take_up(work.named(self.resume))
@@ -186,7 +181,7 @@ class Chunks:
                     f"{shown(self.resume)} was begun with other arguments; nothing was changed. "
                     "Go on with the same ones, or give this call a name of its own."
                 )
-            after = so_far.position["after"]
+            after = so_far.position.get("after")
             after = None if after is None else work.read(after)
         pace = Pace(so_far.rows_read)
         while not so_far.is_finished:

@@ -63,8 +63,6 @@ async def answers(settings: Settings, *, together: bool) -> Answers:
                 await section.prelude(db)
             for method, forms in section.calls.items():
                 for form, call in forms.items():
-                    if form.startswith("in batches"):
-                        continue
                     try:
                         answer = await _run(db, section, call, generator, together=together)
                     except QortexDbError as error:

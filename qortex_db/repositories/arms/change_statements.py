@@ -304,12 +304,20 @@ def decay_chunk(step: Step, *, in_context: bool, timed: bool, history: bool) -> 
     behind = [tuple_(*parts) > tuple_(*after)] if step.goes_on else []
     chunk = Chunk(step, packed(parts), parts, [*conditions, *behind])
     of = *conditions, chunk.contains(*parts)
-    keys, locked = _locked(*of, also=(_factor(timed=timed).label("multiplied_by"),))
-    done = _decayed(timed=timed).where(*of, locked).cte("_done")
-    if history:
-        events = events_of(done, "decay", keys, multiplied_by=keys.c.multiplied_by)
-        done = events.returning(literal_column("1", Integer)).cte("_recorded")
-    return chunk.changed_by(done, arms)
+    also = (_factor(timed=timed).label("multiplied_by"),)
+
+    def changed(keys: Any, *locked: Any, apart: bool) -> Any:
+        done = _decayed(timed=timed).where(*of, *locked).cte("_done")
+        if history:
+            amounts = {"multiplied_by": keys.c.multiplied_by}
+            events = events_of(done, "decay", keys, apart=apart, **amounts)
+            done = events.returning(literal_column("1", Integer)).cte("_recorded")
+        return chunk.changed_by(done, arms)
+
+    return or_on_citus(
+        changed(*_locked(*of, also=also), apart=False),
+        lambda: changed(_keys(*of, also=also, locks=False), apart=True),
+    )
 
 
 @cache

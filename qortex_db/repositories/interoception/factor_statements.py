@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from qortex_db.engine.citus import or_on_citus
+from qortex_db.engine.citus import on_citus, or_on_citus
 from qortex_db.models import InteroceptionFactor
 from qortex_db.repositories.chunks import Chunk
 from qortex_db.repositories.idempotency import claimed
@@ -119,8 +119,12 @@ def decay_chunk(step: Step) -> Any:
     key = _factors.c.node_id
     behind = [key > bindparam("after", type_=Text)] if step.goes_on else []
     chunk = Chunk(step, key, [key], behind)
-    done = _decay(chunk.contains(key)).returning(literal_column("1")).cte("_done")
-    return chunk.changed_by(done, _factors)
+    change = _decay(chunk.contains(key))
+
+    def of(change: Any) -> Any:
+        return chunk.changed_by(change.returning(literal_column("1")).cte("_done"), _factors)
+
+    return or_on_citus(of(change), lambda: of(on_citus(change)))
 
 
 def _decay(*conditions: Any) -> Any:

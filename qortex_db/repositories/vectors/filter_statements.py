@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from qortex_db.checks import check_flag
+from qortex_db.engine.citus import on_citus, or_on_citus
 from qortex_db.filters.columns import ColumnKey, column_kind, compared
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field, is_position
@@ -201,15 +202,19 @@ class FilterStatements:
     def merge_chunk(self, where: Filter, form: Form, step: Step) -> Select[Any]:
         """Change the payloads of the rows of a batch, in key order."""
         chunk, rows = self._chunk(where, step)
-        change = merge_in_key_order(self.table, self.scope, rows, form)
-        return chunk.changed_by(_marked(change), original_of(self.table))
+        return self._changed(chunk, merge_in_key_order(self.table, self.scope, rows, form))
 
     @built_once
     def delete_chunk(self, where: Filter | None, step: Step) -> Select[Any]:
         """Remove the rows of a batch, in key order."""
         chunk, rows = self._chunk(where, step)
-        change = delete_in_key_order(self.table, self.scope, rows)
-        return chunk.changed_by(_marked(change), original_of(self.table))
+        return self._changed(chunk, delete_in_key_order(self.table, self.scope, rows))
+
+    def _changed(self, chunk: Chunk, change: Update | Delete) -> Select[Any]:
+        def of(change: Any) -> Select[Any]:
+            return chunk.changed_by(_marked(change), original_of(self.table))
+
+        return or_on_citus(of(change), lambda: of(on_citus(change)))
 
     def _chunk(self, where: Filter | None, step: Step) -> tuple[Chunk, ColumnElement[bool]]:
         """A batch, and what is so of its rows, then and when they are locked."""
