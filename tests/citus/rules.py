@@ -38,7 +38,9 @@ def broken_rules(statement: Any) -> set[str]:
 
 
 def _locks(part: Any) -> bool:
-    return isinstance(part, Select) and part._for_update_arg is not None
+    if not isinstance(part, Select) or part._for_update_arg is None:
+        return False
+    return any(map(_is_spread, _tables(part)))  # a row of one node's own may be locked
 
 
 def _looks_outside(part: Any) -> bool:
