@@ -54,15 +54,32 @@ def cluster(qortex_db_server: object) -> Iterator[Cluster]:
         made.close()
 
 
+class Patient:
+    """A standby's connection, whose statements what is replayed may cancel: they are repeated."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def execute(self, statement: str) -> None:
+        for _ in range(100):
+            try:
+                await self._connection.execute(statement)
+            except asyncpg.SerializationError:
+                await asyncio.sleep(0.05)
+            else:
+                return
+        raise AssertionError(statement)
+
+
 @pytest.fixture
 async def paused(cluster: Cluster) -> AsyncIterator[dict[str, Any]]:
     """What pauses and resumes the replay of each standby, which all replay afterwards."""
     connections = {name: await asyncpg.connect(cluster.dsn(name)) for name in ("second", "third")}
     try:
-        yield connections
+        yield {name: Patient(connection) for name, connection in connections.items()}
     finally:
         for connection in connections.values():
-            await connection.execute("SELECT pg_wal_replay_resume()")
+            await Patient(connection).execute("SELECT pg_wal_replay_resume()")
             await connection.close()
 
 
@@ -492,6 +509,8 @@ async def test_nobody_misses_a_write_of_its_own_under_load(
     reads = stale = 0
     replicas = [cluster.dsn("second"), cluster.dsn("third")]
     async with Database.connect(cluster.dsn("first"), replicas=replicas) as db:
+        # What was written now they have only once they are connected again.
+        await db.factors.save({"before": 1.0})
         await caught_up(db)
 
         async def call(node: str) -> None:
