@@ -47,8 +47,8 @@ peers: $(VENV)-peers/.made ## The packages whose tables the tests of imports rea
 
 poolers: ## Debian's PgBouncer, for test-faults, where there is apt and the user is root
 	@command -v pgbouncer >/dev/null || test -x /usr/sbin/pgbouncer || { command -v apt-get >/dev/null && \
-		test "$$(id -u)" = 0 && apt-get update --quiet --quiet && \
-		RUNLEVEL=1 apt-get install --quiet --quiet --yes --no-install-recommends pgbouncer >/dev/null; } || \
+		test "$$(id -u)" = 0 && timeout 120 apt-get update --quiet --quiet && \
+		RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive timeout 180 apt-get install --quiet --quiet --yes --no-install-recommends pgbouncer >/dev/null; } || \
 		echo "PgBouncer could not be installed (that takes apt and root): tests through it are skipped."
 
 check: $(VENV)/.dev ## Format, lint, types, layers: seconds
