@@ -131,8 +131,7 @@ class SessionExecutor:
         """Run it under settings on all nodes of Citus, and put back what they were."""
         asked = [func.current_setting(name, true()) for name in settings]
         before = (await self.run(select(*asked), {})).rows[0]
-        for each in propagated(settings.items()):
-            await self.run(_command(each), {})
+        await self._run_each(propagated(settings.items()))
         # Where the library is not loaded there is none.
         old = propagated(zip(settings, (value or None for value in before), strict=True))
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import inspect
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +32,7 @@ from qortex_db import (
     repositories,
 )
 from qortex_db.filters.full_text import kept_words
+from support.methods import public_methods
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -171,14 +171,7 @@ def call(*methods: Callable[..., Any]) -> Callable[[Any], Any]:
 
 
 def test_every_method_of_every_repository_is_called() -> None:
-    kinds = [getattr(repositories, n) for n in repositories.__all__ if n.endswith("Repository")]
-    methods = {
-        method
-        for kind in kinds
-        for name, method in inspect.getmembers(kind, inspect.isfunction)
-        if not name.startswith("_")
-    }
-    assert methods - COVERED == set()
+    assert public_methods() - COVERED == set()
 
 
 V = repositories.VectorRepository

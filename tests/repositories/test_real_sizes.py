@@ -6,7 +6,6 @@ In both lanes, against answers computed in Python and numpy.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 from collections import Counter, defaultdict
 from contextlib import asynccontextmanager
@@ -40,7 +39,6 @@ from qortex_db import (
     VectorRecord,
     VectorSpec,
     context_hash,
-    repositories,
     unit_of_work,
     vector_column,
 )
@@ -70,6 +68,7 @@ from qortex_db.testing.factories import (
 from support import fusion
 from support.catalogue import execute as execute_at
 from support.full_text import WORDS
+from support.methods import public_methods
 from support.servers import execute
 
 if TYPE_CHECKING:
@@ -292,14 +291,7 @@ def of(*methods: Callable[..., Any]) -> Callable[[Any], Any]:
 
 
 def test_every_method_of_every_repository_is_here() -> None:
-    kinds = [getattr(repositories, n) for n in repositories.__all__ if n.endswith("Repository")]
-    methods = {
-        method
-        for kind in kinds
-        for name, method in inspect.getmembers(kind, inspect.isfunction)
-        if not name.startswith("_")
-    }
-    assert methods == COVERED
+    assert public_methods() == COVERED
 
 
 def test_the_sizes_are_beyond_the_limits() -> None:
