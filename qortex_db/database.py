@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, Self, get_args
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from qortex_db import embedded, observability, opening, statement_spans
+from qortex_db import embedded, opening
 from qortex_db import engine as engines
 from qortex_db.checks import check_choice, check_flag, check_number
 from qortex_db.errors import DatabaseClosedError, InvalidInputError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
+from qortex_db.observability import log, statement_spans
 from qortex_db.repositories.validation import check_list
 from qortex_db.settings import Settings, read_settings
 from qortex_db.status import TABLES, Status, read_status
@@ -289,15 +290,13 @@ class Database(Lanes):
         except BaseException:
             await self._close(0)
             raise
-        observability.log.info("database_opened", server=target.display)
+        log.info("database_opened", server=target.display)
         for name, reason in target.ignored.items():
-            observability.log.warning("dsn_parameter_ignored", name=name, reason=reason)
+            log.warning("dsn_parameter_ignored", name=name, reason=reason)
         looked_up = engines.path_of(engine.sync_engine)
         for schema in looked_up.open:
             left_out = not (schema.is_needed or looked_up.is_pooled)
-            observability.log.warning(
-                "search_path_open_to_others", advice=str(schema), left_out=left_out
-            )
+            log.warning("search_path_open_to_others", advice=str(schema), left_out=left_out)
 
     async def close(self, *, grace_seconds: float = GRACE_SECONDS) -> None:
         """Take no more calls, let what is in flight finish, and close the connections.

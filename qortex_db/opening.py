@@ -7,9 +7,10 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from qortex_db import engine as engines
-from qortex_db import statement_spans, types
+from qortex_db import types
 from qortex_db.errors import SchemaVersionError
 from qortex_db.models import QortexVector
+from qortex_db.observability import statement_spans
 from qortex_db.repositories.vectors.search.statements import first_search
 from qortex_db.repositories.vectors.table import VectorTable
 from qortex_db.status import EXTENSION

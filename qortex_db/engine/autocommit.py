@@ -41,7 +41,7 @@ from qortex_db.engine.options import NO_OPTIONS, CallOptions
 from qortex_db.engine.telling import telling, told
 from qortex_db.engine.together import together
 from qortex_db.errors import DatabaseClosedError, OutcomeUnknownError
-from qortex_db.statement_spans import listener_of
+from qortex_db.observability.statement_spans import listener_of
 from qortex_db.translation import (
     is_connection_lost,
     is_outdated,
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from qortex_db.engine.compiled import Compiled
     from qortex_db.engine.session import SessionExecutor
     from qortex_db.engine.turns import Turn
-    from qortex_db.statement_spans import StatementSpans
+    from qortex_db.observability.statement_spans import StatementSpans
 
 _MAX_REPLANS: Final = 100  # each connection of the pool may have an old plan
 _MAX_CONFLICTS: Final = 3

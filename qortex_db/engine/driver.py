@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from qortex_db.engine.cleanup import Cleanup
     from qortex_db.engine.compiled import Compiled
-    from qortex_db.statement_spans import StatementSpans
+    from qortex_db.observability.statement_spans import StatementSpans
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from qortex_db.engine.lease import lends_at_once, takes_at_once
 from qortex_db.engine.outcomes import OwnSession
 from qortex_db.engine.pool import FairPool
 from qortex_db.errors import InvalidInputError
-from qortex_db.statement_spans import listener_of
+from qortex_db.observability.statement_spans import listener_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from qortex_db.engine.compiled import Compiled
     from qortex_db.engine.executor import Fetched
-    from qortex_db.statement_spans import StatementSpans
+    from qortex_db.observability.statement_spans import StatementSpans
 
 
 def held(session: Session, bind_arguments: Mapping[str, Any]) -> Connection | None:

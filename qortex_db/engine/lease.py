@@ -17,7 +17,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from qortex_db.engine.connections import LISTENERS, is_ready
 from qortex_db.engine.pool import FairPool
-from qortex_db.statement_spans import is_of_spans
+from qortex_db.observability.statement_spans import is_of_spans
 from qortex_db.translation import is_connection_lost
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from qortex_db.engine.executor import written_tables
 from qortex_db.engine.replica import BEHIND_SECONDS, Replica, identity_of, open_from
 from qortex_db.engine.telling import is_for_replicas, parted, seeing, telling, told
 from qortex_db.errors import QortexDbError
-from qortex_db.observability import reads_total
+from qortex_db.observability.metrics import reads_total
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

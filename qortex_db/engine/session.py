@@ -36,8 +36,8 @@ from qortex_db.engine.loaded import WRITTEN, refresh_loaded
 from qortex_db.engine.options import propagated
 from qortex_db.engine.transactions import connections_of, remember_error, savepoint
 from qortex_db.errors import InvalidInputError, QortexDbError
+from qortex_db.observability.statement_spans import listener_of
 from qortex_db.sql import func
-from qortex_db.statement_spans import listener_of
 from qortex_db.translation import is_connection_lost, is_refused_by_driver
 
 if TYPE_CHECKING:

@@ -54,8 +54,8 @@ from qortex_db import (
     migrations,
 )
 from qortex_db.engine.compiled import Compiled
+from qortex_db.observability.statement_spans import listener_of
 from qortex_db.repositories.vectors.batches import PART_ROWS
-from qortex_db.statement_spans import listener_of
 from qortex_db.types import Embedding
 from support.compilations import compilations
 

@@ -7,10 +7,11 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, overload
 
-from qortex_db import checks, learning, messages, observability
+from qortex_db import checks, learning, messages
 from qortex_db.engine import on_primary
 from qortex_db.errors import InvalidInputError, ReadOnlyError, counter_is_full
 from qortex_db.learning import Arm, ArmState, Policy, Selection
+from qortex_db.observability import metrics
 from qortex_db.repositories import validation
 from qortex_db.repositories.arms import change_statements, history_statements, read_statements
 from qortex_db.repositories.arms.arguments import (
@@ -143,7 +144,7 @@ class ArmRepository(ArmReads):
         )
         if counted:
             observed = sum(rewards.pulls for rewards in sums.values())
-            observability.learning_observations_total.add(observed, {"learner": learner})
+            metrics.learning_observations_total.add(observed, {"learner": learner})
         return states
 
     async def apply_deltas(
@@ -424,7 +425,7 @@ class ArmRepository(ArmReads):
                     "the primary, or leave learning_history off where only standbys are."
                 )
                 raise refused from None
-        observability.learning_selections_total.add(
+        metrics.learning_selections_total.add(
             1, {"learner": learner, "baseline": selection.is_baseline}
         )
         return selection

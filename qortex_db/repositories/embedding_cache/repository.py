@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from qortex_db import checks, observability, types
+from qortex_db import checks, types
 from qortex_db.errors import DimensionMismatchError, InvalidInputError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
+from qortex_db.observability import metrics
 from qortex_db.repositories import validation
 from qortex_db.repositories.embedding_cache import statements
 from qortex_db.repositories.validation import MAX_LIMIT
@@ -113,8 +114,8 @@ class EmbeddingRepository:
         vectors = await self._find(list(text_of), key)
         expected = _one_length(vectors.values(), dimensions)
         missing = [text_hash for text_hash in text_of if text_hash not in vectors]
-        observability.embedding_cache_hits_total.add(len(vectors), {"model": name})
-        observability.embedding_cache_misses_total.add(len(missing), {"model": name})
+        metrics.embedding_cache_hits_total.add(len(vectors), {"model": name})
+        metrics.embedding_cache_misses_total.add(len(missing), {"model": name})
         for start in range(0, len(missing), size):
             batch = missing[start : start + size]
             returned = await _call(model, [text_of[text_hash] for text_hash in batch])

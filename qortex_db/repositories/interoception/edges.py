@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
-from qortex_db import checks, observability
+from qortex_db import checks
 from qortex_db.engine import on_primary
 from qortex_db.errors import counter_is_full
 from qortex_db.limits import DEFAULT_LIMITS, Limits
+from qortex_db.observability import metrics
 from qortex_db.repositories import validation
 from qortex_db.repositories.idempotency import check_claim, was_done
 from qortex_db.repositories.interoception import edge_statements
@@ -196,7 +197,7 @@ class EdgeRepository:
             else validation.check_limit(limit, checks.MAX_INT4, name="limit")
         }
         rows = (await self._executor.run(edge_statements.promote(), params)).rows
-        observability.edges_promoted_total.add(len(rows))
+        metrics.edges_promoted_total.add(len(rows))
         promotions = [Promotion(*row) for row in rows]
         promotions.sort(key=lambda p: (-p.hit_count, -p.avg_score, p.src_id, p.tgt_id))
         return promotions

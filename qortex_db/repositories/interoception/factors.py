@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from qortex_db import checks, messages, observability
+from qortex_db import checks, messages
 from qortex_db.engine import on_primary
 from qortex_db.errors import InvalidInputError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.names import qualified
+from qortex_db.observability import metrics
 from qortex_db.repositories import validation
 from qortex_db.repositories.chunks import Chunks, Work
 from qortex_db.repositories.idempotency import check_claim, was_done
@@ -105,7 +106,7 @@ class FactorRepository:
                 for key, value in zip(keys, values, strict=True)
             ]
         await self._executor.run(factor_statements.save(), {"ids": keys, "weights": values})
-        observability.factor_updates_total.add(len(keys), {"outcome": "saved"})
+        metrics.factor_updates_total.add(len(keys), {"outcome": "saved"})
 
     async def adjust(
         self,
@@ -170,7 +171,7 @@ class FactorRepository:
                 weights = {row[0]: row[1] for row in fetched.rows}
                 return {key: weights.get(key, DEFAULT_WEIGHT) for key in keys}
         for outcome in outcomes.values():
-            observability.factor_updates_total.add(1, {"outcome": outcome})
+            metrics.factor_updates_total.add(1, {"outcome": outcome})
         return {row[0]: row[1] for row in fetched.rows}
 
     async def decay(
@@ -209,7 +210,7 @@ class FactorRepository:
                 factor_statements.decay_chunk,
                 lambda statement, given: self._executor.run(statement, {**params, **given}),
             )
-            observability.factor_updates_total.add(count, {"outcome": "decayed"})
+            metrics.factor_updates_total.add(count, {"outcome": "decayed"})
             return count
         if node_ids is not None:
             params["ids"] = keys = validation.check_ids(
@@ -219,7 +220,7 @@ class FactorRepository:
                 return 0
         statement = factor_statements.decay(listed=node_ids is not None)
         count = (await self._executor.run(statement, params)).rowcount
-        observability.factor_updates_total.add(count, {"outcome": "decayed"})
+        metrics.factor_updates_total.add(count, {"outcome": "decayed"})
         return count
 
     async def changes(self, since: str | None = None) -> FactorChanges:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from qortex_db import checks, observability, types
+from qortex_db import checks, types
+from qortex_db.observability import metrics
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.aggregates import VectorAggregates
 from qortex_db.repositories.vectors.bulk_changes import VectorBulkChanges
@@ -79,7 +80,7 @@ class VectorRepository(
             ef_search = validation.check_limit(ef_search, MAX_EF_SEARCH, name="ef_search")
         judge = await self._judge(sample, limit, max_seconds)
         probe = RecallProbe(await judge.recall(ef_search), judge.sample, judge.limit, ef_search)
-        observability.vec_recall.set(probe.recall, {"table": self._vectors.table.name})
+        metrics.vec_recall.set(probe.recall, {"table": self._vectors.table.name})
         return probe
 
     async def tune(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from sqlalchemy import Column, ColumnElement
 
-from qortex_db import checks, observability, types
+from qortex_db import checks, types
 from qortex_db.engine.executor import NO_SETTINGS
 from qortex_db.errors import (
     DimensionMismatchError,
@@ -309,13 +309,8 @@ class VectorTable:
         params: Mapping[str, Any],
         settings: Mapping[str, str] = NO_SETTINGS,
     ) -> Sequence[Any]:
-        """The rows of a search, timed."""
-        if self.scope_params:
-            params = {**params, **self.scope_params}
-        start = time.perf_counter()
-        rows = (await self.executor.run(statement, params, settings=settings)).rows
-        observability.vec_search_duration.record(time.perf_counter() - start)
-        return rows
+        """The rows of a statement of this scope."""
+        return (await self.run(statement, params, settings)).rows
 
     async def facts(self, *, anew: bool = False) -> TableFacts:
         """What is known of the table, looked up once for each engine.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from opentelemetry import metrics, trace
 from sqlalchemy import Engine, event
 
-from qortex_db.observability import log, tell_of
+from qortex_db.observability.logs import log
+from qortex_db.observability.spans import tell_of
 from qortex_db.translation import translate
 
 if TYPE_CHECKING:

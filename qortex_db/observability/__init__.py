@@ -1,0 +1,6 @@
+"""Logs, spans and metrics, and their names. All are silent until the host listens."""
+
+from qortex_db.observability.logs import log
+from qortex_db.observability.spans import tell_of, traced
+
+__all__ = ["log", "tell_of", "traced"]
