@@ -14,7 +14,7 @@ from qortex_db import engine as engines
 from qortex_db.checks import check_choice, check_flag, check_number
 from qortex_db.errors import DatabaseClosedError, InvalidInputError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
-from qortex_db.observability import log, statement_spans
+from qortex_db.observability import exporting, log, statement_spans
 from qortex_db.repositories.validation import check_list
 from qortex_db.settings import Settings, read_settings
 from qortex_db.status import TABLES, Status, read_status
@@ -64,6 +64,7 @@ class Database(Lanes):
         options: engines.CallOptions = engines.NO_OPTIONS,
         replicas: Sequence[AsyncEngine] = (),
         replica_wait_seconds: float = 0.0,
+        metrics_seconds: float | None = None,
     ) -> None:
         super().__init__(
             None,
@@ -84,6 +85,8 @@ class Database(Lanes):
         self._host_replicas = tuple(replicas)
         self._replica_wait_seconds = replica_wait_seconds
         self._replicas: engines.Replicas | None = None
+        self._metrics_seconds = metrics_seconds
+        self._telling: opening.Telling | None = None
         if engine is not None:
             self._bind(engine, self._host_replicas)
 
@@ -145,6 +148,7 @@ class Database(Lanes):
         replicas: Sequence[AsyncEngine] = (),
         consistency: engines.Consistency | None = None,
         replica_wait_seconds: float = 0.0,
+        metrics_seconds: float | None = None,
     ) -> Database:
         """A database over a host's engine, which stays the host's to dispose of.
 
@@ -161,7 +165,11 @@ class Database(Lanes):
             consistency: As of `connect`.
             replica_wait_seconds: How long a read waits for a replica to have what its caller wrote,
                 0 to 60, before the primary answers.
+            metrics_seconds: How often, once it is opened, the gauges are read that take a query,
+                .1 to 86,400. None: never.
         """
+        if metrics_seconds is not None:
+            check_number(metrics_seconds, name="metrics_seconds", low=0.1, high=86_400)
         wait = check_number(replica_wait_seconds, name="replica_wait_seconds", low=0, high=60)
         others = check_list(replicas, name="replicas")
         for each in (engine, *others):
@@ -184,6 +192,7 @@ class Database(Lanes):
             options=options,
             replicas=others,
             replica_wait_seconds=wait,
+            metrics_seconds=metrics_seconds,
             encryption_keys=encryption_keys,
         )
 
@@ -259,6 +268,9 @@ class Database(Lanes):
                 self._lane().operations.settle()
             if self._host_engine is not None and self._replicas is not None:
                 await self._replicas.open()
+                if self._telling is None:
+                    url = self._host_engine.url
+                    self._begin_telling(f"{url.host or ''}/{url.database}", self._metrics_seconds)
             return self
 
     async def _open(self) -> None:
@@ -290,13 +302,18 @@ class Database(Lanes):
         except BaseException:
             await self._close(0)
             raise
-        log.info("database_opened", server=target.display)
+        exporting.export(self._settings)
+        self._begin_telling(target.display, self._settings.metrics_seconds)
         for name, reason in target.ignored.items():
             log.warning("dsn_parameter_ignored", name=name, reason=reason)
         looked_up = engines.path_of(engine.sync_engine)
         for schema in looked_up.open:
             left_out = not (schema.is_needed or looked_up.is_pooled)
             log.warning("search_path_open_to_others", advice=str(schema), left_out=left_out)
+
+    def _begin_telling(self, server: str, metrics_seconds: float | None) -> None:
+        log.info("database_opened", server=server)
+        self._telling = opening.Telling(self, self.engine, self._schema, metrics_seconds)
 
     async def close(self, *, grace_seconds: float = GRACE_SECONDS) -> None:
         """Take no more calls, let what is in flight finish, and close the connections.
@@ -322,6 +339,10 @@ class Database(Lanes):
         replicas = self._replicas
         if engine is None or executor is None or replicas is None:
             return
+        telling, self._telling = self._telling, None
+        if telling is not None:
+            log.info("database_closing", in_flight=executor.operations.in_flight)
+            await telling.end()
         self._unbind()
         try:
             own = executor.operations.close(grace_seconds)
@@ -348,6 +369,7 @@ class Database(Lanes):
                     statement_spans.uninstrument(lane.engine)
             if server is not None:
                 await asyncio.to_thread(server.stop)
+            log.info("database_closed")
 
     async def __aenter__(self) -> Self:
         return await self.open()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from qortex_db.errors import InvalidInputError, LimitExceededError
 
@@ -15,6 +15,7 @@ DEEPEST: Final = 200
 """The most that nesting may be allowed: far from Python's recursion limit."""
 MOST_PROBED: Final = 100_000
 """The most rows that may be compared in the place of an index."""
+_LONGEST_SECONDS: Final = 86_400
 _HIGHEST: Final = {"max_payload_depth": DEEPEST, "max_probed_rows": MOST_PROBED}
 
 
@@ -38,6 +39,7 @@ class Limits:
         max_compared_rows: With "auto", the most rows of a table for that.
         max_probed_rows: Up to so many rows that a filter's own index finds are compared each, in
             the place of the vectors' index; 0 for none.
+        slow_call_seconds: A call that takes longer is logged, by its method; None for none.
     """
 
     max_payload_bytes: int = 4 * 2**20
@@ -52,6 +54,7 @@ class Limits:
     complete: Complete = "always"
     max_compared_rows: int = 100_000
     max_probed_rows: int = 2_500
+    slow_call_seconds: float | None = 1.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -59,6 +62,9 @@ class Limits:
             if field.name == "complete":
                 if type(value) is not str or value not in get_args(Complete):
                     raise InvalidInputError('complete has to be "always", "auto" or "never".')
+                continue
+            if field.name == "slow_call_seconds":
+                _check_slow(value)
                 continue
             low = 0 if field.name == "max_probed_rows" else 1
             high = _HIGHEST.get(field.name, 2**31 - 1)
@@ -100,6 +106,21 @@ class Limits:
             self.check(limit, len(text), name)
         if len(text) * 4 > allowed and not text.isascii():
             self.check(limit, len(text.encode()), name)
+
+
+def _check_slow(seconds: Any) -> None:
+    """Refuse what is no time.
+
+    Raises:
+        InvalidInputError: It is none.
+    """
+    if seconds is None:
+        return
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not is_number or not 0 <= seconds <= _LONGEST_SECONDS:
+        raise InvalidInputError(
+            f"slow_call_seconds has to be None or a number from 0 to {_LONGEST_SECONDS:,}."
+        )
 
 
 DEFAULT_LIMITS: Final = Limits()

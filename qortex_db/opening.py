@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import QueuePool
 
 from qortex_db import engine as engines
 from qortex_db import types
 from qortex_db.errors import SchemaVersionError
+from qortex_db.gauges import Gauges
 from qortex_db.models import QortexVector
 from qortex_db.observability import statement_spans
+from qortex_db.observability.metrics import pools
 from qortex_db.repositories.vectors.search.statements import first_search
 from qortex_db.repositories.vectors.table import VectorTable
 from qortex_db.status import EXTENSION
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
 
     from qortex_db.repositories.vectors.repository import VectorRepository
     from qortex_db.settings import Settings, Target
+    from qortex_db.uow import Repositories
 
 
 def engine_on(target: Target, settings: Settings, tables: Iterable[str]) -> AsyncEngine:
@@ -32,6 +38,42 @@ def engine_on(target: Target, settings: Settings, tables: Iterable[str]) -> Asyn
         engine, enabled=settings.otel_enabled, statements=settings.otel_statements
     )
     return engine
+
+
+class Telling:
+    """What an open Database tells of itself besides its calls: its pool, and what gauges ask for.
+
+    Args:
+        repositories: The Database.
+        engine: Whose pool it is.
+        schema: Of the package's tables, if not where the connections look.
+        seconds: How often gauges are read that take a query; None: never.
+    """
+
+    def __init__(
+        self,
+        repositories: Repositories,
+        engine: AsyncEngine,
+        schema: str | None,
+        seconds: float | None,
+    ) -> None:
+        pool: Any = engine.pool
+        if isinstance(pool, QueuePool):
+            pools[self] = partial(_use_of, pool)
+        self._gauges = None if seconds is None else Gauges(repositories, schema, seconds)
+
+    async def end(self) -> None:
+        """Tell no more."""
+        pools.pop(self, None)
+        if self._gauges is not None:
+            await self._gauges.stop()
+
+
+def _use_of(pool: Any) -> tuple[int, int]:
+    """How many connections a pool has at most, and how many are in use."""
+    used = pool.checkedout()
+    beyond = pool._max_overflow  # noqa: SLF001 - it has no public name
+    return (pool.size() + beyond if beyond >= 0 else max(used, pool.size())), used
 
 
 async def get_ready(

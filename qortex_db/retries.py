@@ -15,6 +15,7 @@ from qortex_db.errors import (
     SerializationConflictError,
     UnavailableError,
 )
+from qortex_db.observability.retrying import tell_of_retry
 from qortex_db.translation import translate
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ async def run_again(
             again = _may_repeat(error, unavailable=unavailable, in_doubt=in_doubt)
             if not again or left <= 0 or time.monotonic() + pause >= deadline:
                 raise
+            tell_of_retry("transaction", error, is_first=left == max_attempts - 1)
         await asyncio.sleep(pause)
     raise AssertionError  # it counts for ever
 

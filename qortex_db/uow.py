@@ -127,7 +127,7 @@ class Repositories:
     @functools.cached_property
     def idempotency(self) -> IdempotencyRepository:
         """The keys by which a call that is repeated counts once."""
-        return IdempotencyRepository(self.executor.of(IdempotencyKey))
+        return IdempotencyRepository(self.executor.of(IdempotencyKey), limits=self._limits)
 
     def collection(
         self,

@@ -113,7 +113,9 @@ def read_settings(schema: str | None = None) -> Settings:
     """The settings that the environment gives, and a schema that goes before its own."""
     from qortex_db import InvalidInputError, settings
 
-    given = {} if schema is None else {"db_schema": schema}
+    given: dict[str, Any] = {} if schema is None else {"db_schema": schema}
+    # A command is no service: it serves no metrics, and sends none.
+    given |= {"prometheus_enabled": False, "otel_enabled": False, "metrics_seconds": None}
     try:
         return settings.read_settings(**given)
     except InvalidInputError as error:

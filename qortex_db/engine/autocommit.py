@@ -41,6 +41,8 @@ from qortex_db.engine.options import NO_OPTIONS, CallOptions
 from qortex_db.engine.telling import telling, told
 from qortex_db.engine.together import together
 from qortex_db.errors import DatabaseClosedError, OutcomeUnknownError
+from qortex_db.observability.metrics import retries_total
+from qortex_db.observability.retrying import tell_of_retry
 from qortex_db.observability.statement_spans import listener_of
 from qortex_db.translation import (
     is_connection_lost,
@@ -229,6 +231,7 @@ class AutocommitExecutor:
                 may_be_old = forget_types(cause, catalog_of(self._engine))
                 most = _MAX_REPLANS if is_outdated(cause) else int(may_be_old)
                 if replanned < most and replans:
+                    retries_total.add(1, {"reason": "old plan"})
                     replanned += 1  # as asyncpg does by itself: the server refused the old plan
                     continue
                 lost = is_connection_lost(cause)
@@ -237,12 +240,15 @@ class AutocommitExecutor:
                 if lost and (unsent or reads):
                     # Our engine has tried to connect for as long itself.
                     since = begun if unsent else time.monotonic()
+                    is_first = deadline is None
                     deadline = deadline or since + self._retry_seconds
                     if time.monotonic() < deadline:
+                        tell_of_retry("connection lost", cause, is_first=is_first)
                         await asyncio.sleep(RETRY_PAUSE_SECONDS)  # a restart takes its time
                         continue
                 if reads and is_recovery_conflict(cause) and conflicts < self._most_conflicts:
                     conflicts += 1
+                    tell_of_retry("recovery conflict", cause, is_first=conflicts == 1)
                     await asyncio.sleep(RETRY_PAUSE_SECONDS)  # it replays what was in its way
                     continue
                 in_doubt = lost and not unsent and writes

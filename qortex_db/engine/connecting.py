@@ -27,6 +27,8 @@ from qortex_db.errors import (
     UnavailableError,
 )
 from qortex_db.messages import causes, escaped, said_by_driver, said_by_server, scrubbed, shown
+from qortex_db.observability.logs import log
+from qortex_db.observability.metrics import retries_total
 from qortex_db.poolers import advice, said_by_pooler
 from qortex_db.translation import is_connection_lost, sqlstate_of, translated
 
@@ -66,23 +68,34 @@ class Connector:
 
     async def __call__(self, **options: Any) -> asyncpg.Connection:
         provider = options.get("password")
-        deadline = time.monotonic() + self.retry_seconds
+        begun = time.monotonic()
+        deadline = begun + self.retry_seconds
+        tries = 0
         while True:
+            tries += 1
             try:
                 if callable(provider):  # anew at each try
                     options["password"] = await asyncio.wait_for(
                         _asked(provider), options.get("timeout")
                     )
-                return await self._connected(options)
+                connection = await self._connected(options)
             except Exception as error:  # noqa: BLE001 - told, and raised below
                 # None of several hosts is the primary while one of them is being promoted.
                 away = isinstance(error, asyncpg.TargetServerAttributeNotMatched)
                 away = away or is_connection_lost(error)
                 again = away and time.monotonic() < deadline
                 failure = not_connected(error, options)
+            else:
+                if tries > 1:
+                    seconds = round(time.monotonic() - begun, 3)
+                    log.info("reconnected", tries=tries, seconds=seconds)
+                return connection
             if not again:
                 # Out here it has no context: the driver's error may quote a setting.
                 raise failure
+            if tries == 1:
+                log.warning("server_away", why=str(failure), retry_seconds=self.retry_seconds)
+            retries_total.add(1, {"reason": "connecting"})
             await asyncio.sleep(RETRY_PAUSE_SECONDS)  # a restart takes its time
 
     async def _connected(self, options: Mapping[str, Any]) -> asyncpg.Connection:

@@ -41,6 +41,11 @@ class Operations:
         """Whose turn it is on a host's pool; None where the pool is fair itself."""
         return self._home.turns
 
+    @property
+    def in_flight(self) -> int:
+        """How many there are."""
+        return sum(self._running.values())
+
     def begin(self) -> asyncio.Task[Any] | None:
         """Count one in; return its task, for `end`.
 

@@ -12,6 +12,7 @@ from sqlalchemy.util import await_only
 from sqlalchemy.util.queue import Empty, Full, QueueCommon
 
 from qortex_db.errors import OverloadedError, PoolTimeoutError
+from qortex_db.observability.metrics import pool_wait
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
@@ -91,6 +92,7 @@ class _FairQueue(QueueCommon["ConnectionPoolEntry"]):
         self.waiting[waiter] = task
         self.waiters.add(task)
         timer = None if timeout is None else loop.call_later(timeout, _expire, waiter)
+        begun = time.perf_counter()
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -101,6 +103,7 @@ class _FairQueue(QueueCommon["ConnectionPoolEntry"]):
                     self.put_nowait(waiter.result())
             raise
         finally:
+            pool_wait.record(time.perf_counter() - begun)
             self.waiting.pop(waiter, None)
             self.waiters.discard(task)
             if timer is not None:

@@ -36,6 +36,7 @@ from qortex_db.engine.loaded import WRITTEN, refresh_loaded
 from qortex_db.engine.options import propagated
 from qortex_db.engine.transactions import connections_of, remember_error, savepoint
 from qortex_db.errors import InvalidInputError, QortexDbError
+from qortex_db.observability.retrying import tell_of_retry
 from qortex_db.observability.statement_spans import listener_of
 from qortex_db.sql import func
 from qortex_db.translation import is_connection_lost, is_refused_by_driver
@@ -264,6 +265,7 @@ class SessionExecutor:
         session = self._session.sync_session
         bind_arguments = {**self._bind_arguments, **arguments}
         deadline = time.monotonic() + session.info.get(RETRY, 0.0)
+        is_first = True
         while True:
             try:
                 connection = outcomes.connection_of(session, bind_arguments)
@@ -281,6 +283,8 @@ class SessionExecutor:
                 failure = not_connected(error, connection_options(bind.engine))
             if not again:
                 raise failure
+            tell_of_retry("connecting", failure, is_first=is_first)
+            is_first = False
             await_only(asyncio.sleep(RETRY_PAUSE_SECONDS))
         check_driver(connection.dialect)
         held: Any = connection.connection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
@@ -11,6 +12,7 @@ from sqlalchemy import QueuePool
 
 from qortex_db.engine.cleanup import task_of
 from qortex_db.engine.pool import FairPool
+from qortex_db.observability.metrics import pool_wait
 
 if TYPE_CHECKING:
     from qortex_db.engine.cleanup import Cleanup
@@ -98,6 +100,7 @@ class Turns(Generic[LeaseT]):
             loop.call_later(_PATIENCE_SECONDS, self._lose_patience, waiter),
             loop.call_later(seconds, _expire, waiter),
         )
+        begun = time.perf_counter()
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -105,6 +108,7 @@ class Turns(Generic[LeaseT]):
                 self.end(waiter.result(), cleanup)
             raise
         finally:
+            pool_wait.record(time.perf_counter() - begun)
             for timer in timers:
                 timer.cancel()
 

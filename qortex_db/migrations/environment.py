@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import pgvector.sqlalchemy
@@ -26,6 +27,7 @@ from qortex_db.migrations.drift import drift_of
 from qortex_db.migrations.history import current_revision
 from qortex_db.migrations.revision_ids import number_new_revisions
 from qortex_db.models import Base
+from qortex_db.observability import log
 from qortex_db.settings import Settings, read_settings
 from qortex_db.translation import sqlstate_of, translate
 from qortex_db.types import Embedding
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from alembic.operations.ops import MigrationScript
-    from alembic.runtime.migration import MigrationContext
+    from alembic.runtime.migration import MigrationContext, MigrationInfo
     from sqlalchemy import Connection, TextClause
 
 _FOLLOWING = {"upgrade", "downgrade"}
@@ -204,7 +206,13 @@ def _write(connection: Connection, settings: Settings) -> None:
                 sqlstate=_DUPLICATE_TABLE,
             ) from None
 
+    began = time.monotonic()
     migrate_patiently(connection, settings, attempt)
+    heads = context.get_context().get_current_heads()
+    if heads != first:
+        before, now = (", ".join(each or ()) or "base" for each in (first, heads))
+        seconds = round(time.monotonic() - began, 3)
+        log.info("migrated", before=before, now=now, seconds=seconds)
 
 
 def _run_offline(settings: Settings) -> None:
@@ -252,8 +260,12 @@ def _process_revision_directives(
         number_new_revisions(context.script, directives)
 
 
-def _after_a_revision(ctx: MigrationContext, *_: object, **__: object) -> None:
+def _after_a_revision(ctx: MigrationContext, step: MigrationInfo, *_: object, **__: object) -> None:
     ctx.execute(_limit(WAIT_MS))  # for the next one; a build of an index turns it off
+    if not ctx.as_sql:
+        way = "upgrade" if step.is_upgrade else "downgrade"
+        revision = ", ".join(step.destination_revision_ids) or "base"
+        log.info("revision_applied", way=way, revision=revision)
 
 
 def _include_name(name: str | None, kind: str, _parents: object) -> bool:

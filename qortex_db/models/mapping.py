@@ -36,7 +36,7 @@ from qortex_db.models.vector_spec import DEFAULT_VECTOR, VectorSpec
 from qortex_db.sql import DIALECT, is_text, stored_type
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy import Column
 
@@ -75,20 +75,29 @@ def collection_table(model: Any, collection: Collection | None = None) -> Table:
     return table
 
 
+def declared_collections() -> Iterator[tuple[Any, Table]]:
+    """The models with VectorMixin that the process has imported, with their tables."""
+    waiting: list[Any] = [VectorMixin]
+    while waiting:
+        model = waiting.pop()
+        waiting += model.__subclasses__()
+        declared = model.__dict__.get("__table__")
+        if isinstance(declared, Table):
+            yield model, declared
+
+
 def model_named(table: str) -> Any:
     """The collection with VectorMixin that declares a table of this name, or of schema.name.
 
     Raises:
         InvalidInputError: None does, or several do.
     """
-    waiting: list[Any] = [VectorMixin]
     found = [QortexVector] if table == QortexVector.__tablename__ else []
-    while waiting:
-        model = waiting.pop()
-        waiting += model.__subclasses__()
-        declared = model.__dict__.get("__table__")
-        if isinstance(declared, Table) and table in (declared.name, declared.fullname):
-            found.append(model)
+    found += [
+        model
+        for model, declared in declared_collections()
+        if table in (declared.name, declared.fullname)
+    ]
     models = list(dict.fromkeys(found))
     if len(models) == 1:
         return models[0]

@@ -1,22 +1,38 @@
-"""Spans, and what they say of errors; silent until a host gives OpenTelemetry a provider."""
+"""Spans, and what they say of errors; silent until OpenTelemetry has a provider."""
 
 from __future__ import annotations
 
 import functools
 import traceback
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from opentelemetry import trace
 
 from qortex_db.errors import QortexDbError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# https://opentelemetry.io/docs/specs/semconv/database/
+SYSTEM: Final = "db.system.name"
+OPERATION: Final = "db.operation.name"
+COLLECTION: Final = "db.collection.name"
+RETURNED_ROWS: Final = "db.response.returned_rows"
+ERROR_TYPE: Final = "error.type"
+# Which it has no name for.
+WRITTEN_ROWS: Final = "qortex_db.written_rows"
+LIMIT: Final = "qortex_db.limit"
+
 _tracer = trace.get_tracer("qortex_db")
+
+
+def are_recorded() -> bool:
+    """Whether anybody may record spans: an empty one takes as long as a hundredth of a search."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def traced(name: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
@@ -25,19 +41,37 @@ def traced(name: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Await
     def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         @functools.wraps(function)
         async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
-            # What OpenTelemetry records of an error by itself quotes values, as its causes do.
-            with _tracer.start_as_current_span(
-                name, record_exception=False, set_status_on_exception=False
-            ) as span:
-                try:
-                    return await function(*args, **kwargs)
-                except Exception as error:
-                    tell_of(span, error)
-                    raise
+            if not are_recorded():
+                return await function(*args, **kwargs)
+            with inside(begun(name, {SYSTEM: "postgresql"}), ends=True):
+                return await function(*args, **kwargs)
 
         return wrapper
 
     return decorate
+
+
+def begun(name: str, attributes: Mapping[str, Any]) -> trace.Span:
+    """A span that has begun, and is no other's parent yet."""
+    return _tracer.start_span(name, attributes=attributes)
+
+
+@contextmanager
+def inside(span: trace.Span, *, ends: bool) -> Iterator[None]:
+    """What runs in a span, which tells of an error.
+
+    Args:
+        ends: Whether the span ends with the block.
+    """
+    # What OpenTelemetry records of an error by itself quotes values, as its causes do.
+    with trace.use_span(
+        span, end_on_exit=ends, record_exception=False, set_status_on_exception=False
+    ):
+        try:
+            yield
+        except Exception as error:
+            tell_of(span, error)
+            raise
 
 
 def tell_of(span: trace.Span, error: BaseException) -> None:
@@ -46,4 +80,5 @@ def tell_of(span: trace.Span, error: BaseException) -> None:
     said = {"exception.message": str(error)} if isinstance(error, QortexDbError) else {}
     stack = "".join(traceback.format_tb(error.__traceback__))
     span.add_event("exception", {"exception.type": name, "exception.stacktrace": stack, **said})
+    span.set_attribute(ERROR_TYPE, name)
     span.set_status(trace.StatusCode.ERROR, f"{name}: {error}" if said else name)

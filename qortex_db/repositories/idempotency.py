@@ -23,8 +23,10 @@ from sqlalchemy.dialects.postgresql import insert
 from qortex_db.engine import on_primary
 from qortex_db.engine.citus import or_on_citus
 from qortex_db.errors import IdempotencyKeyReusedError
+from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.messages import shown
 from qortex_db.models import IdempotencyKey
+from qortex_db.observability import Subject, observed
 from qortex_db.repositories import validation
 from qortex_db.sql import Text, func
 
@@ -133,11 +135,13 @@ async def was_done(executor: Executor, claim: Claim | None) -> bool:
     return bool(rows)
 
 
+@observed("idempotency", writes=("claim", "prune"))
 class IdempotencyRepository:
     """The keys of all calls; one is of one call, whatever the method, learner or node."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, *, limits: Limits = DEFAULT_LIMITS) -> None:
         self._executor = executor
+        self._subject = Subject(IdempotencyKey.__tablename__, limits.slow_call_seconds)
 
     async def claim(self, key: str) -> bool:
         """Take a key for what this unit of work does, which then does nothing if it was taken.

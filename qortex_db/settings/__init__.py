@@ -83,7 +83,14 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_URL")
     otel_enabled: bool = Field(default=False, validation_alias="QORTEX_OTEL_ENABLED")
     otel_statements: bool = Field(default=True, validation_alias="QORTEX_OTEL_STATEMENTS")
+    otlp_endpoint: str | None = Field(
+        default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT", repr=False
+    )
+    otlp_protocol: str = Field(default="grpc", validation_alias="OTEL_EXPORTER_OTLP_PROTOCOL")
     prometheus_enabled: bool = Field(default=False, validation_alias="QORTEX_PROMETHEUS_ENABLED")
+    prometheus_port: int = Field(
+        default=9464, ge=1, le=65_535, validation_alias="QORTEX_PROMETHEUS_PORT"
+    )
     dimensions: int | None = Field(
         default=None, ge=1, le=16_000, validation_alias="QORTEX_VEC_DIMENSIONS"
     )
@@ -182,6 +189,15 @@ class Settings(BaseSettings):
         ge=0,
         le=MOST_PROBED,
         validation_alias="QORTEX_DB_MAX_PROBED_ROWS",
+    )
+    slow_call_seconds: float | None = Field(
+        default=DEFAULT_LIMITS.slow_call_seconds,
+        ge=0,
+        le=86_400,
+        validation_alias="QORTEX_DB_SLOW_CALL_SECONDS",
+    )
+    metrics_seconds: float | None = Field(  # how often gauges are read; None: never
+        default=None, ge=0.1, le=86_400, validation_alias="QORTEX_DB_METRICS_SECONDS"
     )
     embedded_path: Path = Field(
         default=Path("~/.qortex/postgres"), validation_alias="QORTEX_DB_EMBEDDED_PATH"

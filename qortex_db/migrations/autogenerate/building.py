@@ -6,6 +6,7 @@ and is invalid until one on each partition, which was built concurrently, is att
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import CreateIndex, DropIndex, ExecutableDDLElement
 
 from qortex_db.names import index_name, qualified
+from qortex_db.observability import log
 from qortex_db.translation import sqlstate_of
 
 if TYPE_CHECKING:
@@ -71,7 +73,11 @@ def _build(operations: Operations, index: Index) -> None:
     if not _is_partitioned(operations, index):
         if operations.get_context().as_sql or _is_invalid(operations, index):
             operations.impl.drop_index(index, if_exists=True)
+        began = time.monotonic()
         operations.impl.create_index(index, if_not_exists=True)
+        if not operations.get_context().as_sql:
+            seconds = round(time.monotonic() - began, 3)
+            log.info("index_built", table=str(index.table), index=index.name, seconds=seconds)
         return
     _for_a_moment(operations, _CreateOnly(_alone(index), if_not_exists=True))
     names = {"name": _name(operations, index.table), "index": _name(operations, index)}

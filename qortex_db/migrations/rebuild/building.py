@@ -197,7 +197,15 @@ class Rebuild:
         if made is None or not made.valid:
             raise QortexDbError(f"The index {index.name} was built, but is not valid: build again.")
         await self._tell(IndexProgress(index.name, "finished", 1, 1))
-        return RebuiltIndex(made.name, made.definition, made.bytes, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        log.info(
+            "index_built",
+            table=self.table.name,
+            index=made.name,
+            bytes=made.bytes,
+            seconds=round(seconds, 3),
+        )
+        return RebuiltIndex(made.name, made.definition, made.bytes, seconds)
 
     async def _memory(self) -> dict[str, str]:
         """Memory for the whole graph, without which a build is many times slower."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from qortex_db import checks, learning
 from qortex_db.learning import ArmState, Posterior
 from qortex_db.limits import DEFAULT_LIMITS, Limits
+from qortex_db.models import LearningArmState
+from qortex_db.observability import Subject
 from qortex_db.repositories import validation
 from qortex_db.repositories.arms import history_statements, read_statements
 from qortex_db.repositories.arms.arguments import check_learner, hash_of
@@ -51,6 +53,7 @@ class ArmReads:
         self._executor = executor
         self._history = history
         self._limits = limits
+        self._subject = Subject(LearningArmState.__tablename__, limits.slow_call_seconds)
 
     async def get(
         self, learner: str, arm_id: str, *, context: Mapping[str, Any] | None = None

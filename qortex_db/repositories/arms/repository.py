@@ -11,7 +11,7 @@ from qortex_db import checks, learning, messages
 from qortex_db.engine import on_primary
 from qortex_db.errors import InvalidInputError, ReadOnlyError, counter_is_full
 from qortex_db.learning import Arm, ArmState, Policy, Selection
-from qortex_db.observability import metrics
+from qortex_db.observability import metrics, observed
 from qortex_db.repositories import validation
 from qortex_db.repositories.arms import change_statements, history_statements, read_statements
 from qortex_db.repositories.arms.arguments import (
@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 _LEAST: Final = 1e-30  # a smaller factor leaves nothing, and would underflow
 
 
+@observed(
+    "arms",
+    writes=("apply_deltas", "decay", "delete", "observe", "observe_many", "put", "reset", "seed"),
+)
 class ArmRepository(ArmReads):
     """The arms of all learners.
 
@@ -144,7 +148,7 @@ class ArmRepository(ArmReads):
         )
         if counted:
             observed = sum(rewards.pulls for rewards in sums.values())
-            metrics.learning_observations_total.add(observed, {"learner": learner})
+            metrics.learning_observations_total.add(observed, metrics.label("learner", learner))
         return states
 
     async def apply_deltas(
@@ -426,7 +430,8 @@ class ArmRepository(ArmReads):
                 )
                 raise refused from None
         metrics.learning_selections_total.add(
-            1, {"learner": learner, "baseline": selection.is_baseline}
+            1,
+            {**metrics.label("learner", learner), "baseline": selection.is_baseline},
         )
         return selection
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from qortex_db import checks, types
 from qortex_db.errors import DimensionMismatchError, InvalidInputError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
-from qortex_db.observability import metrics
+from qortex_db.models import CachedEmbedding
+from qortex_db.observability import Subject, metrics, observed
 from qortex_db.repositories import validation
 from qortex_db.repositories.embedding_cache import statements
 from qortex_db.repositories.validation import MAX_LIMIT
@@ -54,12 +55,14 @@ class CacheStats:
     models: dict[str, int]
 
 
+@observed("embeddings", writes=("clear",))
 class EmbeddingRepository:
     """The cache of embeddings."""
 
     def __init__(self, executor: Executor, *, limits: Limits = DEFAULT_LIMITS) -> None:
         self._executor = executor
         self._limits = limits
+        self._subject = Subject(CachedEmbedding.__tablename__, limits.slow_call_seconds)
 
     async def embed(
         self,
@@ -114,8 +117,9 @@ class EmbeddingRepository:
         vectors = await self._find(list(text_of), key)
         expected = _one_length(vectors.values(), dimensions)
         missing = [text_hash for text_hash in text_of if text_hash not in vectors]
-        metrics.embedding_cache_hits_total.add(len(vectors), {"model": name})
-        metrics.embedding_cache_misses_total.add(len(missing), {"model": name})
+        labels = metrics.label("model", name)
+        metrics.embedding_cache_hits_total.add(len(vectors), labels)
+        metrics.embedding_cache_misses_total.add(len(missing), labels)
         for start in range(0, len(missing), size):
             batch = missing[start : start + size]
             returned = await _call(model, [text_of[text_hash] for text_hash in batch])

@@ -9,7 +9,8 @@ from qortex_db import checks
 from qortex_db.engine import on_primary
 from qortex_db.errors import counter_is_full
 from qortex_db.limits import DEFAULT_LIMITS, Limits
-from qortex_db.observability import metrics
+from qortex_db.models import InteroceptionEdge
+from qortex_db.observability import Subject, metrics, observed
 from qortex_db.repositories import validation
 from qortex_db.repositories.idempotency import check_claim, was_done
 from qortex_db.repositories.interoception import edge_statements
@@ -44,12 +45,14 @@ _PART_ROWS: Final = 250
 _MOST_SCORES: Final = 10_000
 
 
+@observed("edges", writes=("promote", "record", "record_many", "remove", "save"))
 class EdgeRepository:
     """The buffer of observed edges."""
 
     def __init__(self, executor: Executor, *, limits: Limits = DEFAULT_LIMITS) -> None:
         self._executor = executor
         self._limits = limits
+        self._subject = Subject(InteroceptionEdge.__tablename__, limits.slow_call_seconds)
 
     async def load(self) -> dict[tuple[str, str], EdgeStats]:
         """Every buffered edge by its sorted pair."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -10,8 +11,9 @@ from qortex_db import checks, messages
 from qortex_db.engine import on_primary
 from qortex_db.errors import InvalidInputError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
+from qortex_db.models import InteroceptionFactor
 from qortex_db.names import qualified
-from qortex_db.observability import metrics
+from qortex_db.observability import Subject, metrics, observed
 from qortex_db.repositories import validation
 from qortex_db.repositories.chunks import Chunks, Work
 from qortex_db.repositories.idempotency import check_claim, was_done
@@ -64,12 +66,14 @@ class FactorSummary:
     entropy: float
 
 
+@observed("factors", writes=("adjust", "decay", "delete", "save"))
 class FactorRepository:
     """The factors of all nodes."""
 
     def __init__(self, executor: Executor, *, limits: Limits = DEFAULT_LIMITS) -> None:
         self._executor = executor
         self._limits = limits
+        self._subject = Subject(InteroceptionFactor.__tablename__, limits.slow_call_seconds)
 
     async def load(self) -> dict[str, float]:
         """Every stored weight by node."""
@@ -170,8 +174,8 @@ class FactorRepository:
                 fetched = await self._executor.run(stored, {"ids": keys})
                 weights = {row[0]: row[1] for row in fetched.rows}
                 return {key: weights.get(key, DEFAULT_WEIGHT) for key in keys}
-        for outcome in outcomes.values():
-            metrics.factor_updates_total.add(1, {"outcome": outcome})
+        for outcome, count in Counter(outcomes.values()).items():
+            metrics.factor_updates_total.add(count, {"outcome": outcome})
         return {row[0]: row[1] for row in fetched.rows}
 
     async def decay(

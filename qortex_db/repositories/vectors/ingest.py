@@ -13,9 +13,10 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from qortex_db import checks, observability
+from qortex_db import checks
 from qortex_db.errors import DimensionMismatchError, InvalidInputError, QortexDbError
 from qortex_db.filters.full_text import is_whole, stored_words
+from qortex_db.observability import log
 from qortex_db.repositories import validation
 from qortex_db.repositories.halving import by_halves
 from qortex_db.repositories.progress import IngestProgress, Pace, tell
@@ -123,14 +124,20 @@ class VectorIngest(VectorWrites[IdT]):
                     await aside.tell()
                 else:
                     ids.add(await self._store_whole(batch, facts, done, size))
-                await pace.note(len(batch), time.perf_counter() - start)
+                seconds = time.perf_counter() - start
+                await pace.note(len(batch), seconds)
                 done += len(batch)
+                log.info(
+                    "ingest_batch",
+                    table=self._vectors.table.name,
+                    rows=len(batch),
+                    done=done,
+                    seconds=round(seconds, 3),
+                )
                 await tell(on_progress, pace.progress(done, aside.count))
             if aside.count:
                 table = self._vectors.table.name
-                observability.log.warning(
-                    "ingest_rejected", table=table, rows=aside.count, read=done
-                )
+                log.warning("ingest_rejected", table=table, rows=aside.count, read=done)
             await self._keep_counted(done)
             return await asyncio.to_thread(ids.count)
 
@@ -143,9 +150,7 @@ class VectorIngest(VectorWrites[IdT]):
             async with vectors.executor.savepoint():
                 await count_if_due(vectors, read)
         except QortexDbError as error:
-            observability.log.warning(
-                "words_not_counted", table=vectors.table.name, reason=type(error).__name__
-            )
+            log.warning("words_not_counted", table=vectors.table.name, reason=type(error).__name__)
 
     async def fill_words(
         self, *, batch_size: int = 1_000, on_progress: Callable[[int], object] | None = None
@@ -310,7 +315,7 @@ class _Pace(Pace):
         vectors = self._vectors
         found = await vectors.executor.run(_HAS_INDEX, {"name": vectors.qualified_name})
         if found.rows[0][0]:
-            observability.log.warning(
+            log.warning(
                 "ingest_into_live_index",
                 table=vectors.table.name,
                 rows_per_second=round(rate),

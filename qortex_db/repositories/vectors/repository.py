@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 from qortex_db import checks, types
-from qortex_db.observability import metrics
+from qortex_db.observability import metrics, observed
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.aggregates import VectorAggregates
 from qortex_db.repositories.vectors.bulk_changes import VectorBulkChanges
@@ -32,7 +33,44 @@ from qortex_db.repositories.vectors.search.index_settings import MAX_EF_SEARCH
 from qortex_db.repositories.vectors.search.searches import VectorSearches
 from qortex_db.repositories.vectors.word_counts import WordCounts
 
+_SEARCHES: Final = (
+    "hybrid_search",
+    "mmr_search",
+    "multi_search",
+    "range_search",
+    "recommend",
+    "search",
+    "search_groups",
+    "search_many",
+    "stream_search",
+)
+_WRITES: Final = (
+    "delete",
+    "delete_all",
+    "delete_where",
+    "fill_words",
+    "ingest",
+    "insert",
+    "merge_payload",
+    "reembed",
+    "rotate_keys",
+    "update",
+    "update_many",
+    "upsert",
+    "upsert_with_zeros",
+)
+_LONG: Final = (
+    "count_words",
+    "fill_words",
+    "ingest",
+    "recall_probe",
+    "reembed",
+    "rotate_keys",
+    "tune",
+)
 
+
+@observed("vectors", writes=_WRITES, searches=_SEARCHES, long=_LONG)
 class VectorRepository(
     VectorClauses[IdT],
     VectorIngest[IdT],
@@ -80,7 +118,8 @@ class VectorRepository(
             ef_search = validation.check_limit(ef_search, MAX_EF_SEARCH, name="ef_search")
         judge = await self._judge(sample, limit, max_seconds)
         probe = RecallProbe(await judge.recall(ef_search), judge.sample, judge.limit, ef_search)
-        metrics.vec_recall.set(probe.recall, {"table": self._vectors.table.name})
+        labels = metrics.label("collection", self._vectors.table.name)
+        metrics.vec_recall.set(probe.recall, labels)
         return probe
 
     async def tune(

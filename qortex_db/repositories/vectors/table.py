@@ -29,6 +29,7 @@ from qortex_db.models.changing import Changeover, changing_table
 from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.names import qualified
+from qortex_db.observability import Subject
 from qortex_db.plain_json import is_large
 from qortex_db.repositories.vectors import table_facts
 from qortex_db.repositories.vectors.encrypted_columns import EncryptedColumns
@@ -93,6 +94,7 @@ class TableBound(Generic[IdT]):
         cache: Callable[[], EmbeddingCache] | None = None,
     ) -> None:
         self._cache = cache
+        self._subject = Subject(table.name, limits.slow_call_seconds)
         self._vectors = VectorTable(
             executor,
             table,

@@ -10,7 +10,7 @@ from typing import cast as cast_type
 
 from qortex_db.errors import ConflictError, DimensionMismatchError, InvalidInputError
 from qortex_db.markers import CLEAR
-from qortex_db.observability import metrics
+from qortex_db.observability import calls, metrics
 from qortex_db.plain_json import is_large
 from qortex_db.repositories import validation
 from qortex_db.repositories.vectors.batch_statements import insert_new, update_each
@@ -149,8 +149,10 @@ class VectorWrites(TableBound[IdT]):
                 "was not given. Nothing was written.",
                 sqlstate=error.sqlstate,
             ) from None
-        metrics.vec_add_total.add(len(batch.ids))
-        metrics.vec_add_duration.record(time.perf_counter() - start)
+        labels = metrics.label("collection", self._vectors.table.name)
+        labels["method"] = calls.method()
+        metrics.vec_add_total.add(len(batch.ids), labels)
+        metrics.vec_add_duration.record(time.perf_counter() - start, labels)
         return rows
 
     async def _is_in_two(self, batch: Batch) -> bool:
