@@ -1,0 +1,213 @@
+"""What a service process exports where it has no provider of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from prometheus_client.parser import text_string_to_metric_families
+
+from qortex_db import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WORKER = Path(__file__).with_name("exporting_worker.py")
+QORTEX = {
+    "qortex_vec_add_total",
+    "qortex_vec_add_duration_seconds",
+    "qortex_vec_search_duration_seconds",
+    "qortex_vec_search_top_score",
+    "qortex_vec_search_score_spread",
+    "qortex_vec_search_candidates",
+    "qortex_vec_index_size",
+    "qortex_buffer_edges",
+    "qortex_learning_selections_total",
+    "qortex_learning_observations_total",
+    "qortex_learning_posterior_mean",
+    "qortex_factor_updates_total",
+    "qortex_factor_mean",
+    "qortex_factor_entropy",
+    "qortex_pool_size",
+    "qortex_pool_free",
+    "qortex_pool_used",
+}
+"""Those that qortex documents."""
+OURS = {
+    "qortex_call_duration_seconds",
+    "qortex_errors_total",
+    "qortex_pool_wait_seconds",
+    "qortex_rows_read_total",
+    "qortex_rows_written_total",
+    "qortex_slow_calls_total",
+}
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def run(*arguments: object, **environment: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, WORKER, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def samples(scrape: str) -> dict[str, list[Any]]:
+    """By the names that a query says, a histogram's without its suffix."""
+    found: dict[str, list[Any]] = {}
+    for family in text_string_to_metric_families(scrape):
+        for sample in family.samples:
+            name = re.sub("_(bucket|count|sum)$", "", sample.name)
+            found.setdefault(name, []).append(sample)
+    return found
+
+
+def test_prometheus_reads_every_metric_once_by_its_name(dsn: str, port: int) -> None:
+    given = run(dsn, port, "has none")
+    found = samples(given["scrape"])
+    assert found.keys() >= QORTEX | OURS
+    types = re.findall(r"^# TYPE (qortex_\S+)", given["scrape"], re.MULTILINE)
+    assert sorted(types) == sorted(set(types))
+    assert not [name for name in found if name.startswith("qortex_") and name.endswith("_ratio")]
+    values = {
+        name: {tuple(sorted(_own(one.labels).items())): one.value for one in found[name]}
+        for name in QORTEX
+    }
+    of_table = ("collection", "qortex_vectors")
+    assert values["qortex_vec_index_size"][of_table,] == 2
+    assert values["qortex_vec_add_total"][of_table, ("method", "upsert")] == 2
+    assert values["qortex_buffer_edges"][()] == 1
+    assert values["qortex_factor_mean"][()] == 1.0
+    assert values["qortex_factor_entropy"][()] == pytest.approx(0.811278, abs=1e-6)
+    assert values["qortex_factor_updates_total"] == {(("outcome", "saved"),): 2}
+    assert values["qortex_learning_posterior_mean"] == {
+        (("arm_id", "v1"), ("learner", "prompts")): pytest.approx(2 / 3),
+        (("arm_id", "v2"), ("learner", "prompts")): pytest.approx(1 / 3),
+    }
+    assert values["qortex_pool_size"][()] == 2
+    assert values["qortex_pool_free"][()] + values["qortex_pool_used"][()] == 2
+    assert given["events"].count("prometheus_serves") == 1
+    service = re.search(r'target_info\{.*service_name="([^"]*)"', given["scrape"])
+    assert service is not None
+    assert service[1] == "qortex-db"
+
+
+def _own(labels: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in labels.items() if not name.startswith("otel_scope")}
+
+
+def test_a_port_that_is_taken_is_a_line_of_the_log_and_no_failure(dsn: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))  # noqa: S104 - as Prometheus's server does
+        taken.listen()
+        given = run(dsn, taken.getsockname()[1], "has none", QORTEX_PROMETHEUS_ENABLED="")
+    assert given["events"].count("prometheus_port_taken") >= 1
+    assert given["events"][-1] == "database_closed"
+
+
+@pytest.mark.parametrize(
+    ("host", "event"),
+    [("has a provider", "metrics_left_to_host"), ("is qortex", "export_left_to_qortex")],
+)
+def test_nothing_is_served_beside_what_the_process_has(
+    dsn: str, port: int, host: str, event: str
+) -> None:
+    given = run(dsn, port, host)
+    assert given["scrape"] is None
+    assert event in given["events"]
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Takes what OTLP sends."""
+
+    taken: list[tuple[str, bytes]] = []  # noqa: RUF012 - one at a time
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("Content-Encoding") == "gzip":
+            import gzip  # noqa: PLC0415
+
+            body = gzip.decompress(body)
+        self.taken.append((self.path, body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def collector() -> Iterator[str]:
+    Collector.taken.clear()
+    server = HTTPServer(("127.0.0.1", 0), Collector)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_spans_and_metrics_are_sent_where_the_environment_names_an_endpoint(
+    dsn: str, port: int, collector: str
+) -> None:
+    run(
+        dsn,
+        port,
+        "has none",
+        QORTEX_OTEL_ENABLED="true",
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector,
+        OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+        OTEL_SERVICE_NAME="of mine",
+        OTEL_METRIC_EXPORT_INTERVAL="300",
+    )
+    spans, measured, services = set(), set(), set()
+    for path, body in Collector.taken:
+        if path == "/v1/traces":
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                services |= {a.value.string_value for a in resource.resource.attributes}
+                spans |= {span.name for scope in resource.scope_spans for span in scope.spans}
+        else:
+            assert path == "/v1/metrics"
+            for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+                measured |= {m.name for scope in resource.scope_metrics for m in scope.metrics}
+    assert {"qortex_db.vectors.search", "qortex_db.arms.select"} <= spans
+    assert measured >= QORTEX
+    assert "of mine" in services
+
+
+def test_a_command_serves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from qortex_db.cli.shell import read_settings  # noqa: PLC0415 - it takes long to import
+
+    monkeypatch.setenv("QORTEX_PROMETHEUS_ENABLED", "true")
+    monkeypatch.setenv("QORTEX_OTEL_ENABLED", "true")
+    monkeypatch.setenv("QORTEX_DB_METRICS_SECONDS", "5")
+    assert Settings().prometheus_enabled
+    given = read_settings()
+    assert not given.prometheus_enabled
+    assert not given.otel_enabled
+    assert given.metrics_seconds is None
