@@ -14,6 +14,8 @@ class Proxy:
         dsn: The same database, through it.
         silent: Set, nothing passes any more, and no connection is closed.
         connections: How many there were.
+        refuses: Whether new connections are closed at once.
+        cuts: Whether the next that is sent closes its connection, once.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -21,6 +23,8 @@ class Proxy:
         self.silent = asyncio.Event()
         self.dsn = ""
         self.connections = 0
+        self.refuses = False
+        self.cuts = False
         self._dropped = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: list[asyncio.StreamWriter] = []
@@ -46,10 +50,18 @@ class Proxy:
         self._dropped.set()
         self._dropped = asyncio.Event()
 
+    def close(self) -> None:
+        """Close the connections that there are."""
+        for writer in self._writers:
+            writer.close()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
         self.connections += 1
         if self.silent.is_set():
+            return
+        if self.refuses:
+            writer.close()
             return
         folder = parse_qs(self._parts.query)["host"][0]
         there, back = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.5432")
@@ -64,6 +76,10 @@ class Proxy:
             while data := await reader.read(65_536):
                 if self.silent.is_set() or dropped.is_set():
                     await asyncio.sleep(3_600)
+                if self.cuts:
+                    self.cuts = False
+                    self.close()
+                    return
                 writer.write(data)
         except OSError:
             pass
