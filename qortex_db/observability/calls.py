@@ -121,7 +121,7 @@ class _Method:
                     rows = _written(given, (*args, *options.values())) if writes else _read(given)
                     self._tell(self_._subject, seconds, rows, span, given)  # noqa: SLF001
             except Exception as error:
-                self._tell_of(self_._subject, error)  # noqa: SLF001
+                self._tell_of(self_._subject, time.perf_counter() - start, error)  # noqa: SLF001
                 raise
             finally:
                 _within.set(None)
@@ -157,9 +157,10 @@ class _Method:
                         yield item
             except Exception as error:
                 if outer is None:
-                    self._tell_of(self_._subject, error)  # noqa: SLF001
+                    self._tell_of(self_._subject, seconds, error)  # noqa: SLF001
+                outer = name
                 raise
-            finally:
+            finally:  # it may be left early
                 if outer is None:
                     self._tell(self_._subject, seconds, rows, span)  # noqa: SLF001
                 if span is not None:
@@ -209,9 +210,11 @@ class _Method:
             for answer in given if self._name == "search_many" else (given,):
                 _tell_of_hits(answer, labels)
 
-    def _tell_of(self, subject: Subject, error: Exception) -> None:
+    def _tell_of(self, subject: Subject, seconds: float, error: Exception) -> None:
+        labels = _labels(subject, self._name)
         kind = type(error).__name__ if isinstance(error, QortexDbError) else metrics.OTHER
-        metrics.errors_total.add(1, {**_labels(subject, self._name), "error": kind})
+        metrics.call_duration.record(seconds, labels)
+        metrics.errors_total.add(1, {**labels, "error": kind})
         if isinstance(error, (PoolTimeoutError, OverloadedError)):
             _tell_of_exhaustion(self._full_name, error)
 

@@ -13,9 +13,13 @@ from typing import Any
 import structlog
 from opentelemetry import metrics
 
-from qortex_db import Database, Settings
+from qortex_db import Database, SerializationConflictError, Settings, UnitOfWork
 
 VECTOR = [1.0] + [0.0] * 7
+
+
+async def _meet_another(_: UnitOfWork) -> None:
+    raise SerializationConflictError("another was first")
 
 
 async def use(db: Database) -> None:
@@ -25,12 +29,17 @@ async def use(db: Database) -> None:
     await db.arms.select("prompts", ["v1", "v2"])
     await db.factors.save({"a": 0.5, "b": 1.5})
     await db.edges.record_many([("a", "b", 0.9)])
+    await db.edges.record_many([("b", "c", 0.9)] * 3)
+    await db.edges.promote()
+    await db.vectors.recall_probe(sample=1)
     await db.embeddings.embed(["a"], model=lambda _: [VECTOR], name="m")
     async with db.unit_of_work() as uow:  # the pool has two
         await uow.factors.load()
         await asyncio.gather(*(db.factors.load() for _ in range(5)))
     with suppress(ValueError):
         await db.vectors.search([0.0] * 8)
+    with suppress(SerializationConflictError):
+        await db.run(_meet_another, max_attempts=2)
     await asyncio.sleep(0.6)  # so that the gauges are read after it
 
 

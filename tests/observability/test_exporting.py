@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import socket
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from prometheus_client.parser import text_string_to_metric_families
 
 from qortex_db import Settings
+from support.scrapes import run, samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WORKER = Path(__file__).with_name("exporting_worker.py")
 QORTEX = {
     "qortex_vec_add_total",
     "qortex_vec_add_duration_seconds",
@@ -61,29 +55,6 @@ def port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
-
-
-def run(*arguments: object, **environment: str) -> Any:
-    done = subprocess.run(
-        [sys.executable, WORKER, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        env={**os.environ, **environment},
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def samples(scrape: str) -> dict[str, list[Any]]:
-    """By the names that a query says, a histogram's without its suffix."""
-    found: dict[str, list[Any]] = {}
-    for family in text_string_to_metric_families(scrape):
-        for sample in family.samples:
-            name = re.sub("_(bucket|count|sum)$", "", sample.name)
-            found.setdefault(name, []).append(sample)
-    return found
 
 
 def test_prometheus_reads_every_metric_once_by_its_name(dsn: str, port: int) -> None:

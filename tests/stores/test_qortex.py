@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import subprocess
 import tarfile
 import venv
@@ -20,6 +22,8 @@ FOLDER = ROOT / ".venv-qortex"
 PYTHON = FOLDER / "bin" / "python"
 CONSTRAINTS = ROOT / "constraints-qortex.txt"
 BESIDE = Path(__file__).with_name("qortex_beside_ours.py")
+METRICS = Path(__file__).with_name("qortex_metrics.py")
+OURS = f"{ROOT}[prometheus]"
 EXAMPLE = ROOT / "examples" / "qortex_service.py"
 TOOLS = ("pytest", "pytest-asyncio", "pytest-timeout")
 
@@ -78,7 +82,7 @@ def qortex() -> Path:
         options = ("--no-deps", "--no-binary", "qortex", "--dest", FOLDER)
         if (done := pip("download", *options, QORTEX)).returncode:
             pytest.skip(f"{QORTEX} can't be downloaded, which needs a package index: {done.stderr}")
-        done = pip("install", "--constraint", CONSTRAINTS, QORTEX, *TOOLS, "--editable", ROOT)
+        done = pip("install", "--constraint", CONSTRAINTS, QORTEX, *TOOLS, "--editable", OURS)
         assert done.returncode == 0, done.stderr
         stamp.write_text(CONSTRAINTS.read_text())
     return PYTHON
@@ -174,3 +178,26 @@ async def test_a_service_from_the_environment_is_handed_over_whole(
         assert (await db.arms.get("prompts", "v1")).alpha == 2.0
         assert (await db.arms.get("mcp", "v1")).alpha == 2.0
         assert (await db.arms.get("tools", "grep", context={"task": "c"})).alpha == 1.5
+
+
+async def test_beside_qortex_no_metric_is_counted_twice(qortex: Path, dsn: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    done = await program(
+        *(str(qortex), str(METRICS)),
+        PGVECTOR_DSN=dsn,
+        QORTEX_STORE="postgres",
+        QORTEX_PROMETHEUS_ENABLED="true",
+        QORTEX_PROMETHEUS_PORT=str(port),
+        PYTHONPATH=str(EXAMPLE.parent),
+    )
+    scopes: dict[str, set[str]] = {}
+    for name, labels in re.findall(r"^(qortex_\w+)\{(.*)\}", done.out, re.MULTILINE):
+        scopes.setdefault(name, set()).update(re.findall('otel_scope_name="(\\w+)"', labels))
+    assert [name for name, of in scopes.items() if len(of) > 1] == []
+    assert scopes["qortex_factor_updates_total"] == {"qortex"}
+    assert scopes["qortex_factor_mean"] == {"qortex"}
+    assert scopes["qortex_call_duration_seconds_count"] == {"qortex_db"}
+    assert scopes["qortex_pool_size"] == {"qortex_db"}
+    assert "qortex_vec_add_total" not in scopes
