@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics
-from opentelemetry.metrics import Observation
+from opentelemetry.metrics import Observation, _internal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -44,6 +44,10 @@ def label(name: str, value: str) -> dict[str, Any]:
 
 def are_measured() -> bool:
     """Whether anybody may read the metrics: the API's own providers measure nothing."""
+    if (
+        getattr(_internal, "_METER_PROVIDER", True) is None
+    ):  # `get_meter_provider` asks the OS first
+        return False
     return not type(metrics.get_meter_provider()).__module__.startswith(_API)
 
 
