@@ -340,11 +340,11 @@ class Database(Lanes):
         if engine is None or executor is None or replicas is None:
             return
         telling, self._telling = self._telling, None
-        if telling is not None:
-            log.info("database_closing", in_flight=executor.operations.in_flight)
-            await telling.end()
         self._unbind()
         try:
+            if telling is not None:
+                log.info("database_closing", in_flight=executor.operations.in_flight)
+                await telling.end()
             own = executor.operations.close(grace_seconds)
             await asyncio.gather(own, replicas.close(grace_seconds))
         finally:

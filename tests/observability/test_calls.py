@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 from opentelemetry.trace import StatusCode
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from qortex_db import (
     Database,
@@ -21,6 +21,7 @@ from qortex_db import (
     PoolTimeoutError,
     QortexDbError,
     Settings,
+    migrations,
     repositories,
     unit_of_work,
 )
@@ -315,3 +316,38 @@ async def test_waits_for_the_pool_are_measured_and_its_exhaustion_is_told_once(
     ]
     assert used.value("qortex_pool_free") == used.value("qortex_pool_size") - 1
     assert used.value("qortex_pool_used") == 1
+
+
+async def test_gauges_are_read_by_a_task_that_ends_with_the_database(
+    dsn: str, telemetry: Telemetry
+) -> None:
+    _, reader = telemetry
+    engine = create_async_engine(dsn.replace("postgresql://", "postgresql+asyncpg://"))
+    for db in (
+        Database.connect(Settings(dsn=dsn, metrics_seconds=0.1)),
+        Database.from_engine(engine, metrics_seconds=0.1),
+    ):
+        async with db:
+            await db.vectors.upsert(ROWS)
+            await asyncio.sleep(0.5)
+            assert (
+                Measured(reader).value("qortex_vec_index_size", collection="qortex_vectors") == 20
+            )
+        assert "qortex_vec_index_size" not in Measured(reader).names()
+        assert not [task for task in asyncio.all_tasks() if "gauges" in task.get_name()]
+    await engine.dispose()
+
+
+async def test_gauges_that_can_not_be_read_are_told_once_and_tried_again(
+    empty_dsn: str, telemetry: Telemetry
+) -> None:
+    _, reader = telemetry
+    with structlog.testing.capture_logs() as told:
+        async with Database.connect(Settings(dsn=empty_dsn, metrics_seconds=0.1)) as db:
+            await asyncio.sleep(0.4)
+            await migrations.upgrade(Settings(dsn=empty_dsn, dimensions=8))
+            await db.vectors.upsert(ROWS)
+            await asyncio.sleep(0.5)
+            size = Measured(reader).value("qortex_vec_index_size", collection="qortex_vectors")
+    assert size == 20
+    assert len([each for each in told if each["event"] == "gauges_not_read"]) == 1
