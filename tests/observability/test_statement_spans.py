@@ -173,10 +173,7 @@ async def test_statements_have_no_spans_where_settings_say_so(dsn384: str, begun
             await use(uow)
         await PgVectorIndex(db).search(embedding(0, 384), top_k=1)
         assert all(span.kind is not IS_STATEMENT for span in begun.spans)
-        assert [span.name for span in begun.spans][-2:] == [
-            "vec.search",
-            "qortex_db.vectors.search",
-        ]
+        assert {"vec.search", "qortex_db.vectors.search"} <= {span.name for span in begun.spans}
 
 
 async def _refuse(db: Database) -> None:
