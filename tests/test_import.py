@@ -8,8 +8,8 @@ import sys
 import pytest
 
 import qortex_db
-from qortex_db.cli import commands
-from qortex_db.cli import edges as edge_commands
+from qortex_db.cli.memory import edges as edge_commands
+from qortex_db.cli.memory import keys
 from qortex_db.repositories.idempotency import KEPT
 from qortex_db.repositories.interoception import edges
 
@@ -95,6 +95,6 @@ def test_rooms_are_attributes_without_an_import_of_their_own() -> None:
 
 
 def test_a_commands_defaults_are_those_of_its_method() -> None:
-    assert KEPT.days == commands.KEPT_DAYS
+    assert KEPT.days == keys.KEPT_DAYS
     assert edge_commands.MIN_HITS == edges.MIN_HITS
     assert edge_commands.MIN_AVG_SCORE == edges.MIN_AVG_SCORE

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from qortex_db.cli.demo import VERDICTS
+from qortex_db.cli.overview.demonstration import VERDICTS
 from qortex_db.sample import load_sample
 from support.commands import run
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qortex_db import migrations
 from qortex_db.cli import render
-from qortex_db.cli.index import progress_bar
+from qortex_db.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""The command that counts words."""
+"""The commands about the words of documents: stored, and counted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from qortex_db.cli.shell import Embedded, opened, out, run
+from qortex_db.cli.shell import Embedded, err, opened, out, run
 
 
 def count_words(
@@ -46,3 +46,25 @@ async def _count(model: Any, namespace: str | None, *, embedded: bool) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def fill_words(
+    *,
+    batch_size: Annotated[int, typer.Option(help="Rows of a transaction.")] = 1_000,
+    embedded: Embedded = False,
+) -> None:
+    """Store the words of documents that lack them: of old rows, and of what others wrote.
+
+    The table stays in use. Whatever it is interrupted by, running it again goes on.
+    """
+
+    async def fill() -> int:
+        async with opened(embedded=embedded) as db:
+            total = await db.vectors.count()
+            with err().status("") as line:
+                return await db.vectors.fill_words(
+                    batch_size=batch_size,
+                    on_progress=lambda done: line.update(f"{done:,} of {total:,} rows"),
+                )
+
+    out().print(f"{run(fill()):,} rows have their words now.", highlight=False)

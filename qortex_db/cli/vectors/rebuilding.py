@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 import shlex
 import shutil
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
+from qortex_db.cli.progress import progress_bar
 from qortex_db.errors import InvalidInputError, QortexDbError
 from qortex_db.migrations import rebuild_index
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from rich.console import Console
-    from rich.progress import TaskID
 
     from qortex_db import Settings
-    from qortex_db.migrations import IndexProgress, RebuiltIndex
+    from qortex_db.migrations import RebuiltIndex
 
 
 async def rebuild(
@@ -30,39 +27,6 @@ async def rebuild(
     program = None if load is None else _program(load)
     with progress_bar(console) as show:
         return await rebuild_index(settings, load=program, on_progress=show, **options)
-
-
-@contextmanager
-def progress_bar(console: Console) -> Iterator[Callable[[IndexProgress], None] | None]:
-    """What shows the progress of builds on a terminal; None elsewhere."""
-    if not console.is_terminal:
-        yield None
-        return
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    )
-    tasks: dict[str, TaskID] = {}
-
-    def show(progress: IndexProgress) -> None:
-        bar.start()  # not before: the load has the terminal for itself
-        if progress.index not in tasks:
-            tasks[progress.index] = bar.add_task(progress.index)
-        bar.update(
-            tasks[progress.index],
-            description=f"{progress.index}: {progress.phase}",
-            completed=progress.done,
-            total=progress.total or None,
-        )
-
-    try:
-        yield show
-    finally:
-        bar.stop()
 
 
 def _program(line: str) -> Callable[[], Awaitable[None]]:

@@ -1,0 +1,1 @@
+"""The commands about arms, factors and edges."""

@@ -1,0 +1,1 @@
+"""The commands that bring rows from elsewhere, keep them in files, and put them back."""

@@ -1,0 +1,1 @@
+"""The commands about vectors, and what is built over them."""
