@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -33,11 +34,21 @@ def shown(name: object, most: int = MAX_SHOWN) -> str:
 
 def escaped(text: str, most: int = _MAX_MESSAGE) -> str:
     """Text on one line, cut: a newline in it would begin another line of a log."""
-    cut = text if len(text) <= most else f"{text[:most]}…"
-    if cut.isprintable():
-        return cut
+    return visible(text if len(text) <= most else f"{text[:most]}…")
+
+
+def visible(text: str) -> str:
+    """Text with the escapes of what can't be seen, or turns the text around it; spaces stay.
+
+    A name may hold what a terminal obeys, or another line, as of a message that is none of ours.
+    """
+    if text.isprintable():
+        return text
     return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in cut
+        each
+        if each.isprintable() or unicodedata.category(each) == "Zs"
+        else each.encode("unicode_escape").decode()
+        for each in text
     )
 
 

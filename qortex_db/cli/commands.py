@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from qortex_db import __version__
+from qortex_db.cli.app import App
 from qortex_db.cli.memory import keys
 from qortex_db.cli.memory.arms import arms
 from qortex_db.cli.memory.edges import edges
@@ -37,11 +38,7 @@ _GROUPS: Final = {
     "model": model,
 }
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,  # its tracebacks show local variables
-    add_completion=False,
-)
+app = App()
 for _name, _group in _GROUPS.items():
     app.add_typer(_group, name=_name)
 for _command in _PLAIN:

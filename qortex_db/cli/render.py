@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.table import Table
 
 from qortex_db.errors import UPGRADE_HINT
+from qortex_db.messages import visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -16,13 +17,11 @@ if TYPE_CHECKING:
     from qortex_db.migrations import Drift, RebuiltIndex, SchemaState
 
 _KIB = 1024
-# A name may hold what a terminal obeys, or another line, as of a message that is none of ours.
-_SHOWN = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 
 def escape(text: str) -> str:
     """Text as it is: no markup, and nothing that a terminal obeys."""
-    return markup.escape(text.translate(_SHOWN))
+    return markup.escape(visible(text))
 
 
 def table(*columns: str, title: str | None = None) -> Table:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 from qortex_db import interrupts
+from qortex_db.cli.app import App
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
@@ -42,22 +43,38 @@ Models = Annotated[
 @functools.cache
 def out() -> Console:
     """The terminal, or the pipe."""
-    from rich.console import Console
+    from qortex_db.cli.console import SafeConsole
 
-    return Console()
+    return SafeConsole()
 
 
 @functools.cache
 def err() -> Console:
     """What is no result goes there."""
-    from rich.console import Console
+    from qortex_db.cli.console import SafeConsole
 
-    return Console(stderr=True)
+    return SafeConsole(stderr=True)
 
 
-def group(text: str) -> typer.Typer:
+def say(line: str) -> None:
+    """Print a line, whatever is in it."""
+    _print(out(), line)
+
+
+def note(line: str) -> None:
+    """The same of what is no result."""
+    _print(err(), line)
+
+
+def _print(console: Console, line: str) -> None:
+    from qortex_db.cli import render
+
+    console.print(render.escape(line), soft_wrap=True, highlight=False)
+
+
+def group(text: str) -> App:
     """A command that has commands."""
-    return typer.Typer(help=text, no_args_is_help=True)
+    return App(help=text, add_completion=False)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 from xml.etree.ElementTree import Element, tostring
+
+from qortex_db.messages import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _LONGEST: Final = 120
 _LARGE: Final = 100_000
-# Controls, and what would have the text around it run backwards.
-_UNSEEN: Final = re.compile(
-    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
 
 
 def tag(name: str, /, *children: Element | str, **attributes: object) -> Element:
@@ -26,7 +23,7 @@ def tag(name: str, /, *children: Element | str, **attributes: object) -> Element
         if not isinstance(child, str):
             element.append(child)
             continue
-        text = _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", child)
+        text = "\n".join(map(visible, child.split("\n")))  # as in the style sheet
         if len(element):
             element[-1].tail = (element[-1].tail or "") + text
         else:

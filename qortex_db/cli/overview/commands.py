@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from qortex_db.cli.shell import AsJson, Embedded, Models, fail, out, print_json, read_settings, run
+from qortex_db.cli.shell import (
+    AsJson,
+    Embedded,
+    Models,
+    fail,
+    out,
+    print_json,
+    read_settings,
+    run,
+    say,
+)
 
 
 def status(
@@ -60,7 +70,7 @@ def report(
         output.write_text(page, "utf-8")
     except OSError as error:
         fail(f"{output} can't be written: {error.strerror}.")
-    out().print(f"The report is in {output}.", markup=False, highlight=False, soft_wrap=True)
+    say(f"The report is in {output}.")
 
 
 def demo(

@@ -19,9 +19,10 @@ def upgrade(
     *,
     embedded: Embedded = False,
     sql: Annotated[bool, typer.Option("--sql", help="Print the SQL; touch nothing.")] = False,
-    create_extension: Annotated[
-        bool, typer.Option(help="Leave CREATE EXTENSION to an administrator with --no-...")
-    ] = True,
+    no_create_extension: Annotated[
+        bool,
+        typer.Option("--no-create-extension", help="Leave that to an administrator."),
+    ] = False,
     extension_schema: Annotated[
         str | None, typer.Option(help="The schema that pgvector goes into, or is in.")
     ] = None,
@@ -33,14 +34,14 @@ def upgrade(
 
     settings = read_settings(schema)
     if sql:
-        typer.echo(_sql(settings, revision, create_extension, extension_schema))
+        typer.echo(_sql(settings, revision, not no_create_extension, extension_schema))
         return
     state = run(
         migrations.upgrade(
             settings,
             revision,
             embedded=embedded,
-            create_extension=create_extension,
+            create_extension=not no_create_extension,
             extension_schema=extension_schema,
         )
     )

@@ -6,7 +6,7 @@ from typing import Annotated, cast
 
 import typer
 
-from qortex_db.cli.shell import Embedded, Schema, fail, out, read_settings, run
+from qortex_db.cli.shell import Embedded, Schema, fail, read_settings, run, say
 
 
 def distribute(
@@ -40,4 +40,4 @@ def distribute(
         )
     )
     for statement in done or ["-- nothing to do"]:
-        out().print(statement, soft_wrap=True, highlight=False, markup=False)
+        say(statement)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from qortex_db.cli.shell import Embedded, Schema, fail, out, read_settings, run
+from qortex_db.cli.shell import Embedded, Schema, fail, read_settings, run, say
 
 
 def roles(
@@ -34,4 +34,4 @@ def roles(
         typer.echo(said, nl=False)
         return
     for statement in run(migrations.grant_roles(settings, embedded=embedded, **named)):
-        out().print(statement, soft_wrap=True, highlight=False, markup=False)
+        say(statement)

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qortex_db.cli.shell import Embedded, Models, Schema, err, out, reached, read_settings, run
+from qortex_db.cli.shell import (
+    Embedded,
+    Models,
+    Schema,
+    err,
+    note,
+    out,
+    reached,
+    read_settings,
+    run,
+    say,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,11 +85,9 @@ def restore(
     manifest = run(_run("restore", settings, folder, embedded=embedded, **options))
     _tell(manifest, "are there, as they were exported", only=collection)
     if not rebuild_indexes:
-        err().print(
+        note(
             "Vector indexes were kept up row by row; with --rebuild-indexes they are built at the "
-            "end, which is faster.",
-            soft_wrap=True,
-            highlight=False,
+            "end, which is faster."
         )
 
 
@@ -131,4 +140,4 @@ def _tell(manifest: Manifest, where: str, only: list[str] | None = None) -> None
         shown.add_row(render.escape(table.fullname), f"{table.rows:,}", size, str(len(table.parts)))
     out().print(shown)
     rows = sum(table.rows for table in told)
-    out().print(f"{rows:,} rows {where}.", soft_wrap=True, highlight=False, markup=False)
+    say(f"{rows:,} rows {where}.")

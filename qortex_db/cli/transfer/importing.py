@@ -13,12 +13,14 @@ from qortex_db.cli.shell import (
     Embedded,
     err,
     fail,
+    note,
     opened,
     out,
     print_json,
     reached,
     read_settings,
     run,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -148,7 +150,7 @@ def import_(
         _tell_memory(memory)
         _tell_report(report)
         if report.rejected:
-            _line(f"All that were no good are in {aside}.")
+            say(f"All that were no good are in {aside}.")
     if not (report.is_good and all(part.is_good for part in memory)):
         raise typer.Exit(1)
 
@@ -167,7 +169,7 @@ async def _memory(folder: str, *, embedded: bool) -> list[MemoryPart]:
 
 def _tell_memory(parts: Sequence[MemoryPart]) -> None:
     for part in parts:
-        _line(
+        say(
             f"{part.source}: {part.rows:,} rows, {part.written:,} written into {part.into}, "
             f"{len(part.rejects):,} were no good, {len(part.differing):,} differ."
         )
@@ -244,7 +246,7 @@ def _write(
     except QortexDbError as error:
         fail(str(error))
     for each in written:
-        err().print(f"Wrote {each}", soft_wrap=True, highlight=False, markup=False)
+        note(f"Wrote {each}")
 
 
 def _plain(told: Any) -> dict[str, Any]:
@@ -258,11 +260,11 @@ def _plain(told: Any) -> dict[str, Any]:
 def _tell_plan(plan: ImportPlan) -> None:
     from qortex_db.cli import render
 
-    _line(f"From {plan.label}")
+    say(f"From {plan.label}")
     counted = (
         "rows that it can't count" if plan.source.rows is None else f"{plan.source.rows:,} rows"
     )
-    _line(f"It has {counted}.")
+    say(f"It has {counted}.")
     vectors = render.table("vector", "becomes", ">dimensions", "metric", "storage", "index")
     for name, target in plan.vectors.items():
         spec = plan.specs[target]
@@ -287,44 +289,38 @@ def _tell_keys(plan: ImportPlan) -> None:
     for what, found in (("document", plan.document), ("payload", plan.payload)):
         if found is not None:
             guess = " (a guess: say another)" if what in plan.guessed else ""
-            _line(f"The {what} is the key {found}{guess}.")
+            say(f"The {what} is the key {found}{guess}.")
 
 
 def _tell_report(report: ImportReport) -> None:
-    from qortex_db.messages import escaped
-
-    _line(f"From {report.source} into {report.into}")
-    _line(
+    say(f"From {report.source} into {report.into}")
+    say(
         f"{report.read:,} rows were read, {report.written:,} written, {report.rejected:,} were no "
         f"good; {report.stored:,} are there."
     )
     _tell_keys(report.plan)
-    _line(f"{report.sampled} rows were compared field by field: {len(report.differences)} differ.")
+    say(f"{report.sampled} rows were compared field by field: {len(report.differences)} differ.")
     for each in report.overlaps:
         name = each.vector or "the vector"
         if each.share is None:
-            _line(f"Searches by {name} were not compared: the source has none.")
+            say(f"Searches by {name} were not compared: the source has none.")
         else:
-            _line(
+            say(
                 f"Searches by {name}: {each.share:.1%} of what the source finds in its best ten is "
                 f"found here, in {each.queries} queries."
             )
     _list("Otherwise:", report.notes)
     _list("Left behind:", report.plan.source.left_out)
-    _list("No good:", [f"{escaped(each.where)}: {each.reason}" for each in report.rejects])
+    _list("No good:", [f"{each.where}: {each.reason}" for each in report.rejects])
     _list(
         "Different:",
-        [f"{escaped(each.id)}: {', '.join(each.fields)}" for each in report.differences],
+        [f"{each.id}: {', '.join(each.fields)}" for each in report.differences],
     )
     _list("Not as it should be:", report.faults)
 
 
-def _line(text: str) -> None:
-    out().print(text, soft_wrap=True, highlight=False, markup=False)
-
-
 def _list(title: str, lines: Sequence[str]) -> None:
     if lines:
-        _line(title)
+        say(title)
     for line in lines:
-        _line(f"  - {line}")
+        say(f"  - {line}")

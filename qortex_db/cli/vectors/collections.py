@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qortex_db.cli.shell import AsJson, Models, fail, group, out, print_json, read_settings
+from qortex_db.cli.shell import AsJson, Models, fail, group, out, print_json, read_settings, say
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -48,7 +48,7 @@ def describe(name: str, *, models: Models = None, as_json: AsJson = False) -> No
         columns.add_row(render.escape(column), render.escape(kind), null)
     out().print(columns)
     for index, said in told["indexes"].items():
-        out().print(f"{index}: {said}", soft_wrap=True, highlight=False, markup=False)
+        say(f"{index}: {said}")
 
 
 @collections.command()
@@ -87,7 +87,7 @@ def new(
     except QortexDbError as error:
         fail(str(error))
     for file in written:
-        out().print(f"Wrote {file}", soft_wrap=True, highlight=False, markup=False)
+        say(f"Wrote {file}")
 
 
 def _declared(models: str | None) -> list[Table]:

@@ -21,6 +21,7 @@ from qortex_db.cli.shell import (
     print_json,
     read_settings,
     run,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def add(
             name, dimensions, settings, table=table, embedded=embedded, **given
         )
     )
-    _say(f"{table} has a column {name} for the new embeddings. Fill it, then switch to it.")
+    say(f"{table} has a column {name} for the new embeddings. Fill it, then switch to it.")
 
 
 @model.command()
@@ -114,7 +115,7 @@ def status(
     if as_json:
         print_json(None if found is None else asdict(found))
     elif found is None:
-        _say("It has the embeddings of one model alone.")
+        say("It has the embeddings of one model alone.")
     else:
         shown = render.table("", "")
         for key, value in asdict(found).items():
@@ -148,7 +149,7 @@ def reembed(
             )
         return count
 
-    _say(f"{run(fill()):,} rows were filled.")
+    say(f"{run(fill()):,} rows were filled.")
 
 
 @model.command()
@@ -162,7 +163,7 @@ def switch(
             await vectors.switch_to(name)
 
     run(change())
-    _say(f"Searches use {name}.")
+    say(f"Searches use {name}.")
 
 
 @model.command()
@@ -189,7 +190,7 @@ def drop(
         return
     settings = read_settings(schema)
     run(migrations.drop_embedding_column(name, settings, table=table, embedded=embedded))
-    _say(f"{name} is dropped: {table} has the embeddings of one model.")
+    say(f"{name} is dropped: {table} has the embeddings of one model.")
 
 
 @asynccontextmanager
@@ -219,8 +220,4 @@ def _write(ini: Path, head: str | None, message: str, upgrade: str, downgrade: s
         written = write_code(ini, message, upgrade, downgrade, head=head, needs=_NEEDS)
     except QortexDbError as error:
         fail(str(error))
-    _say(f"Wrote {written}")
-
-
-def _say(line: str) -> None:
-    out().print(line, soft_wrap=True, highlight=False, markup=False)
+    say(f"Wrote {written}")
