@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 SequenceT = TypeVar("SequenceT", bound=Sequence[Any])
 
-_SPARSE: Final = {"dimensions", "indices", "values"}
+SPARSE_KEYS: Final = {"dimensions", "indices", "values"}
+"""What a sparse vector is in JSON."""
 
 
 class _EmbeddingMarker:
@@ -92,7 +93,7 @@ def _as_array(value: Any, read: Callable[[Any], Any]) -> Any:
     if isinstance(value, (np.ndarray, SparseVector)):
         return value
     if isinstance(value, Mapping):
-        return _sparse(value)
+        return sparse_of(value)
     floats = read(value)
     return None if floats is None else np.array(floats, dtype=np.float32)
 
@@ -123,12 +124,12 @@ def _with_sparse(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     return {
-        key: _sparse(item) if isinstance(item, Mapping) and item.keys() == _SPARSE else item
+        key: sparse_of(item) if isinstance(item, Mapping) and item.keys() == SPARSE_KEYS else item
         for key, item in value.items()
     }
 
 
-def _sparse(item: Mapping[str, Any]) -> SparseVector:
+def sparse_of(item: Mapping[str, Any]) -> SparseVector:
     try:
         pairs = zip(map(int, item["indices"]), map(float, item["values"]), strict=True)
         return SparseVector(dict(pairs), int(item["dimensions"]))

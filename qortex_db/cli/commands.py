@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -16,14 +16,20 @@ from qortex_db.cli.overview import commands as overview
 from qortex_db.cli.overview import plan
 from qortex_db.cli.schema import commands as schema
 from qortex_db.cli.schema import distribute, roles
-from qortex_db.cli.shell import out
+from qortex_db.cli.shell import group, out
 from qortex_db.cli.transfer import archive, importing
-from qortex_db.cli.vectors import encryption, words
+from qortex_db.cli.vectors import encryption, loading, searching, words
 from qortex_db.cli.vectors.collections import collections
 from qortex_db.cli.vectors.index import index
 from qortex_db.cli.vectors.model import model
 
-_PLAIN: Final = (
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+vectors = group("The rows of a collection: searched, read, counted, stored and written out.")
+for _each in (searching.search, searching.get, searching.count, loading.ingest, loading.export):
+    vectors.command()(_each)
+_PLAIN: Final[tuple[Callable[..., None], ...]] = (
     *(schema.upgrade, schema.check, schema.adopt, roles.roles, distribute.distribute),
     *(overview.status, overview.report, overview.demo, plan.plan),
     *(encryption.rotate_keys, words.count_words, words.fill_words, keys.prune_keys),
@@ -34,6 +40,7 @@ _GROUPS: Final = {
     "factors": factors,
     "edges": edges,
     "index": index,
+    "vectors": vectors,
     "collections": collections,
     "model": model,
 }

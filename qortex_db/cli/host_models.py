@@ -72,16 +72,17 @@ def metadata_of(name: str, *, option: str = "--metadata") -> MetaData:
     return metadata
 
 
-def load_model(name: str) -> Any:
-    """Import one model."""
+def load_model(name: str, *, option: str = "The model") -> Any:
+    """Import one model, or whatever else an option names."""
     module, _, attribute = name.partition(":")
     if not (module and attribute):
-        fail("Name the model as package.module:Model.", status=2)
-    sys.path.insert(0, str(Path.cwd()))  # as Python's own -m has it
+        fail(f"{option} has to be package.module:Name.", status=2)
+    if (here := str(Path.cwd())) not in sys.path:  # as Python's own -m has it
+        sys.path.insert(0, here)
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        fail(f"There is no such model ({type(error).__name__}).", status=2)
+        fail(f"{option} {name} is not there ({type(error).__name__}).", status=2)
 
 
 async def check_there(db: Database, settings: Settings, models: HostModels) -> None:

@@ -25,7 +25,10 @@ T = TypeVar("T")
 _PATIENCE = 2  # signals, before one ends it in the middle of its clean-up
 
 Embedded = Annotated[
-    bool, typer.Option("--embedded", help="Use the embedded server, and start it if need be.")
+    bool,
+    typer.Option(
+        "--embedded", help="Use the embedded server, whatever is named; make it if need be."
+    ),
 ]
 Schema = Annotated[
     str | None, typer.Option("--schema", help="Whose tables: a namespace's. QORTEX_DB_SCHEMA.")
@@ -139,6 +142,25 @@ def read_settings(schema: str | None = None) -> Settings:
         fail(str(error), status=2)
 
 
+def takes_embedded(given: Settings, *, asked: bool) -> bool:
+    """Whether a command is for the embedded server: asked to be, or it is there and no other named.
+
+    Where there is none yet, none is made unasked.
+    """
+    from qortex_db import embedded as embedded_server
+
+    if asked or given.target() is not None or not embedded_server.is_there(given.embedded_path):
+        return asked
+    _tell_embedded(str(given.embedded_path))
+    return True
+
+
+@functools.cache
+def _tell_embedded(path: str) -> None:
+    """Say it once, however often a command connects."""
+    note(f"No server is named: using the embedded one in {path}.")
+
+
 @asynccontextmanager
 async def reached(given: Settings, *, embedded: bool) -> AsyncIterator[Settings]:
     """Settings whose server is there: the one that is given, or the embedded one."""
@@ -149,7 +171,7 @@ async def reached(given: Settings, *, embedded: bool) -> AsyncIterator[Settings]
     from qortex_db import embedded as embedded_server
     from qortex_db.migrations.connection import NOTHING_GIVEN
 
-    if not embedded:
+    if not takes_embedded(given, asked=embedded):
         if given.target() is None:
             fail(NOTHING_GIVEN)
         yield given

@@ -65,6 +65,14 @@ class EmbeddedServer:
                 self._server._instances.pop(folder, None)  # noqa: SLF001
 
 
+def is_there(path: Path) -> bool:
+    """Whether a folder has the data of one, whether or not it runs."""
+    try:
+        return (path.expanduser() / "PG_VERSION").is_file()
+    except (OSError, RuntimeError):  # another's folder; a user without a home
+        return False
+
+
 def start(path: Path, *, version: int = VERSION) -> EmbeddedServer:
     """Start the server of a folder, or join it if it runs, and make its database `qortex`.
 

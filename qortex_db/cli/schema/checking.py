@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qortex_db import Database, migrations
 from qortex_db.cli import render
 from qortex_db.cli.host_models import check_there
-from qortex_db.cli.shell import fail, reached
+from qortex_db.cli.shell import fail, reached, takes_embedded
 from qortex_db.status import read_tables
 
 if TYPE_CHECKING:
@@ -73,4 +73,5 @@ async def status(
                 report["invalid_indexes"] += invalid
         if not alone:
             report["pending_indexes"] = await migrations.pending_indexes(given)
-    return report | {"embedded": embedded, "schema": None if alone else render.schema(state)}
+    there = takes_embedded(settings, asked=embedded)
+    return report | {"embedded": there, "schema": None if alone else render.schema(state)}

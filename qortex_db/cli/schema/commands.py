@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qortex_db.cli.shell import Embedded, Models, Schema, err, fail, out, read_settings, run
+from qortex_db.cli.shell import (
+    Embedded,
+    Models,
+    Schema,
+    err,
+    fail,
+    out,
+    read_settings,
+    run,
+    takes_embedded,
+)
 
 if TYPE_CHECKING:
     from qortex_db import Settings
@@ -40,7 +50,7 @@ def upgrade(
         migrations.upgrade(
             settings,
             revision,
-            embedded=embedded,
+            embedded=takes_embedded(settings, asked=embedded),
             create_extension=not no_create_extension,
             extension_schema=extension_schema,
         )
@@ -72,7 +82,9 @@ def downgrade(revision: Revision, *, embedded: Embedded = False, schema: Schema 
     from qortex_db import migrations
     from qortex_db.cli import render
 
-    state = run(migrations.downgrade(read_settings(schema), revision, embedded=embedded))
+    settings = read_settings(schema)
+    there = takes_embedded(settings, asked=embedded)
+    state = run(migrations.downgrade(settings, revision, embedded=there))
     out().print(render.schema_line(state), soft_wrap=True)
 
 
@@ -120,6 +132,8 @@ def adopt(
     """
     from qortex_db.cli.schema import adopting
 
-    done = run(adopting.adopt(out(), err(), read_settings(), dry_run=dry_run, embedded=embedded))
+    settings = read_settings()
+    there = takes_embedded(settings, asked=embedded)
+    done = run(adopting.adopt(out(), err(), settings, dry_run=dry_run, embedded=there))
     if done.failure is not None:
         fail(f"{done.failure} {done.pending_index} is pending: `qortex-db adopt` builds it.")

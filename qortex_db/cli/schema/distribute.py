@@ -6,7 +6,7 @@ from typing import Annotated, cast
 
 import typer
 
-from qortex_db.cli.shell import Embedded, Schema, fail, read_settings, run, say
+from qortex_db.cli.shell import Embedded, Schema, fail, read_settings, run, say, takes_embedded
 
 
 def distribute(
@@ -36,7 +36,11 @@ def distribute(
         return
     done = run(
         migrations.distribute(
-            settings, by=kind, shards=shards, collections=models, embedded=embedded
+            settings,
+            by=kind,
+            shards=shards,
+            collections=models,
+            embedded=takes_embedded(settings, asked=embedded),
         )
     )
     for statement in done or ["-- nothing to do"]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from qortex_db.cli.shell import Embedded, Schema, fail, read_settings, run, say
+from qortex_db.cli.shell import Embedded, Schema, fail, read_settings, run, say, takes_embedded
 
 
 def roles(
@@ -33,5 +33,6 @@ def roles(
             fail(str(error))
         typer.echo(said, nl=False)
         return
-    for statement in run(migrations.grant_roles(settings, embedded=embedded, **named)):
+    there = takes_embedded(settings, asked=embedded)
+    for statement in run(migrations.grant_roles(settings, embedded=there, **named)):
         say(statement)

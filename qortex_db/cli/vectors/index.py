@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from qortex_db.cli.shell import Embedded, err, group, out, read_settings, run
+from qortex_db.cli.shell import Embedded, err, group, out, read_settings, run, takes_embedded
 
 index = group("The vector indexes.")
 
@@ -40,15 +40,16 @@ def rebuild(
     from qortex_db.cli import render
     from qortex_db.cli.vectors import rebuilding
 
+    settings = read_settings()
     rebuilt = run(
         rebuilding.rebuild(
             err(),
-            read_settings(),
+            settings,
             table=table,
             load=load,
             maintenance_work_mem=maintenance_work_mem,
             parallel_workers=parallel_workers,
-            embedded=embedded,
+            embedded=takes_embedded(settings, asked=embedded),
         )
     )
     for one in rebuilt:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -16,16 +15,14 @@ from qortex_db.cli.shell import (
     err,
     fail,
     group,
-    opened,
     out,
     print_json,
     read_settings,
     run,
     say,
+    takes_embedded,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+from qortex_db.cli.vectors.chosen import Namespace, choose, vectors_of
 
 model = group("Change the model of a table's embeddings, while it is in use.")
 
@@ -36,7 +33,6 @@ Of = Annotated[
     str | None,
     typer.Option("--of", help="A collection, as package.module:Model; by default qortex_vectors."),
 ]
-Namespace = Annotated[str | None, typer.Option(help="Whose rows; needed where it is in the key.")]
 Config = Annotated[
     Path | None,
     typer.Option("--revision", help="Your alembic.ini: write a revision of yours, touch nothing."),
@@ -90,7 +86,12 @@ def add(
     settings = read_settings(schema)
     run(
         migrations.add_embedding_column(
-            name, dimensions, settings, table=table, embedded=embedded, **given
+            name,
+            dimensions,
+            settings,
+            table=table,
+            embedded=takes_embedded(settings, asked=embedded),
+            **given,
         )
     )
     say(f"{table} has a column {name} for the new embeddings. Fill it, then switch to it.")
@@ -107,8 +108,10 @@ def status(
     """How far it is: which embeddings searches use, and how many rows lack the others."""
     from qortex_db.cli import render
 
+    chosen = choose(of, namespace=namespace)
+
     async def read() -> Any:
-        async with _vectors(of, namespace, embedded=embedded) as vectors:
+        async with vectors_of(chosen, embedded=embedded) as vectors:
             return await vectors.changeover()
 
     found = run(read())
@@ -136,14 +139,15 @@ def reembed(
     """Embed the documents of the rows that lack these; stopped and run again, it goes on."""
     from qortex_db.cli.host_models import load_model
 
-    made = load_model(embedder)
+    made = load_model(embedder, option="--embedder")
+    chosen = choose(of, namespace=namespace)
 
     def show(rows: int) -> None:
         if err().is_terminal:
             err().print(f"{rows:,} rows filled", highlight=False)
 
     async def fill() -> int:
-        async with _vectors(of, namespace, embedded=embedded) as vectors:
+        async with vectors_of(chosen, embedded=embedded) as vectors:
             count: int = await vectors.reembed(
                 made, into=name, batch_size=batch_size, on_progress=show
             )
@@ -157,9 +161,10 @@ def switch(
     name: Name, *, of: Of = None, namespace: Namespace = None, embedded: Embedded = False
 ) -> None:
     """Have every process search by these from now on; and back, by the other name."""
+    chosen = choose(of, namespace=namespace)
 
     async def change() -> None:
-        async with _vectors(of, namespace, embedded=embedded) as vectors:
+        async with vectors_of(chosen, embedded=embedded) as vectors:
             await vectors.switch_to(name)
 
     run(change())
@@ -189,27 +194,9 @@ def drop(
         )
         return
     settings = read_settings(schema)
-    run(migrations.drop_embedding_column(name, settings, table=table, embedded=embedded))
+    there = takes_embedded(settings, asked=embedded)
+    run(migrations.drop_embedding_column(name, settings, table=table, embedded=there))
     say(f"{name} is dropped: {table} has the embeddings of one model.")
-
-
-@asynccontextmanager
-async def _vectors(of: str | None, namespace: str | None, *, embedded: bool) -> AsyncIterator[Any]:
-    """The collection, for the time of one command."""
-    from qortex_db import ALL_NAMESPACES
-    from qortex_db.cli.host_models import load_model
-    from qortex_db.models import collection_of
-    from qortex_db.models.mapping import collection_table
-
-    kind = None if of is None else load_model(of)
-    async with opened(embedded=embedded) as db:
-        if kind is None:
-            yield db.vectors
-            return
-        collection, whose = collection_of(collection_table(kind)), namespace
-        if collection.namespace is not None and not collection.namespace_in_key:
-            whose = namespace or ALL_NAMESPACES  # type: ignore[assignment]
-        yield db.collection(kind, namespace=whose)
 
 
 def _write(ini: Path, head: str | None, message: str, upgrade: str, downgrade: str) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qortex_db.cli.shell import Embedded, err, opened, out, run
+from qortex_db.cli.vectors.chosen import choose, vectors_of
+
+if TYPE_CHECKING:
+    from qortex_db.repositories.vectors.word_counts import WordStatistics
 
 
 def count_words(
@@ -21,25 +25,13 @@ def count_words(
     embedded: Embedded = False,
 ) -> None:
     """Count how many documents have which word, for BM25; the table stays in use."""
-    from qortex_db.cli.host_models import load_model
+    chosen = choose(model, namespace=namespace)
 
-    run(_count(None if model is None else load_model(model), namespace, embedded=embedded))
+    async def count() -> WordStatistics:
+        async with vectors_of(chosen, embedded=embedded) as vectors:
+            return await vectors.count_words()
 
-
-async def _count(model: Any, namespace: str | None, *, embedded: bool) -> None:
-    from qortex_db import ALL_NAMESPACES
-    from qortex_db.models import collection_of
-    from qortex_db.models.mapping import collection_table
-
-    async with opened(embedded=embedded) as db:
-        vectors = db.vectors
-        if model is not None:
-            collection = collection_of(collection_table(model))
-            whose: Any = namespace
-            if collection.namespace is not None and not collection.namespace_in_key:
-                whose = ALL_NAMESPACES
-            vectors = db.collection(model, namespace=whose)
-        counted = await vectors.count_words()
+    counted = run(count())
     out().print(
         f"{counted.documents:,} documents are counted, of {counted.mean_length:.1f} words on "
         f"average; {counted.words:,} words are in more than one.",

@@ -57,20 +57,23 @@ def _first(path: Path) -> dict[str, Any]:
     raise InvalidInputError(f"{path} has no line that is a JSON object.")
 
 
-def _lines(file: BinaryIO, offset: int = 0, number: int = 0) -> Iterator[tuple[int, int, bytes]]:
-    """Each line that is not blank: where the next one begins, its own number from 1 on, and it.
-
-    One that is too long is empty.
-    """
-    file.seek(offset)
+def numbered_lines(file: BinaryIO, number: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Each line that is not blank, with its own number from 1 on; one that is too long is empty."""
     while line := file.readline(MAX_LINE_BYTES):
         number += 1
         if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
             while (more := file.readline(MAX_LINE_BYTES)) and not more.endswith(b"\n"):
                 pass
-            yield file.tell(), number, b""
+            yield number, b""
         elif line.strip():
-            yield file.tell(), number, line
+            yield number, line
+
+
+def _lines(file: BinaryIO, offset: int = 0, number: int = 0) -> Iterator[tuple[int, int, bytes]]:
+    """The same, from a place in a file on, with where the next line begins."""
+    file.seek(offset)
+    for at, line in numbered_lines(file, number):
+        yield file.tell(), at, line
 
 
 class JsonLines(FileSource):

@@ -1,0 +1,71 @@
+"""Lines of a file or of the standard input, read by a thread: a signal is not kept waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import sys
+import threading
+from itertools import islice
+from typing import IO, TYPE_CHECKING, Any, Final, cast
+
+from qortex_db.errors import InvalidInputError
+from qortex_db.transfer.sources.in_files.json_lines import numbered_lines
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+_AT_ONCE: Final = 100
+_AHEAD: Final = 2
+
+
+def opened(path: Path, mode: str) -> IO[bytes]:
+    """A file, or what `-` stands for; `.gz` is compressed.
+
+    Raises:
+        InvalidInputError: It can't be opened.
+    """
+    if str(path) == "-":
+        number = (sys.stdin if mode == "rb" else sys.stdout).fileno()
+        # Of our own: Python would wait, on its way out, for a thread that reads its own one.
+        return open(number, mode, closefd=False)
+    try:
+        if path.suffix == ".gz":
+            return cast("IO[bytes]", gzip.open(path, mode))
+        return path.open(mode)
+    except OSError as error:
+        raise InvalidInputError(f"{path} can't be opened: {error.strerror}.") from None
+
+
+async def lines_of(path: Path) -> AsyncIterator[tuple[int, bytes]]:
+    """Each line that is not blank, with its number from 1 on; one that is too long is empty.
+
+    Raises:
+        InvalidInputError: The file can't be read.
+    """
+    file = opened(path, "rb")
+    loop = asyncio.get_running_loop()
+    read: asyncio.Queue[Any] = asyncio.Queue(_AHEAD)
+
+    def put(item: object) -> None:
+        asyncio.run_coroutine_threadsafe(read.put(item), loop).result()
+
+    def work() -> None:
+        try:
+            lines = numbered_lines(file)  # type: ignore[arg-type]
+            while some := list(islice(lines, _AT_ONCE)):
+                put(some)
+            put(None)
+        except Exception as error:  # noqa: BLE001 - raised where the lines are awaited
+            put(error)
+
+    # A daemon, since nothing ends a read of a terminal or of a pipe.
+    threading.Thread(target=work, daemon=True).start()
+    while (found := await read.get()) is not None:
+        if isinstance(found, (OSError, EOFError)):
+            raise InvalidInputError(f"{path} can't be read ({type(found).__name__}).") from found
+        if isinstance(found, Exception):
+            raise found
+        for each in found:
+            yield each
