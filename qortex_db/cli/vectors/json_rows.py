@@ -114,7 +114,9 @@ class RowReader:
         return row
 
     def _attribute(self, name: str, value: Any) -> Any:
-        read = self._attributes.get(name)
+        if name not in self._attributes:
+            raise InvalidInputError("It has an attribute that is no column of the collection's.")
+        read = self._attributes[name]
         if read is None or value is None:
             return value
         try:
