@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 
 from qortex_db import Database
 from qortex_db.testing import create_all
-from support.commands import run
+from qortex_db.types import SparseVector
+from support.commands import Result, run
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from support.commands import Result
 
 pytestmark = pytest.mark.slow
 
@@ -75,8 +78,6 @@ def embed8(texts):
 
 def fed(dsn: str, *arguments: str, given: bytes) -> Result:
     """A command with something on its standard input."""
-    from support.commands import Result
-
     done = subprocess.run(
         [sys.executable, "-m", "qortex_db", *arguments],
         input=given,
@@ -200,15 +201,9 @@ def test_bad_lines_are_told_with_their_numbers_and_the_others_are_stored(
 async def test_what_is_exported_is_ingested_as_it_was(
     dsn: str, empty_dsn: str, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    from datetime import UTC, date, datetime, timedelta
-    from decimal import Decimal
-    from uuid import UUID
-
-    from qortex_db.types import SparseVector
-
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delitem(sys.modules, "ourpages", raising=False)
-    import ourpages  # type: ignore[import-not-found]
+    ourpages: Any = importlib.import_module("ourpages")
 
     await create_all(dsn, ourpages.Base.metadata)
     full = {
@@ -263,10 +258,9 @@ async def test_what_is_exported_is_ingested_as_it_was(
         do("ingest", name, *options, "--batch-size", "2")
         assert await rows(model) == before
         assert len(before) > 1
-    assert [path.name for path in folder.glob("rows*")] == [name]  # nothing half done
-    opened = gzip.open if name.endswith("gz") else open
-    with opened(folder / name, "rt") as file:
-        assert len(file.readlines()) == 3
+    assert [each.name for each in folder.iterdir() if each.name.startswith("rows")] == [name]  # no part
+    read = gzip.decompress if name.endswith("gz") else bytes
+    assert read((folder / name).read_bytes()).count(b"\n") == 3
     found = do("get", '["b", 1]', "--model", "ourpages:Line", "--json")
     assert json.loads(found.out)[0]["id"] == ["b", 1]
 

@@ -57,7 +57,7 @@ class Chosen(NamedTuple):
 
 
 def choose(
-    model: str | None,
+    model: str | None = None,
     name: str | None = None,
     metadata: str | None = None,
     namespace: str | None = None,

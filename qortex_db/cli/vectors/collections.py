@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qortex_db.cli.shell import AsJson, Models, fail, group, out, print_json, read_settings, say
+from qortex_db.cli.shell import (
+    AsJson,
+    Embedded,
+    Models,
+    fail,
+    group,
+    note,
+    out,
+    print_json,
+    read_settings,
+    run,
+    say,
+    takes_embedded,
+)
+from qortex_db.cli.vectors.chosen import choose, vectors_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -32,14 +47,26 @@ def list_(*, models: Models = None, as_json: AsJson = False) -> None:
 
 
 @collections.command()
-def describe(name: str, *, models: Models = None, as_json: AsJson = False) -> None:
-    """A collection's columns and indexes, as its model declares them."""
+def describe(
+    name: Annotated[str, typer.Argument(help="Its table's.")],
+    *,
+    models: Models = None,
+    as_json: AsJson = False,
+    embedded: Embedded = False,
+) -> None:
+    """A collection's columns and indexes, as its model declares them.
+
+    Where a server is named, also how many dimensions its vectors have there, and how far a change
+    of their model is.
+    """
     from qortex_db.cli import render
 
-    table = next((each for each in _declared(models) if each.name == name), None)
+    table = next((each for each in _declared(models) if name in (each.name, each.fullname)), None)
     if table is None:
         fail(f"No collection {name} is declared; `collections list` names those that are.")
     told = _told(table) | _parts(table)
+    if takes_embedded(settings := read_settings(), asked=embedded) or settings.target() is not None:
+        told |= run(_there(name, embedded=embedded))
     if as_json:
         print_json(told)
         return
@@ -49,6 +76,29 @@ def describe(name: str, *, models: Models = None, as_json: AsJson = False) -> No
     out().print(columns)
     for index, said in told["indexes"].items():
         say(f"{index}: {said}")
+    if dimensions := told.get("dimensions"):
+        say(f"In the database its vectors have {dimensions:,} dimensions.")
+    if change := told.get("model_change"):
+        say(
+            f"It changes its model: searches use {change['current']}; {change['missing']:,} rows "
+            f"lack {change['other']}, {change['without_document']:,} of them have no document."
+        )
+
+
+async def _there(name: str, *, embedded: bool) -> dict[str, Any]:
+    """What the database says of a collection; nothing but a word where it can't be asked."""
+    from qortex_db import QortexDbError
+
+    try:
+        async with vectors_of(choose(name=name), embedded=embedded) as vectors:
+            change = await vectors.changeover()
+            return {
+                "dimensions": await vectors.dimensions(),
+                "model_change": None if change is None else asdict(change),
+            }
+    except QortexDbError as error:
+        note(f"The database was not asked: {error}")
+        return {}
 
 
 @collections.command()
