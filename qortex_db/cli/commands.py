@@ -13,7 +13,7 @@ from qortex_db.cli.memory.arms import arms
 from qortex_db.cli.memory.edges import edges
 from qortex_db.cli.memory.factors import factors
 from qortex_db.cli.overview import commands as overview
-from qortex_db.cli.overview import plan
+from qortex_db.cli.overview import doctor, plan
 from qortex_db.cli.schema import commands as schema
 from qortex_db.cli.schema import distribute, roles
 from qortex_db.cli.shell import group, out
@@ -31,7 +31,7 @@ for _each in (searching.search, searching.get, searching.count, loading.ingest, 
     vectors.command()(_each)
 _PLAIN: Final[tuple[Callable[..., None], ...]] = (
     *(schema.upgrade, schema.check, schema.adopt, roles.roles, distribute.distribute),
-    *(overview.status, overview.report, overview.demo, plan.plan),
+    *(overview.status, doctor.doctor, overview.report, overview.demo, plan.plan),
     *(encryption.rotate_keys, words.count_words, words.fill_words, keys.prune_keys),
     *(archive.export, archive.restore),
 )

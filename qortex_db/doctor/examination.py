@@ -1,0 +1,86 @@
+"""All checks, over the facts that they take."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from qortex_db.doctor import access, indexes, pooling, reading, server
+from qortex_db.doctor.facts import Expected, Facts, Sessions, Unread
+from qortex_db.doctor.finding import Finding
+from qortex_db.errors import UnavailableError
+from qortex_db.migrations import head_revision
+from qortex_db.migrations.connection import NOTHING_GIVEN
+from qortex_db.settings import Settings
+from qortex_db.status import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from sqlalchemy import Table
+
+
+async def examine(
+    settings: Settings, *, tables: Iterable[Table] = (), is_embedded: bool = False
+) -> list[Finding]:
+    """Look at a database as a service with these settings would use it; nothing is changed.
+
+    Whoever may read the tables can do so, on a standby too.
+
+    Args:
+        settings: Of the service. They name a server: none is started.
+        tables: A host's, beside our own.
+        is_embedded: Whether it is the embedded server.
+
+    Raises:
+        UnavailableError: They name none.
+    """
+    wanted = list(tables)
+    target = settings.target()
+    if target is None:
+        raise UnavailableError(NOTHING_GIVEN)
+    facts = await reading.read(settings, target, wanted)
+    return diagnose(facts, _expected(settings, wanted, is_embedded=is_embedded))
+
+
+def _expected(settings: Settings, tables: Iterable[Table], *, is_embedded: bool) -> Expected:
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for table in (*TABLES.values(), *tables):
+        names[table.fullname] += [str(index.name) for index in table.indexes if index.name]
+    return Expected(
+        head=head_revision(),
+        is_shared=settings.version_table != Settings.model_fields["version_table"].default,
+        tables=tuple(TABLES),
+        indexes={table: tuple(found) for table, found in names.items()},
+        pool=None if settings.pool == "null" else settings.pool_max_size,
+        pooler=settings.pooler,
+        is_embedded=is_embedded,
+    )
+
+
+def diagnose(facts: Facts, expected: Expected) -> list[Finding]:
+    """What is right and what is wrong, and what to do: pure, over what was read."""
+    if isinstance(facts.server, Unread):
+        do = "Look at the server, the network and the DSN; the other checks need a connection."
+        return [Finding("connection", "wrong", facts.server.reason, do)]
+    sessions = facts.sessions if isinstance(facts.sessions, Sessions) else None
+    found = [Finding("connection", "good", f"Connected to {facts.where}.")]
+
+    def check(name: str, of: Callable[..., Iterator[Finding]], *parts: Any) -> None:
+        unread = next((part for part in parts if isinstance(part, Unread)), None)
+        if unread is None:
+            found.extend(of(*parts))
+        else:
+            found.append(Finding(name, "unknown", f"Not checked: {unread.reason}"))
+
+    check("server", server.check_version, facts.server)
+    check("pgvector", server.check_extension, facts.server)
+    check("schema", access.check_revision, facts.revisions, facts.tables, expected)
+    check("role", access.check_role, facts.server, facts.tables, expected)
+    check("search_path", access.check_path, facts.open_schemas)
+    check("indexes", indexes.check_indexes, facts.indexes, facts.pending, facts.tables, expected)
+    check("memory", indexes.check_memory, facts.indexes, facts.capacity)
+    check("connections", pooling.check_connections, facts.capacity, sessions, expected)
+    check("pooler", pooling.check_pooler, facts.sessions, expected)
+    check("clock", server.check_clock, facts.server)
+    return found

@@ -1,0 +1,150 @@
+"""The indexes, and whether the server's memory is enough for those of vectors."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from qortex_db.doctor.finding import Finding, size
+from qortex_db.planning import index_bytes
+from qortex_db.planning.sizes import M, lists_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from qortex_db.doctor.facts import Capacity, Expected, Index, TableAccess
+    from qortex_db.planning.sizes import Storage
+
+BLOATED: Final = 2.0
+"""How many times as large as a new one an index is that had better be built anew."""
+SMALL_BYTES: Final = 16 * 2**20
+"""An index of less is small whatever is in it."""
+SMALL_ROWS: Final = 10_000
+"""So many rows are compared in a few milliseconds."""
+_MOST_UNASKED: Final = 2**30
+"""What `index rebuild` gives a build by itself."""
+_M: Final = re.compile(r"\bm\s*=\s*'?(\d+)")
+_REBUILD: Final = "`qortex-db index rebuild --table {}` builds it while the table is in use."
+
+
+def check_indexes(
+    indexes: Sequence[Index],
+    pending: Sequence[str],
+    tables: Mapping[str, TableAccess],
+    expected: Expected,
+) -> Iterator[Finding]:
+    """Those that are invalid, missing, waiting or bloated."""
+    wrong = False
+    for one in indexes:
+        if not one.is_valid:
+            wrong = True
+            said = f"{one.name} on {one.table} is invalid: writes keep it up, and no read uses it."
+            yield Finding("indexes", "wrong", said, _remedy(one))
+    there = {one.name for one in indexes}
+    for name in pending:
+        wrong = True
+        said = f"{name} was taken away for a load, and waits to be built."
+        yield Finding("indexes", "wrong", said, "Run `qortex-db index rebuild`, as the owner.")
+    for table, names in expected.indexes.items():
+        if table not in tables:
+            continue  # which is told of as a whole
+        for name in sorted({*names} - there - {*pending}):
+            wrong = True
+            said = f"{name}, which the models declare, is not on {table}."
+            do = "`qortex-db check --drift` compares all; build what is missing as it says."
+            yield Finding("indexes", "warning", said, do)
+    for one in indexes:
+        fresh = _fresh_bytes(one)
+        if one.is_valid and fresh is not None and one.bytes > max(BLOATED * fresh, SMALL_BYTES):
+            wrong = True
+            said = f"{one.name} takes {size(one.bytes)}, and a new one would {size(fresh)}."
+            yield Finding("indexes", "warning", said, _REBUILD.format(one.table))
+    if not wrong:
+        total = size(sum(one.bytes for one in indexes))
+        yield Finding("indexes", "good", f"All {len(indexes)} are there and valid: {total}.")
+
+
+def _remedy(index: Index) -> str:
+    if re.search(r"_cc(new|old)\d*$", index.name):
+        return f"A build was interrupted: DROP INDEX CONCURRENTLY {index.name}, as the owner."
+    if index.holds_vectors:
+        return _REBUILD.format(index.table)
+    return f"REINDEX INDEX CONCURRENTLY {index.name}, as the owner."
+
+
+def _fresh_bytes(index: Index) -> int | None:
+    """About what a vector index would take if it were built now; None where that is not known."""
+    if not index.holds_vectors or index.rows <= 0 or index.dimensions is None:
+        return None
+    if index.dimensions <= 0:
+        return None
+    if index.method == "ivfflat":
+        return lists_bytes(index.rows, index.dimensions, _storage(index))
+    m = _M.search(index.definition)
+    return index_bytes(index.rows, index.dimensions, _storage(index), M if m is None else int(m[1]))
+
+
+def _storage(index: Index) -> Storage:
+    if "bit_" in index.definition:
+        return "binary"
+    return "half" if "halfvec" in index.definition else "full"
+
+
+def check_memory(indexes: Sequence[Index], capacity: Capacity) -> Iterator[Finding]:
+    """The memory and the processes of a build, and of searches."""
+    vectors = [one for one in indexes if one.holds_vectors]
+    settings = capacity.settings
+    if not vectors:
+        yield Finding("memory", "good", "There is no vector index, which would have to fit in.")
+        return
+    largest = max(vectors, key=lambda one: max(one.bytes, _fresh_bytes(one) or 0))
+    needed = _fresh_bytes(largest) or largest.bytes
+    yield from _build(largest, needed, settings)
+    total = sum(one.bytes for one in vectors)
+    buffers, cache = settings["shared_buffers"], settings["effective_cache_size"]
+    said = f"The vector indexes take {size(total)}, and shared_buffers are {size(buffers)}"
+    if total > max(buffers, cache):
+        do = "More memory (effective_cache_size says how much there is), or halves of it by "
+        do += "quantization: `qortex-db plan`."
+        yield Finding("shared_buffers", "warning", f"{said}: searches read from the disk.", do)
+    elif total > buffers:
+        do = "Raise shared_buffers above that, up to 40 % of the memory; it takes a restart."
+        yield Finding("shared_buffers", "warning", f"{said}: searches copy from the system.", do)
+    else:
+        yield Finding("shared_buffers", "good", f"{said}.")
+
+
+def _build(index: Index, needed: int, settings: Mapping[str, int]) -> Iterator[Finding]:
+    memory = settings["maintenance_work_mem"]
+    if needed > memory:
+        do = "`qortex-db index rebuild` gives it that by itself; by hand, SET it before."
+        if needed > _MOST_UNASKED:
+            do = f"`qortex-db index rebuild --maintenance-work-mem {_rounded(needed)}`."
+        yield Finding(
+            "maintenance_work_mem",
+            "warning",
+            f"A build of {index.name} takes {size(needed)}, and maintenance_work_mem is "
+            f"{size(memory)}: past that it is many times slower.",
+            do,
+        )
+    else:
+        said = f"{size(memory)} are enough for a build of {index.name} ({size(needed)})."
+        yield Finding("maintenance_work_mem", "good", said)
+    workers = min(
+        settings[name]
+        for name in (
+            "max_parallel_maintenance_workers",
+            "max_parallel_workers",
+            "max_worker_processes",
+        )
+    )
+    said = f"A build has {workers} processes beside its own."
+    if not workers and index.rows > SMALL_ROWS:
+        do = "Raise max_parallel_maintenance_workers, or `index rebuild --parallel-workers`."
+        yield Finding("parallel workers", "warning", "A build has one process alone.", do)
+    else:
+        yield Finding("parallel workers", "good", said)
+
+
+def _rounded(count: int) -> str:
+    return f"{-(-count // 2**30)}GB"
