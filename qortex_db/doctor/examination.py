@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from qortex_db.doctor import access, indexes, pooling, reading, server
-from qortex_db.doctor.facts import Expected, Facts, Sessions, Unread
+from qortex_db.doctor.facts import VECTOR_METHODS, Expected, Facts, Sessions, Unread
 from qortex_db.doctor.finding import Finding
 from qortex_db.errors import UnavailableError
 from qortex_db.migrations import head_revision
@@ -44,14 +43,17 @@ async def examine(
 
 
 def _expected(settings: Settings, tables: Iterable[Table], *, is_embedded: bool) -> Expected:
-    names: defaultdict[str, list[str]] = defaultdict(list)
+    names: dict[str, dict[str, bool]] = {}
     for table in (*TABLES.values(), *tables):
-        names[table.fullname] += [str(index.name) for index in table.indexes if index.name]
+        names[table.fullname] = {
+            str(index.name): index.dialect_options["postgresql"]["using"] in VECTOR_METHODS
+            for index in table.indexes
+        }
     return Expected(
         head=head_revision(),
         is_shared=settings.version_table != Settings.model_fields["version_table"].default,
         tables=tuple(TABLES),
-        indexes={table: tuple(found) for table, found in names.items()},
+        indexes=names,
         pool=None if settings.pool == "null" else settings.pool_max_size,
         pooler=settings.pooler,
         is_embedded=is_embedded,

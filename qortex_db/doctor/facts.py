@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+VECTOR_METHODS: Final = {"hnsw", "ivfflat"}
+"""pgvector's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +65,15 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class TableAccess:
-    """A table, and what the role may do with it."""
+    """A table, and what the role may do with it.
+
+    Attributes:
+        name: As its model has it, perhaps with a schema.
+        relation: As the database has it.
+    """
 
     name: str
+    relation: str
     schema: str
     owner: str
     is_owner: bool
@@ -93,7 +103,7 @@ class Index:
     @property
     def holds_vectors(self) -> bool:
         """Whether it is pgvector's."""
-        return self.method in {"hnsw", "ivfflat"}
+        return self.method in VECTOR_METHODS
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +149,7 @@ class Expected:
         head: The newest revision.
         is_shared: Whether the history is a host's.
         tables: The names of our own tables.
-        indexes: Those that models declare, by table; with our own.
+        indexes: Those that models declare, by table and name: whether they are of vectors.
         pool: The connections of a process; None where each call connects.
         pooler: As of the settings.
         is_embedded: Whether it is the embedded server.
@@ -148,7 +158,7 @@ class Expected:
     head: str
     is_shared: bool
     tables: tuple[str, ...]
-    indexes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    indexes: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     pool: int | None = None
     pooler: str | None = None
     is_embedded: bool = False

@@ -170,7 +170,7 @@ class _Lane:
         )
         if not found:
             return None
-        place = qualified(found[0][2], name)
+        place = qualified(found[0][3], name)
         rows = await self._rows(text(f"SELECT version_num FROM {place}"))  # noqa: S608 - quoted
         return tuple(row[0] for row in rows)
 

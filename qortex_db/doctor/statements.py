@@ -42,7 +42,8 @@ SELECT (SELECT coalesce(pg_catalog.sum(s.numbackends), 0::int8)::int8
 """)
 # By the catalogue alone: a name in a schema that is closed to the role is no error there.
 TABLES: Final = text("""
-SELECT w.label, c.oid::int8, n.nspname::text, pg_catalog.pg_get_userbyid(c.relowner)::text,
+SELECT w.label, c.oid::int8, c.relname::text, n.nspname::text,
+       pg_catalog.pg_get_userbyid(c.relowner)::text,
        pg_catalog.pg_has_role(c.relowner, 'USAGE'::text),
        pg_catalog.has_schema_privilege(n.oid, 'USAGE'::text),
        ARRAY(SELECT p FROM pg_catalog.unnest(

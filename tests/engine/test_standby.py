@@ -23,6 +23,7 @@ from qortex_db import (
     UnavailableError,
     migrations,
 )
+from qortex_db.doctor import examine
 from support.standby import Cluster
 
 if TYPE_CHECKING:
@@ -528,3 +529,10 @@ async def test_nobody_misses_a_write_of_its_own_under_load(
         assert _answered(db) > 1_000
     # That some are where nothing is asked for shows that this finds them.
     assert (stale > 0) is (consistency == "eventual")
+
+
+async def test_the_doctor_looks_at_a_standby(cluster: Cluster) -> None:
+    found = await examine(Settings(dsn=cluster.dsn("second")))
+    assert {one.level for one in found} <= {"good", "warning"}, found
+    (server,) = [one.said for one in found if one.check == "server"]
+    assert "a standby" in server
