@@ -23,7 +23,7 @@ def tag(name: str, /, *children: Element | str, **attributes: object) -> Element
         if not isinstance(child, str):
             element.append(child)
             continue
-        text = "\n".join(map(visible, child.split("\n")))  # as in the style sheet
+        text = child if name == "style" else visible(child)
         if len(element):
             element[-1].tail = (element[-1].tail or "") + text
         else:

@@ -105,6 +105,21 @@ def test_embedded_goes_before_a_given_server(folder: Path, empty_dsn: str) -> No
     assert run("check", **given)[0] == 1  # the given one is as empty as before
 
 
+def test_what_the_embedded_server_has_is_found_where_no_other_is_named(
+    folder: Path, dsn: str
+) -> None:
+    given = {"QORTEX_DB_EMBEDDED_PATH": str(folder / "found"), "QORTEX_VEC_DIMENSIONS": "8"}
+    assert run("upgrade", "--embedded", **given)[0] == 0
+    for command in (["status", "--json"], ["upgrade"], ["check"], ["vectors", "count"], ["doctor"]):
+        code, printed, error = run(*command, **given)
+        assert code == 0, error
+        assert error.count("No server is named: using the embedded one in") == 1
+        assert command != ["status", "--json"] or json.loads(printed)["embedded"] is True
+    code, printed, error = run("status", "--json", PGVECTOR_DSN=dsn, **given)
+    assert (code, error) == (0, "")
+    assert json.loads(printed)["embedded"] is False
+
+
 def test_without_its_extra_the_command_line_says_how_to_install_it() -> None:
     program = "import sys; sys.modules['typer'] = None; import qortex_db.__main__ as m; m.main()"
     done = subprocess.run(

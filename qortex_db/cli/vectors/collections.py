@@ -60,10 +60,11 @@ def describe(
     of their model is.
     """
     from qortex_db.cli import render
+    from qortex_db.messages import escaped
 
     table = next((each for each in _declared(models) if name in (each.name, each.fullname)), None)
     if table is None:
-        fail(f"No collection {name} is declared; `collections list` names those that are.")
+        fail(f"No collection {escaped(name)} is declared; `collections list` names those that are.")
     told = _told(table) | _parts(table)
     if takes_embedded(settings := read_settings(), asked=embedded) or settings.target() is not None:
         told |= run(_there(name, embedded=embedded))

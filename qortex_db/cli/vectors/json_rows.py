@@ -51,7 +51,10 @@ def written(record: VectorRecord[Any]) -> bytes:
     for part in ("vectors", "attributes"):
         if row[part] is None:
             del row[part]
-    return to_json(row, bytes_mode="base64", inf_nan_mode="constants", fallback=in_json) + b"\n"
+    text = to_json(row, bytes_mode="base64", inf_nan_mode="constants", fallback=in_json).decode()
+    if not text.isprintable():  # as a terminal that it is written to would obey
+        text = "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
+    return f"{text}\n".encode()
 
 
 def told(hit: SearchHit[Any]) -> dict[str, Any]:

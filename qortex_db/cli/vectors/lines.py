@@ -1,4 +1,4 @@
-"""Lines of a file or of the standard input, read by a thread: a signal is not kept waiting."""
+"""Files and standard streams, whose lines a thread reads: a signal is not kept waiting."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import sys
 import threading
+from contextlib import contextmanager
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
@@ -13,23 +14,41 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.transfer.sources.in_files.json_lines import numbered_lines
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 _AT_ONCE: Final = 100
 _AHEAD: Final = 2
 
 
-def opened(path: Path, mode: str) -> IO[bytes]:
-    """A file, or what `-` stands for; `.gz` is compressed.
+def opened(path: Path) -> IO[bytes]:
+    """A file to read, or the standard input for `-`; `.gz` is compressed.
 
     Raises:
         InvalidInputError: It can't be opened.
     """
     if str(path) == "-":
-        number = (sys.stdin if mode == "rb" else sys.stdout).fileno()
         # Of our own: Python would wait, on its way out, for a thread that reads its own one.
-        return open(number, mode, closefd=False)
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    return _file(path, "rb")
+
+
+@contextmanager
+def written_to(path: Path) -> Iterator[IO[bytes]]:
+    """The same to write: a file, or the standard output.
+
+    Raises:
+        InvalidInputError: It can't be opened.
+    """
+    if str(path) == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    with _file(path, "wb") as file:
+        yield file
+
+
+def _file(path: Path, mode: str) -> IO[bytes]:
     try:
         if path.suffix == ".gz":
             return cast("IO[bytes]", gzip.open(path, mode))
@@ -44,7 +63,7 @@ async def lines_of(path: Path) -> AsyncIterator[tuple[int, bytes]]:
     Raises:
         InvalidInputError: The file can't be read.
     """
-    file = opened(path, "rb")
+    file = opened(path)
     loop = asyncio.get_running_loop()
     read: asyncio.Queue[Any] = asyncio.Queue(_AHEAD)
 
@@ -53,9 +72,10 @@ async def lines_of(path: Path) -> AsyncIterator[tuple[int, bytes]]:
 
     def work() -> None:
         try:
-            lines = numbered_lines(file)  # type: ignore[arg-type]
-            while some := list(islice(lines, _AT_ONCE)):
-                put(some)
+            with file:
+                lines = numbered_lines(file)  # type: ignore[arg-type]
+                while some := list(islice(lines, _AT_ONCE)):
+                    put(some)
             put(None)
         except Exception as error:  # noqa: BLE001 - raised where the lines are awaited
             put(error)

@@ -185,11 +185,11 @@ async def _export(
     path: Path, chosen: Chosen, where: Any, batch_size: int, *, embedded: bool
 ) -> int:
     from qortex_db.cli.vectors.json_rows import written
-    from qortex_db.cli.vectors.lines import opened
+    from qortex_db.cli.vectors.lines import written_to
 
     count = 0
     async with vectors_of(chosen, embedded=embedded) as vectors:
-        with opened(path, "wb") as out:
+        with written_to(path) as out:
             async for record in vectors.stream(batch_size=batch_size, where=where):
                 out.write(written(record))
                 count += 1

@@ -87,7 +87,7 @@ def _embedding(given: str) -> Any:
 
     try:
         if not given.lstrip().startswith(("[", "{")):
-            with opened(Path(given), "rb") as file:
+            with opened(Path(given)) as file:
                 given = file.read().decode()
         return embedding_of(json.loads(given))
     except InvalidInputError as error:
