@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qortex_db.doctor import access, indexes, pooling, reading, server
-from qortex_db.doctor.facts import VECTOR_METHODS, Expected, Facts, Sessions, Unread
+from qortex_db.doctor.facts import Expected, Facts, Sessions, Unread
 from qortex_db.doctor.finding import Finding
 from qortex_db.errors import UnavailableError
+from qortex_db.index_health import VECTOR_METHODS
 from qortex_db.migrations import head_revision
 from qortex_db.migrations.connection import NOTHING_GIVEN
 from qortex_db.settings import Settings

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
-VECTOR_METHODS: Final = {"hnsw", "ivfflat"}
-"""pgvector's."""
+    from qortex_db.index_health import Index
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,30 +78,6 @@ class TableAccess:
     has_usage: bool
     privileges: frozenset[str]
     hides_rows: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """An index on one of the tables.
-
-    Attributes:
-        rows: As the planner thinks, of the index's own table; negative where it was not analyzed.
-        dimensions: What a vector index holds; None for another, and where it is not declared.
-    """
-
-    name: str
-    table: str
-    method: str
-    is_valid: bool
-    bytes: int
-    definition: str
-    rows: int
-    dimensions: int | None
-
-    @property
-    def holds_vectors(self) -> bool:
-        """Whether it is pgvector's."""
-        return self.method in VECTOR_METHODS
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,24 +6,17 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from qortex_db.doctor.finding import Finding, size
-from qortex_db.planning import index_bytes
-from qortex_db.planning.sizes import M, lists_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from qortex_db.doctor.facts import Capacity, Expected, Index, TableAccess
-    from qortex_db.planning.sizes import Storage
+    from qortex_db.doctor.facts import Capacity, Expected, TableAccess
+    from qortex_db.index_health import Index
 
-BLOATED: Final = 2.0
-"""How many times as large as a new one an index is that had better be built anew."""
-SMALL_BYTES: Final = 16 * 2**20
-"""An index of less is small whatever is in it."""
 SMALL_ROWS: Final = 10_000
 """So many rows are compared in a few milliseconds."""
 _MOST_UNASKED: Final = 2**30
 """What `index rebuild` gives a build by itself."""
-_M: Final = re.compile(r"\bm\s*=\s*'?(\d+)")
 _REBUILD: Final = "`qortex-db index rebuild --table {}` builds it while the table is in use."
 
 
@@ -55,10 +48,10 @@ def check_indexes(
             do = "`qortex-db check --drift` compares all; build what is missing as it says."
             yield Finding("indexes", "wrong" if searched else "warning", said, do)
     for one in indexes:
-        fresh = _fresh_bytes(one)
-        if one.is_valid and fresh is not None and one.bytes > max(BLOATED * fresh, SMALL_BYTES):
+        if one.is_valid and one.is_bloated:
             wrong = True
-            said = f"{one.name} takes {size(one.bytes)}, and a new one would {size(fresh)}."
+            fresh = size(one.fresh_bytes or 0)
+            said = f"{one.name} takes {size(one.bytes)}, and a new one would {fresh}."
             yield Finding("indexes", "warning", said, _REBUILD.format(one.table))
     if not wrong:
         total = size(sum(one.bytes for one in indexes))
@@ -84,24 +77,6 @@ def _remedy(index: Index) -> str:
     return f"REINDEX INDEX CONCURRENTLY {index.name}, as the owner."
 
 
-def _fresh_bytes(index: Index) -> int | None:
-    """About what a vector index would take if it were built now; None where that is not known."""
-    if not index.holds_vectors or index.rows <= 0 or index.dimensions is None:
-        return None
-    if index.dimensions <= 0:
-        return None
-    if index.method == "ivfflat":
-        return lists_bytes(index.rows, index.dimensions, _storage(index))
-    m = _M.search(index.definition)
-    return index_bytes(index.rows, index.dimensions, _storage(index), M if m is None else int(m[1]))
-
-
-def _storage(index: Index) -> Storage:
-    if "bit_" in index.definition:
-        return "binary"
-    return "half" if "halfvec" in index.definition else "full"
-
-
 def check_memory(indexes: Sequence[Index], capacity: Capacity) -> Iterator[Finding]:
     """The memory and the processes of a build, and of searches."""
     vectors = [one for one in indexes if one.holds_vectors]
@@ -109,8 +84,8 @@ def check_memory(indexes: Sequence[Index], capacity: Capacity) -> Iterator[Findi
     if not vectors:
         yield Finding("memory", "good", "There is no vector index, which would have to fit in.")
         return
-    largest = max(vectors, key=lambda one: max(one.bytes, _fresh_bytes(one) or 0))
-    needed = _fresh_bytes(largest) or largest.bytes
+    largest = max(vectors, key=lambda one: max(one.bytes, one.fresh_bytes or 0))
+    needed = largest.fresh_bytes or largest.bytes
     yield from _build(largest, needed, settings)
     total = sum(one.bytes for one in vectors)
     buffers, cache = settings["shared_buffers"], settings["effective_cache_size"]

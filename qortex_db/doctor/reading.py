@@ -14,8 +14,9 @@ from sqlalchemy import text
 from qortex_db import engine as engines
 from qortex_db import opening
 from qortex_db.doctor import statements
-from qortex_db.doctor.facts import Capacity, Facts, Index, Server, Sessions, TableAccess, Unread
+from qortex_db.doctor.facts import Capacity, Facts, Server, Sessions, TableAccess, Unread
 from qortex_db.errors import QortexDbError
+from qortex_db.index_health import read_indexes
 from qortex_db.migrations import pending_indexes
 from qortex_db.names import qualified
 from qortex_db.status import TABLES
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Table
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from qortex_db.index_health import Index
     from qortex_db.settings import Settings, Target
 
 STATEMENT_SECONDS: Final = 5.0
@@ -65,7 +67,7 @@ async def read(settings: Settings, target: Target, tables: Iterable[Table]) -> F
             access = indexes = found
         else:
             access = {name: one for name, (_, one) in found.items()}
-            indexes = await _read(lane.indexes([oid for oid, _ in found.values()]))
+            indexes = await _read(read_indexes(lane.executor, [oid for oid, _ in found.values()]))
         return Facts(
             where=target.display,
             server=server,
@@ -158,10 +160,6 @@ class _Lane:
             name: (oid, TableAccess(name, *where, frozenset(may), hides))  # type: ignore[call-arg]
             for name, oid, *where, may, hides in rows
         }
-
-    async def indexes(self, oids: Sequence[int]) -> tuple[Index, ...]:
-        rows = await self._rows(statements.INDEXES, oids=list(oids))
-        return tuple(Index(*row) for row in rows)
 
     async def revisions(self) -> tuple[str, ...] | None:
         name, schema = self.settings.version_table, self.settings.db_schema

@@ -58,20 +58,4 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE CASE WHEN w.place IS NULL THEN pg_catalog.pg_table_is_visible(c.oid)
       ELSE n.nspname::text = w.place END
 """)
-INDEXES: Final = text("""
-SELECT i.relname::text, t.relname::text, a.amname::text, x.indisvalid AND x.indisready,
-       pg_catalog.pg_relation_size(i.oid), pg_catalog.pg_get_indexdef(i.oid),
-       t.reltuples::int8,
-       (SELECT nullif(pg_catalog.max(k.atttypmod), -1::int4) FROM pg_catalog.pg_attribute k
-        WHERE k.attrelid = i.oid AND a.amname IN ('hnsw'::name, 'ivfflat'::name))
-FROM pg_catalog.pg_index x
-JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
-JOIN pg_catalog.pg_class t ON t.oid = x.indrelid
-JOIN pg_catalog.pg_am a ON a.oid = i.relam
-WHERE t.oid::int8 = ANY (CAST(:oids AS int8[])) OR t.oid IN (
-    SELECT p.relid::oid FROM pg_catalog.unnest(CAST(:oids AS int8[])) o (id),
-        pg_catalog.pg_partition_tree(o.id::oid::regclass) p)
-ORDER BY t.relname, i.relname
-LIMIT 1000
-""")
 PID: Final = text("SELECT pg_catalog.pg_backend_pid()")

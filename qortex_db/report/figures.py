@@ -24,6 +24,8 @@ _WIDTH, _HEIGHT = 520, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 14, 24
 _UNEVEN: Final = 81
 _EVEN: Final = 60
+_NARROWEST: Final = 1e-6
+"""Half of an axis at least: beliefs of millions of pulls are that narrow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,11 @@ class Scale:
     low: float
     high: float
     ticks: list[float]
+
+    @property
+    def digits(self) -> int:
+        """Decimals that tell its ticks apart; two at least."""
+        return max(2, -math.floor(math.log10((self.high - self.low) / 5)))
 
     def x(self, value: float) -> float:
         """Where a value is, in units of the figure."""
@@ -44,7 +51,7 @@ def scale(posteriors: Sequence[Posterior]) -> Scale:
     # The mean of a very uneven belief is beyond its interval.
     low = min(min(p.low, p.mean) for p in posteriors)
     high = max(max(p.high, p.mean) for p in posteriors)
-    margin = max(0.18 * (high - low), 0.01)
+    margin = max(0.18 * (high - low), _NARROWEST)
     low, high = max(low - margin, 0.0), min(high + margin, 1.0)
     return Scale(low, high, ticks(low, high, 5))
 
@@ -91,9 +98,14 @@ def posterior(state: ArmState, belief: Posterior, on: Scale, color: str, title: 
 
 def axis(on: Scale) -> Element:
     """The ticks of posteriors."""
-    digits = max(0, -math.floor(math.log10((on.high - on.low) / 5)))
     labels = (
-        tag("text", f"{at:.{digits}f}", x=f"{on.x(at):.1f}", y=11, text_anchor="middle")
+        tag(
+            "text",
+            f"{at:.{on.digits}f}".rstrip("0").ljust(3, "0"),
+            x=f"{on.x(at):.1f}",
+            y=11,
+            text_anchor="middle",
+        )
         for at in on.ticks
     )
     return tag("svg", *labels, class_="posterior", viewBox=f"0 0 {_WIDE} 15", aria_hidden="true")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from qortex_db.report import figures
+from qortex_db.report import figures, times
 from qortex_db.report.figures import Bars, Series
 from qortex_db.report.markup import decimals, name_of, table, tag
 from qortex_db.report.reading import CONTEXTS
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from qortex_db.report.figures import Scale
     from qortex_db.report.reading import Context, Panel, Pulls, Report
 
-_DAY: Final = 86_400
 _TICKS: Final = 4
 
 
@@ -42,7 +40,7 @@ def section(report: Report, ids: Iterator[str]) -> Element:
             "p",
             f"{which} A curve is what is believed of an arm's reward, drawn to its own height: the "
             "narrower, the surer. The dot is its mean; the bar holds the true mean with a "
-            "probability of 95 %.",
+            "probability of 95 %. Arms are in the order of the lower end of that bar.",
             class_="note",
         )
     )
@@ -92,19 +90,21 @@ def _beliefs(panel: Panel) -> Element:
     made.append(tag("tfoot", tag("tr", *axis)))
     rest = panel.context.arms - len(panel.arms)
     if rest:
-        made.insert(0, tag("caption", f"{rest:,} more with a lower mean"))
+        made.insert(0, tag("caption", f"{rest:,} more, of which less is sure"))
     return made
 
 
 def _belief(
     arm: str, state: ArmState, belief: Posterior, on: Scale, color: str
 ) -> list[Element | str]:
-    interval = f"{belief.low:.3f} \N{EN DASH} {belief.high:.3f}"
-    title = f"Beta({state.alpha:.6g}, {state.beta:.6g}): mean {belief.mean:.3f}, {interval}"
+    digits = on.digits + 1
+    mean = f"{belief.mean:.{digits}f}"
+    interval = f"{belief.low:.{digits}f} \N{EN DASH} {belief.high:.{digits}f}"
+    title = f"Beta({state.alpha:.6g}, {state.beta:.6g}): mean {mean}, {interval}"
     return [
         tag("span", tag("span", class_=f"swatch {color}", aria_hidden="true"), name_of(arm)),
         figures.posterior(state, belief, on, color, title),
-        f"{belief.mean:.3f}",
+        mean,
         interval,
         f"{state.pulls:,}",
     ]
@@ -120,8 +120,6 @@ def _pulls(panel: Panel, pulls: Pulls, identity: str) -> Element:
         series.append(Series("other arms", "rest", pulls.by_arm[None]))
     bins = len(series[0].counts)
     width = (pulls.end - pulls.start) / bins
-    whole = pulls.end - pulls.start
-    form = "%d %b %Y" if whole > 3 * _DAY else "%d %b %H:%M" if whole > _DAY / 2 else "%H:%M:%S"
     total = sum(map(sum, pulls.by_arm.values()))
     if pulls.recorded:
         title = "Pulls over time"
@@ -137,23 +135,22 @@ def _pulls(panel: Panel, pulls: Pulls, identity: str) -> Element:
             "change."
         )
 
-    def at(place: float) -> str:
-        return f"{datetime.fromtimestamp(pulls.start + width * place, UTC):{form}}"
-
+    start, end = pulls.start, pulls.end
     made = figures.figure(
         Bars(
             title=title,
-            description=f"{total:,} pulls from {at(0)} to {at(bins)} UTC, by arm. {text}",
+            description=f"{total:,} pulls from {times.said(start, width)} to "
+            f"{times.said(end, width)} UTC, by arm. {text}",
             series=series,
             bin="from (UTC)",
-            names=[at(place) for place in range(bins)],
-            ticks=[(bins * tick / _TICKS, at(bins * tick / _TICKS)) for tick in range(_TICKS + 1)],
+            names=[times.said(start + width * place, width) for place in range(bins)],
+            ticks=[((at - start) / width, label) for at, label in times.ticks(start, end, _TICKS)],
             legend=False,  # the table's
         ),
         identity,
     )
     grey = ", grey is all others. " if None in pulls.by_arm else ". "
-    colors = f"The colours are those of the arms{grey}"
+    colors = f"{times.when(start, end)}. The colours are those of the arms{grey}"
     made.insert(2, tag("p", colors + text, class_="note"))
     return made
 

@@ -64,7 +64,8 @@ def _tiles(report: Report) -> Element:
     numbers = {
         "vectors": rows["qortex_vectors"],
         "learners": report.status.learning["learners"],
-        "arms": rows["learning_arm_states"],
+        "arms by name": report.arm_names,
+        "arms in contexts": rows["learning_arm_states"],
         "factors": report.factors.count,
         "edges in the buffer": report.edges.count,
         "ready to promote": report.edges.ready_to_promote,

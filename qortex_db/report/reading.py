@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 TOP: Final = 8
 """Arms of a context; as many as there are colours."""
+_CANDIDATES: Final = 8 * TOP
+"""Those whose lower bound is computed exactly."""
 CONTEXTS: Final = 3
 PANELS: Final = 12
 EXTREMES: Final = 5
@@ -74,7 +76,7 @@ class Pulls:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A context with its best arms, the highest mean first."""
+    """A context with its best arms, the highest lower bound of the interval first."""
 
     context: Context
     arms: list[tuple[str, ArmState, Posterior]]
@@ -103,6 +105,7 @@ class Report:
 
     Attributes:
         contexts: How many there are, of the learners asked for; a part of them has a panel.
+        arm_names: How many arms there are by name, in however many contexts.
         factor_bins: How many factors there are by bin, the bins counted from 0.1 in steps of 0.05.
         edge_hits: How many edges are waiting and ready, by hits; the last counts all with more.
     """
@@ -111,6 +114,7 @@ class Report:
     status: Status
     learners: list[str] | None
     contexts: int
+    arm_names: int
     panels: list[Panel]
     factors: FactorSummary
     factor_bins: dict[int, int]
@@ -159,6 +163,7 @@ async def _read(db: Database, names: list[str] | None) -> Report:
             status=status,
             learners=names,
             contexts=found[0][1] if found else 0,
+            arm_names=(await run(statements.arm_names(), {})).rows[0][0],
             panels=panels,
             factors=await uow.factors.summary(),
             factor_bins=dict(bins),
@@ -206,17 +211,21 @@ async def nearest(
 async def _panels(executor: Executor, found: list[Context]) -> list[Panel]:
     keys = [(context.learner, context.hash) for context in found]
     params = {"learners": [key[0] for key in keys], "contexts": [key[1] for key in keys]}
-    rows = (await executor.run(statements.best(), params | {"top": TOP})).rows
+    rows = (await executor.run(statements.best(), params | {"top": _CANDIDATES})).rows
     states = [ArmState(*row[3:7]) for row in rows]
     # A moment of numpy: not on the event loop's thread.
     posteriors = await asyncio.to_thread(learning.posteriors, states)
     best: defaultdict[tuple[str, str], list[tuple[str, ArmState, Posterior]]] = defaultdict(list)
     for row, state, posterior in zip(rows, states, posteriors, strict=True):
         best[row[0], row[1]].append((row[2], state, posterior))
+    for key, arms in best.items():
+        # An arm of a single pull may have the highest mean, and be of the least.
+        best[key] = sorted(arms, key=lambda arm: (-arm[2].low, arm[0]))[:TOP]
+    shown = [(*key, arm) for key, arms in best.items() for arm, _, _ in arms]
     of_best = params | {
-        "best_learners": [row[0] for row in rows],
-        "best_contexts": [row[1] for row in rows],
-        "best_arms": [row[2] for row in rows],
+        "best_learners": [one[0] for one in shown],
+        "best_contexts": [one[1] for one in shown],
+        "best_arms": [one[2] for one in shown],
     }
     recorded = (await executor.run(statements.pulls_of_events(), of_best)).rows
     changed = (await executor.run(statements.pulls_of_arms(), of_best)).rows

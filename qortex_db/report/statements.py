@@ -120,12 +120,26 @@ def panels() -> Any:
 
 
 @cache
+def arm_names() -> Any:
+    """How many arms there are by name, in however many contexts."""
+    names = select(_arms.c.learner_name, _arms.c.arm_id).distinct().subquery("_names")
+    return select(func.count()).select_from(names)
+
+
+def _about_low() -> Any:
+    """About the lower bound of an arm's interval: SQL has no quantiles of Beta."""
+    total = _arms.c.alpha + _arms.c.beta
+    mean = _arms.c.alpha / total
+    return mean - double(1.96) * func.sqrt(mean * (double(1) - mean) / (total + double(1)))
+
+
+@cache
 def best() -> Any:
-    """Of each of these contexts the arms of the highest mean, as `arms.top` has them."""
+    """Of each of these contexts the arms whose reward is surely high, about in their order."""
     listed = _listed("learners", "contexts")
     place = func.row_number().over(
         partition_by=(_arms.c.learner_name, _arms.c.context_hash),
-        order_by=((_arms.c.alpha / (_arms.c.alpha + _arms.c.beta)).desc(), _arms.c.arm_id),
+        order_by=(_about_low().desc(), _arms.c.arm_id),
     )
     ranked = (
         select(_arms, place.label("place"))

@@ -17,12 +17,12 @@ from qortex_db.doctor.facts import (
     Capacity,
     Expected,
     Facts,
-    Index,
     Server,
     Sessions,
     TableAccess,
     Unread,
 )
+from qortex_db.index_health import Index
 from support.catalogue import execute
 from support.commands import run as command
 from support.poolers import BOUNCERS, NOT_THERE, Bouncer, through
