@@ -7,7 +7,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from qortex_db.__about__ import __version__
-from qortex_db.report import interoception, learners
+from qortex_db.report import interoception, learners, vectors
 from qortex_db.report.markup import document, tag
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def page(report: Report, *, facts: Mapping[str, str] | None = None) -> str:
             learners.section(report, ids),
             interoception.factors(report, ids),
             interoception.edges(report, ids),
+            vectors.section(report, ids),
         ),
         tag(
             "footer",
@@ -79,8 +80,7 @@ def _tiles(report: Report) -> Element:
 
 def _facts(report: Report, more: Mapping[str, str]) -> Element:
     status = report.status
-    vectors = status.tables["qortex_vectors"]
-    mib = vectors["bytes"] / _KIB**2
+    mib = status.tables["qortex_vectors"]["bytes"] / _KIB**2
     facts = {
         "server": f"PostgreSQL {status.server_version}, pgvector {status.pgvector_version}",
         "vectors": f"{status.dimensions} dimensions, {mib:,.1f} MiB in all",

@@ -13,7 +13,9 @@ from sqlalchemy import text
 from qortex_db import checks, learning
 from qortex_db.errors import QueryTimeoutError
 from qortex_db.learning import ArmState, Posterior
+from qortex_db.models import QortexVector
 from qortex_db.report import statements
+from qortex_db.report.collections import read_collections
 from qortex_db.repositories import validation
 from qortex_db.repositories.interoception.edges import MIN_AVG_SCORE, MIN_HITS
 from qortex_db.repositories.validation import MAX_LIMIT
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from qortex_db.database import Database
     from qortex_db.engine import Executor
+    from qortex_db.report.collections import CollectionReport
     from qortex_db.repositories import EdgeSummary, FactorSummary
     from qortex_db.status import Status
 
@@ -112,6 +115,7 @@ class Report:
 
     taken_at: datetime
     status: Status
+    collections: list[CollectionReport]
     learners: list[str] | None
     contexts: int
     arm_names: int
@@ -125,11 +129,20 @@ class Report:
     nearest: list[NearEdge]
 
 
-async def read(db: Database, *, learners: Iterable[str] | None = None) -> Report:
+async def read(
+    db: Database,
+    *,
+    learners: Iterable[str] | None = None,
+    models: Iterable[type[object]] = (),
+    colour: str | None = None,
+) -> Report:
     """Read what a report tells: bounded, however much is stored.
 
     Args:
         learners: Only these; None means those with the most pulls.
+        models: A host's collections, beside the default one.
+        colour: The path of what colours the maps of vectors, as in a filter; by default, of each
+            map, the key of payloads that parts its rows most evenly.
 
     Raises:
         QueryTimeoutError: It took longer than `REPORT_SECONDS`.
@@ -137,7 +150,7 @@ async def read(db: Database, *, learners: Iterable[str] | None = None) -> Report
     names = None if learners is None else validation.check_ids(learners, name="learners")
     try:
         async with asyncio.timeout(REPORT_SECONDS):
-            return await _read(db, names)
+            return await _read(db, names, (QortexVector, *models), colour)
     except TimeoutError:
         raise QueryTimeoutError(
             f"The report was not read within {REPORT_SECONDS:g} s: the tables are locked, or the "
@@ -145,8 +158,11 @@ async def read(db: Database, *, learners: Iterable[str] | None = None) -> Report
         ) from None
 
 
-async def _read(db: Database, names: list[str] | None) -> Report:
+async def _read(
+    db: Database, names: list[str] | None, models: Sequence[type[object]], colour: str | None
+) -> Report:
     status = await db.status()
+    collections = await read_collections(db, models, colour)
     async with db.unit_of_work() as uow:
         run = uow.executor.run
         await run(_SNAPSHOT, {})
@@ -161,6 +177,7 @@ async def _read(db: Database, names: list[str] | None) -> Report:
         return Report(
             taken_at=datetime.now(UTC),
             status=status,
+            collections=collections,
             learners=names,
             contexts=found[0][1] if found else 0,
             arm_names=(await run(statements.arm_names(), {})).rows[0][0],

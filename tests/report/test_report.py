@@ -16,6 +16,7 @@ from qortex_db import (
     ArmState,
     Database,
     InvalidInputError,
+    Posterior,
     QueryTimeoutError,
     SchemaVersionError,
     Settings,
@@ -109,22 +110,28 @@ async def test_the_figures_are_those_of_plain_sql(filled: Database, dsn384: str)
     )
     panels = {(one.context.learner, one.context.hash): one for one in report.panels}
     assert report.contexts == len(sums) == len(panels) == 3
+    (names,) = await sql(
+        dsn384, "SELECT count(DISTINCT (learner_name, arm_id)), count(*) FROM learning_arm_states"
+    )
+    assert (report.arm_names, names[1]) == (names[0], sum(row[2] for row in sums))
+    assert report.arm_names < names[1]
     for learner, context, arms, pulls, reward in sums:
         panel = panels[learner, context]
         assert (panel.context.arms, panel.context.pulls) == (arms, pulls)
         assert panel.context.reward == pytest.approx(reward)
     for context in CONTEXTS:
         (panel,) = [one for one in report.panels if one.context.readable == _json(context)]
-        top = await filled.arms.top("prompts", k=8, context=context)
+        states = await filled.arms.get_all("prompts", context=context)
         beliefs = await filled.arms.posteriors("prompts", context=context)
+        top = sorted(beliefs, key=lambda arm: (-beliefs[arm].low, arm))[:8]
         assert [(arm, state.alpha) for arm, state, _ in panel.arms] == [
-            (arm, state.alpha) for arm, state in top
+            (arm, states[arm].alpha) for arm in top
         ]
         assert all(belief == beliefs[arm] for arm, _, belief in panel.arms)
         assert panel.pulls is not None
         assert panel.pulls.recorded
         for arm, bins in panel.pulls.by_arm.items():
-            named = [arm] if arm else [a for a in beliefs if a not in dict(top)]
+            named = [arm] if arm else [a for a in beliefs if a not in top]
             assert sum(bins) == sum(beliefs[a].pulls for a in named)
 
     bins = await sql(
@@ -193,6 +200,29 @@ async def test_the_page_says_its_numbers_in_tables_and_asks_for_nothing(filled: 
     assert "prefers-color-scheme: dark" in html
     assert "@media print" in html
     assert (await filled.vectors.get(["gzip.compress"]))["gzip.compress"].document not in html
+
+
+async def test_an_arm_of_one_pull_does_not_lead(db: Database) -> None:
+    await db.arms.put("l", "sure", ArmState(70.0, 30.0, 98))
+    for number in range(100):
+        await db.arms.put("l", f"lucky{number:02}", ArmState(4.0, 1.0, 1))
+    (panel,) = (await read(db)).panels
+    assert [arm for arm, _, _ in panel.arms][:2] == ["sure", "lucky00"]
+    assert len(panel.arms) == 8
+
+
+@pytest.mark.parametrize("spread", [1e-1, 1e-3, 1e-5])
+def test_beliefs_fill_their_axis_however_narrow_they_are(spread: float) -> None:
+    beliefs = [
+        Posterior(mean, spread**2, low=mean - spread, high=mean + spread, pulls=1)
+        for mean in (0.5, 0.5 + spread)
+    ]
+    on = figures.scale(beliefs)
+    assert on.low < 0.5 - spread
+    assert on.high - on.low < 5 * spread
+    assert 2 <= len(on.ticks) <= 6
+    labels = {f"{at:.{on.digits}f}" for at in on.ticks}
+    assert len(labels) == len(on.ticks)
 
 
 async def test_a_name_is_never_markup(db: Database) -> None:

@@ -50,10 +50,16 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", help='Where to; "-" prints it.')] = Path(
         "report.html"
     ),
+    colour: Annotated[
+        str | None,
+        typer.Option(
+            help="What colours maps of vectors: a path into payloads. Default: by itself."
+        ),
+    ] = None,
     embedded: Embedded = False,
     metadata: Models = None,
 ) -> None:
-    """Write a page to look at: best arms, pulls over time, factors and edges.
+    """Write a page to look at: best arms, pulls over time, factors, edges, maps of vectors.
 
     It is one HTML file, without scripts or anything from elsewhere.
     """
@@ -62,7 +68,7 @@ def report(
 
     settings = read_settings()
     models = host_models.load(metadata, settings)
-    page = run(reporting.page(settings, models, learner or None, embedded=embedded))
+    page = run(reporting.page(settings, models, learner or None, colour, embedded=embedded))
     if str(output) == "-":
         typer.echo(page, nl=False)
         return

@@ -9,6 +9,8 @@ from qortex_db import report as reports
 from qortex_db.cli import render
 from qortex_db.cli.host_models import check_there
 from qortex_db.cli.shell import fail, reached
+from qortex_db.models.collection import COLLECTION
+from qortex_db.models.mapping import model_named
 from qortex_db.status import read_tables
 
 if TYPE_CHECKING:
@@ -19,7 +21,12 @@ if TYPE_CHECKING:
 
 
 async def page(
-    settings: Settings, models: HostModels, learners: Sequence[str] | None, *, embedded: bool
+    settings: Settings,
+    models: HostModels,
+    learners: Sequence[str] | None,
+    colour: str | None,
+    *,
+    embedded: bool,
 ) -> str:
     """The page."""
     async with reached(settings, embedded=embedded) as given:
@@ -33,7 +40,9 @@ async def page(
             fail(render.not_current(state))
         pending = await migrations.pending_indexes(given)
         async with Database.connect(given) as database:
-            report = await reports.read(database, learners=learners)
+            report = await reports.read(
+                database, learners=learners, models=_collections(models), colour=colour
+            )
             own: dict[str, str] = {}
             if models.tables:
                 await check_there(database, given, models)
@@ -52,3 +61,8 @@ async def page(
         **own,
     }
     return reports.page(report, facts=facts)
+
+
+def _collections(models: HostModels) -> list[type[object]]:
+    """Those of a host's models that are collections."""
+    return [model_named(table.fullname) for table in models.tables if COLLECTION in table.info]
