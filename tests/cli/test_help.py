@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from qortex_db.cli import app
-from support.commands import BIN
+from support.commands import BIN, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,12 +27,40 @@ def paths(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]
         yield from paths(each, (*path, name))
 
 
-ALL = list(paths(typer.main.get_command(app)))
+PROGRAM = typer.main.get_command(app)
+ALL = list(paths(PROGRAM))
+PARAMS: dict[tuple[str, ...], list[Any]] = {
+    path: functools.reduce(lambda each, name: each.commands[name], path, PROGRAM).params  # type: ignore[attr-defined]
+    for path in ALL
+}
 
 
-def test_there_are_the_commands_that_the_page_has() -> None:
-    assert len(ALL) > 40
-    assert {("vectors", "ingest"), ("doctor",), ("collections", "describe")} < set(ALL)
+def commands_of(page: str) -> Iterator[list[str]]:
+    """The commands in a page's consoles, without what follows a pipe or a mark."""
+    for line in re.findall(r"^\$ qortex-db (.*)$", (ROOT / page).read_text(), re.MULTILINE):
+        yield re.split(r"\s[|>#]", f"{line} ")[0].split()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/command_line.md", "docs/quickstart.md"])
+def test_the_pages_name_commands_and_options_that_there_are(page: str) -> None:
+    known = {path: {flag for one in params for flag in one.opts} for path, params in PARAMS.items()}
+    found = list(commands_of(page))
+    assert found
+    for words in found:
+        path = next(tuple(words[:n]) for n in (2, 1, 0) if tuple(words[:n]) in known)
+        used = {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)}
+        assert used <= known[path] | {"-h", "--help"}, words
+        assert path or words[0].startswith("-"), words
+
+
+def test_every_command_is_on_the_page() -> None:
+    page = (ROOT / "docs/command_line.md").read_text()
+    table = page[: page.index("\n## ")]
+    groups = {each[:1] for each in ALL if len(each) > 1}
+    for path in ALL:
+        if path and path not in groups:
+            assert re.search(rf"`{path[0]}\b", table), path
+            assert re.search(rf"(`|\b){path[-1]}\b", table), path
 
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -105,11 +106,13 @@ def import_(
         return await _open(source, location, collection, _options(option), given)
 
     async def planned() -> ImportPlan:
-        found = await opened_source(settings)
-        try:
-            return await plan_import(found, choices)
-        finally:
-            await found.close()
+        here = source in _IN_DATABASES and not location
+        async with reached(settings, embedded=embedded) if here else nullcontext(settings) as given:
+            found = await opened_source(given)
+            try:
+                return await plan_import(found, choices)
+            finally:
+                await found.close()
 
     async def done() -> ImportReport:
         from qortex_db import Database
