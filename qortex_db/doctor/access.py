@@ -17,10 +17,16 @@ _WRITES: Final = frozenset({"INSERT", "UPDATE", "DELETE"})
 def check_revision(
     revisions: Sequence[str] | None, tables: Mapping[str, TableAccess], expected: Expected
 ) -> Iterator[Finding]:
-    """The schema's revision against what this version needs."""
+    """The schema's revision against what this version needs, and a host's tables."""
     missing = [name for name in expected.tables if name not in tables]
+    lacking = sorted(name for name in expected.others if name not in tables)
+    if lacking:
+        said = f"Tables of yours are not there: {', '.join(lacking)}."
+        yield Finding("schema", "wrong", said, "Run your own migrations.")
     if revisions is None:
-        if len(missing) < len(expected.tables):
+        if expected.others and len(missing) == len(expected.tables):
+            yield Finding("schema", "good", "It has tables of yours alone, none of qortex-db's.")
+        elif len(missing) < len(expected.tables):
             said = "There are tables of qortex's that no revision made."
             yield Finding("schema", "wrong", said, "Run `qortex-db adopt`.")
         else:
@@ -71,10 +77,11 @@ def check_role(
     elif all(one.is_owner for one in tables.values()):
         do = "A service needs less: `qortex-db roles --writer`."
         yield Finding("role", "good", f"{role} owns the tables, and may migrate.", do)
+    elif unwritten and len(unwritten) < len(tables):
+        names = ", ".join(sorted(one.name for one in unwritten))
+        yield Finding("role", "good", f"{role} may read all, and write all but {names}.")
     else:
-        own = [one for one in unwritten if one.name in expected.tables]
-        does = "may write and read" if not own else "may read"
-        yield Finding("role", "good", f"{role} {does}.")
+        yield Finding("role", "good", f"{role} may {'read' if unwritten else 'write and read'}.")
     if hidden := sorted(name for name, one in tables.items() if one.hides_rows):
         said = f"Policies decide which rows of {', '.join(hidden)} {server.role} sees."
         yield Finding("role", "good", said)

@@ -54,6 +54,7 @@ def _expected(settings: Settings, tables: Iterable[Table], *, is_embedded: bool)
         head=head_revision(),
         is_shared=settings.version_table != Settings.model_fields["version_table"].default,
         tables=tuple(TABLES),
+        others=tuple(table.fullname for table in tables),
         indexes=names,
         pool=None if settings.pool == "null" else settings.pool_max_size,
         pooler=settings.pooler,

@@ -123,6 +123,7 @@ class Expected:
         head: The newest revision.
         is_shared: Whether the history is a host's.
         tables: The names of our own tables.
+        others: Those of a host's.
         indexes: Those that models declare, by table and name: whether they are of vectors.
         pool: The connections of a process; None where each call connects.
         pooler: As of the settings.
@@ -132,6 +133,7 @@ class Expected:
     head: str
     is_shared: bool
     tables: tuple[str, ...]
+    others: tuple[str, ...] = ()
     indexes: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     pool: int | None = None
     pooler: str | None = None

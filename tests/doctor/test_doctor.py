@@ -203,7 +203,17 @@ FACTS = Facts(
     pending=(),
     sessions=Sessions(is_pooled=False, shares=False),
 )
-EXPECTED = Expected("qortex_db_0017", False, ("t",), {"t": {"ix": True}}, 10)
+EXPECTED = Expected("qortex_db_0017", False, ("t",), (), {"t": {"ix": True}}, 10)
+
+
+def test_a_hosts_tables_alone_are_a_schema_too() -> None:
+    expected = replace(EXPECTED, tables=("ours",), others=("t", "u"))
+    there = {"t": TABLE, "u": replace(TABLE, name="u", privileges=frozenset({"SELECT"}))}
+    found = diagnose(replace(FACTS, revisions=None, tables=there), expected)
+    assert "tables of yours alone" in said(found, "schema", "good")
+    assert "write all but u." in said(found, "role", "good")
+    found = diagnose(replace(FACTS, revisions=None), expected)
+    assert "not there: u" in said(found, "schema", "wrong")
 
 
 def judged(**facts: Any) -> list[Finding]:
