@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.schema import CreateIndex
+
 from qortex_db.doctor import access, indexes, pooling, reading, server
-from qortex_db.doctor.facts import Expected, Facts, Sessions, Unread
+from qortex_db.doctor.facts import Declared, Expected, Facts, Sessions, Unread
 from qortex_db.doctor.finding import Finding
 from qortex_db.errors import UnavailableError
 from qortex_db.index_health import VECTOR_METHODS
 from qortex_db.migrations import head_revision
 from qortex_db.migrations.connection import NOTHING_GIVEN
 from qortex_db.settings import Settings
+from qortex_db.sql import DIALECT
 from qortex_db.status import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from sqlalchemy import Table
+    from sqlalchemy import Index, Table
 
 
 async def examine(
@@ -44,22 +47,26 @@ async def examine(
 
 
 def _expected(settings: Settings, tables: Iterable[Table], *, is_embedded: bool) -> Expected:
-    names: dict[str, dict[str, bool]] = {}
-    for table in (*TABLES.values(), *tables):
-        names[table.fullname] = {
-            str(index.name): index.dialect_options["postgresql"]["using"] in VECTOR_METHODS
-            for index in table.indexes
-        }
+    declared = {
+        table.fullname: {str(index.name): _declared(index) for index in table.indexes}
+        for table in (*TABLES.values(), *tables)
+    }
     return Expected(
         head=head_revision(),
         is_shared=settings.version_table != Settings.model_fields["version_table"].default,
         tables=tuple(TABLES),
         others=tuple(table.fullname for table in tables),
-        indexes=names,
+        indexes=declared,
         pool=None if settings.pool == "null" else settings.pool_max_size,
         pooler=settings.pooler,
         is_embedded=is_embedded,
     )
+
+
+def _declared(index: Index) -> Declared:
+    method = index.dialect_options["postgresql"]["using"]
+    sql = str(CreateIndex(index).compile(dialect=DIALECT))
+    return Declared(method in VECTOR_METHODS, sql.replace(" INDEX ", " INDEX CONCURRENTLY ", 1))
 
 
 def diagnose(facts: Facts, expected: Expected) -> list[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,6 +115,13 @@ class Facts:
     open_schemas: tuple[str, ...] = ()
 
 
+class Declared(NamedTuple):
+    """An index that a model declares, and what makes it."""
+
+    holds_vectors: bool
+    sql: str
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
     """What this version of the package, and its settings, expect.
@@ -124,7 +131,7 @@ class Expected:
         is_shared: Whether the history is a host's.
         tables: The names of our own tables.
         others: Those of a host's.
-        indexes: Those that models declare, by table and name: whether they are of vectors.
+        indexes: Those that models declare, by table and name.
         pool: The connections of a process; None where each call connects.
         pooler: As of the settings.
         is_embedded: Whether it is the embedded server.
@@ -134,7 +141,7 @@ class Expected:
     is_shared: bool
     tables: tuple[str, ...]
     others: tuple[str, ...] = ()
-    indexes: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
+    indexes: Mapping[str, Mapping[str, Declared]] = field(default_factory=dict)
     pool: int | None = None
     pooler: str | None = None
     is_embedded: bool = False

@@ -10,7 +10,7 @@ from qortex_db.doctor.finding import Finding, size
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from qortex_db.doctor.facts import Capacity, Expected, TableAccess
+    from qortex_db.doctor.facts import Capacity, Declared, Expected, TableAccess
     from qortex_db.index_health import Index
 
 SMALL_ROWS: Final = 10_000
@@ -42,10 +42,11 @@ def check_indexes(
         for name in _missing(of_table, expected.indexes[table], pending):
             wrong = True
             rows = max((one.rows for one in of_table), default=0)
-            searched = expected.indexes[table][name] and rows > SMALL_ROWS
+            declared = expected.indexes[table][name]
+            searched = declared.holds_vectors and rows > SMALL_ROWS
             said = f"{name}, which the models declare, is not on {table}"
             said += f": searches compare with all of about {rows:,} rows." if searched else "."
-            do = "`qortex-db check --drift` compares all; build what is missing as it says."
+            do = f"As the owner: {declared.sql}"
             yield Finding("indexes", "wrong" if searched else "warning", said, do)
     for one in indexes:
         if one.is_valid and one.is_bloated:
@@ -59,13 +60,13 @@ def check_indexes(
 
 
 def _missing(
-    there: Sequence[Index], declared: Mapping[str, bool], pending: Sequence[str]
+    there: Sequence[Index], declared: Mapping[str, Declared], pending: Sequence[str]
 ) -> list[str]:
     """Declared indexes that are not there; a vector's may have another name since a change."""
     names = {one.name for one in there}
     others = sum(one.holds_vectors and one.name not in declared for one in there)
     missing = sorted(declared.keys() - names - {*pending})
-    of_vectors = [name for name in missing if declared[name]]
+    of_vectors = [name for name in missing if declared[name].holds_vectors]
     return [name for name in missing if name not in of_vectors[:others]]
 
 

@@ -15,6 +15,7 @@ from qortex_db import Settings, migrations
 from qortex_db.doctor import Finding, diagnose, examine, reading
 from qortex_db.doctor.facts import (
     Capacity,
+    Declared,
     Expected,
     Facts,
     Server,
@@ -105,6 +106,10 @@ async def test_what_is_wrong_is_told_with_what_to_do(dsn: str, empty_dsn: str) -
     assert "REINDEX INDEX CONCURRENTLY ix_qortex_vectors_words" in wrong
     assert "ix_qortex_vectors_vec, which the models declare" in wrong
     assert "about 50,000 rows" in wrong
+    assert (
+        "CREATE INDEX CONCURRENTLY ix_qortex_vectors_vec ON qortex_vectors "
+        "USING hnsw (vec vector_cosine_ops)"
+    ) in wrong
     assert "`qortex-db upgrade`" in said(found, "schema", "wrong")
     assert "REVOKE CREATE ON SCHEMA" in said(found, "search_path", "warning")
     assert "QORTEX_DB_POOL_MAX_SIZE" in said(found, "connections", "wrong")
@@ -203,7 +208,9 @@ FACTS = Facts(
     pending=(),
     sessions=Sessions(is_pooled=False, shares=False),
 )
-EXPECTED = Expected("qortex_db_0017", False, ("t",), (), {"t": {"ix": True}}, 10)
+EXPECTED = Expected(
+    "qortex_db_0017", False, ("t",), (), {"t": {"ix": Declared(True, "CREATE INDEX …")}}, 10
+)
 
 
 def test_a_hosts_tables_alone_are_a_schema_too() -> None:
