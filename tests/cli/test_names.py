@@ -133,7 +133,7 @@ def test_what_a_terminal_obeys_is_shown_instead(
         shell.err.cache_clear()
         done: Any = CliRunner().invoke(app, command, env={"COLUMNS": "120"} | environment)
         assert isinstance(done.exception, (SystemExit, type(None))), (command, done.exception)
-        look(command, done.stdout + done.stderr)
+        look(command, done.output)
 
     def look(command: tuple[str, ...], told: str) -> None:
         assert not (raw := RAW.search(told)), (command, told[max(raw.start() - 40, 0) :][:80])
