@@ -172,9 +172,11 @@ def reset(
 
 
 def _confirm(question: str) -> None:
+    from qortex_db.messages import visible
+
     if not sys.stdin.isatty():
         fail("There is no terminal to ask on: pass --yes to go on.", status=2)
-    typer.confirm(question, abort=True)
+    typer.confirm(visible(question), abort=True)
 
 
 def _done(count: int, what: str) -> None:
