@@ -7,10 +7,12 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 WORKERS ?= 3
 # worksteal: no worker waits for the last long file of the other.
 PARALLEL := --numprocesses $(WORKERS) --dist worksteal
+# The schemas that check-jsonschema carries.
+SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema vendor.
 # Hundreds of processes start here: what they import is compiled once.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo check peers poolers audit quick test test-faults test-million test-citus test-qortex test-lowest bench format docs clean
+.PHONY: help demo check peers poolers audit quick test test-on test-faults test-million test-citus test-qortex test-lowest bench format docs release-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,11 +53,17 @@ poolers: ## Debian's PgBouncer, for test-faults, where there is apt and the user
 		RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive timeout 180 apt-get install --quiet --quiet --yes --no-install-recommends pgbouncer >/dev/null; } || \
 		echo "PgBouncer could not be installed (that takes apt and root): tests through it are skipped."
 
-check: $(VENV)/.dev ## Format, lint, types, layers: seconds
+check: $(VENV)/.dev ## Format, lint, types, layers, workflows: seconds
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/zizmor --offline --no-progress --quiet .github
+	$(SCHEMA)github-workflows .github/workflows/*.yml
+	$(SCHEMA)github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(SCHEMA)github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(SCHEMA)dependabot .github/dependabot.yml
+	$(SCHEMA)citation-file-format CITATION.cff
 
 $(VENV)/.audit: $(VENV)/.dev
 	@$(INSTALL) pip-audit
@@ -72,6 +80,13 @@ quick: $(VENV)/.dev ## The tests that take no long time, on a real server: less 
 
 test: check peers ## Every check and every test, on a real server: minutes
 	$(BIN)/pytest $(PARALLEL) -m "not faults and not qortex and not citus and not million"
+
+# In one process: roles are a server's. By a socket, which some tests stand in front of.
+test-on: $(VENV)/.dev ## The tests of `quick` on a server that is there, by its socket, DSN=…
+	@case "$(DSN)" in "postgresql://postgres:@/postgres?host=/"*) ;; \
+		*) echo "Name a server: make test-on DSN='postgresql://postgres:@/postgres?host=/folder'"; exit 1;; esac
+	QORTEX_DB_TEST_DSN="$(DSN)" $(BIN)/pytest \
+		-m "not slow and not faults and not qortex and not citus and not million"
 
 test-faults: $(VENV)/.dev peers poolers ## Restarts, kills, cancellations, silent networks and floods: minutes
 	$(BIN)/pytest $(PARALLEL) -m faults
@@ -106,6 +121,15 @@ format: $(VENV)/.dev ## Format the code and mend what can be mended
 
 docs: $(VENV)/.dev ## Build the documentation into docs/_build
 	$(BIN)/sphinx-build -W -b html docs docs/_build
+
+$(VENV)/.release: $(VENV)/.dev
+	@echo "Installing the tools of a release ..."
+	@$(INSTALL) --editable ".[release]"
+	@touch $@
+
+release-check: $(VENV)/.release ## Wheel and sdist: built, checked, installed, run; DRY_RUN=1 TAG=v0.1.0 DIST=dist
+	$(BIN)/python release/check.py $(if $(DRY_RUN),--dry-run) \
+		$(if $(TAG),--tag "$(TAG)") $(if $(DIST),--dist "$(DIST)")
 
 clean: ## Remove what was installed and built
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-qortex benchmarks/.venvs benchmarks/results docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -236,6 +236,8 @@ async def test_a_url_of_sqlalchemy_is_connected_to(dsn: str) -> None:
 
 
 def _ask_for_passwords(hba: str) -> None:
+    if not Path(hba).exists():
+        pytest.skip("the server's pg_hba.conf is not on this machine")
     line, before = "local all rotating scram-sha-256\n", Path(hba).read_text()
     if line not in before:
         Path(hba).write_text(line + before)
