@@ -182,7 +182,7 @@ def test_what_methods_share_with_search_is_described_there_and_linked(built: Bui
     assert links.count("#qortex_db.repositories.VectorRepository.search") >= len(leading)
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "RELEASING.md"])
 def test_no_link_beside_the_documentation_is_dead(name: str) -> None:
     tokens = MarkdownIt().parse((ROOT / name).read_text())
     inline = [child for token in tokens for child in token.children or ()]
