@@ -9,7 +9,12 @@ release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 # Parts of other pages.
-exclude_patterns = ["_build", "performance/choosing_measured.md", "operations/plan_tables.md"]
+exclude_patterns = [
+    "_build",
+    "performance/choosing_measured.md",
+    "operations/grants.md",
+    "operations/plan_tables.md",
+]
 html_theme = "furo"
 html_title = f"qortex-db {release}"
 html_theme_options = {"navigation_with_keys": True}

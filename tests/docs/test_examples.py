@@ -4,59 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import sys
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-import httpx
 import pytest
 
 from qortex_db import Database, Settings, migrations
+from support.serving import served
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    import httpx
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 UP = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
 RIGHT = [0.9, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
-
-
-@asynccontextmanager
-async def served(dsn: str, **environment: str) -> AsyncIterator[httpx.AsyncClient]:
-    """The service on a port that the system chose, and a client to it."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "uvicorn", "--app-dir", str(EXAMPLES), "fastapi_service:app"),
-        *("--host", "127.0.0.1", "--port", "0"),
-        env=os.environ | {"PGVECTOR_DSN": dsn} | environment,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    log = ""
-    while (found := re.search(r"running on (http://127\.0\.0\.1:\d+)", log)) is None:
-        line = await asyncio.wait_for(process.stderr.readline(), 30)
-        assert line, log
-        log += line.decode()
-    try:
-        async with httpx.AsyncClient(
-            base_url=found[1],
-            trust_env=False,
-            timeout=30,
-            headers={"content-type": "application/json"},  # else FastAPI sees no list and no object
-        ) as client:
-            yield client
-    finally:
-        process.terminate()
-        _, rest = await asyncio.wait_for(process.communicate(), 30)
-    # uvicorn ends by the signal that it was asked to stop by, once it has shut down in order.
-    assert "Application shutdown complete" in rest.decode()
-    assert "Traceback" not in rest.decode()
 
 
 async def post(client: httpx.AsyncClient, path: str, body: Any) -> Any:
@@ -208,3 +171,15 @@ async def test_a_server_that_goes_away_is_503_and_not_ready(dsn: str) -> None:
             await admin.execute(f'ALTER DATABASE "{renamed}" RENAME TO "{name}"')
             await admin.close()
         assert await post(client, "/v1/search", {"embedding": UP}) == []
+
+
+async def test_a_schema_of_a_newer_release_leaves_it_ready_and_serving(dsn: str) -> None:
+    """Deployments migrate first: the release before it goes on meanwhile."""
+    async with served(dsn) as client:
+        assert await post(client, "/v1/documents", [{"id": "up", "embedding": UP}]) == 1
+        connection = await asyncpg.connect(dsn)
+        await connection.execute("UPDATE qortex_db_alembic_version SET version_num = 'newer'")
+        await connection.close()
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()["current"]) == (200, "newer")
+        assert [hit["id"] for hit in await post(client, "/v1/search", {"embedding": UP})] == ["up"]

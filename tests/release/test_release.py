@@ -182,3 +182,19 @@ def test_hooks_run_programs_of_the_environment() -> None:
     assert entries
     missing = [one for one in entries if not shutil.which(one.replace(".venv/bin", str(BIN)))]
     assert missing == []
+
+
+def test_the_steps_of_the_image_are_prepared_without_a_container(
+    facts: Any, tmp_path: Path
+) -> None:
+    import container  # noqa: PLC0415 - a script's
+
+    source = tmp_path / "source"
+    source.mkdir()
+    (command,) = container.prepare(ROOT, source, tmp_path / "env")
+    assert f"-m venv {tmp_path}/env && " in command
+    assert container.INSTALLED not in command
+    assert (source / "pyproject.toml").is_file()
+    assert (source / "alembic/versions/0001_baseline.py").is_file()
+    assert (source / "qortex_db/py.typed").is_file()
+    assert not (source / "qortex_db/_alembic").exists()
