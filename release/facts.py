@@ -9,6 +9,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
 PLACEHOLDER: Final = "qortex-db" + ".invalid"  # in two parts, so that it is not found here
+_EXCEPT: Final = ("RELEASING.md", "tests/")  # what says how to replace it
 _VERSION: Final = re.compile(r"\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?")
 
 
@@ -57,7 +58,7 @@ def with_placeholder(root: Path = ROOT) -> list[str]:
     return sorted(
         name
         for name in tracked(root)
-        if not name.startswith("tests/")
+        if not name.startswith(_EXCEPT)
         and (root / name).is_file()
         and PLACEHOLDER.encode() in (root / name).read_bytes()
     )

@@ -1,4 +1,4 @@
-"""Texts that say the same in almost the same words: found by embeddings, the longest one kept.
+"""Texts that say almost the same: found by embeddings, the longest one kept.
 
 export PGVECTOR_DSN=postgresql://user:password@host/database
 python examples/cookbook/deduplicate.py
@@ -27,7 +27,7 @@ class Page(VectorMixin, Base):
 
 
 def texts() -> Iterable[VectorRecord]:
-    """Some texts of the package's sample, and every fourth once more, a little changed."""
+    """Some of the package's sample, and every fourth once more, a little changed."""
     for place, passage in enumerate(load_sample().passages[:200]):
         yield VectorRecord(passage["id"], document=passage["text"])
         if place % 4 == 0:
@@ -39,7 +39,7 @@ async def pairs(db: Database) -> list[tuple[str, str]]:
     """Ids that are alike; each batch of rows is one statement."""
     pages, found = db.collection(Page), []
     async for batch in pages.stream_batches(batch_size=MAX_QUERIES):
-        near = await pages.search_many(batch.embeddings, limit=5, min_score=ALIKE, complete="never")
+        near = await pages.search_many(batch.embeddings, limit=5, min_score=ALIKE)
         for key, hits in zip(batch.ids, near, strict=True):
             found += [(key, hit.id) for hit in hits if hit.id != key]
     return found
@@ -59,14 +59,14 @@ async def deduplicate(db: Database) -> int:
     pages, gone = db.collection(Page), 0
     for group in groups(await pairs(db)):
         records = await pages.get(group)
-        longest = max(records.values(), key=lambda record: (len(record.document or ""), record.id))
-        gone += await pages.delete(group - {longest.id})
+        longest = max(group, key=lambda one: (len(records[one].document or ""), one))
+        gone += await pages.delete(group - {longest})
     return gone
 
 
 async def main() -> None:
     async with Database.connect() as db:
-        async with db.engine.begin() as connection:  # in an application, a revision of its own
+        async with db.engine.begin() as connection:  # elsewhere a revision
             await connection.run_sync(Base.metadata.create_all)
         pages = db.collection(Page, embedder=embed)
         await pages.ingest(texts())

@@ -1,4 +1,4 @@
-"""More of what somebody likes: items near to the liked ones, far from others, none seen before.
+"""More of what somebody likes: near to it, far from the rest, and not seen before.
 
 export PGVECTOR_DSN=postgresql://user:password@host/database
 qortex-db upgrade
@@ -35,7 +35,9 @@ async def recommend(db: Database, user: str, *, limit: int = 5) -> SearchHits:
     states = await db.arms.get_all("likes", context={"user": user})
     liked = [item for item, state in states.items() if state.mean > EVEN]
     not_liked = [item for item in states if item not in liked]
-    return await db.vectors.recommend(liked, not_liked, limit=limit, strategy="best_score")
+    return await db.vectors.recommend(
+        liked, not_liked, limit=limit, strategy="best_score"
+    )
 
 
 async def main() -> None:

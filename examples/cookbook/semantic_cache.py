@@ -16,7 +16,7 @@ from words import DIMENSIONS, embed
 
 from qortex_db import ALL_NAMESPACES, Collection, Database, VectorMixin, VectorSpec
 
-ALIKE = 0.85  # too low gives wrong answers, too high asks again: measure it on questions of yours
+ALIKE = 0.85  # too low gives wrong answers, too high asks again: measure yours
 
 
 class Base(DeclarativeBase):
@@ -39,12 +39,12 @@ async def ask(
     """The answer, and whether it was known."""
     answers = db.collection(Answer, namespace=model, embedder=embed)
     now = datetime.now(UTC)
-    lasting = {"until": {"$gt": now.isoformat()}}
+    lasting = {"until": {"$gt": now}}
     if known := await answers.search(question, limit=1, min_score=ALIKE, where=lasting):
         return known[0].payload["answer"], True
     said = await asyncio.to_thread(llm, question)
     key = hashlib.sha256(f"{model}: {question}".encode()).hexdigest()
-    payload = {"answer": said, "until": (now + lasts).isoformat()}
+    payload = {"answer": said, "until": now + lasts}
     await answers.upsert([{"id": key, "document": question, "payload": payload}])
     return said, False
 
@@ -52,7 +52,7 @@ async def ask(
 async def sweep(db: Database) -> int:
     """Delete what has expired, of every model; once an hour or so."""
     answers = db.collection(Answer, namespace=ALL_NAMESPACES)
-    return await answers.delete_where({"until": {"$lte": datetime.now(UTC).isoformat()}})
+    return await answers.delete_where({"until": {"$lte": datetime.now(UTC)}})
 
 
 async def main() -> None:
@@ -60,7 +60,7 @@ async def main() -> None:
         return f"an answer of {len(question)} letters"
 
     async with Database.connect() as db:
-        async with db.engine.begin() as connection:  # in an application, a revision of its own
+        async with db.engine.begin() as connection:  # elsewhere a revision
             await connection.run_sync(Base.metadata.create_all)
         for model, question in (
             ("small", "How do I reset my password?"),

@@ -1,7 +1,7 @@
-"""Notes of many customers in one table, which the server itself keeps apart by row-level security.
+"""Notes of many customers in one table, kept apart by row-level security.
 
 export PGVECTOR_DSN=postgresql://owner:password@host/database
-export SERVICE_DSN=postgresql://notes_app:password@host/database  # a role that owns nothing
+export SERVICE_DSN=postgresql://notes_app:password@host/database  # owns nothing
 python examples/cookbook/tenants.py
 """
 
@@ -38,7 +38,7 @@ def upgrade(connection: Connection) -> None:
 
 
 class Notes:
-    """What a request may reach: the tenant comes from who is logged in, never from what is sent."""
+    """What a request may reach; the tenant is who is logged in, not what is sent."""
 
     def __init__(self, db: Database, tenant: str) -> None:
         self._db = db.with_settings({"app.tenant": tenant})

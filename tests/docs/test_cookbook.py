@@ -69,6 +69,12 @@ async def test_answers_from_a_folder_learn_from_feedback_and_keep_up_with_it(
     assert said[0] == "2 passages"
     async with Database.connect(dsn384) as db:
         assert (await db.embeddings.stats()).rows == embedded  # nothing anew
+    (tmp_path / "trees.md").unlink()
+    (tmp_path / "birds.md").unlink()
+    assert await cooked("rag", str(tmp_path), PGVECTOR_DSN=dsn384) == [
+        "0 passages",
+        "4 answers learned from",
+    ]
 
 
 @pytest.mark.slow

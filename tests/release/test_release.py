@@ -87,7 +87,8 @@ def test_the_placeholder_is_found_wherever_git_knows_a_file(facts: Any, tmp_path
     (tmp_path / "a.md").write_text(f"See https://{facts.PLACEHOLDER}/issues.\n")
     (tmp_path / "b.md").write_text("See https://example.org/issues.\n")
     (tmp_path / "unknown.md").write_text(facts.PLACEHOLDER)
-    git("add", "a.md", "b.md")
+    (tmp_path / "RELEASING.md").write_text(facts.PLACEHOLDER)
+    git("add", "a.md", "b.md", "RELEASING.md")
     assert facts.with_placeholder(tmp_path) == ["a.md"]
 
 
