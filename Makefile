@@ -64,6 +64,7 @@ check: $(VENV)/.dev ## Format, lint, types, layers, workflows: seconds
 	$(SCHEMA)github-issue-config .github/ISSUE_TEMPLATE/config.yml
 	$(SCHEMA)dependabot .github/dependabot.yml
 	$(SCHEMA)citation-file-format CITATION.cff
+	$(SCHEMA)compose-spec deploy/compose.yaml examples/observability/compose.yaml
 
 $(VENV)/.audit: $(VENV)/.dev
 	@$(INSTALL) pip-audit

@@ -97,10 +97,8 @@ def install_and_run(archive: Path, folder: Path) -> None:
 def check_deploy(folder: Path) -> None:
     """The files of deploy/: by linters, and the image's steps by hand."""
     programs, deploy = Path(sys.executable).parent, ROOT / "deploy"
-    with step("deploy/: the container's file, the composition and the manifests"):
+    with step("deploy/: the container's file and the manifests"):
         run(programs / "hadolint", deploy / "Dockerfile", cwd=folder)
-        schema = ("--builtin-schema", "vendor.compose-spec")
-        run(programs / "check-jsonschema", *schema, deploy / "compose.yaml", cwd=folder)
         manifests = sorted((deploy / "kubernetes").glob("*.yaml"))
         run(programs / "kubernetes-validate", "--strict", *manifests, cwd=folder)
     with step("deploy/: the steps of the image, by hand"):
