@@ -179,7 +179,17 @@ async def test_a_schema_of_a_newer_release_leaves_it_ready_and_serving(dsn: str)
         assert await post(client, "/v1/documents", [{"id": "up", "embedding": UP}]) == 1
         connection = await asyncpg.connect(dsn)
         await connection.execute("UPDATE qortex_db_alembic_version SET version_num = 'newer'")
+        # As a revision may: it adds.
+        await connection.execute(
+            "ALTER TABLE qortex_vectors ADD COLUMN later text NOT NULL DEFAULT 'x';"
+            "ALTER TABLE learning_arm_states ADD COLUMN later float8 NOT NULL DEFAULT 0;"
+            "CREATE TABLE qortex_db_later (id text PRIMARY KEY)"
+        )
         await connection.close()
         answer = await client.get("/readyz")
         assert (answer.status_code, answer.json()["current"]) == (200, "newer")
-        assert [hit["id"] for hit in await post(client, "/v1/search", {"embedding": UP})] == ["up"]
+        assert await post(client, "/v1/documents", [{"id": "new", "embedding": RIGHT}]) == 1
+        given = {"outcomes": {"up": "accepted"}, "arm": "a", "reward": 1}
+        assert (await post(client, "/v1/feedback", given))["weights"]["up"] > 1
+        hits = await post(client, "/v1/search", {"embedding": UP})
+        assert [hit["id"] for hit in hits] == ["up", "new"]
