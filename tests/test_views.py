@@ -20,6 +20,7 @@ from qortex_db.errors import (
     QortexDbError,
     SchemaVersionError,
 )
+from qortex_db.observability import spans
 from support.compilations import compilations
 from support.roundtrips import counted
 
@@ -269,7 +270,10 @@ async def test_a_unit_of_work_in_a_namespace_asks_no_more_than_another(dsn: str)
                     await uow.vectors.search([1.0] * 8)
 
 
-async def test_thousands_of_namespaces_share_what_is_compiled(dsn: str) -> None:
+async def test_thousands_of_namespaces_share_what_is_compiled(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spans, "are_recorded", lambda: False)  # by tests of spans, in memory
     async with Database.connect(dsn) as db:
         await db.factors.load()
         compiled = compilations(db.engine)

@@ -241,9 +241,11 @@ def _read(given: Any) -> int:
     """How many rows an answer has."""
     if isinstance(given, Mapping) or (isinstance(given, Sequence) and not isinstance(given, str)):
         parts = given.values() if isinstance(given, Mapping) else given
-        first = next(iter(parts), None)
-        # Arms by context, or the hits of several queries.
-        is_nested = isinstance(first, (Mapping, Sequence)) and not isinstance(first, (str, tuple))
+        # Arms by context, or the hits of several queries; what a context stands for may be None.
+        is_nested = all(
+            isinstance(part, (Mapping, Sequence)) and not isinstance(part, (str, tuple))
+            for part in parts
+        )
         return sum(map(len, parts)) if is_nested else len(given)
     for name in ("ids", "records", "hits"):
         if isinstance(part := getattr(given, name, None), Sized):
