@@ -7,7 +7,13 @@ author = "the qortex-db authors"
 copyright = "2026, the qortex-db authors"  # noqa: A001 - Sphinx's name
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
 # Parts of other pages.
 exclude_patterns = [
     "_build",
@@ -17,13 +23,28 @@ exclude_patterns = [
 ]
 html_theme = "furo"
 html_title = f"qortex-db {release}"
-html_theme_options = {"navigation_with_keys": True}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+# Fonts whose letters are of one width, 0.6 of their height, so that a line of a hundred fits.
+_MONOSPACE = "Menlo, Consolas, 'DejaVu Sans Mono', 'Liberation Mono', monospace"
+html_theme_options = {
+    "navigation_with_keys": True,
+    "light_css_variables": {
+        "font-stack--monospace": _MONOSPACE,
+        "code-font-size": "0.78rem",
+    },
+}
+# What a console shows before what is typed, and the output, are not copied.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_use_ivar = True
 napoleon_custom_sections = ["Source"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
 nitpicky = True
