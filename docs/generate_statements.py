@@ -45,7 +45,11 @@ if TYPE_CHECKING:
 
     from statement_calls import Section
 
-HEAD = """# Statements
+HEAD = """---
+tocdepth: 2
+---
+
+# Statements
 
 The SQL of every statement that the package sends, by method and form. `docs/generate_statements.py`
 writes this page by running each of them on a migrated database; the tests see that it is current
@@ -224,7 +228,7 @@ class Page:
                 continue
             self.shown[sql] = at
             is_text = isinstance(statement, (str, TextClause))  # laid out where it is written
-            self._show(sql if is_text else lay_out(sql), statement)
+            self._show(inspect.cleandoc(sql) if is_text else lay_out(sql), statement)
 
     def add_clause(self, form: str, statement: Executable) -> None:
         """Show what a statement has after WHERE."""

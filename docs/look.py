@@ -84,7 +84,9 @@ def main() -> int:
         given.pictures.mkdir(parents=True, exist_ok=True)
     pages = sorted(given.folder.resolve().glob(given.only))
     found = list(faults(program, pages, given.pictures))
-    sys.stdout.writelines(f"{line}\n" for line in [*found, f"{len(pages)} pages, {len(found)} faults."])
+    sys.stdout.writelines(
+        f"{line}\n" for line in [*found, f"{len(pages)} pages, {len(found)} faults."]
+    )
     return bool(found)
 
 

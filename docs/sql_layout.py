@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final
@@ -21,11 +22,39 @@ _CLAUSES: Final = _HEADS | {
 }
 _GO_ON: Final = {"DELETE FROM", "DISTINCT FROM", "DO UPDATE", "FOR UPDATE", "KEY UPDATE"}
 _PARTS: Final = {"AND", "OR", "WHEN", "ELSE", "END"}
+_INNER: Final = {
+    "THEN",
+    "ON",
+    "AS",
+    "IS",
+    *("=", "<", "<=", ">", ">=", "~", "+", "-", "*", "/", "||"),
+}
+"""Where a part is cut that is too long for a line, and has no parts of its own."""
+_LITERAL: Final = re.compile(r"'((?:[^'\\]|\\.|'')*)'")
+_LETTER: Final = re.compile(r"\\x..|\\.|''|.")
 
 
 def lay_out(sql: str) -> str:
     """The same words, on other lines; sqlparse's own layout drifts too far to the right."""
-    return "\n".join(_block(_tree(sql), 0))
+    return "\n".join(part for line in _block(_tree(sql), 0) for part in _whole(line))
+
+
+def _whole(line: str) -> list[str]:
+    """A line, or several where a literal is too long for one: SQL takes it by its parts."""
+    literals = _LITERAL.finditer(line) if len(line) > WIDTH else ()
+    found = next((one for one in literals if len(one[0]) > WIDTH // 2), None)
+    if found is None:
+        return [line]
+    blanks = " " * (len(line) - len(line.lstrip()))
+    room = max(WIDTH - len(blanks), WIDTH // 2) - len("E''")
+    parts = [""]
+    for letter in _LETTER.findall(found[1]):
+        if len(parts[-1]) + len(letter) > room - (found.start() - len(blanks)) * (len(parts) == 1):
+            parts.append("")
+        parts[-1] += letter
+    first, *rest = (f"'{part}'" for part in parts)
+    lines = [line[: found.start()] + first, *(blanks + part for part in rest)]
+    return [*lines[:-1], *_whole(lines[-1] + line[found.end() :])]
 
 
 def _tree(sql: str) -> list[Any]:
@@ -75,7 +104,12 @@ def _piece(nodes: list[Any], depth: int) -> list[str]:
         return [line]
     first, *rest = _cut(nodes, _parts(nodes))
     if not rest:
-        return _opened(nodes, depth)
+        lines = _opened(nodes, depth)
+        if max(map(len, lines)) <= WIDTH:
+            return lines
+        first, *rest = _cut(nodes, [i for i, word in _words(nodes)[1:] if word in _INNER])
+        if not rest:
+            return lines
     deeper = depth + (first[0] != "WITH")
     return [*_piece(first, depth), *(line for part in rest for line in _piece(part, deeper))]
 
@@ -86,7 +120,7 @@ def _opened(nodes: list[Any], depth: int) -> list[str]:
     for node in nodes:
         if isinstance(node, str):
             lines[-1] += node
-        elif len(text := f"({_inline(node)})") <= WIDTH // 2:
+        elif len(text := f"({_inline(node)})") <= min(WIDTH // 2, WIDTH - len(lines[-1])):
             lines[-1] += text
         else:
             lines[-1] += "("

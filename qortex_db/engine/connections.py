@@ -48,7 +48,7 @@ _REFUSED_AT: Final = "qortex_db_write_refused_at"
 _PING_SHARE: Final = 0.25
 """Of the network's time-out: the call that meets a silent connection still has to connect anew."""
 _FIND_VECTOR: Final = FIND_VECTOR.replace(
-    " AS on_citus", " AS on_citus, pg_catalog.pg_backend_pid() AS pid"
+    " AS on_citus", " AS on_citus,\n  pg_catalog.pg_backend_pid() AS pid"
 )
 
 

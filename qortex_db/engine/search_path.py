@@ -84,7 +84,8 @@ SELECT pg_catalog.pg_backend_pid(), s.nspname,
     ),
     pg_catalog.current_setting('transaction_isolation'::text), v.nspname, v.oid, v.is_visible,
     v.on_citus,
-    -- Parts of a search that seldom run would be compiled each time. A pooler's is another's too.
+    -- Parts of a search that seldom run would be compiled each time.
+    -- A pooler's is another's too.
     CASE WHEN pg_catalog.pg_backend_pid() = $3::int
         THEN pg_catalog.set_config('jit'::text, 'off'::text, false) END
 FROM (SELECT) one LEFT JOIN vector v ON true LEFT JOIN schemas s ON true ORDER BY s.place

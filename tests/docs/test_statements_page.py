@@ -153,8 +153,11 @@ def test_a_statement_is_laid_out_by_white_space_alone(page: Any, generator: Any)
 
 
 def squeezed(sql: str) -> str:
-    """Without the blanks beside parentheses, and one of all others; literals as they are."""
-    parts = LITERAL.split(sql)
+    """Without the blanks beside parentheses, and one of all others; literals as they are.
+
+    A literal on several lines is one: so SQL has it.
+    """
+    parts = LITERAL.split(re.sub(r"'\s+'", "", sql))
     parts[::2] = [re.sub(r" ?([()]) ?", r"\1", re.sub(r"\s+", " ", part)) for part in parts[::2]]
     return "".join(parts).strip()
 
