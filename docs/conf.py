@@ -1,6 +1,21 @@
 """Sphinx's configuration."""
 
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from qortex_db import __version__
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from api_examples import by_name
+
+if TYPE_CHECKING:
+    from docutils import nodes
+    from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
 
 project = "qortex-db"
 author = "the qortex-db authors"
@@ -26,7 +41,7 @@ html_title = f"qortex-db {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
-# Fonts whose letters are of one width, 0.6 of their height, so that a line of a hundred fits.
+# Fonts whose letters are 0.6 of their height wide, so that a line of a hundred fits its block.
 _MONOSPACE = "Menlo, Consolas, 'DejaVu Sans Mono', 'Liberation Mono', monospace"
 html_theme_options = {
     "navigation_with_keys": True,
@@ -40,8 +55,13 @@ copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
+autodoc_typehints = "both"
 autodoc_typehints_description_target = "documented"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 90
+toc_object_entries_show_parents = "hide"
 napoleon_use_ivar = True
 napoleon_custom_sections = ["Source"]
 myst_enable_extensions = ["colon_fence"]
@@ -49,11 +69,38 @@ myst_heading_anchors = 3
 
 nitpicky = True
 nitpick_ignore_regex = [
-    # Annotations name types of other projects, whose inventories a build would have to fetch, and
-    # our own aliases by their bare names.
-    ("py:class", r"(?!qortex_db\.).*"),
+    # Annotations name types of other projects, whose inventories a build would have to fetch.
+    ("py:class", r".*"),
+    ("py:obj", r"typing\..*"),
     ("py:exc", r"FilterError|DuplicateDocumentError"),
-    ("py:class", r"qortex_db\.(database|view)\.T|.*\.IdT"),
-    # What is only taken is described where it is taken.
-    ("py:class", r".*\.(AllContexts|ArmLike|_Asked|EdgeStatsLike|Frame|Settings|SupportsArray)"),
 ]
+
+_EXAMPLES = by_name()
+
+
+def add_example(
+    _app: Sphinx, _what: str, name: str, _found: object, _options: object, lines: list[str]
+) -> None:
+    """Put a name's example below its docstring."""
+    if code := _EXAMPLES.get(name):
+        lines += ["", ".. code-block:: python", "", *(f"   {line}" for line in code.splitlines())]
+
+
+def find_by_last_name(
+    _app: Sphinx, env: BuildEnvironment, node: Any, text: nodes.TextElement
+) -> nodes.reference | None:
+    """Link what annotations and docstrings call by another path to where it is documented."""
+    domain = env.domains.python_domain
+    last = node["reftarget"].rpartition(".")[2]
+    named = [name for name in domain.objects if name.rpartition(".")[2] == last]
+    # Of the same last name, the one of the page's own module, or the package's.
+    named.sort(key=lambda name: (not name.startswith(f"{node.get('py:module')}."), name.count(".")))
+    if node.get("refdomain") != "py" or not named:
+        return None
+    return domain.resolve_xref(env, node["refdoc"], _app.builder, "obj", named[0], node, text)
+
+
+def setup(app: Sphinx) -> None:
+    """Connect what is above."""
+    app.connect("autodoc-process-docstring", add_example, priority=900)
+    app.connect("missing-reference", find_by_last_name)

@@ -23,13 +23,6 @@ WIDTH = 100
 """How many letters a block of code has room for, by docs/_static/site.css."""
 
 
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Site:
-    """Built once, whatever the number of processes."""
-    own = tmp_path_factory.getbasetemp()
-    return sites.build(own.parent if own.name.startswith("popen-") else own)
-
-
 # ---- the sources ---------------------------------------------------------------------------------
 
 
@@ -110,7 +103,7 @@ def test_what_methods_share_with_search_is_described_there_and_linked(site: Site
         assert ":meth:`search`" in text, f"{name} describes not all of {taken}"
         leading.append(name)
     assert len(leading) > 10
-    links = site.pages[site.folder / "api.html"].links
+    links = site.pages[site.folder / "api/vectors.html"].links
     assert links.count("#qortex_db.repositories.VectorRepository.search") >= len(leading)
 
 

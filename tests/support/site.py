@@ -138,7 +138,8 @@ def is_local(link: str) -> bool:
 
 def headings(page: Path) -> list[str]:
     """Those of a page of Markdown, as plain text."""
-    tokens = MarkdownIt().parse(page.read_text())
+    text = re.sub(r"\A---\n.*?\n---\n", "", page.read_text(), flags=re.DOTALL)
+    tokens = MarkdownIt().parse(text)
     places = [i for i, token in enumerate(tokens) if token.type == "heading_open"]
     inline = [tokens[i + 1].children or [] for i in places]
     return ["".join(child.content for child in children) for children in inline]
