@@ -92,7 +92,11 @@ def _config(settings: Settings, options: dict[str, Any] | None = None, **buffers
 
 
 def head_revision() -> str:
-    """The newest revision."""
+    """The newest revision.
+
+    Raises:
+        SchemaVersionError: The package was installed without its revisions.
+    """
     head = ScriptDirectory.from_config(_config(Settings.model_construct())).get_current_head()
     if head is None:
         raise SchemaVersionError(f"There are no revisions in {locate()}; install the package anew.")

@@ -120,6 +120,9 @@ class Learner:
             candidates: Arms of distinct ids.
             k: How many; 0 or less means no cap.
             token_budget: What the chosen may cost together; 0 means no budget.
+
+        Raises:
+            InvalidContextError: The context is nothing that JSON can say.
         """
         given, arms = as_arms(candidates)
         chosen = await (await self._arms()).select(
@@ -154,6 +157,9 @@ class Learner:
 
         Returns:
             The new state.
+
+        Raises:
+            InvalidContextError: The context is nothing that JSON can say.
         """
         arm_id, reward, context = read_outcome(outcome, self.reward_model, context)
         arms = await self._arms()
@@ -169,6 +175,9 @@ class Learner:
 
         Returns:
             The new states by arm; of an arm in several contexts that of its last outcome.
+
+        Raises:
+            InvalidContextError: The context is nothing that JSON can say.
         """
         batches: dict[str, tuple[QortexContext | None, list[tuple[str, float]]]] = {}
         last: dict[str, str] = {}
@@ -213,6 +222,9 @@ class Learner:
 
         Returns:
             The new states of these arms.
+
+        Raises:
+            InvalidContextError: The context is nothing that JSON can say.
         """
         arms = await self._arms()
         states = await arms.apply_deltas(
@@ -236,6 +248,7 @@ class Learner:
             The new state.
 
         Raises:
+            InvalidContextError: The context is nothing that JSON can say.
             InvalidInputError: The id or the factor was refused; every arm is decayed by
                 `arms.decay(learner)` alone.
         """
@@ -251,19 +264,31 @@ class Learner:
     async def reset(
         self, arm_ids: Sequence[str] | None = None, context: Mapping[str, Any] | None = None
     ) -> int:
-        """Forget arms, by the rule of the store's `delete`; return how many states were there."""
+        """Forget arms, by the rule of the store's `delete`; return how many states were there.
+
+        Raises:
+            InvalidContextError: The context is nothing that JSON can say.
+        """
         return await self.store.delete(arm_ids, context)
 
     async def top_arms(
         self, context: Mapping[str, Any] | None = None, k: int = 10
     ) -> list[tuple[str, ArmState]]:
-        """The arms of the highest posterior mean, highest first; ties by id."""
+        """The arms of the highest posterior mean, highest first; ties by id.
+
+        Raises:
+            InvalidContextError: The context is nothing that JSON can say.
+        """
         return await (await self._arms()).top(self._name, k=k, context=qortex_context(context))
 
     async def posteriors(
         self, context: Mapping[str, Any] | None = None, arm_ids: Iterable[str] | None = None
     ) -> dict[str, dict[str, Any]]:
-        """The stored arms, or these of them: the attributes of each state and its `mean`."""
+        """The stored arms, or these of them: the attributes of each state and its `mean`.
+
+        Raises:
+            InvalidContextError: The context is nothing that JSON can say.
+        """
         arms = await self._arms()
         states = await arms.get_all(self._name, arm_ids, context=qortex_context(context))
         return {arm_id: state.to_dict() | {"mean": state.mean} for arm_id, state in states.items()}

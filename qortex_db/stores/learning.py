@@ -35,14 +35,22 @@ class PostgresLearningStore:
 
     @traced("learning.pg.get")
     async def get(self, arm_id: str, context: Mapping[str, Any] | None = None) -> ArmState:
-        """One arm's state, the prior if it is not stored."""
+        """One arm's state, the prior if it is not stored.
+
+        Raises:
+            InvalidContextError: The context is nothing that JSON can say.
+        """
         return await (await self.handle.open()).arms.get(
             self.learner_name, arm_id, context=qortex_context(context)
         )
 
     @traced("learning.pg.get_all")
     async def get_all(self, context: Mapping[str, Any] | None = None) -> dict[str, ArmState]:
-        """Every stored arm of one context."""
+        """Every stored arm of one context.
+
+        Raises:
+            InvalidContextError: The context is nothing that JSON can say.
+        """
         return await (await self.handle.open()).arms.get_all(
             self.learner_name, context=qortex_context(context)
         )
@@ -51,7 +59,11 @@ class PostgresLearningStore:
     async def put(
         self, arm_id: str, state: ArmStateLike, context: Mapping[str, Any] | None = None
     ) -> None:
-        """Overwrite one arm's state; "" as `last_updated` means now."""
+        """Overwrite one arm's state; "" as `last_updated` means now.
+
+        Raises:
+            InvalidContextError: The context is nothing that JSON can say.
+        """
         await (await self.handle.open()).arms.put(
             self.learner_name, arm_id, state, context=qortex_context(context)
         )
@@ -70,7 +82,11 @@ class PostgresLearningStore:
     async def delete(
         self, arm_ids: Sequence[str] | None = None, context: Mapping[str, Any] | None = None
     ) -> int:
-        """Forget arms, by qortex's rule: without both arguments, those of every context."""
+        """Forget arms, by qortex's rule: without both arguments, those of every context.
+
+        Raises:
+            InvalidContextError: The context is nothing that JSON can say.
+        """
         ids = None if arm_ids is None else validation.check_ids(arm_ids, name="arm_ids")
         if ids is not None and not ids:
             return 0

@@ -111,6 +111,7 @@ class PgVectorIndex:
         """Insert or overwrite vectors; payloads and documents stay as they are.
 
         Raises:
+            DimensionMismatchError: An embedding has another length than the column.
             InvalidInputError: The lengths differ, or a row was refused; nothing was stored.
         """
         keys = validation.check_list(ids, name="ids", of="list of ids")
@@ -128,7 +129,11 @@ class PgVectorIndex:
     async def search(
         self, query_embedding: EmbeddingInput, top_k: int = 10, threshold: float = 0.0
     ) -> list[tuple[str, float]]:
-        """The most similar ids with their similarities, best first, at or above the threshold."""
+        """The most similar ids with their similarities, best first, at or above the threshold.
+
+        Raises:
+            DimensionMismatchError: An embedding has another length than the column.
+        """
         validation.check_limit(top_k, MAX_LIMIT, name="top_k")
         floor = checks.check_number(threshold, name="threshold")
         query = types.as_float32(query_embedding, name="query_embedding")

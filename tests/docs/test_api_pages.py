@@ -140,6 +140,22 @@ def test_every_signature_says_what_it_returns(entries: dict[str, Any]) -> None:
     assert mute == []
 
 
+def test_what_takes_a_context_or_an_embedding_says_what_it_raises() -> None:
+    silent = []
+    for kind in WHOLE:
+        for name, method in inspect.getmembers(kind, inspect.isfunction):
+            taken = set() if name.startswith("_") else {*inspect.signature(method).parameters}
+            expected = {"InvalidContextError"} if "context" in taken else set()
+            if taken & {"embedding", "embeddings", "query_embedding"} and name not in {
+                "distance",
+                "score",
+            }:
+                expected |= {"DimensionMismatchError"}
+            said = (method.__doc__ or "").partition("Raises:")[2]
+            silent += [f"{kind.__name__}.{name}: {one}" for one in expected if one not in said]
+    assert silent == []
+
+
 def test_every_type_of_ours_is_linked(entries: dict[str, Any]) -> None:
     plain: dict[str, str] = {}
     for name, (_, signature) in entries.items():

@@ -58,7 +58,11 @@ class ArmReads:
     async def get(
         self, learner: str, arm_id: str, *, context: Mapping[str, Any] | None = None
     ) -> ArmState:
-        """One arm's state; the prior, and nothing stored, if it was never observed."""
+        """One arm's state; the prior, and nothing stored, if it was never observed.
+
+        Raises:
+            InvalidContextError: The context is nothing that JSON can say.
+        """
         key = validation.check_id(arm_id, name="arm_id")
         found = await self._states(read_statements.get_one(), learner, context, arm_id=key)
         return found.get(key, ArmState())
@@ -70,7 +74,11 @@ class ArmReads:
         *,
         context: Mapping[str, Any] | None = None,
     ) -> dict[str, ArmState]:
-        """Every stored arm of one context, or these of them."""
+        """Every stored arm of one context, or these of them.
+
+        Raises:
+            InvalidContextError: The context is nothing that JSON can say.
+        """
         if arm_ids is None:
             return await self._states(read_statements.get_all(), learner, context)
         if not (ids := validation.check_ids(arm_ids, name="arm_ids", limits=self._limits)):
@@ -85,7 +93,11 @@ class ArmReads:
     async def top(
         self, learner: str, *, k: int = 10, context: Mapping[str, Any] | None = None
     ) -> list[tuple[str, ArmState]]:
-        """The arms of the highest posterior mean, highest first; ties by id."""
+        """The arms of the highest posterior mean, highest first; ties by id.
+
+        Raises:
+            InvalidContextError: The context is nothing that JSON can say.
+        """
         count = validation.check_limit(k, MAX_LIMIT, name="k")
         return list((await self._states(read_statements.top(), learner, context, k=count)).items())
 
@@ -101,6 +113,10 @@ class ArmReads:
 
         Args:
             level: The probability, between 0 and 1, that an interval holds the true mean reward.
+
+        Raises:
+            InvalidContextError: The context is nothing that JSON can say.
+            InvalidInputError: The level is not between 0 and 1.
         """
         checks.check_number(level, name="level", low=1e-9, high=1 - 1e-9)
         states = await self.get_all(learner, arm_ids, context=context)
@@ -144,6 +160,9 @@ class ArmReads:
 
         Args:
             until: Changes of transactions that began later don't count; an aware time.
+
+        Raises:
+            InvalidInputError: until is no time.
         """
         params = {
             "learner": check_learner(learner),

@@ -71,6 +71,7 @@ class ArmRepository(ArmReads):
             state: alpha and beta above 0, up to 1e100; "" as `last_updated` means now.
 
         Raises:
+            InvalidContextError: The context is nothing that JSON can say.
             InvalidInputError: A value was refused; nothing was stored.
         """
         key = validation.check_id(arm_id, name="arm_id")
@@ -97,6 +98,7 @@ class ArmRepository(ArmReads):
             The new state; of a repeated call the state as it is.
 
         Raises:
+            InvalidContextError: The context is nothing that JSON can say.
             InvalidInputError: An id or the reward was refused; nothing was counted.
             CounterOverflowError: The arm has no room for another pull; nothing was counted.
             IdempotencyKeyReusedError: The key was used for another call; nothing was counted.
@@ -123,6 +125,7 @@ class ArmRepository(ArmReads):
             The new states of the arms observed; of a repeated call the states as they are.
 
         Raises:
+            InvalidContextError: The context is nothing that JSON can say.
             InvalidInputError: An id or a reward was refused; nothing was counted.
             CounterOverflowError: An arm has no room for so many pulls; nothing was counted.
         """
@@ -172,6 +175,7 @@ class ArmRepository(ArmReads):
             The new states of these arms, in key order; of a repeated call the states as they are.
 
         Raises:
+            InvalidContextError: The context is nothing that JSON can say.
             InvalidInputError: An id or a number was refused; nothing was changed.
             CounterOverflowError: An arm has no room for another pull; nothing was changed.
         """
@@ -282,6 +286,7 @@ class ArmRepository(ArmReads):
             many arms faded, by earlier calls of the same work too.
 
         Raises:
+            InvalidContextError: The context is nothing that JSON can say.
             ConflictError: `resume` was begun with other arguments, or another process goes on with
                 it at the same time.
         """
@@ -339,6 +344,10 @@ class ArmRepository(ArmReads):
 
         Returns:
             The states of all of these arms, in key order.
+
+        Raises:
+            InvalidContextError: The context is nothing that JSON can say.
+            InvalidInputError: The boost is out of its range.
         """
         ids = validation.check_ids(arm_ids, name="arm_ids", limits=self._limits)
         params = {"boost": check_evidence(boost, name="boost")}
@@ -361,6 +370,9 @@ class ArmRepository(ArmReads):
 
         Returns:
             How many states were there.
+
+        Raises:
+            InvalidContextError: The context is nothing that JSON can say.
         """
         return await self._remove(change_statements.reset, learner, arm_ids, context)
 
@@ -375,6 +387,9 @@ class ArmRepository(ArmReads):
 
         Returns:
             How many states were there.
+
+        Raises:
+            InvalidContextError: The context is nothing that JSON can say.
         """
         return await self._remove(change_statements.remove, learner, arm_ids, context)
 
@@ -403,6 +418,11 @@ class ArmRepository(ArmReads):
             min_pulls: Arms observed less often are chosen first.
             policy: `ThompsonSampling()` by default, `UCB1()`, `EpsilonGreedy()`, or your own.
             rng: A seeded generator gives the same choice again.
+
+        Raises:
+            InvalidContextError: The context is nothing that JSON can say.
+            InvalidInputError: An id comes twice, an option is out of its range, or the policy gives
+                no scores.
         """
         arms, ids = check_candidates(candidates, self._limits)
         rules = check_rules(k, token_budget, baseline_rate, min_pulls) | {"policy": policy}

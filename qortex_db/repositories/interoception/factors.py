@@ -201,6 +201,10 @@ class FactorRepository:
 
         Returns:
             How many factors were written. `changes` tells which.
+
+        Raises:
+            InvalidInputError: The half-life is not positive, or node_ids and batch_size are both
+                given.
         """
         seconds = validation.check_seconds(half_life, name="half_life")
         params: dict[str, object] = {"half_lives_per_second": 1.0 / seconds}

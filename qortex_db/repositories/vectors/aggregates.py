@@ -78,6 +78,9 @@ class VectorAggregates(TableBound[IdT]):
 
         Returns:
             The largest groups first, then by value; one of all rows without `group_by`.
+
+        Raises:
+            InvalidInputError: A path is asked for twice or for nothing, or cannot be read.
         """
         vectors = self._vectors
         count = validation.check_limit(limit, MAX_LIMIT)

@@ -170,6 +170,10 @@ class VectorBulkChanges(VectorWrites[IdT]):
 
         Returns:
             How many they were.
+
+        Raises:
+            InvalidInputError: batch_size is given in a unit of work, or resume without it.
+            ConflictError: What resume names was begun with other arguments.
         """
         chunks = Chunks.of(self._vectors.executor, batch_size, on_progress, resume)
         return await self._delete(None, chunks, "delete_all", [])

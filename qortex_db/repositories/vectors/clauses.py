@@ -36,6 +36,9 @@ class VectorClauses(TableBound[IdT]):
 
         Args:
             where: None for all rows of the collection, or of the namespace.
+
+        Raises:
+            InvalidInputError: The filter cannot be read.
         """
         vectors = self._vectors
         conditions = [with_values(each, vectors.scope_params) for each in vectors.scope.clauses]
@@ -79,6 +82,9 @@ class VectorClauses(TableBound[IdT]):
         """The score that a hit would have, higher is better; order by :meth:`distance`.
 
         What is not described here is as of :meth:`search` and :meth:`distance`.
+
+        Raises:
+            InvalidInputError: approximate is asked of an index of single bits, which give no score.
         """
         distance = self.distance(embedding, using=using, approximate=approximate)
         vectors = self._vectors.using(using)

@@ -98,6 +98,7 @@ class VectorIngest(VectorWrites[IdT]):
             How many distinct ids were stored, or left as they were where nothing changed.
 
         Raises:
+            DimensionMismatchError: An embedding has another length than the column.
             InvalidInputError: A record was refused, named by batch and row; earlier batches stay.
         """
         self._vectors.check_takes_rows()

@@ -127,6 +127,9 @@ class VectorReads(TableBound[IdT]):
                 index of kind containment does not help here: the page costs a scan.
             descending: The greatest first, ids too.
             with_embedding: Return embeddings too; without, they are empty.
+
+        Raises:
+            InvalidInputError: after is no `next` of a page in this order.
         """
         vectors = self._vectors
         count = validation.check_limit(limit, MAX_LIMIT)

@@ -65,7 +65,12 @@ class VectorWrites(TableBound[IdT]):
         return await self._upsert(records)
 
     async def upsert_with_zeros(self, records: Iterable[RecordInput]) -> int:
-        """As :meth:`upsert`, with vectors of no cosine too: kept and counted, and never hits."""
+        """As :meth:`upsert`, with vectors of no cosine too: kept and counted, and never hits.
+
+        Raises:
+            InvalidInputError: A row was refused; none is stored.
+            DimensionMismatchError: An embedding has another length than the column.
+        """
         return await self._upsert(records, allow_zero=True)
 
     async def _upsert(self, records: Iterable[RecordInput], *, allow_zero: bool = False) -> int:
@@ -192,6 +197,10 @@ class VectorWrites(TableBound[IdT]):
 
         Returns:
             Whether there is such a vector.
+
+        Raises:
+            InvalidInputError: Nothing is given to be changed, or a value was refused.
+            DimensionMismatchError: An embedding has another length than the column.
         """
         by_key, written = self._vectors.by_key, self._vectors.written
         key = self._vectors.key.check(id)

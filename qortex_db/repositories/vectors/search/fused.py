@@ -68,6 +68,11 @@ class FusedSearches(TableBound[IdT]):
             rank: "best_score", or "count": of how many of the embeddings a row is among the hundred
                 nearest, or as many as the limit if that is larger, times its mean similarity to
                 those. By l2 and l1 similarity is 1 / (1 + distance).
+
+        Raises:
+            InvalidInputError: An argument was refused.
+            DimensionMismatchError: An embedding has another length than the column.
+            EmbeddingModelError: The table is searched by another model's embeddings.
         """
         vectors = self._vectors.using(using)
         checks.check_choice(rank, get_args(Rank), name="rank")
@@ -128,6 +133,11 @@ class FusedSearches(TableBound[IdT]):
 
         Returns:
             The answers in the order of the embeddings.
+
+        Raises:
+            InvalidInputError: An argument was refused.
+            DimensionMismatchError: An embedding has another length than the column.
+            EmbeddingModelError: The table is searched by another model's embeddings.
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)

@@ -127,6 +127,7 @@ class HybridSearches(TableBound[IdT]):
             `complete` is not "always".
 
         Raises:
+            DimensionMismatchError: An embedding has another length than the column.
             InvalidInputError: An argument was refused, or the table lacks what a branch looks at.
         """
         count = validation.check_limit(limit, MAX_LIMIT)

@@ -118,6 +118,8 @@ class VectorSearches(
 
         Raises:
             InvalidInputError: An argument was refused.
+            DimensionMismatchError: An embedding has another length than the column.
+            EmbeddingModelError: The table is searched by another model's embeddings.
         """
         if (
             where is None
@@ -261,6 +263,11 @@ class VectorSearches(
         """How the server runs a search: it is run, and its plan is returned; no value is in it.
 
         What is not described here is as of :meth:`search`.
+
+        Raises:
+            InvalidInputError: An argument was refused.
+            DimensionMismatchError: An embedding has another length than the column.
+            EmbeddingModelError: The table is searched by another model's embeddings.
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, MAX_LIMIT)
@@ -295,6 +302,11 @@ class VectorSearches(
             min_score: The least score; by cosine -1 to 1.
             limit: The most hits, by default `MAX_LIMIT` with the offset; `complete` says whether
                 there are no more.
+
+        Raises:
+            InvalidInputError: An argument was refused.
+            DimensionMismatchError: An embedding has another length than the column.
+            EmbeddingModelError: The table is searched by another model's embeddings.
         """
         vectors = self._vectors.using(using)
         skipped = check_offset(offset, 1 if limit is None else 0)
@@ -349,6 +361,11 @@ class VectorSearches(
 
         Returns:
             In the order in which they were chosen; scores are similarities to the query.
+
+        Raises:
+            InvalidInputError: An argument was refused.
+            DimensionMismatchError: An embedding has another length than the column.
+            EmbeddingModelError: The table is searched by another model's embeddings.
         """
         fetch = validation.check_limit(fetch_limit, MAX_LIMIT, name="fetch_limit")
         count = validation.check_limit(limit, fetch)
@@ -410,6 +427,11 @@ class VectorSearches(
         Returns:
             Not `complete` where groups or hits may be missing since `fetch_limit` was reached, or
             by what `complete` left out.
+
+        Raises:
+            InvalidInputError: An argument was refused.
+            DimensionMismatchError: An embedding has another length than the column.
+            EmbeddingModelError: The table is searched by another model's embeddings.
         """
         vectors = self._vectors.using(using)
         count = validation.check_limit(limit, 1_000)

@@ -46,6 +46,11 @@ class SearchStreams(TableBound[IdT]):
 
         Args:
             batch_size: Hits of a page, and of memory: 1 to `MAX_LIMIT`.
+
+        Raises:
+            InvalidInputError: An argument was refused.
+            DimensionMismatchError: An embedding has another length than the column.
+            EmbeddingModelError: The table is searched by another model's embeddings.
         """
         vectors = self._vectors.using(using)
         size = validation.check_limit(batch_size, MAX_LIMIT, name="batch_size")
