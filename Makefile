@@ -12,7 +12,7 @@ SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema vendor.
 # Hundreds of processes start here: what they import is compiled once.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo check peers poolers audit quick test test-on test-faults test-million test-citus test-qortex test-lowest bench format docs release-check clean
+.PHONY: help demo check peers poolers audit quick test test-on test-faults test-million test-citus test-qortex test-lowest bench format docs look release-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -122,6 +122,13 @@ format: $(VENV)/.dev ## Format the code and mend what can be mended
 
 docs: $(VENV)/.dev ## Build the documentation into docs/_build
 	$(BIN)/sphinx-build -W -b html docs docs/_build
+
+$(VENV)/.look: $(VENV)/.dev
+	@$(INSTALL) playwright
+	@touch $@
+
+look: $(VENV)/.look docs ## Every built page in a browser that is here: none wider than its window
+	$(BIN)/python docs/look.py docs/_build $(if $(PICTURES),--pictures $(PICTURES))
 
 $(VENV)/.release: $(VENV)/.dev
 	@echo "Installing the tools of a release ..."

@@ -25,6 +25,7 @@ COMING_FROM = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/com
 @pytest.mark.parametrize(
     "page",
     [
+        "docs/architecture.md",
         "docs/command_line.md",
         "docs/errors.md",
         "docs/frameworks/frames.md",
