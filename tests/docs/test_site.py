@@ -46,7 +46,9 @@ def test_no_line_of_code_is_wider_than_its_block() -> None:
     assert wide == []
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "RELEASING.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "RELEASING.md"]
+)
 def test_no_link_beside_the_documentation_is_dead(name: str) -> None:
     tokens = MarkdownIt().parse((ROOT / name).read_text())
     inline = [child for token in tokens for child in token.children or ()]
