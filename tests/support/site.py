@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 DOCS = ROOT / "docs"
-PARTS = {"performance/choosing_measured", "operations/plan_tables"}
+PARTS = {"performance/choosing_measured", "operations/grants", "operations/plan_tables"}
 """What other pages include."""
 
 
