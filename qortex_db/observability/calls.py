@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import time
 from collections.abc import Mapping, Sequence, Sized
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -16,7 +17,7 @@ from qortex_db.observability import metrics, spans
 from qortex_db.observability.logs import log
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterable
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 
     from opentelemetry.trace import Span
 
@@ -25,6 +26,7 @@ T = TypeVar("T", bound=type[Any])
 _EXHAUSTED_SECONDS: Final = 10.0
 """How often it is logged that a pool is exhausted: then all calls meet it."""
 
+_fallback = logging.getLogger("qortex_db")
 _within: ContextVar[str | None] = ContextVar("qortex_db_call", default=None)
 """The method that is under way: those that it calls in turn are its own business."""
 _exhausted_until = 0.0
@@ -118,10 +120,14 @@ class _Method:
                 seconds = time.perf_counter() - start
                 slow = self_._subject.slow_seconds  # noqa: SLF001
                 if span is not None or metrics.are_measured() or _is_slow(seconds, slow):
-                    rows = _written(given, (*args, *options.values())) if writes else _read(given)
-                    self._tell(self_._subject, seconds, rows, span, given)  # noqa: SLF001
+                    with _apart():
+                        asked = (*args, *options.values())
+                        rows = _written(given, asked) if writes else _read(given)
+                        self._tell(self_._subject, seconds, rows, span, given)  # noqa: SLF001
             except Exception as error:
-                self._tell_of(self_._subject, time.perf_counter() - start, error)  # noqa: SLF001
+                with _apart():
+                    seconds = time.perf_counter() - start
+                    self._tell_of(self_._subject, seconds, error)  # noqa: SLF001
                 raise
             finally:
                 _within.set(None)
@@ -153,16 +159,19 @@ class _Method:
                         seconds += time.perf_counter() - start
                         if item is None:
                             break
-                        rows += _read(item)
+                        with _apart():
+                            rows += _read(item)
                         yield item
             except Exception as error:
                 if outer is None:
-                    self._tell_of(self_._subject, seconds, error)  # noqa: SLF001
+                    with _apart():
+                        self._tell_of(self_._subject, seconds, error)  # noqa: SLF001
                 outer = name
                 raise
             finally:  # it may be left early
                 if outer is None:
-                    self._tell(self_._subject, seconds, rows, span)  # noqa: SLF001
+                    with _apart():
+                        self._tell(self_._subject, seconds, rows, span)  # noqa: SLF001
                 if span is not None:
                     span.end()
 
@@ -221,6 +230,15 @@ class _Method:
 
 def _is_slow(seconds: float, threshold: float | None) -> bool:
     return threshold is not None and seconds > threshold
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """What is told of a call never fails it: a write has happened by then."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - a host's own provider, or its logger
+        _fallback.warning("qortex_db could not tell of a call: %s", type(error).__name__)
 
 
 def _labels(subject: Subject, name: str) -> dict[str, str]:

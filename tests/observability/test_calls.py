@@ -367,3 +367,22 @@ async def test_gauges_that_can_not_be_read_are_told_once_and_tried_again(
             size = Measured(reader).value("qortex_vec_index_size", collection="qortex_vectors")
     assert size == 20
     assert len([each for each in told if each["event"] == "gauges_not_read"]) == 1
+
+
+async def test_what_is_told_of_a_call_never_fails_it(
+    db: Database, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert telemetry  # somebody listens
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a provider of the host's")
+
+    for instrument in (metrics.call_duration, metrics.errors_total):
+        for method in ("record", "add"):
+            if hasattr(instrument, method):
+                monkeypatch.setattr(instrument, method, broken)
+    assert await db.vectors.upsert(ROWS) == 20
+    assert len(await db.vectors.search(VECTOR)) == 10
+    assert len([each async for each in db.vectors.stream()]) == 20
+    with pytest.raises(InvalidInputError):
+        await db.vectors.search([0.0] * 8)
