@@ -77,7 +77,7 @@ class Page:
             line.split("#")[0].strip()
             for language, _, text in found
             if language == "shell"
-            for line in text.splitlines()
+            for line in text.replace("\\\n", " ").splitlines()
         ]
 
 
