@@ -116,3 +116,12 @@ assert told.factors.count == 1
 
 # qortex_db.report.page
 Path("report.html").write_text(report.page(told, facts={"service": "notes"}))
+
+# qortex_db.doctor.examine
+# qortex_db.doctor.Finding
+from qortex_db.doctor import examine
+
+assert db.settings is not None  # of a Database over an engine of yours: Settings(dsn=…)
+for finding in await examine(db.settings):
+    if finding.level != "good":
+        print(finding.check, finding.said, finding.do)
