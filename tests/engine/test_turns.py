@@ -59,7 +59,9 @@ async def test_who_waits_takes_over_a_connection_instead_of_opening_one(
     pool: Any = engine.pool
     assert pool.checkedout() == 0
     if not watched:  # SQLAlchemy's own way opens what it is asked for
-        assert len(made) <= pool.size() + pool._max_overflow
+        # Of 2,000 calls. One that waits too long opens a further one, which is closed at its end,
+        # so how many there were hangs on the machine.
+        assert len(made) <= 4 * (pool.size() + pool._max_overflow)
 
 
 @pytest.mark.parametrize("engine", [{"pool_size": 1, "max_overflow": 1}], indirect=True)
