@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -57,23 +58,36 @@ def qortex_measures() -> bool:
     return getattr(emitter, "_meter_provider", None) is not None
 
 
-class _Shared:
-    """An instrument whose name qortex has too: where qortex measures, it is silent."""
+class _Instrument:
+    """An instrument that fails no call: by the time it is told, a write has happened.
 
-    def __init__(self, instrument: Any) -> None:
+    Args:
+        instrument: OpenTelemetry's.
+        is_shared: Whether qortex has one of its name; where qortex measures, it is silent.
+    """
+
+    def __init__(self, instrument: Any, *, is_shared: bool = False) -> None:
         self._instrument = instrument
+        self._is_shared = is_shared
 
     def add(self, amount: int, labels: Mapping[str, Any] | None = None) -> None:
-        if not qortex_measures():
-            self._instrument.add(amount, labels)
+        self._tell("add", amount, labels)
 
     def record(self, amount: float, labels: Mapping[str, Any] | None = None) -> None:
-        if not qortex_measures():
-            self._instrument.record(amount, labels)
+        self._tell("record", amount, labels)
 
     def set(self, amount: float, labels: Mapping[str, Any] | None = None) -> None:
-        if not qortex_measures():
-            self._instrument.set(amount, labels)
+        self._tell("set", amount, labels)
+
+    def _tell(self, way: str, amount: float, labels: Mapping[str, Any] | None) -> None:
+        if self._is_shared and qortex_measures():
+            return
+        with suppress(Exception):  # a host's own provider may raise anything
+            getattr(self._instrument, way)(amount, labels)
+
+
+_Shared = partial(_Instrument, is_shared=True)
+"""Of those whose names qortex has too."""
 
 
 # Units that are in braces, or none, leave a name as it is where Prometheus reads it.
@@ -115,9 +129,11 @@ vec_search_score_spread = _Shared(
         description="Best score of the last search less its lowest",
     )
 )
-vec_recall = _meter.create_gauge(
-    "qortex_vec_recall",
-    description="Share of the true neighbours that an index finds, at the last probe",
+vec_recall = _Instrument(
+    _meter.create_gauge(
+        "qortex_vec_recall",
+        description="Share of the true neighbours that an index finds, at the last probe",
+    )
 )
 learning_selections_total = _Shared(
     _meter.create_counter(
@@ -141,41 +157,65 @@ edges_promoted_total = _Shared(
         "qortex_edges_promoted_total", unit="{edge}", description="Edges taken out of the buffer"
     )
 )
-embedding_cache_hits_total = _meter.create_counter(
-    "qortex_embedding_cache_hits_total", unit="{text}", description="Embeddings found in the cache"
+embedding_cache_hits_total = _Instrument(
+    _meter.create_counter(
+        "qortex_embedding_cache_hits_total",
+        unit="{text}",
+        description="Embeddings found in the cache",
+    )
 )
-embedding_cache_misses_total = _meter.create_counter(
-    "qortex_embedding_cache_misses_total", unit="{text}", description="Embeddings left to a model"
+embedding_cache_misses_total = _Instrument(
+    _meter.create_counter(
+        "qortex_embedding_cache_misses_total",
+        unit="{text}",
+        description="Embeddings left to a model",
+    )
 )
-reads_total = _meter.create_counter(
-    "qortex_reads_total", unit="{statement}", description="Reads that a replica could answer"
+reads_total = _Instrument(
+    _meter.create_counter(
+        "qortex_reads_total", unit="{statement}", description="Reads that a replica could answer"
+    )
 )
-call_duration = _meter.create_histogram(
-    "qortex_call_duration_seconds",
-    unit="s",
-    description="Time of a repository's method",
-    explicit_bucket_boundaries_advisory=SECONDS,
+call_duration = _Instrument(
+    _meter.create_histogram(
+        "qortex_call_duration_seconds",
+        unit="s",
+        description="Time of a repository's method",
+        explicit_bucket_boundaries_advisory=SECONDS,
+    )
 )
-rows_read_total = _meter.create_counter(
-    "qortex_rows_read_total", unit="{row}", description="Rows that calls gave"
+rows_read_total = _Instrument(
+    _meter.create_counter(
+        "qortex_rows_read_total", unit="{row}", description="Rows that calls gave"
+    )
 )
-rows_written_total = _meter.create_counter(
-    "qortex_rows_written_total", unit="{row}", description="Rows that calls wrote or deleted"
+rows_written_total = _Instrument(
+    _meter.create_counter(
+        "qortex_rows_written_total", unit="{row}", description="Rows that calls wrote or deleted"
+    )
 )
-errors_total = _meter.create_counter(
-    "qortex_errors_total", unit="{error}", description="Calls that failed, by the error's class"
+errors_total = _Instrument(
+    _meter.create_counter(
+        "qortex_errors_total", unit="{error}", description="Calls that failed, by the error's class"
+    )
 )
-slow_calls_total = _meter.create_counter(
-    "qortex_slow_calls_total", unit="{call}", description="Calls slower than slow_call_seconds"
+slow_calls_total = _Instrument(
+    _meter.create_counter(
+        "qortex_slow_calls_total", unit="{call}", description="Calls slower than slow_call_seconds"
+    )
 )
-retries_total = _meter.create_counter(
-    "qortex_retries_total", unit="{retry}", description="Work begun again, by the reason"
+retries_total = _Instrument(
+    _meter.create_counter(
+        "qortex_retries_total", unit="{retry}", description="Work begun again, by the reason"
+    )
 )
-pool_wait = _meter.create_histogram(
-    "qortex_pool_wait_seconds",
-    unit="s",
-    description="Time that calls waited for a connection of the pool, of those that waited",
-    explicit_bucket_boundaries_advisory=SECONDS,
+pool_wait = _Instrument(
+    _meter.create_histogram(
+        "qortex_pool_wait_seconds",
+        unit="s",
+        description="Time that calls waited for a connection of the pool, of those that waited",
+        explicit_bucket_boundaries_advisory=SECONDS,
+    )
 )
 
 

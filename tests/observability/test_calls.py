@@ -7,6 +7,7 @@ import inspect
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -377,12 +378,20 @@ async def test_what_is_told_of_a_call_never_fails_it(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a provider of the host's")
 
-    for instrument in (metrics.call_duration, metrics.errors_total):
-        for method in ("record", "add"):
-            if hasattr(instrument, method):
-                monkeypatch.setattr(instrument, method, broken)
+    told = [each for each in vars(metrics).values() if isinstance(each, metrics._Instrument)]
+    assert len(told) > 15
+    instrument = SimpleNamespace(add=broken, record=broken, set=broken)
+    for each in told:
+        monkeypatch.setattr(each, "_instrument", instrument)
     assert await db.vectors.upsert(ROWS) == 20
     assert len(await db.vectors.search(VECTOR)) == 10
     assert len([each async for each in db.vectors.stream()]) == 20
     with pytest.raises(InvalidInputError):
         await db.vectors.search([0.0] * 8)
+    await asyncio.gather(*(db.factors.load() for _ in range(30)))  # more than the pool has
+    assert (await db.arms.observe("l", "a", reward=1.0)).pulls == 1
+    assert (await db.arms.select("l", ["a"])).selected == ("a",)
+    await db.factors.save({"a": 1.0})
+    assert await db.factors.adjust({"a": "accepted"})
+    await db.edges.record_many([("a", "b", 0.9)] * 3)
+    assert len(await db.edges.promote()) == 1
