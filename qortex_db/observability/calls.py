@@ -145,7 +145,7 @@ class _Method:
             # Whoever reads it does other things meanwhile: they are no part of it.
             outer = _within.get()
             span = self._span(self_, options) if spans.are_recorded() and not outer else None
-            rows, seconds = 0, 0.0
+            rows, seconds, failed = 0, 0.0, False
             try:
                 async with aclosing(function(self_, *args, **options)) as items:
                     while True:
@@ -163,13 +163,13 @@ class _Method:
                             rows += _read(item)
                         yield item
             except Exception as error:
+                failed = True
                 if outer is None:
                     with _apart():
                         self._tell_of(self_._subject, seconds, error)  # noqa: SLF001
-                outer = name
                 raise
             finally:  # it may be left early
-                if outer is None:
+                if outer is None and not failed:
                     with _apart():
                         self._tell(self_._subject, seconds, rows, span)  # noqa: SLF001
                 if span is not None:

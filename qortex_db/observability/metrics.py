@@ -12,7 +12,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import Observation, _internal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 MOST_VALUES: Final = 100
 """How many values a label has; all further ones are one, `other`."""
@@ -45,9 +45,8 @@ def label(name: str, value: str) -> dict[str, Any]:
 
 def are_measured() -> bool:
     """Whether anybody may read the metrics: the API's own providers measure nothing."""
-    if (
-        getattr(_internal, "_METER_PROVIDER", True) is None
-    ):  # `get_meter_provider` asks the OS first
+    # `get_meter_provider` asks the environment each time.
+    if getattr(_internal, "_METER_PROVIDER", True) is None:
         return False
     return not type(metrics.get_meter_provider()).__module__.startswith(_API)
 
@@ -86,136 +85,87 @@ class _Instrument:
             getattr(self._instrument, way)(amount, labels)
 
 
-_Shared = partial(_Instrument, is_shared=True)
-"""Of those whose names qortex has too."""
-
-
 # Units that are in braces, or none, leave a name as it is where Prometheus reads it.
-vec_add_total = _Shared(
-    _meter.create_counter(
-        "qortex_vec_add_total", unit="{vector}", description="Vectors given to be stored"
+def _counter(name: str, unit: str, description: str, *, is_shared: bool = False) -> _Instrument:
+    made = _meter.create_counter(name, unit=f"{{{unit}}}", description=description)
+    return _Instrument(made, is_shared=is_shared)
+
+
+def _histogram(
+    name: str,
+    description: str,
+    unit: str = "s",
+    bounds: Sequence[float] = SECONDS,
+    *,
+    is_shared: bool = False,
+) -> _Instrument:
+    made = _meter.create_histogram(
+        name, unit=unit, description=description, explicit_bucket_boundaries_advisory=bounds
     )
+    return _Instrument(made, is_shared=is_shared)
+
+
+def _last(name: str, description: str, *, is_shared: bool = False) -> _Instrument:
+    return _Instrument(_meter.create_gauge(name, description=description), is_shared=is_shared)
+
+
+vec_add_total = _counter(
+    "qortex_vec_add_total", "vector", "Vectors given to be stored", is_shared=True
 )
-vec_add_duration = _Shared(
-    _meter.create_histogram(
-        "qortex_vec_add_duration_seconds",
-        unit="s",
-        description="Time of storing vectors, of a call or of a batch of an ingest",
-        explicit_bucket_boundaries_advisory=SECONDS,
-    )
+vec_add_duration = _histogram(
+    "qortex_vec_add_duration_seconds",
+    "Time of storing vectors, of a call or of a batch of an ingest",
+    is_shared=True,
 )
-vec_search_duration = _Shared(
-    _meter.create_histogram(
-        "qortex_vec_search_duration_seconds",
-        unit="s",
-        description="Time of a call that compares vectors",
-        explicit_bucket_boundaries_advisory=SECONDS,
-    )
+vec_search_duration = _histogram(
+    "qortex_vec_search_duration_seconds", "Time of a call that compares vectors", is_shared=True
 )
-vec_search_candidates = _Shared(
-    _meter.create_histogram(
-        "qortex_vec_search_candidates",
-        unit="{vector}",
-        description="Hits that a search gave",
-        explicit_bucket_boundaries_advisory=_COUNTS,
-    )
+vec_search_candidates = _histogram(
+    "qortex_vec_search_candidates", "Hits that a search gave", "{vector}", _COUNTS, is_shared=True
 )
-vec_search_top_score = _Shared(
-    _meter.create_gauge("qortex_vec_search_top_score", description="Best score of the last search")
+vec_search_top_score = _last(
+    "qortex_vec_search_top_score", "Best score of the last search", is_shared=True
 )
-vec_search_score_spread = _Shared(
-    _meter.create_gauge(
-        "qortex_vec_search_score_spread",
-        description="Best score of the last search less its lowest",
-    )
+vec_search_score_spread = _last(
+    "qortex_vec_search_score_spread",
+    "Best score of the last search less its lowest",
+    is_shared=True,
 )
-vec_recall = _Instrument(
-    _meter.create_gauge(
-        "qortex_vec_recall",
-        description="Share of the true neighbours that an index finds, at the last probe",
-    )
+vec_recall = _last(
+    "qortex_vec_recall", "Share of the true neighbours that an index finds, at the last probe"
 )
-learning_selections_total = _Shared(
-    _meter.create_counter(
-        "qortex_learning_selections_total", unit="{selection}", description="Bandit selections"
-    )
+learning_selections_total = _counter(
+    "qortex_learning_selections_total", "selection", "Bandit selections", is_shared=True
 )
-learning_observations_total = _Shared(
-    _meter.create_counter(
-        "qortex_learning_observations_total",
-        unit="{observation}",
-        description="Bandit observations",
-    )
+learning_observations_total = _counter(
+    "qortex_learning_observations_total", "observation", "Bandit observations", is_shared=True
 )
-factor_updates_total = _Shared(
-    _meter.create_counter(
-        "qortex_factor_updates_total", unit="{update}", description="Factor updates"
-    )
+factor_updates_total = _counter(
+    "qortex_factor_updates_total", "update", "Factor updates", is_shared=True
 )
-edges_promoted_total = _Shared(
-    _meter.create_counter(
-        "qortex_edges_promoted_total", unit="{edge}", description="Edges taken out of the buffer"
-    )
+edges_promoted_total = _counter(
+    "qortex_edges_promoted_total", "edge", "Edges taken out of the buffer", is_shared=True
 )
-embedding_cache_hits_total = _Instrument(
-    _meter.create_counter(
-        "qortex_embedding_cache_hits_total",
-        unit="{text}",
-        description="Embeddings found in the cache",
-    )
+embedding_cache_hits_total = _counter(
+    "qortex_embedding_cache_hits_total", "text", "Embeddings found in the cache"
 )
-embedding_cache_misses_total = _Instrument(
-    _meter.create_counter(
-        "qortex_embedding_cache_misses_total",
-        unit="{text}",
-        description="Embeddings left to a model",
-    )
+embedding_cache_misses_total = _counter(
+    "qortex_embedding_cache_misses_total", "text", "Embeddings left to a model"
 )
-reads_total = _Instrument(
-    _meter.create_counter(
-        "qortex_reads_total", unit="{statement}", description="Reads that a replica could answer"
-    )
+reads_total = _counter("qortex_reads_total", "statement", "Reads that a replica could answer")
+call_duration = _histogram("qortex_call_duration_seconds", "Time of a repository's method")
+rows_read_total = _counter("qortex_rows_read_total", "row", "Rows that calls gave")
+rows_written_total = _counter(
+    "qortex_rows_written_total", "row", "Rows that calls wrote or deleted"
 )
-call_duration = _Instrument(
-    _meter.create_histogram(
-        "qortex_call_duration_seconds",
-        unit="s",
-        description="Time of a repository's method",
-        explicit_bucket_boundaries_advisory=SECONDS,
-    )
+errors_total = _counter("qortex_errors_total", "error", "Calls that failed, by the error's class")
+slow_calls_total = _counter(
+    "qortex_slow_calls_total", "call", "Calls slower than slow_call_seconds"
 )
-rows_read_total = _Instrument(
-    _meter.create_counter(
-        "qortex_rows_read_total", unit="{row}", description="Rows that calls gave"
-    )
-)
-rows_written_total = _Instrument(
-    _meter.create_counter(
-        "qortex_rows_written_total", unit="{row}", description="Rows that calls wrote or deleted"
-    )
-)
-errors_total = _Instrument(
-    _meter.create_counter(
-        "qortex_errors_total", unit="{error}", description="Calls that failed, by the error's class"
-    )
-)
-slow_calls_total = _Instrument(
-    _meter.create_counter(
-        "qortex_slow_calls_total", unit="{call}", description="Calls slower than slow_call_seconds"
-    )
-)
-retries_total = _Instrument(
-    _meter.create_counter(
-        "qortex_retries_total", unit="{retry}", description="Work begun again, by the reason"
-    )
-)
-pool_wait = _Instrument(
-    _meter.create_histogram(
-        "qortex_pool_wait_seconds",
-        unit="s",
-        description="Time that calls waited for a connection of the pool, of those that waited",
-        explicit_bucket_boundaries_advisory=SECONDS,
-    )
+retries_total = _counter("qortex_retries_total", "retry", "Work begun again, by the reason")
+pool_wait = _histogram(
+    "qortex_pool_wait_seconds",
+    "Time that calls waited for a connection of the pool, of those that waited",
 )
 
 
