@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -71,9 +72,8 @@ class Telling:
 
 def _use_of(pool: Any) -> tuple[int, int]:
     """How many connections a pool has at most, and how many are in use."""
-    used = pool.checkedout()
-    beyond = pool._max_overflow  # noqa: SLF001 - it has no public name
-    return (pool.size() + beyond if beyond >= 0 else max(used, pool.size())), used
+    used, most = pool.checkedout(), engines.capacity_of(pool)
+    return max(used, pool.size()) if most == math.inf else int(most), used
 
 
 async def get_ready(

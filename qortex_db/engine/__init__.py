@@ -20,7 +20,7 @@ from qortex_db.engine.loops import OneAtATime, forks
 from qortex_db.engine.operations import Operations, dispose
 from qortex_db.engine.options import NO_OPTIONS, CallOptions, SettingValue
 from qortex_db.engine.outcomes import OwnSession, wrote
-from qortex_db.engine.pool import FairPool
+from qortex_db.engine.pool import FairPool, capacity_of
 from qortex_db.engine.replicas import Replicas
 from qortex_db.engine.search_path import open_schemas, path_of, pin_search_path
 from qortex_db.engine.session import RETRY, SessionExecutor
@@ -59,6 +59,7 @@ __all__ = [
     "SettingValue",
     "ViewExecutor",
     "adopt",
+    "capacity_of",
     "close",
     "commit",
     "committed",

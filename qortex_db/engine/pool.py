@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -15,6 +16,7 @@ from qortex_db.errors import OverloadedError, PoolTimeoutError
 from qortex_db.observability.metrics import pool_wait
 
 if TYPE_CHECKING:
+    from sqlalchemy import QueuePool
     from sqlalchemy.pool import ConnectionPoolEntry
 
 _ROUNDS: Final = 2
@@ -130,6 +132,12 @@ class _FairQueue(QueueCommon["ConnectionPoolEntry"]):
         if len(times) < (times.maxlen or 0):
             return 0.0
         return (len(self.waiting) + 1) * (time.monotonic() - times[0]) / len(times)
+
+
+def capacity_of(pool: QueuePool) -> float:
+    """How many connections a pool has at most; infinite where it is not bounded."""
+    beyond: int = pool._max_overflow  # noqa: SLF001 - it has no public name
+    return pool.size() + beyond if beyond >= 0 else math.inf
 
 
 def _expire(waiter: asyncio.Future[Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 from sqlalchemy import QueuePool
 
 from qortex_db.engine.cleanup import task_of
-from qortex_db.engine.pool import FairPool
+from qortex_db.engine.pool import FairPool, capacity_of
 from qortex_db.observability.metrics import pool_wait
 
 if TYPE_CHECKING:
@@ -136,8 +135,7 @@ def turns_on(pool: Any) -> Turns[Any] | None:
     """Those of a pool; None where it sees to that itself, or has no bound that could be met."""
     if not isinstance(pool, QueuePool) or isinstance(pool, FairPool):
         return None
-    beyond = pool._max_overflow  # noqa: SLF001 - it has no public name
-    most = pool.size() + beyond if beyond >= 0 else math.inf
+    most = capacity_of(pool)
     return Turns(pool.size() or most, most)
 
 
