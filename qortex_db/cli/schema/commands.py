@@ -98,7 +98,7 @@ def check(
     schema: Schema = None,
     metadata: Models = None,
 ) -> None:
-    """Exit with 0 if the schema is current, else with 1: for scripts that deploy.
+    """Exit with 0 if the schema is current, else with 1: for scripts, not a readiness probe.
 
     With models of your own, their tables have to be there too; ours need not.
     """
