@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from qortex_db import Database, PgVectorIndex, QortexDbError, Settings, VectorRecord
 from qortex_db.testing.factories import embedding
+from support.refusing import refuse_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,24 +177,12 @@ async def test_statements_have_no_spans_where_settings_say_so(dsn384: str, begun
         assert {"vec.search", "qortex_db.vectors.search"} <= {span.name for span in begun.spans}
 
 
-async def _refuse(db: Database) -> None:
-    async with db.engine.begin() as connection:
-        await connection.exec_driver_sql(
-            "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-            "RAISE EXCEPTION 'not %', NEW USING DETAIL = NEW::text, HINT = NEW::text; END $$"
-        )
-        for table in ("qortex_vectors", "learning_arm_states"):
-            await connection.exec_driver_sql(
-                f"CREATE TRIGGER tell BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION tell()"
-            )
-
-
 async def test_spans_of_what_fails_or_is_cancelled_end_without_a_value(
     dsn: str, begun: Begun, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [{"id": SECRET, "embedding": embedding(0, 8), "document": SECRET}]
     async with Database.connect(Settings(dsn=dsn, otel_enabled=True)) as db:
-        await _refuse(db)
+        await refuse_rows(db)
         begun.spans.clear()
         with pytest.raises(QortexDbError):
             await db.vectors.upsert(rows)

@@ -19,6 +19,7 @@ from qortex_db import (
     observability,
 )
 from qortex_db.testing.factories import ArmStateFactory, embedding
+from support.refusing import refuse_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -193,16 +194,7 @@ async def test_spans_say_of_an_error_what_it_is_and_no_value(
     spans, _ = telemetry
     secret = "s3cr3t"  # noqa: S105 - a value
     async with Database.connect(Settings(dsn=dsn, otel_enabled=True)) as db:
-        async with db.engine.begin() as connection:
-            await connection.exec_driver_sql(
-                "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-                "RAISE EXCEPTION 'not %', NEW USING DETAIL = NEW::text; END $$"
-            )
-            for table in ("qortex_vectors", "learning_arm_states"):
-                await connection.exec_driver_sql(
-                    f"CREATE TRIGGER tell BEFORE INSERT ON {table} "
-                    "FOR EACH ROW EXECUTE FUNCTION tell()"
-                )
+        await refuse_rows(db)
         spans.clear()
         store = PostgresLearningStore("l", db)
         with pytest.raises(QortexDbError):
