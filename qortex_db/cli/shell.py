@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -34,6 +35,8 @@ Schema = Annotated[
     str | None, typer.Option("--schema", help="Whose tables: a namespace's. QORTEX_DB_SCHEMA.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Ini = Annotated[Path, typer.Option(help="Your alembic.ini.")]
+Head = Annotated[str | None, typer.Option(help="The revision to follow; by default your head.")]
 Models = Annotated[
     str | None,
     typer.Option(

@@ -12,6 +12,8 @@ import typer
 from qortex_db.cli.shell import (
     AsJson,
     Embedded,
+    Head,
+    Ini,
     err,
     fail,
     note,
@@ -75,10 +77,8 @@ def import_(
     base: Annotated[
         str | None, typer.Option(help="Its declarative base, as package.module:Base.")
     ] = None,
-    config: Annotated[Path, typer.Option(help="Your alembic.ini.")] = Path("alembic.ini"),
-    head: Annotated[
-        str | None, typer.Option(help="The revision to follow; by default your head.")
-    ] = None,
+    config: Ini = Path("alembic.ini"),
+    head: Head = None,
     rejects: Annotated[
         Path | None,
         typer.Option(help="A file for the rows that are no good; by default NAME.rejects.jsonl."),

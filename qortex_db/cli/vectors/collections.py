@@ -11,6 +11,8 @@ import typer
 from qortex_db.cli.shell import (
     AsJson,
     Embedded,
+    Head,
+    Ini,
     Models,
     fail,
     group,
@@ -114,10 +116,8 @@ def new(
     model: Annotated[
         Path | None, typer.Option(help="The model's file; by default beside the base's module.")
     ] = None,
-    config: Annotated[Path, typer.Option(help="Your alembic.ini.")] = Path("alembic.ini"),
-    head: Annotated[
-        str | None, typer.Option(help="The revision to follow; by default your head.")
-    ] = None,
+    config: Ini = Path("alembic.ini"),
+    head: Head = None,
 ) -> None:
     """Write a collection's model, and the revision that makes its table; no server is asked.
 

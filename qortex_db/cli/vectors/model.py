@@ -11,6 +11,7 @@ import typer
 from qortex_db.cli.shell import (
     AsJson,
     Embedded,
+    Head,
     Schema,
     err,
     fail,
@@ -37,7 +38,6 @@ Config = Annotated[
     Path | None,
     typer.Option("--revision", help="Your alembic.ini: write a revision of yours, touch nothing."),
 ]
-Head = Annotated[str | None, typer.Option(help="The revision to follow; by default your head.")]
 
 
 @model.command()
