@@ -81,11 +81,13 @@ def migrate_patiently(
 ) -> None:
     """Call what migrates until the tables let it.
 
+    Whatever limits it sets are for its own statements: what is asked in between and afterwards has
+    none.
+
     Raises:
         LockTimeoutError: The deadline has passed; it names who holds the tables.
     """
-    connection.execute(NO_TIMEOUTS)
-    connection.commit()
+    _lift_limits(connection)
     seconds = settings.migration_timeout_seconds
     holders: list[_Holder] = []
 
@@ -100,8 +102,10 @@ def migrate_patiently(
             if sqlstate_of(error) not in _BUSY:
                 raise
             connection.rollback()
+            _lift_limits(connection)
             holders = _holders(connection, settings)
             raise BusyError(LockTimeoutError(_refusal(seconds, holders))) from None
+        _lift_limits(connection)
 
     def tell(pause: float) -> None:
         log.info("migration_waits", holders=[str(holder) for holder in holders], pause=pause)
@@ -113,6 +117,11 @@ def migrate_patiently(
         longest_pause=MAX_PAUSE_SECONDS,
         on_pause=tell,
     )
+
+
+def _lift_limits(connection: Connection) -> None:
+    connection.execute(NO_TIMEOUTS)
+    connection.commit()
 
 
 def _behind(error: BaseException) -> BaseException:

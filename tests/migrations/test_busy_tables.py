@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 from alembic.script import ScriptDirectory
+from sqlalchemy import text
 
 from qortex_db import LockTimeoutError, Settings, UnavailableError, migrations
 from qortex_db.migrations import busy_tables
+from qortex_db.migrations.connection import migration_engine
 from support.catalogue import catalogue, execute, rows
 from support.commands import BIN, ROOT, Result, alembic, program
 from support.servers import copied, new_name
@@ -20,6 +22,8 @@ from support.servers import copied, new_name
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
+
+    from sqlalchemy import Connection
 
     from qortex_db.testing import Server
 
@@ -189,6 +193,29 @@ async def test_timeouts_of_a_role_or_database_do_not_end_an_upgrade(filled_dsn: 
         await asyncio.sleep(1.2)
         assert not waiting.done()
     assert (await waiting).is_current
+
+
+async def test_limits_of_a_revision_are_for_its_own_statements(empty_dsn: str) -> None:
+    settings, tries = Settings(dsn=empty_dsn), 0
+
+    def migrate_on(connection: Connection) -> str | None:
+        def migrate() -> None:
+            nonlocal tries
+            tries += 1
+            connection.execute(text("SET statement_timeout = '1ms'"))
+            connection.commit()
+            if tries == 1:  # too long; who is in the way takes more than a millisecond to ask
+                connection.execute(text("SELECT pg_sleep(1)"))
+
+        busy_tables.migrate_patiently(connection, settings, migrate)
+        return connection.scalar(text("SHOW statement_timeout"))
+
+    async with (
+        migration_engine(settings, embedded=False) as engine,
+        engine.connect() as connection,
+    ):
+        assert await connection.run_sync(migrate_on) == "0"
+    assert tries == 2
 
 
 async def test_an_autovacuum_gives_way_to_an_upgrade_and_nobody_waits_for_it(
