@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.metrics import Observation
 from sqlalchemy import select
 
-from qortex_db.errors import QortexDbError
 from qortex_db.models import InteroceptionEdge, LearningArmState, QortexVector
 from qortex_db.models.mapping import declared_collections
 from qortex_db.observability import log
@@ -58,20 +56,24 @@ class Gauges:
     async def stop(self) -> None:
         """End it; what it found is shown no more."""
         self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
-        shown.forget(self)
+        await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        while True:
-            try:
-                shown.tell(self, await self._read())
-                self._fails = False
-            except QortexDbError as error:
-                if not self._fails:
-                    log.warning("gauges_not_read", error=type(error).__name__)
-                self._fails = True
-            await asyncio.sleep(self._seconds)
+        try:
+            while True:
+                await self._tell()
+                await asyncio.sleep(self._seconds)
+        finally:
+            shown.forget(self)
+
+    async def _tell(self) -> None:
+        try:
+            shown.tell(self, await self._read())
+            self._fails = False
+        except Exception as error:  # noqa: BLE001 - a host's own engine and models may raise anything
+            if not self._fails:
+                log.warning("gauges_not_read", error=type(error).__name__)
+            self._fails = True
 
     async def _read(self) -> dict[str, list[Observation]]:
         executor = self._repositories.executor
@@ -91,7 +93,9 @@ class Gauges:
             "qortex_factor_mean": [Observation(factors.mean)],
             "qortex_factor_entropy": [Observation(factors.entropy)],
             "qortex_learning_posterior_mean": [
-                Observation(mean, {**label("learner", learner), "arm_id": arm})
+                Observation(mean, {**labels, "arm_id": arm})
                 for learner, arm, mean in arms
+                # Arms of all further learners would be one series, with the mean of any.
+                if (labels := label("learner", learner))["learner"] == learner
             ],
         }

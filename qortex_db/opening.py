@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import weakref
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -59,13 +60,17 @@ class Telling:
         seconds: float | None,
     ) -> None:
         pool: Any = engine.pool
+        key = object()
         if isinstance(pool, QueuePool):
-            pools[self] = partial(_use_of, pool)
+            pools[key] = (pool, partial(_use_of, pool))
+        # A Database that is never closed is told of as long as somebody has it.
+        self._forget = weakref.finalize(self, pools.pop, key, None)
+        self._forget.atexit = False
         self._gauges = None if seconds is None else Gauges(repositories, schema, seconds)
 
     async def end(self) -> None:
         """Tell no more."""
-        pools.pop(self, None)
+        self._forget()
         if self._gauges is not None:
             await self._gauges.stop()
 

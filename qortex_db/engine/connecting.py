@@ -27,6 +27,7 @@ from qortex_db.errors import (
     UnavailableError,
 )
 from qortex_db.messages import causes, escaped, said_by_driver, said_by_server, scrubbed, shown
+from qortex_db.observability import outside
 from qortex_db.observability.logs import log
 from qortex_db.observability.metrics import retries_total
 from qortex_db.poolers import advice, said_by_pooler
@@ -125,8 +126,9 @@ def _end_unwanted(task: asyncio.Future[Any]) -> None:
 async def _asked(provider: PasswordProvider) -> str:
     """What a provider gives; in a thread, since a plain function may ask a network."""
     try:
-        given = await asyncio.to_thread(provider)
-        password = await given if inspect.isawaitable(given) else given
+        with outside():
+            given = await asyncio.to_thread(provider)
+            password = await given if inspect.isawaitable(given) else given
     except Exception as error:
         raise UnavailableError(
             f"password_provider raised {type(error).__name__}, so nothing was connected."

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 import time
+from asyncio import CancelledError
 from collections.abc import Mapping, Sequence, Sized
 from contextlib import aclosing, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from qortex_db.errors import OverloadedError, PoolTimeoutError, QortexDbError
 from qortex_db.observability import metrics, spans
+from qortex_db.observability.apart import apart
 from qortex_db.observability.logs import log
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ T = TypeVar("T", bound=type[Any])
 _EXHAUSTED_SECONDS: Final = 10.0
 """How often it is logged that a pool is exhausted: then all calls meet it."""
 
-_fallback = logging.getLogger("qortex_db")
+# In these an answer has its rows, where it is no collection of them.
+_PARTS: Final = ("ids", "records", "hits", "weights", "selected")
+
 _within: ContextVar[str | None] = ContextVar("qortex_db_call", default=None)
 """The method that is under way: those that it calls in turn are its own business."""
 _exhausted_until = 0.0
@@ -48,6 +51,17 @@ class Subject:
 def method() -> str:
     """The name of the public method that is under way."""
     return _within.get() or metrics.OTHER
+
+
+@contextmanager
+def outside() -> Iterator[None]:
+    """A caller's own code, inside a call: calls that it makes are told of as any others."""
+    outer = _within.get()
+    _within.set(None)
+    try:
+        yield
+    finally:
+        _within.set(outer)
 
 
 def observed(
@@ -115,24 +129,24 @@ class _Method:
                     given = await function(self_, *args, **options)
                 else:
                     span = self._span(self_, options)
-                    with spans.inside(span, ends=False):
+                    with spans.inside(span):
                         given = await function(self_, *args, **options)
                 seconds = time.perf_counter() - start
                 slow = self_._subject.slow_seconds  # noqa: SLF001
                 if span is not None or metrics.are_measured() or _is_slow(seconds, slow):
-                    with _apart():
+                    with apart():
                         asked = (*args, *options.values())
                         rows = _written(given, asked) if writes else _read(given)
                         self._tell(self_._subject, seconds, rows, span, given)  # noqa: SLF001
-            except Exception as error:
-                with _apart():
+            except (Exception, CancelledError) as error:
+                with apart():
                     seconds = time.perf_counter() - start
                     self._tell_of(self_._subject, seconds, error)  # noqa: SLF001
                 raise
             finally:
                 _within.set(None)
                 if span is not None:
-                    span.end()
+                    spans.end(span)
             return given
 
         return call
@@ -152,28 +166,28 @@ class _Method:
                         start = time.perf_counter()
                         _within.set(outer or name)
                         try:
-                            with nullcontext() if span is None else spans.inside(span, ends=False):
+                            with nullcontext() if span is None else spans.inside(span):
                                 item = await anext(items, None)
                         finally:
                             _within.set(outer)
                         seconds += time.perf_counter() - start
                         if item is None:
                             break
-                        with _apart():
+                        with apart():
                             rows += _read(item)
                         yield item
-            except Exception as error:
+            except (Exception, CancelledError) as error:
                 failed = True
                 if outer is None:
-                    with _apart():
+                    with apart():
                         self._tell_of(self_._subject, seconds, error)  # noqa: SLF001
                 raise
             finally:  # it may be left early
                 if outer is None and not failed:
-                    with _apart():
+                    with apart():
                         self._tell(self_._subject, seconds, rows, span)  # noqa: SLF001
                 if span is not None:
-                    span.end()
+                    spans.end(span)
 
         return stream
 
@@ -219,9 +233,10 @@ class _Method:
             for answer in given if self._name == "search_many" else (given,):
                 _tell_of_hits(answer, labels)
 
-    def _tell_of(self, subject: Subject, seconds: float, error: Exception) -> None:
+    def _tell_of(self, subject: Subject, seconds: float, error: BaseException) -> None:
         labels = _labels(subject, self._name)
-        kind = type(error).__name__ if isinstance(error, QortexDbError) else metrics.OTHER
+        is_known = isinstance(error, (QortexDbError, CancelledError))
+        kind = type(error).__name__ if is_known else metrics.OTHER
         metrics.call_duration.record(seconds, labels)
         metrics.errors_total.add(1, {**labels, "error": kind})
         if isinstance(error, (PoolTimeoutError, OverloadedError)):
@@ -230,15 +245,6 @@ class _Method:
 
 def _is_slow(seconds: float, threshold: float | None) -> bool:
     return threshold is not None and seconds > threshold
-
-
-@contextmanager
-def _apart() -> Iterator[None]:
-    """What is told of a call never fails it: a write has happened by then."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - a host's own provider, or its logger
-        _fallback.warning("qortex_db could not tell of a call: %s", type(error).__name__)
 
 
 def _labels(subject: Subject, name: str) -> dict[str, str]:
@@ -259,13 +265,16 @@ def _read(given: Any) -> int:
     """How many rows an answer has."""
     if isinstance(given, Mapping) or (isinstance(given, Sequence) and not isinstance(given, str)):
         parts = given.values() if isinstance(given, Mapping) else given
-        # Arms by context, or the hits of several queries; what a context stands for may be None.
-        is_nested = all(
-            isinstance(part, (Mapping, Sequence)) and not isinstance(part, (str, tuple))
+        # Arms by context, the hits of several queries, or groups of hits; what a context stands for
+        # may be None.
+        nested = [
+            part.hits if hasattr(part, "hits") else part
             for part in parts
-        )
-        return sum(map(len, parts)) if is_nested else len(given)
-    for name in ("ids", "records", "hits"):
+            if hasattr(part, "hits")
+            or (isinstance(part, (Mapping, Sequence)) and not isinstance(part, (str, tuple)))
+        ]
+        return sum(map(len, nested)) if len(nested) == len(parts) else len(given)
+    for name in _PARTS:
         if isinstance(part := getattr(given, name, None), Sized):
             return len(part)
     return len(given) if isinstance(given, Sized) else int(given is not None)
@@ -274,7 +283,7 @@ def _read(given: Any) -> int:
 def _tell_of_hits(hits: Any, labels: Mapping[str, str]) -> None:
     if hits is None:  # a stream gave them one by one
         return
-    metrics.vec_search_candidates.record(len(hits), labels)
+    metrics.vec_search_candidates.record(_read(hits), labels)
     if not hits or not hasattr(hits[0], "score"):
         return  # groups, or none
     metrics.vec_search_top_score.set(hits[0].score, labels)

@@ -7,6 +7,8 @@ from typing import Any
 
 import structlog
 
+from qortex_db.observability.apart import apart
+
 _logger = logging.getLogger("qortex_db")
 _logger.addHandler(logging.NullHandler())
 
@@ -36,10 +38,12 @@ class _Log:
     """
 
     def info(self, event: str, **fields: object) -> None:
-        self._logger().info(event, **fields)
+        with apart():
+            self._logger().info(event, **fields)
 
     def warning(self, event: str, **fields: object) -> None:
-        self._logger().warning(event, **fields)
+        with apart():
+            self._logger().warning(event, **fields)
 
     def _logger(self) -> Any:
         # Asked each time: hosts configure it late, and tests for a while.

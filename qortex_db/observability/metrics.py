@@ -200,8 +200,9 @@ GAUGES: Final = {
 }
 """Those that a query fills; qortex has all of them too."""
 
-pools: Final[dict[object, Callable[[], tuple[int, int]]]] = {}
-"""Of the Databases that are open: how many connections theirs has at most, and are in use."""
+pools: Final[dict[object, tuple[object, Callable[[], tuple[int, int]]]]] = {}
+"""Of the Databases that are open: their pool, and how many connections it has at most, and in use;
+several may share one."""
 
 
 def _gauge(name: str, description: str, read: Callable[[], Iterable[Observation]]) -> None:
@@ -213,7 +214,7 @@ def _shown(name: str) -> Iterable[Observation]:
 
 
 def _pooled(count: Callable[[int, int], int]) -> Iterable[Observation]:
-    each = [ask() for ask in list(pools.values())]
+    each = [ask() for ask in dict(list(pools.values())).values()]
     return [Observation(count(sum(most for most, _ in each), sum(used for _, used in each)))]
 
 

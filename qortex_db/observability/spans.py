@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import traceback
+from asyncio import CancelledError
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from opentelemetry import trace
 
 from qortex_db.errors import QortexDbError
+from qortex_db.observability.apart import apart
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -45,8 +47,12 @@ def traced(name: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Await
         async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
             if not are_recorded():
                 return await function(*args, **kwargs)
-            with inside(begun(name, {SYSTEM: "postgresql"}), ends=True):
-                return await function(*args, **kwargs)
+            span = begun(name, {SYSTEM: "postgresql"})
+            try:
+                with inside(span):
+                    return await function(*args, **kwargs)
+            finally:
+                end(span)
 
         return wrapper
 
@@ -55,23 +61,19 @@ def traced(name: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Await
 
 def begun(name: str, attributes: Mapping[str, Any]) -> trace.Span:
     """A span that has begun, and is no other's parent yet."""
-    return _tracer.start_span(name, attributes=attributes)
+    with apart():
+        return _tracer.start_span(name, attributes=attributes)
+    return trace.INVALID_SPAN
 
 
 @contextmanager
-def inside(span: trace.Span, *, ends: bool) -> Iterator[None]:
-    """What runs in a span, which tells of an error.
-
-    Args:
-        ends: Whether the span ends with the block.
-    """
+def inside(span: trace.Span) -> Iterator[None]:
+    """What runs in a span, which tells of an error; `end` it afterwards."""
     # What OpenTelemetry records of an error by itself quotes values, as its causes do.
-    with trace.use_span(
-        span, end_on_exit=ends, record_exception=False, set_status_on_exception=False
-    ):
+    with trace.use_span(span, record_exception=False, set_status_on_exception=False):
         try:
             yield
-        except Exception as error:
+        except (Exception, CancelledError) as error:
             tell_of(span, error)
             raise
 
@@ -81,6 +83,13 @@ def tell_of(span: trace.Span, error: BaseException) -> None:
     name = f"{type(error).__module__}.{type(error).__qualname__}"
     said = {"exception.message": str(error)} if isinstance(error, QortexDbError) else {}
     stack = "".join(traceback.format_tb(error.__traceback__))
-    span.add_event("exception", {"exception.type": name, "exception.stacktrace": stack, **said})
-    span.set_attribute(ERROR_TYPE, name)
-    span.set_status(trace.StatusCode.ERROR, f"{name}: {error}" if said else name)
+    with apart():
+        span.add_event("exception", {"exception.type": name, "exception.stacktrace": stack, **said})
+        span.set_attribute(ERROR_TYPE, name)
+        span.set_status(trace.StatusCode.ERROR, f"{name}: {error}" if said else name)
+
+
+def end(span: trace.Span) -> None:
+    """End it, which is when processors of a host's are given it."""
+    with apart():
+        span.end()

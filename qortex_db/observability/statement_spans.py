@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from opentelemetry import metrics, trace
 from sqlalchemy import Engine, event
 
+from qortex_db.observability.apart import apart
 from qortex_db.observability.logs import log
-from qortex_db.observability.spans import tell_of
+from qortex_db.observability.spans import end, tell_of
 from qortex_db.translation import translate
 
 if TYPE_CHECKING:
@@ -47,18 +48,20 @@ class StatementSpans:
         """Await work that runs a statement."""
         context = SimpleNamespace()
         told = (self._connection, None, sql, (), context, False)
-        for listener in self._of["before_cursor_execute"]:
-            listener(*told)
+        self._tell("before_cursor_execute", *told)
         try:
             given = await work
         except BaseException as error:
             failed = SimpleNamespace(execution_context=context, original_exception=error)
-            for listener in self._of["handle_error"]:
-                listener(failed)
+            self._tell("handle_error", failed)
             raise
-        for listener in self._of["after_cursor_execute"]:
-            listener(*told)
+        self._tell("after_cursor_execute", *told)
         return given
+
+    def _tell(self, name: str, *told: object) -> None:
+        for listener in self._of[name]:
+            with apart():
+                listener(*told)
 
 
 def listener_of(of: Engine | Connection) -> StatementSpans | bool:
@@ -201,5 +204,5 @@ def _end_span(failed: ExceptionContext) -> None:
     if span is None:
         return
     tell_of(span, translate(failed.original_exception) or failed.original_exception)
-    span.end()
+    end(span)
     del context._otel_span  # noqa: SLF001 - the instrumentation's mark of a span that it has to end

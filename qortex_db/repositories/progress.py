@@ -6,6 +6,8 @@ import time
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Self
 
+from qortex_db.observability import outside
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
@@ -67,6 +69,7 @@ class Pace:
 
 async def tell(callback: Callable[[T], object] | None, value: T) -> None:
     """Call what may be a coroutine function, or not, or nobody."""
-    outcome = None if callback is None else callback(value)
-    if isawaitable(outcome):
-        await outcome
+    with outside():
+        outcome = None if callback is None else callback(value)
+        if isawaitable(outcome):
+            await outcome

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
+import logging
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import structlog
+from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import StatusCode
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from qortex_db import (
     Database,
+    InFailedTransactionError,
     InvalidInputError,
     Limits,
+    PgVectorIndex,
     PoolTimeoutError,
     QortexDbError,
     Settings,
@@ -31,7 +39,7 @@ from qortex_db.testing.factories import embedding
 from support.measured import Measured
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from types import ModuleType
 
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -143,16 +151,20 @@ async def test_what_reads_a_stream_is_no_part_of_it(db: Database, telemetry: Tel
     spans, reader = telemetry
     await db.vectors.upsert(ROWS)
     spans.clear()
-    Measured(reader)
+    before = Measured(reader)
+    outside, begun = 0.0, time.perf_counter()
     async for record in db.vectors.stream(batch_size=50):
+        start = time.perf_counter()
         await db.vectors.get([record.id])
         await asyncio.sleep(0.01)
+        outside += time.perf_counter() - start
+    in_all = time.perf_counter() - begun
     stream, *gets = sorted(spans.get_finished_spans(), key=lambda span: span.start_time)
     assert stream.name == "qortex_db.vectors.stream"
     assert [(span.name, span.parent) for span in gets] == [("qortex_db.vectors.get", None)] * 20
-    measured = Measured(reader)
-    assert measured.count("qortex_call_duration_seconds", method="get") >= 20
-    assert measured.sum("qortex_call_duration_seconds", method="stream") < 0.15
+    measured = Measured(reader) - before
+    assert measured.count("qortex_call_duration_seconds", method="get") == 20
+    assert measured.sum("qortex_call_duration_seconds", method="stream") <= in_all - outside
 
 
 async def test_a_search_is_a_search_and_nothing_else_is(db: Database, telemetry: Telemetry) -> None:
@@ -370,28 +382,218 @@ async def test_gauges_that_can_not_be_read_are_told_once_and_tried_again(
     assert len([each for each in told if each["event"] == "gauges_not_read"]) == 1
 
 
-async def test_what_is_told_of_a_call_never_fails_it(
-    db: Database, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+async def test_gauges_outlive_whatever_a_host_s_engine_raises(
+    dsn: str, telemetry: Telemetry
 ) -> None:
-    assert telemetry  # somebody listens
+    _, reader = telemetry
+    engine = create_async_engine(dsn.replace("postgresql://", "postgresql+asyncpg://"))
 
-    def broken(*_: object, **__: object) -> None:
-        raise RuntimeError("a provider of the host's")
+    def refuse(*_: object) -> None:
+        raise RuntimeError("a listener of the host's")
 
+    event.listen(engine.sync_engine, "before_cursor_execute", refuse)
+    with structlog.testing.capture_logs() as told:
+        async with Database.from_engine(engine, metrics_seconds=0.1) as db:
+            await asyncio.sleep(0.2)
+            event.remove(engine.sync_engine, "before_cursor_execute", refuse)
+            await db.edges.record("a", "b", score=1.0)
+            await asyncio.sleep(0.3)
+            assert Measured(reader).value("qortex_buffer_edges") == 1
+    failed = [each for each in told if each["event"] == "gauges_not_read"]
+    assert [each["error"] for each in failed] == ["RuntimeError"]
+    await engine.dispose()
+
+
+async def test_a_pool_is_counted_once_however_many_databases_have_it(
+    dsn: str, telemetry: Telemetry
+) -> None:
+    _, reader = telemetry
+    gc.collect()  # Databases of tests before this one
+    before = Measured(reader).value("qortex_pool_size")
+    async with Database.connect(Settings(dsn=dsn, pool_max_size=7)) as db:
+        one, other = Database.from_engine(db.engine), Database.from_engine(db.engine)
+        async with one, other, db.unit_of_work() as uow:
+            await uow.factors.load()
+            now = Measured(reader)
+            assert now.value("qortex_pool_size") == before + 7
+            assert now.value("qortex_pool_used") == 1
+        assert Measured(reader).value("qortex_pool_size") == before + 7
+        one = Database.from_engine(create_async_engine(db.engine.url))
+        await one.open()
+        assert Measured(reader).value("qortex_pool_size") > before + 7
+        await one.engine.dispose()
+        del one, other  # never closed
+        gc.collect()
+        assert Measured(reader).value("qortex_pool_size") == before + 7
+    assert Measured(reader).value("qortex_pool_size") == before
+
+
+@pytest.mark.parametrize("lane", ["alone", "together"])
+async def test_a_cancelled_call_is_told_as_such(
+    db: Database, telemetry: Telemetry, lane: str
+) -> None:
+    spans, reader = telemetry
+    before = Measured(reader)
+    spans.clear()
+    async with db.unit_of_work() as holder:
+        await holder.factors.save({"a": 1.0})
+        with suppress(InFailedTransactionError):  # which the cancelled statement was in
+            async with db.unit_of_work() as uow:
+                task = asyncio.create_task(
+                    (db if lane == "alone" else uow).factors.adjust({"a": "accepted"})
+                )
+                await asyncio.sleep(0.1)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+    now = Measured(reader) - before
+    assert now.value("qortex_errors_total", method="adjust", error="CancelledError") == 1
+    assert now.count("qortex_call_duration_seconds", method="adjust") == 1
+    told = {span.name: span for span in spans.get_finished_spans()}
+    ended = told["qortex_db.factors.adjust"]
+    assert ended.status.status_code is StatusCode.ERROR
+    assert (ended.attributes or {})["error.type"] == "asyncio.exceptions.CancelledError"
+
+
+async def test_what_a_caller_s_code_calls_inside_a_call_is_told_too(
+    db: Database, telemetry: Telemetry
+) -> None:
+    spans, _ = telemetry
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def source() -> AsyncIterator[dict[str, Any]]:
+        for row in ROWS[:3]:
+            await db.factors.load()
+            yield row
+
+    def read(records: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        tasks.append(asyncio.create_task(db.edges.load()))
+        yield from records
+
+    async def later() -> None:
+        await asyncio.sleep(0.05)
+        await db.vectors.count()
+
+    def tell(_: int) -> None:
+        tasks.append(asyncio.create_task(later()))  # it lives on when the call is done
+
+    async def model(texts: list[str]) -> list[Any]:
+        await db.arms.contexts("l")
+        return [VECTOR for _ in texts]
+
+    spans.clear()
+    await db.vectors.ingest(source(), on_progress=tell)
+    await db.vectors.ingest(read(ROWS))
+    await db.embeddings.embed(["text"], model=model, name="m")
+    await asyncio.gather(*tasks)
+    told = sorted(span.name.removeprefix("qortex_db.") for span in spans.get_finished_spans())
+    assert told == [
+        "arms.contexts",
+        "edges.load",
+        "embeddings.embed",
+        *["factors.load"] * 3,
+        "vectors.count",
+        "vectors.ingest",
+        "vectors.ingest",
+    ]
+
+
+async def test_rows_of_an_answer_are_counted_whatever_its_shape(
+    db: Database, telemetry: Telemetry
+) -> None:
+    _, reader = telemetry
+    before = Measured(reader)
+    rows = [{**row, "payload": {"half": number % 2}} for number, row in enumerate(ROWS)]
+    await db.vectors.upsert(rows)
+    await db.vectors.search_groups(VECTOR, "half", limit=2, group_size=3)
+    await db.factors.save({"a": 1.0, "b": 2.0})
+    await db.factors.changes()
+    await db.arms.select("l", ["a", "b", "c"], k=2)
+    now = Measured(reader) - before
+    rows_read = {
+        method: now.value("qortex_rows_read_total", method=method)
+        for method in ("search_groups", "changes", "select")
+    }
+    assert rows_read == {"search_groups": 6, "changes": 2, "select": 2}
+    assert now.sum("qortex_vec_search_candidates", method="search_groups") == 6
+
+
+def _break_instruments(monkeypatch: pytest.MonkeyPatch) -> None:
     told = [each for each in vars(metrics).values() if isinstance(each, metrics._Instrument)]
     assert len(told) > 15
-    instrument = SimpleNamespace(add=broken, record=broken, set=broken)
+    instrument = SimpleNamespace(add=_broken, record=_broken, set=_broken)
     for each in told:
         monkeypatch.setattr(each, "_instrument", instrument)
-    assert await db.vectors.upsert(ROWS) == 20
-    assert len(await db.vectors.search(VECTOR)) == 10
-    assert len([each async for each in db.vectors.stream()]) == 20
-    with pytest.raises(InvalidInputError):
-        await db.vectors.search([0.0] * 8)
-    await asyncio.gather(*(db.factors.load() for _ in range(30)))  # more than the pool has
-    assert (await db.arms.observe("l", "a", reward=1.0)).pulls == 1
-    assert (await db.arms.select("l", ["a"])).selected == ("a",)
-    await db.factors.save({"a": 1.0})
-    assert await db.factors.adjust({"a": "accepted"})
-    await db.edges.record_many([("a", "b", 0.9)] * 3)
-    assert len(await db.edges.promote()) == 1
+
+
+def _break_spans(when: str) -> Callable[[pytest.MonkeyPatch], None]:
+    def add_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+        provider: Any = trace.get_tracer_provider()
+        processor = SpanProcessor()
+        monkeypatch.setattr(processor, when, _broken)
+        of_all = provider._active_span_processor
+        monkeypatch.setattr(of_all, "_span_processors", (*of_all._span_processors, processor))
+
+    return add_processor
+
+
+def _break_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.getLogger("qortex_db")
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", _broken)
+    monkeypatch.setattr(logger, "handlers", [handler])
+
+
+def _break_structlog(monkeypatch: pytest.MonkeyPatch) -> None:
+    _break_logging(monkeypatch)
+    structlog.configure(processors=[_broken])
+
+
+def _broken(*_: object, **__: object) -> NoReturn:
+    raise RuntimeError("a host's own")
+
+
+@pytest.fixture
+def _structlog_as_it_was() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.mark.usefixtures("_structlog_as_it_was")
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        _break_instruments,
+        _break_spans("on_start"),
+        _break_spans("on_end"),
+        _break_logging,
+        _break_structlog,
+    ],
+    ids=["instruments", "begin of spans", "end of spans", "logging", "structlog"],
+)
+async def test_what_is_told_never_fails_what_it_is_told_of(
+    dsn: str,
+    telemetry: Telemetry,
+    monkeypatch: pytest.MonkeyPatch,
+    break_it: Callable[[pytest.MonkeyPatch], None],
+) -> None:
+    assert telemetry  # somebody listens
+    break_it(monkeypatch)
+    settings = Settings(dsn=dsn, otel_enabled=True, slow_call_seconds=0, metrics_seconds=0.1)
+    async with Database.connect(settings) as db:
+        assert await db.vectors.upsert(ROWS) == 20
+        assert await db.vectors.ingest(ROWS) == 20
+        assert len(await db.vectors.search(VECTOR)) == 10
+        assert len([each async for each in db.vectors.stream()]) == 20
+        with pytest.raises(InvalidInputError):
+            await db.vectors.search([0.0] * 8)
+        await asyncio.gather(*(db.factors.load() for _ in range(30)))  # more than the pool has
+        assert (await db.arms.observe("l", "a", reward=1.0)).pulls == 1
+        assert (await db.arms.select("l", ["a"])).selected == ("a",)
+        await db.factors.save({"a": 1.0})
+        assert await db.factors.adjust({"a": "accepted"})
+        await db.edges.record_many([("a", "b", 0.9)] * 3)
+        assert len(await db.edges.promote()) == 1
+        assert await PgVectorIndex(db, dimensions=8).size() == 20
+    assert not [task for task in asyncio.all_tasks() if "gauges" in task.get_name()]

@@ -18,7 +18,7 @@ from qortex_db import checks, types
 from qortex_db.errors import DimensionMismatchError, InvalidInputError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.models import CachedEmbedding
-from qortex_db.observability import Subject, metrics, observed
+from qortex_db.observability import Subject, metrics, observed, outside
 from qortex_db.repositories import validation
 from qortex_db.repositories.embedding_cache import statements
 from qortex_db.repositories.validation import MAX_LIMIT
@@ -196,8 +196,9 @@ def _name_of(model: object) -> str:
 
 async def _call(model: EmbeddingModel, texts: list[str]) -> object:
     # An async function called in a thread only makes its coroutine there.
-    returned = await asyncio.to_thread(model, texts)
-    return await returned if inspect.isawaitable(returned) else returned
+    with outside():
+        returned = await asyncio.to_thread(model, texts)
+        return await returned if inspect.isawaitable(returned) else returned
 
 
 def _checked(returned: Any, count: int, expected: int | None) -> list[NDArray[np.float32]]:

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from qortex_db import checks
 from qortex_db.errors import DimensionMismatchError, InvalidInputError, QortexDbError
 from qortex_db.filters.full_text import is_whole, stored_words
-from qortex_db.observability import log
+from qortex_db.observability import log, outside
 from qortex_db.repositories import validation
 from qortex_db.repositories.halving import by_halves
 from qortex_db.repositories.progress import IngestProgress, Pace, tell
@@ -31,7 +31,7 @@ from qortex_db.repositories.vectors.word_counts import count_if_due
 from qortex_db.repositories.vectors.writes import VectorWrites
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from qortex_db.repositories.vectors.table import VectorTable
     from qortex_db.repositories.vectors.table_facts import TableFacts
@@ -45,6 +45,7 @@ SLOW_ROWS_PER_SECOND: Final = 2_000.0
 OnError: TypeAlias = Literal["raise", "skip"]
 Rejects: TypeAlias = str | os.PathLike[str] | Callable[[RejectedRecord], object]
 _Numbered: TypeAlias = tuple[int, RecordInput]
+_END: Final = object()
 
 _HAS_INDEX: Final = text("""
 SELECT EXISTS (
@@ -328,15 +329,25 @@ async def _batches(
     records: Iterable[RecordInput] | AsyncIterable[RecordInput], size: int
 ) -> AsyncIterator[list[RecordInput]]:
     if isinstance(records, AsyncIterable):
-        batch: list[RecordInput] = []
-        async for record in records:
-            batch.append(record)
-            if len(batch) == size:
-                yield batch
-                batch = []
-        if batch:
+        theirs = aiter(records)
+        batch = await _awaited(theirs, size)
+        while batch:
             yield batch
+            batch = await _awaited(theirs, size) if len(batch) == size else []
     else:
         iterator = validation.check_iterable(records, name="records")
-        while batch := list(itertools.islice(iterator, size)):
+        while batch := _taken(iterator, size):
             yield batch
+
+
+async def _awaited(iterator: AsyncIterator[RecordInput], size: int) -> list[RecordInput]:
+    batch: list[Any] = []
+    with outside():
+        while len(batch) < size and (record := await anext(iterator, _END)) is not _END:
+            batch.append(record)
+    return batch
+
+
+def _taken(iterator: Iterator[RecordInput], size: int) -> list[RecordInput]:
+    with outside():
+        return list(itertools.islice(iterator, size))

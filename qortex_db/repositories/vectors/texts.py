@@ -12,6 +12,7 @@ from qortex_db.checks import text_fault
 from qortex_db.errors import InvalidInputError, QortexDbError
 from qortex_db.markers import CLEAR
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
+from qortex_db.observability import outside
 from qortex_db.repositories.vectors.record_columns import RowNumber, row_name
 from qortex_db.repositories.vectors.records import VectorRecord
 
@@ -205,8 +206,9 @@ def _with(record: RecordInput, embedding: Any, vector: str) -> RecordInput:
 async def _asked(model: Any, texts: list[str], which: str) -> list[Any]:
     """What a model makes, in a thread where it is not async."""
     try:
-        made = await asyncio.to_thread(model, texts)
-        made = await made if isawaitable(made) else made
+        with outside():
+            made = await asyncio.to_thread(model, texts)
+            made = await made if isawaitable(made) else made
     except Exception as error:
         error.add_note(which)
         raise
