@@ -13,6 +13,7 @@ from qortex_db.learning import Policy, RewardModel, TernaryReward, ThompsonSampl
 from qortex_db.observability import traced
 from qortex_db.repositories import validation
 from qortex_db.repositories.arms.arguments import hash_of, qortex_context, sum_rewards
+from qortex_db.stores import events
 from qortex_db.stores.learner_types import SelectionResult, as_arms, as_pairs, read_outcome
 from qortex_db.stores.learning import PostgresLearningStore
 
@@ -136,6 +137,15 @@ class Learner:
             policy=self.strategy,
             rng=self._rng,
         )
+        events.tell(
+            "LearningSelectionMade",
+            learner=self._name,
+            selected_count=len(chosen.selected),
+            excluded_count=len(chosen.excluded),
+            is_baseline=chosen.is_baseline,
+            token_budget=int(token_budget),
+            used_tokens=chosen.used_tokens,
+        )
         by_id = {arm.id: theirs for arm, theirs in zip(arms, given, strict=True)}
         return SelectionResult(
             selected=[by_id[arm_id] for arm_id in chosen.selected],
@@ -162,10 +172,11 @@ class Learner:
             InvalidContextError: The context is nothing that JSON can say.
         """
         arm_id, reward, context = read_outcome(outcome, self.reward_model, context)
+        counted_in = qortex_context(context)
         arms = await self._arms()
-        return await arms.observe(
-            self._name, arm_id, reward=reward, context=qortex_context(context)
-        )
+        state = await arms.observe(self._name, arm_id, reward=reward, context=counted_in)
+        self._tell_of(outcome, reward, hash_of(counted_in), state)
+        return state
 
     @traced("learning.batch_observe")
     async def batch_observe(
@@ -180,6 +191,7 @@ class Learner:
             InvalidContextError: The context is nothing that JSON can say.
         """
         batches: dict[str, tuple[QortexContext | None, list[tuple[str, float]]]] = {}
+        counted: list[tuple[OutcomeLike, float, str]] = []
         last: dict[str, str] = {}
         for outcome in validation.check_list(outcomes, name="outcomes"):
             arm_id, reward, where = read_outcome(outcome, self.reward_model, context)
@@ -187,6 +199,7 @@ class Learner:
             key = hash_of(counted_in)
             batches.setdefault(key, (counted_in, []))[1].append((arm_id, reward))
             last[validation.check_id(arm_id, name="arm_id")] = key
+            counted.append((outcome, reward, key))
         database = await self.store.handle.open()
         if len(batches) <= 1:  # a statement by itself is a transaction
             states = await self._count(database.arms, batches)
@@ -195,6 +208,8 @@ class Learner:
                 sum_rewards(rewards)  # refuses what it refuses before anything is sent
             async with database.unit_of_work() as uow:
                 states = await self._count(uow.arms, batches)
+        for outcome, reward, key in counted:
+            self._tell_of(outcome, reward, key, states[key][outcome.arm_id])
         return {arm_id: states[key][arm_id] for arm_id, key in last.items()}
 
     async def _count(
@@ -230,6 +245,8 @@ class Learner:
         states = await arms.apply_deltas(
             self._name, as_pairs(deltas), context=qortex_context(context)
         )
+        for arm_id in deltas:
+            self._tell_state(arm_id, states[arm_id])
         return {arm_id: states[arm_id] for arm_id in deltas}
 
     @traced("learning.decay_arm")
@@ -340,6 +357,28 @@ class Learner:
 
     async def _arms(self) -> ArmRepository:
         return (await self.store.handle.open()).arms
+
+    def _tell_of(self, outcome: OutcomeLike, reward: float, where: str, state: ArmState) -> None:
+        events.tell(
+            "LearningObservationRecorded",
+            learner=self._name,
+            arm_id=outcome.arm_id,
+            reward=reward,
+            outcome=outcome.outcome,
+            context_hash=where,
+        )
+        self._tell_state(outcome.arm_id, state)
+
+    def _tell_state(self, arm_id: str, state: ArmState) -> None:
+        events.tell(
+            "LearningPosteriorUpdated",
+            learner=self._name,
+            arm_id=arm_id,
+            alpha=state.alpha,
+            beta=state.beta,
+            pulls=state.pulls,
+            mean=state.mean,
+        )
 
 
 def _now() -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from sqlalchemy import Column, DateTime, MetaData, Table, Text
@@ -16,6 +17,8 @@ from qortex_db.models import QortexVector
 from qortex_db.observability import traced
 from qortex_db.repositories import MAX_LIMIT, VectorRecord, VectorRepository, validation
 from qortex_db.repositories.statement_cache import MAX_TABLES
+from qortex_db.status import read_tables
+from qortex_db.stores import events
 from qortex_db.stores.handle import DatabaseHandle
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from qortex_db.types import EmbeddingInput
     from qortex_db.view import DatabaseView
 
+_INDEX_TYPE: Final = "pgvector"
 _TABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
@@ -121,9 +125,24 @@ class PgVectorIndex:
         for number, (key, row) in enumerate(zip(keys, rows, strict=True)):
             if row is None or isinstance(row, Clear):  # what has no vector is no row here
                 types.as_float32(row, name=f"embedding of row {number} (id {messages.shown(key)})")
+        start = time.perf_counter()
         vectors = await self._vectors()
         records = [VectorRecord(key, row) for key, row in zip(keys, rows, strict=True)]
         await vectors.upsert_with_zeros(records)
+        if events.are_heard():
+            events.tell(
+                "VecIndexUpdated",
+                count_added=len(records),
+                total_size=await self._rows(),
+                latency_ms=events.milliseconds_since(start),
+                index_type=_INDEX_TYPE,
+            )
+
+    async def _rows(self) -> int:
+        """How many there are; of a large table about how many."""
+        database, table = await self._handle.open(), _table(self._table_name)
+        sizes, _ = await read_tables(database.executor, [table], None)
+        return sizes[table.fullname]["rows"]
 
     @traced("vec.search")
     async def search(
@@ -139,11 +158,22 @@ class PgVectorIndex:
         query = types.as_float32(query_embedding, name="query_embedding")
         types.check_dimensions(query, self._dimensions, name="query_embedding")
         types.check_values(query, name="query_embedding", allow_zero=True)
+        start = time.perf_counter()
         vectors = await self._vectors()
-        if not types.has_direction(query):  # nothing is similar: as in qortex's own index
-            return []
-        hits = await vectors.search(query, limit=top_k)
-        return [(hit.id, hit.score) for hit in hits if hit.score >= floor]
+        found: list[tuple[str, float]] = []
+        if types.has_direction(query):  # else nothing is similar: as in qortex's own index
+            hits = await vectors.search(query, limit=top_k)
+            found = [(hit.id, hit.score) for hit in hits if hit.score >= floor]
+        best, last = (found[0][1], found[-1][1]) if found else (0.0, 0.0)
+        events.tell(
+            "VecSearchResults",
+            candidates=len(found),
+            top_score=best,
+            score_spread=best - last,
+            latency_ms=events.milliseconds_since(start),
+            index_type=_INDEX_TYPE,
+        )
+        return found
 
     @traced("vec.remove")
     async def remove(self, ids: Sequence[str]) -> None:

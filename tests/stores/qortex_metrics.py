@@ -8,7 +8,7 @@ import urllib.request
 from qortex.service import QortexService
 from qortex_service import hand_over, hand_over_learner
 
-from qortex_db import Database, Settings
+from qortex_db import Database, PgVectorIndex, Settings
 
 
 async def main() -> None:
@@ -18,7 +18,11 @@ async def main() -> None:
         hand_over_learner()
         service = await QortexService.async_from_env()
         service.interoception.report_outcome("q", {"node": "accepted"})
+        await service.learning_select("prompts", [{"id": "v1"}, {"id": "v2"}])
         await service.learning_observe("prompts", "v1", "accepted")
+        index = PgVectorIndex(pool=db, dimensions=8)
+        await index.add(["b", "c"], [[1.0] * 8, [1.0, -1.0] * 4])
+        await index.search([1.0] * 8)
         await db.factors.save({"a": 2.0})
         await db.vectors.upsert([{"id": "a", "embedding": [1.0] * 8}])
         await db.vectors.search([1.0] * 8)

@@ -200,4 +200,18 @@ async def test_beside_qortex_no_metric_is_counted_twice(qortex: Path, dsn: str) 
     assert scopes["qortex_factor_mean"] == {"qortex"}
     assert scopes["qortex_call_duration_seconds_count"] == {"qortex_db"}
     assert scopes["qortex_pool_size"] == {"qortex_db"}
-    assert "qortex_vec_add_total" not in scopes
+    told = {  # what our index and learner do in the place of qortex's, as its own would tell it
+        "qortex_vec_add_total": 1.0,  # calls, as qortex counts them
+        "qortex_vec_add_duration_seconds_count": 1.0,
+        "qortex_vec_index_size": 2.0,
+        "qortex_vec_search_top_score": 1.0,
+        "qortex_vec_search_score_spread": 1.0,
+        "qortex_vec_search_candidates_sum": 2.0,
+        "qortex_learning_selections_total": 1.0,
+        "qortex_learning_observations_total": 1.0,
+        "qortex_learning_arm_pulls_total": 1.0,
+        "qortex_learning_posterior_mean": pytest.approx(2 / 3),
+    }
+    values = dict(re.findall(r"^(qortex_\w+)\{.*\} (\S+)$", done.out, re.MULTILINE))
+    assert {name: float(values[name]) for name in told} == told
+    assert {of for name in told for of in scopes[name]} == {"qortex"}
