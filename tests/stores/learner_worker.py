@@ -11,7 +11,7 @@ from collections import Counter
 
 from qortex_db import Arm, ArmOutcome, Database, Learner, LearnerConfig, Settings, context_hash
 
-SECONDS = 2.0
+SECONDS, TURNS = 2.0, 20  # each task goes on for both, however busy the machine is
 CONTEXTS = [{}, {"task": "sql"}]
 PLAIN = ["a", "b", "c"]
 CONFIG = LearnerConfig("shared", seed_arms=PLAIN, seed_boost=3.0)
@@ -37,7 +37,9 @@ def an_outcome(rng: random.Random) -> ArmOutcome:
 
 async def work(db: Database, rng: random.Random, until: float, seen: Acknowledged) -> None:
     learner = await Learner.create(CONFIG, store=db)
-    while time.monotonic() < until:
+    turn = 0
+    while time.monotonic() < until or turn < TURNS:
+        turn += 1
         outcomes = [an_outcome(rng) for _ in range(rng.choice([1, 1, 8]))]
         match rng.randrange(5):
             case 0:
