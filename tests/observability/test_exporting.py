@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import grpc
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
 )
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import (
+    add_MetricsServiceServicer_to_server,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    add_TraceServiceServicer_to_server,
+)
 
 from qortex_db import Settings
 from support.scrapes import run, samples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
 QORTEX = {
     "qortex_vec_add_total",
@@ -112,18 +128,23 @@ def test_nothing_is_served_beside_what_the_process_has(
     assert event in given["events"]
 
 
-class Collector(BaseHTTPRequestHandler):
-    """Takes what OTLP sends."""
+Taken = list[ExportTraceServiceRequest | ExportMetricsServiceRequest]
 
-    taken: list[tuple[str, bytes]] = []  # noqa: RUF012 - one at a time
+
+class Answer(BaseHTTPRequestHandler):
+    """Takes what OTLP sends by HTTP."""
+
+    taken: Taken
+    kinds: ClassVar = {
+        "/v1/traces": ExportTraceServiceRequest,
+        "/v1/metrics": ExportMetricsServiceRequest,
+    }
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.headers.get("Content-Encoding") == "gzip":
-            import gzip  # noqa: PLC0415
-
             body = gzip.decompress(body)
-        self.taken.append((self.path, body))
+        self.taken.append(self.kinds[self.path].FromString(body))
         self.send_response(200)
         self.end_headers()
 
@@ -131,41 +152,61 @@ class Collector(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def collector() -> Iterator[str]:
-    Collector.taken.clear()
-    server = HTTPServer(("127.0.0.1", 0), Collector)
+@contextmanager
+def http_collector(taken: Taken) -> Iterator[int]:
+    server = HTTPServer(("127.0.0.1", 0), type("Answer", (Answer,), {"taken": taken}))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
+    yield server.server_port
     server.shutdown()
     thread.join()
     server.server_close()
 
 
+@contextmanager
+def grpc_collector(taken: Taken) -> Iterator[int]:
+    def take(answer: Any) -> Any:
+        return SimpleNamespace(Export=lambda request, _: taken.append(request) or answer())
+
+    server = grpc.server(ThreadPoolExecutor(2))
+    add_TraceServiceServicer_to_server(take(ExportTraceServiceResponse), server)
+    add_MetricsServiceServicer_to_server(take(ExportMetricsServiceResponse), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield port
+    server.stop(None).wait()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "collector"), [("http/protobuf", http_collector), ("grpc", grpc_collector)]
+)
 def test_spans_and_metrics_are_sent_where_the_environment_names_an_endpoint(
-    dsn: str, port: int, collector: str
+    dsn: str,
+    port: int,
+    protocol: str,
+    collector: Callable[[Taken], AbstractContextManager[int]],
 ) -> None:
-    run(
-        dsn,
-        port,
-        "has none",
-        QORTEX_OTEL_ENABLED="true",
-        OTEL_EXPORTER_OTLP_ENDPOINT=collector,
-        OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
-        OTEL_SERVICE_NAME="of mine",
-        OTEL_METRIC_EXPORT_INTERVAL="300",
-    )
+    taken: Taken = []
+    with collector(taken) as at:
+        run(
+            dsn,
+            port,
+            "has none",
+            QORTEX_OTEL_ENABLED="true",
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{at}",
+            OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+            OTEL_SERVICE_NAME="of mine",
+            OTEL_METRIC_EXPORT_INTERVAL="300",
+        )
     spans, measured, services = set(), set(), set()
-    for path, body in Collector.taken:
-        if path == "/v1/traces":
-            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+    for request in taken:
+        if isinstance(request, ExportTraceServiceRequest):
+            for resource in request.resource_spans:
                 services |= {a.value.string_value for a in resource.resource.attributes}
                 spans |= {span.name for scope in resource.scope_spans for span in scope.spans}
         else:
-            assert path == "/v1/metrics"
-            for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-                measured |= {m.name for scope in resource.scope_metrics for m in scope.metrics}
+            for metrics in request.resource_metrics:
+                measured |= {m.name for scope in metrics.scope_metrics for m in scope.metrics}
     assert {"qortex_db.vectors.search", "qortex_db.arms.select"} <= spans
     assert measured >= QORTEX
     assert "of mine" in services
