@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
 from sqlalchemy import URL
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DRIVER: Final = "postgresql+asyncpg"
+_PORT: Final = 5432
 
 _SCHEMES: Final = frozenset({"postgresql", "postgres"})
 _DRIVERS: Final = frozenset({"", "asyncpg", "psycopg", "psycopg2"})
@@ -98,9 +99,13 @@ class Target:
 
     @property
     def display(self) -> str:
-        """Host and database, for people."""
-        hosts = self.connect_args.get("host")
-        place = ",".join(map(str, hosts)) if isinstance(hosts, list) else self.url.host
+        """Host and database, for people; with the port where it is none of PostgreSQL's own."""
+        hosts: Any = self.connect_args.get("host", [self.url.host])
+        ports: Any = self.connect_args.get("port", [self.url.port])
+        place = ",".join(
+            f"{host}:{port}" if host and port not in {None, _PORT} else str(host or "")
+            for host, port in zip(hosts, ports, strict=True)
+        )
         return f"{place or 'the local server'}/{self.url.database or self.url.username or ''}"
 
 
@@ -256,7 +261,7 @@ def _hosts(hosts: str, ports: str) -> list[tuple[str | None, int | None]]:
         if not address and len(names) == 1:  # asyncpg looks for a socket
             found.append((None, port))
         elif address.startswith("/") or re.fullmatch(r"[\w.-]+", address) or _is_ipv6(address):
-            found.append((address, port or 5432))
+            found.append((address, port or _PORT))
         else:  # it may be a part of a password, and hosts are shown
             raise ValueError("The DSN's host is not readable; percent-encode the password.")
     return found
