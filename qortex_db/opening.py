@@ -13,9 +13,10 @@ from sqlalchemy import QueuePool
 
 from qortex_db import engine as engines
 from qortex_db import types
-from qortex_db.errors import SchemaVersionError
+from qortex_db.errors import PermissionDeniedError, SchemaVersionError
 from qortex_db.gauges import Gauges
 from qortex_db.models import QortexVector
+from qortex_db.names import qualified
 from qortex_db.observability import statement_spans
 from qortex_db.observability.metrics import pools
 from qortex_db.repositories.vectors.search.statements import first_search
@@ -125,7 +126,8 @@ async def check(
 
     Raises:
         DimensionMismatchError: It holds others.
-        SchemaVersionError: The role does not see the schema that pgvector is in.
+        PermissionDeniedError: The role may not use the schema that pgvector is in.
+        SchemaVersionError: Its search_path lacks it.
     """
     path = engines.path_of(engine.sync_engine)
     # Where schemas were left out of the path, it is no longer what was asked.
@@ -133,7 +135,12 @@ async def check(
         extension = (await executor.run(EXTENSION, {})).rows
         if not extension:
             return  # the calls say so
-        _, schema, visible = extension[0]
+        schema, role, visible, open_ = extension[0]
+        if not open_:
+            raise PermissionDeniedError(
+                f"pgvector is in the schema {schema}, on which the role {role} lacks USAGE. As its "
+                f"owner: GRANT USAGE ON SCHEMA {qualified(schema)} TO {qualified(role)}."
+            )
         if not visible:
             raise SchemaVersionError(
                 f"pgvector is in the schema {schema}, which this role's search_path lacks: "

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from qortex_db.engine import Executor
 
 EXTENSION = text("""
-SELECT e.extversion, n.nspname, pg_catalog.pg_type_is_visible(t.oid)
+SELECT n.nspname::text, current_user::text, pg_catalog.pg_type_is_visible(t.oid),
+       pg_catalog.has_schema_privilege(n.oid, 'USAGE'::text)
 FROM pg_catalog.pg_extension e
 JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
 JOIN pg_catalog.pg_type t ON t.typnamespace = n.oid AND t.typname = 'vector'

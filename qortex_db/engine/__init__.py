@@ -22,7 +22,7 @@ from qortex_db.engine.options import NO_OPTIONS, CallOptions, SettingValue
 from qortex_db.engine.outcomes import OwnSession, wrote
 from qortex_db.engine.pool import FairPool, capacity_of
 from qortex_db.engine.replicas import Replicas
-from qortex_db.engine.search_path import open_schemas, path_of, pin_search_path
+from qortex_db.engine.search_path import CLOSED, open_schemas, path_of, pin_search_path
 from qortex_db.engine.session import RETRY, SessionExecutor
 from qortex_db.engine.telling import on_primary
 from qortex_db.engine.transactions import (
@@ -36,6 +36,7 @@ from qortex_db.engine.transactions import (
 from qortex_db.engine.view import ViewExecutor
 
 __all__ = [
+    "CLOSED",
     "COMPILED",
     "CONSISTENCIES",
     "NO_OPTIONS",

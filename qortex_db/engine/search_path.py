@@ -90,6 +90,22 @@ SELECT pg_catalog.pg_backend_pid(), s.nspname,
         THEN pg_catalog.set_config('jit'::text, 'off'::text, false) END
 FROM (SELECT) one LEFT JOIN vector v ON true LEFT JOIN schemas s ON true ORDER BY s.place
 """.replace("<vector>", FIND_VECTOR)
+CLOSED: Final = r"""
+SELECT n.nspname::text AS name FROM pg_catalog.pg_settings s,
+    pg_catalog.regexp_split_to_table(s.reset_val, '\s*,\s*'::text) WITH ORDINALITY p (name, place)
+JOIN pg_catalog.pg_namespace n ON n.nspname::text = CASE
+    WHEN p.name = '"$user"'::text THEN current_user::text
+    WHEN p.name ~~ '"%'::text THEN pg_catalog.replace(
+        pg_catalog.btrim(p.name, '"'::text), '""'::text, '"'::text)
+    ELSE pg_catalog.lower(p.name) END
+WHERE s.name = 'search_path'::text
+  AND NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE'::text)
+ORDER BY p.place
+"""
+"""The schemas on the search_path that a connection began with, which its role may not use.
+
+PostgreSQL looks into none of them, and says nothing: what is there is not there for the role.
+"""
 JUST_ASKED: Final = "qortex_db_just_asked"
 """What a new connection found, among what is kept with it, until its codec is set."""
 _PIN: Final = "SELECT pg_catalog.set_config('search_path'::text, $1::text, false)"

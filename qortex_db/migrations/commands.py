@@ -12,8 +12,15 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from sqlalchemy import text
 
-from qortex_db.errors import InvalidInputError, QortexDbError, SchemaVersionError
+from qortex_db.engine import CLOSED
+from qortex_db.errors import (
+    InvalidInputError,
+    PermissionDeniedError,
+    QortexDbError,
+    SchemaVersionError,
+)
 from qortex_db.migrations.catalogue import find
 from qortex_db.migrations.connection import isolated, migration_engine, migration_lock
 from qortex_db.migrations.dimensions import held_dimensions
@@ -24,6 +31,7 @@ from qortex_db.models import (
     LearningArmState,
     QortexVector,
 )
+from qortex_db.names import qualified
 from qortex_db.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,7 +40,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _FIRST: Final = "versions/0001_baseline.py"
-
+_CLOSED: Final = text(f"""
+SELECT closed.name, current_user::text FROM ({CLOSED}) closed WHERE EXISTS (
+    SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname::text = closed.name AND c.relname::text = ANY (CAST(:tables AS text[])))
+""")  # noqa: S608 - ours
 
 _QORTEXS: Final = [
     model.__tablename__
@@ -143,14 +155,34 @@ async def check(settings: Settings | None = None, *, embedded: bool = False) -> 
     Raises:
         UnavailableError: No server is given, or it can't be reached.
         SchemaVersionError: A newer package migrated the database.
+        PermissionDeniedError: The tables are in a schema that the role may not use.
     """
     settings = settings or Settings()
+
+    def look(connection: Connection) -> SchemaState:
+        state = schema_state(connection, isolated(connection, settings)[0])
+        if state.current is None and not state.is_filled:
+            _refuse_closed(connection, settings)
+        return state
+
     async with (
         migration_engine(settings, embedded=embedded) as engine,
         engine.connect() as connection,
     ):
-        return await connection.run_sync(
-            lambda sync: schema_state(sync, isolated(sync, settings)[0])
+        return await connection.run_sync(look)
+
+
+def _refuse_closed(connection: Connection, settings: Settings) -> None:
+    """Tell tables that the role can't find from those that are not there."""
+    tables = [settings.version_table, *_QORTEXS]
+    closed = connection.execute(_CLOSED, {"tables": tables}).all()
+    if closed:
+        names = ", ".join(schema for schema, _ in closed)
+        places = ", ".join(qualified(schema) for schema, _ in closed)
+        role = closed[0][1]
+        raise PermissionDeniedError(
+            f"The role {role} lacks USAGE on the schema {names}, where the tables are. As its "
+            f"owner: GRANT USAGE ON SCHEMA {places} TO {qualified(role)}."
         )
 
 

@@ -46,7 +46,8 @@ _MISSING: Final = {
         "(alembic: -x extension_schema=...)."
     ),
     "3F000": (
-        "No schema of the search_path is there. Create one, or name one by QORTEX_DB_SCHEMA "
+        "No schema of the search_path is there, or the role lacks USAGE on it. Create one, or "
+        "name one by QORTEX_DB_SCHEMA "
         "(alembic: -x schema=...), and where pgvector goes by --extension-schema."
     ),
 }

@@ -37,10 +37,12 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = :schema AND c.relname = :view
 """)
 _VISIBLE = text("""
-SELECT n.nspname FROM pg_catalog.pg_class c
+SELECT n.nspname::text FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = to_regclass(coalesce(quote_ident(:schema) || '.', '') || quote_ident(:view))::oid
-  AND has_table_privilege(c.oid, 'SELECT')
+WHERE c.relname::text = CAST(:view AS text)
+  AND coalesce(n.nspname::text = CAST(:schema AS text), pg_catalog.pg_table_is_visible(c.oid))
+  AND pg_catalog.has_schema_privilege(n.oid, 'USAGE'::text)
+  AND pg_catalog.has_table_privilege(c.oid, 'SELECT'::text)
 """)
 
 
@@ -87,12 +89,21 @@ async def pending_indexes(settings: Settings | None = None, *, embedded: bool = 
         migration_engine(settings, embedded=embedded) as engine,
         engine.connect() as connection,
     ):
-        found = await connection.execute(_VISIBLE, {"schema": settings.db_schema, "view": VIEW})
-        schema = found.scalar_one_or_none()
-        if schema is None:
-            return []
-        view = TableClause(VIEW, column("name", Text), schema=schema)
-        return list((await connection.execute(select(view.c.name).order_by(view.c.name))).scalars())
+        return await pending_on(connection, settings.db_schema)
+
+
+async def pending_on(connection: AsyncConnection, schema: str | None) -> list[str]:
+    """The same, by a connection that is there.
+
+    Args:
+        schema: Of the tables; None for wherever the search_path finds them.
+    """
+    found = await connection.execute(_VISIBLE, {"schema": schema, "view": VIEW})
+    there = found.scalar_one_or_none()
+    if there is None:
+        return []
+    view = TableClause(VIEW, column("name", Text), schema=there)
+    return list((await connection.execute(select(view.c.name).order_by(view.c.name))).scalars())
 
 
 async def _read(table: OwnedTable) -> Iterable[Any]:
