@@ -25,7 +25,8 @@ SMALL_BYTES: Final = 16 * 2**20
 """An index of less is small whatever is in it."""
 _M: Final = re.compile(r"\bm\s*=\s*'?(\d+)")
 _INDEXES: Final = text("""
-SELECT i.relname::text, t.relname::text, a.amname::text, x.indisvalid AND x.indisready,
+SELECT i.relname::text, t.relname::text, n.nspname::text, a.amname::text,
+       x.indisvalid AND x.indisready,
        pg_catalog.pg_relation_size(i.oid), pg_catalog.pg_get_indexdef(i.oid),
        t.reltuples::int8,
        (SELECT nullif(pg_catalog.max(k.atttypmod), -1::int4) FROM pg_catalog.pg_attribute k
@@ -33,6 +34,7 @@ SELECT i.relname::text, t.relname::text, a.amname::text, x.indisvalid AND x.indi
 FROM pg_catalog.pg_index x
 JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
 JOIN pg_catalog.pg_class t ON t.oid = x.indrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = i.relnamespace
 JOIN pg_catalog.pg_am a ON a.oid = i.relam
 WHERE t.oid::int8 = ANY (CAST(:oids AS int8[])) OR t.oid IN (
     SELECT p.relid::oid FROM pg_catalog.unnest(CAST(:oids AS int8[])) o (id),
@@ -47,12 +49,14 @@ class Index:
     """An index on one of the tables.
 
     Attributes:
+        schema: Of both.
         rows: As the planner thinks, of the index's own table; negative where it was not analyzed.
         dimensions: What a vector index holds; None for another, and where it is not declared.
     """
 
     name: str
     table: str
+    schema: str
     method: str
     is_valid: bool
     bytes: int

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 Level: TypeAlias = Literal["good", "warning", "wrong", "unknown"]
+ESSENTIAL: Final = frozenset({"connection", "server", "pgvector", "schema", "role"})
+"""The checks without which nothing tells that a service would work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,11 @@ class Finding:
     level: Level
     said: str
     do: str = ""
+
+    @property
+    def fails(self) -> bool:
+        """Whether something is wrong, or an essential thing not known."""
+        return self.level == "wrong" or (self.level == "unknown" and self.check in ESSENTIAL)
 
 
 def size(count: float) -> str:

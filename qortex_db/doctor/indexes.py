@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import TYPE_CHECKING, Final
 
 from qortex_db.doctor.finding import Finding, size
+from qortex_db.names import qualified
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from qortex_db.doctor.facts import Capacity, Declared, Expected, TableAccess
+    from qortex_db.doctor.facts import Capacity, Declared, Expected, Server, TableAccess
     from qortex_db.index_health import Index
 
 SMALL_ROWS: Final = 10_000
 """So many rows are compared in a few milliseconds."""
 _MOST_UNASKED: Final = 2**30
 """What `index rebuild` gives a build by itself."""
-_REBUILD: Final = "`qortex-db index rebuild --table {}` builds it while the table is in use."
 
 
 def check_indexes(
@@ -32,11 +33,12 @@ def check_indexes(
         if not one.is_valid:
             wrong = True
             said = f"{one.name} on {one.table} is invalid: writes keep it up, and no read uses it."
-            yield Finding("indexes", "wrong", said, _remedy(one))
+            yield Finding("indexes", "wrong", said, _remedy(one, expected))
     for name in pending:
         wrong = True
         said = f"{name} was taken away for a load, and waits to be built."
-        yield Finding("indexes", "wrong", said, "Run `qortex-db index rebuild`, as the owner.")
+        do = f"Run {expected.command('index rebuild')}, as the owner."
+        yield Finding("indexes", "wrong", said, do)
     for table in expected.indexes.keys() & tables.keys():  # others are told of as a whole
         of_table = [one for one in indexes if one.table == tables[table].relation]
         for name in _missing(of_table, expected.indexes[table], pending):
@@ -53,10 +55,15 @@ def check_indexes(
             wrong = True
             fresh = size(one.fresh_bytes or 0)
             said = f"{one.name} takes {size(one.bytes)}, and a new one would {fresh}."
-            yield Finding("indexes", "warning", said, _REBUILD.format(one.table))
+            yield Finding("indexes", "warning", said, _rebuild(one, expected))
     if not wrong:
         total = size(sum(one.bytes for one in indexes))
         yield Finding("indexes", "good", f"All {len(indexes)} are there and valid: {total}.")
+
+
+def _rebuild(index: Index, expected: Expected) -> str:
+    command = expected.command("index rebuild --table", shlex.quote(index.table))
+    return f"{command} builds it while the table is in use."
 
 
 def _missing(
@@ -70,16 +77,23 @@ def _missing(
     return [name for name in missing if name not in of_vectors[:others]]
 
 
-def _remedy(index: Index) -> str:
+def _remedy(index: Index, expected: Expected) -> str:
+    name = qualified(index.schema, index.name)
     if re.search(r"_cc(new|old)\d*$", index.name):
-        return f"A build was interrupted: DROP INDEX CONCURRENTLY {index.name}, as the owner."
+        return f"A build was interrupted: DROP INDEX CONCURRENTLY {name}, as the owner."
     if index.holds_vectors:
-        return _REBUILD.format(index.table)
-    return f"REINDEX INDEX CONCURRENTLY {index.name}, as the owner."
+        return _rebuild(index, expected)
+    return f"REINDEX INDEX CONCURRENTLY {name}, as the owner."
 
 
-def check_memory(indexes: Sequence[Index], capacity: Capacity) -> Iterator[Finding]:
+def check_memory(
+    indexes: Sequence[Index], capacity: Capacity, server: Server, expected: Expected
+) -> Iterator[Finding]:
     """The memory and the processes of a build, and of searches."""
+    if server.has_citus:  # the sizes that this node has for tables of others are those of shells
+        said = "Not checked: with Citus each node has its part of the indexes, and its own memory."
+        yield Finding("memory", "unknown", said, f"{expected.command('plan')} tells by the rows.")
+        return
     vectors = [one for one in indexes if one.holds_vectors]
     settings = capacity.settings
     if not vectors:
@@ -87,7 +101,7 @@ def check_memory(indexes: Sequence[Index], capacity: Capacity) -> Iterator[Findi
         return
     largest = max(vectors, key=lambda one: max(one.bytes, one.fresh_bytes or 0))
     needed = largest.fresh_bytes or largest.bytes
-    yield from _build(largest, needed, settings)
+    yield from _build(largest, needed, settings, expected)
     total = sum(one.bytes for one in vectors)
     buffers, cache = settings["shared_buffers"], settings["effective_cache_size"]
     said = f"The vector indexes take {size(total)}, and shared_buffers are {size(buffers)}"
@@ -102,12 +116,16 @@ def check_memory(indexes: Sequence[Index], capacity: Capacity) -> Iterator[Findi
         yield Finding("shared_buffers", "good", f"{said}.")
 
 
-def _build(index: Index, needed: int, settings: Mapping[str, int]) -> Iterator[Finding]:
+def _build(
+    index: Index, needed: int, settings: Mapping[str, int], expected: Expected
+) -> Iterator[Finding]:
     memory = settings["maintenance_work_mem"]
     if needed > memory:
-        do = "`qortex-db index rebuild` gives it that by itself; by hand, SET it before."
+        rebuild = f"index rebuild --table {shlex.quote(index.table)}"
+        do = f"{expected.command(rebuild)} gives it that by itself; by hand, SET it before."
         if needed > _MOST_UNASKED:
-            do = f"`qortex-db index rebuild --maintenance-work-mem {_rounded(needed)}`."
+            memory_needed = f"--maintenance-work-mem {_rounded(needed)}"
+            do = f"{expected.command(rebuild, memory_needed)}."
         yield Finding(
             "maintenance_work_mem",
             "warning",

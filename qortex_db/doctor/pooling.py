@@ -19,24 +19,32 @@ def check_connections(
     most = capacity.settings["max_connections"]
     left = most - capacity.settings["superuser_reserved_connections"]
     left -= capacity.settings.get("reserved_connections", 0)  # from PostgreSQL 16 on
-    named = {"max_connections": left, "the role's limit": capacity.role_limit}
-    named["the database's limit"] = capacity.database_limit
-    limits = {name: count for name, count in named.items() if count is not None}
+    uses = {
+        "max_connections": (left, capacity.connections),
+        "the role's limit": (capacity.role.limit, capacity.role.connections),
+        "the database's limit": (capacity.database.limit, capacity.database.connections),
+    }
+    limits = {name: limit for name, (limit, _) in uses.items() if limit is not None}
     which = min(limits, key=lambda name: limits[name])
     free = limits[which]
+    unused = {name: limit - uses[name][1] + 1 for name, limit in limits.items()}  # one is ours
+    tightest = min(unused, key=lambda name: unused[name])
     if expected.pool is None:
         said = f"Each call connects; {which} lets {free:,} do so at once."
         yield Finding("connections", "good", said)
         return
-    said = f"A process has up to {expected.pool}, {which} leaves {free:,}"
+    has = f"A process has up to {expected.pool}"
+    said = f"{has}, {which} leaves {free:,}"
     lower = "Lower QORTEX_DB_POOL_MAX_SIZE, or put a pooler between."
     if sessions is not None and sessions.is_pooled:
         yield Finding("connections", "good", f"{said}; the pooler shares those.")
     elif expected.pool > free:
         yield Finding("connections", "wrong", f"{said}: fewer than one process wants.", lower)
-    elif capacity.connections - 1 + expected.pool > free:  # one of these is ours
-        do = f"{lower} {capacity.connections:,} are in use."
-        yield Finding("connections", "warning", f"{said}, and not all of those are free.", do)
+    elif expected.pool > unused[tightest]:
+        said = (
+            f"{has}, {tightest} leaves {limits[tightest]:,}, and {uses[tightest][1]:,} are in use."
+        )
+        yield Finding("connections", "warning", said, lower)
     else:
         count = free // expected.pool
         processes = "1 such process" if count == 1 else f"{count:,} such processes"

@@ -14,10 +14,23 @@ from sqlalchemy import text
 from qortex_db import engine as engines
 from qortex_db import opening
 from qortex_db.doctor import statements
-from qortex_db.doctor.facts import Capacity, Facts, Server, Sessions, TableAccess, Unread
+from qortex_db.doctor.facts import (
+    Capacity,
+    Facts,
+    Position,
+    Replica,
+    Server,
+    Sessions,
+    Standby,
+    TableAccess,
+    Unread,
+    Use,
+)
+from qortex_db.engine.replica import identity_of
 from qortex_db.errors import QortexDbError
 from qortex_db.index_health import read_indexes
-from qortex_db.migrations import pending_indexes
+from qortex_db.migrations.history import is_shared
+from qortex_db.migrations.rebuild.pending import pending_on
 from qortex_db.names import qualified
 from qortex_db.status import TABLES
 from qortex_db.translation import translate
@@ -35,6 +48,9 @@ STATEMENT_SECONDS: Final = 5.0
 """How long one of the questions may take."""
 _PATIENCE: Final = 2.0
 """After that, the connection itself is taken to be stuck."""
+CATCHING_UP_SECONDS: Final = 1.0
+"""How long a replica is given to reach where the primary was: how far it is behind."""
+_AGAIN_SECONDS: Final = 0.05
 T = TypeVar("T")
 
 
@@ -59,8 +75,12 @@ async def read(settings: Settings, target: Target, tables: Iterable[Table]) -> F
                 revisions=missing,
                 pending=missing,
                 sessions=missing,
+                closed_schemas=missing,
             )
-        found = await _read(lane.tables([*TABLES.values(), *tables]))
+        closed = await _read(lane.closed())
+        shut = () if isinstance(closed, Unread) else closed
+        found = await _read(lane.tables([*TABLES.values(), *tables], shut))
+        revisions = await _read(lane.revisions())
         access: Mapping[str, TableAccess] | Unread
         indexes: tuple[Index, ...] | Unread
         if isinstance(found, Unread):
@@ -74,11 +94,25 @@ async def read(settings: Settings, target: Target, tables: Iterable[Table]) -> F
             capacity=await _read(lane.capacity()),
             tables=access,
             indexes=indexes,
-            revisions=await _read(lane.revisions()),
-            pending=await _read(_pending(settings)),
+            revisions=revisions,
+            pending=await _read(lane.pending()),
             sessions=await _read(lane.sessions()),
             open_schemas=tuple(map(str, engines.path_of(lane.engine.sync_engine).open)),
+            closed_schemas=closed,
+            replicas=await _replicas(settings, await _read(lane.position())),
         )
+
+
+async def _replicas(settings: Settings, primary: Position | Unread) -> tuple[Replica, ...]:
+    """All of them at once: one that is away holds up no other."""
+
+    async def read_one(target: Target) -> Replica:
+        if isinstance(primary, Unread):
+            return Replica(target.display, primary)
+        async with _lane(settings, target) as lane:
+            return Replica(target.display, await _read(lane.standby(primary)))
+
+    return tuple(await asyncio.gather(*map(read_one, settings.replicas())))
 
 
 async def _read(asked: Awaitable[T]) -> T | Unread:
@@ -120,11 +154,6 @@ async def _lane(settings: Settings, target: Target) -> AsyncIterator[_Lane]:
         await engines.dispose(engine)
 
 
-async def _pending(settings: Settings) -> tuple[str, ...]:
-    """Past a pooler in transaction mode alone can they be read."""
-    return tuple(await pending_indexes(settings)) if settings.pooler is None else ()
-
-
 @dataclass(frozen=True, slots=True)
 class _Lane:
     engine: AsyncEngine
@@ -146,31 +175,79 @@ class _Lane:
     async def capacity(self) -> Capacity:
         names = list(statements.NAMES)
         numbers = dict(await self._rows(statements.SETTINGS, names=names))
-        (counts,) = await self._rows(statements.CONNECTIONS)
-        return Capacity(numbers, *counts)
+        ((all_, of_role, role, of_database, database),) = await self._rows(statements.CONNECTIONS)
+        return Capacity(numbers, all_, Use(of_role, role), Use(of_database, database))
 
-    async def tables(self, wanted: Sequence[Table]) -> dict[str, tuple[int, TableAccess]]:
+    async def closed(self) -> tuple[str, ...]:
+        return tuple(row[0] for row in await self._rows(text(engines.CLOSED)))
+
+    async def pending(self) -> tuple[str, ...]:
+        async with self.engine.connect() as connection:
+            return tuple(await pending_on(connection, self.settings.db_schema))
+
+    async def tables(
+        self, wanted: Iterable[Table], closed: Sequence[str]
+    ) -> dict[str, tuple[int, TableAccess]]:
+        own = self.settings.db_schema
+        return await self._access([(t.fullname, t.schema or own, t.name) for t in wanted], closed)
+
+    async def _access(
+        self, wanted: Sequence[tuple[str, str | None, str]], closed: Sequence[str]
+    ) -> dict[str, tuple[int, TableAccess]]:
+        """Of labels, schemas and names those that are there."""
+        labels, schemas, names = map(list, zip(*wanted, strict=True))
         rows = await self._rows(
-            statements.TABLES,
-            labels=[table.fullname for table in wanted],
-            schemas=[table.schema or self.settings.db_schema for table in wanted],
-            names=[table.name for table in wanted],
+            statements.TABLES, labels=labels, schemas=schemas, names=names, closed=list(closed)
         )
         return {
-            name: (oid, TableAccess(name, *where, frozenset(may), hides))  # type: ignore[call-arg]
-            for name, oid, *where, may, hides in rows
+            name: (oid, TableAccess(name, *where, hides, frozenset(may)))  # type: ignore[call-arg]
+            for name, oid, *where, hides, may in rows
         }
 
-    async def revisions(self) -> tuple[str, ...] | None:
+    async def revisions(self) -> tuple[str, ...] | Unread | None:
+        """What the version table says; what would be refused is not asked."""
         name, schema = self.settings.version_table, self.settings.db_schema
-        found = await self._rows(
-            statements.TABLES, labels=[name, name], schemas=[schema, None], names=[name, name]
-        )
+        closed = await self.closed()
+        found = await self._access([(name, schema, name)], closed)
+        if not found and is_shared(self.settings):  # a host's need not be where our tables are
+            found = await self._access([(name, None, name)], closed)
         if not found:
             return None
-        place = qualified(found[0][3], name)
+        _, table = found[name]
+        if table.refusal is not None:
+            return table.refusal
+        place = qualified(table.schema, name)
         rows = await self._rows(text(f"SELECT version_num FROM {place}"))  # noqa: S608 - quoted
         return tuple(row[0] for row in rows)
+
+    async def position(self) -> Position:
+        identity = tuple(await identity_of(self.executor))
+        ((started, place),) = await self._rows(statements.POSITION)
+        return Position(identity, started, place)
+
+    async def standby(self, primary: Position) -> Standby:
+        """How far it is behind a place, which it is given a moment to reach."""
+        identity = tuple(await identity_of(self.executor))
+        began = time.monotonic()
+        while True:
+            (row,) = await self._rows(statements.STANDBY, place=primary.place)
+            it, started, is_paused, behind, age, conflicts, has_feedback, delay = row
+            waited = time.monotonic() - began
+            if behind <= 0 or is_paused or waited > CATCHING_UP_SECONDS:
+                break
+            await asyncio.sleep(_AGAIN_SECONDS)
+        return Standby(
+            is_standby=it,
+            is_copy=identity == primary.identity,
+            is_primary=identity == primary.identity and started == primary.started,
+            is_paused=is_paused,
+            behind_bytes=max(0, behind),
+            behind_seconds=waited if behind <= 0 else age,
+            conflicts=conflicts,
+            has_feedback=has_feedback,
+            delay_seconds=delay,
+            revisions=await _read(self.revisions()),
+        )
 
     async def sessions(self) -> Sessions:
         async with self.engine.connect() as first, self.engine.connect() as second:

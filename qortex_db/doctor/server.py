@@ -42,8 +42,12 @@ def check_extension(server: Server) -> Iterator[Finding]:
             do = "Install pgvector on the server's machine (Debian: postgresql-NN-pgvector) first."
         yield Finding("pgvector", "wrong", "The database has no pgvector.", do)
         return
-    if not server.pgvector_is_visible:
-        schema = server.pgvector_schema or ""
+    schema = server.pgvector_schema or ""
+    if not server.pgvector_is_open:
+        said = f"The role {server.role} lacks USAGE on the schema {schema}, where pgvector is."
+        do = f"GRANT USAGE ON SCHEMA {qualified(schema)} TO {qualified(server.role)}."
+        yield Finding("pgvector", "wrong", said, f"As its owner: {do}")
+    elif not server.pgvector_is_visible:
         yield Finding(
             "pgvector",
             "wrong",

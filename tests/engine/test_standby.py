@@ -531,8 +531,25 @@ async def test_nobody_misses_a_write_of_its_own_under_load(
     assert (stale > 0) is (consistency == "eventual")
 
 
-async def test_the_doctor_looks_at_a_standby(cluster: Cluster) -> None:
+async def test_the_doctor_looks_at_a_standby_and_at_each_replica(
+    cluster: Cluster, paused: dict[str, Any]
+) -> None:
     found = await examine(Settings(dsn=cluster.dsn("second")))
     assert {one.level for one in found} <= {"good", "warning"}, found
     (server,) = [one.said for one in found if one.check == "server"]
     assert "a standby" in server
+    settings = Settings(dsn=cluster.dsn("first")).with_replicas(
+        [*map(cluster.dsn, ("second", "third", "first")), "postgresql://u:s3cr3t@127.0.0.1:1/db"]
+    )
+    await paused["third"].execute("SELECT pg_wal_replay_pause()")
+    async with Database.connect(cluster.dsn("first")) as db:
+        await db.factors.save({"seen by the doctor": 1.5})
+    found = await examine(settings)
+    told = {one.check: f"{one.level}: {one.said} {one.do}" for one in reversed(found)}
+    assert told["replica 1"].startswith(f"good: 127.0.0.1:{cluster.ports['second']}/postgres is a")
+    assert "0 kB and" in told["replica 1"]
+    assert told["replica 2"].startswith("warning: ")
+    assert "replay is paused" in told["replica 2"]
+    assert "is the primary itself" in told["replica 3"]
+    assert told["replica 4"].startswith("wrong: 127.0.0.1:1/db was not read")
+    assert "s3cr3t" not in str(found)

@@ -42,7 +42,8 @@ def doctor(
     """Look for what is wrong with a database and its settings, and say what to do.
 
     It reads catalogues and settings alone, each for some seconds at most, on a standby too, as any
-    role that may read. Exit status 1: something is wrong.
+    role that may read; of replicas too. Exit status 1: something is wrong, or an essential thing
+    (server, pgvector, schema, role) could not be read.
     """
     from qortex_db.cli import host_models
 
@@ -61,8 +62,7 @@ def doctor(
         print_json([asdict(one) for one in found])
     else:
         _show(found)
-    fails = {"wrong", "warning", "unknown"} if strict else {"wrong"}
-    if any(one.level in fails for one in found):
+    if any(one.level != "good" if strict else one.fails for one in found):
         raise typer.Exit(1)
 
 
