@@ -7,7 +7,7 @@ import unicodedata
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MAX_SHOWN: Final = 60
 """How many characters of a name are shown: an id may have a thousand, a payload's key a million."""
@@ -16,6 +16,7 @@ _MAX_MESSAGE: Final = 2_000
 # Of whatever language; an apostrophe inside of a word quotes nothing.
 _MARK: Final = r"""["«»\u2018-\u201f\u2039\u203a\u300c-\u300f]"""
 _QUOTED: Final = re.compile(rf"{_MARK}.*{_MARK}|(?<!\w)'.*'(?!\w)|\b0x[0-9a-fA-F ]+", re.DOTALL)
+_ROWS: Final = re.compile(r"""(?<!\w)'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\brow (\d+)\b""")
 _UNSENDABLE: Final = re.compile(r"invalid input for query argument (\$\d+)")
 _EXPECTED: Final = re.compile(r"\((expected \w+, got \w+)\)\Z")
 # Their primary messages are of fixed words; PL handlers' source files are none of these.
@@ -30,6 +31,14 @@ def shown(name: object, most: int = MAX_SHOWN) -> str:
         return escaped(repr(name), most)
     text = str.__str__(name)  # of whatever class
     return repr(text) if len(text) <= most else f"{text[:most]!r}…"
+
+
+def with_rows_called(message: str, called: Callable[[int], str]) -> str:
+    """A message of ours that names rows by their places, with other words for them.
+
+    What is in quotes, such as an id, stays as it is.
+    """
+    return _ROWS.sub(lambda found: called(int(found[1])) if found[1] else found[0], message)
 
 
 def escaped(text: str, most: int = _MAX_MESSAGE) -> str:

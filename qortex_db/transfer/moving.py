@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from qortex_db.errors import ConflictError, InvalidInputError
 from qortex_db.markers import CLEAR
-from qortex_db.messages import shown
+from qortex_db.messages import shown, with_rows_called
 from qortex_db.repositories.checkpoints import CheckpointRepository, Progress
 from qortex_db.repositories.halving import by_halves
 from qortex_db.repositories.progress import Pace, tell
@@ -183,7 +183,9 @@ class _Batch:
         self.written += sum(await by_halves(self._uow.executor, rows, write, put_aside))
 
     def _reject(self, given: SourceId, error: QortexDbError) -> None:
-        self.rejects.append(SourceReject(str(given), str(error)))
+        # Its place in a batch is nobody's.
+        reason = with_rows_called(str(error), lambda _: "the row")
+        self.rejects.append(SourceReject(str(given), reason))
 
 
 def _clearing(record: VectorRecord[Any], further: Sequence[str]) -> VectorRecord[Any]:

@@ -149,8 +149,8 @@ async def test_ids_that_no_terminal_shows_are_told_escaped(dsn: str, tmp_path: P
     )
     rejects = tmp_path / "bad.jsonl"
     told = await said("jsonl", str(path), "--rejects", str(rejects), code=1, PGVECTOR_DSN=dsn)
-    assert "  - \\ud800: id of row 0 contains a lone surrogate" in told
-    assert "  - \\x1b[2J\\x00: id of row 0 contains NUL" in told
+    assert "  - \\ud800: id of the row contains a lone surrogate" in told
+    assert "  - \\x1b[2J\\x00: id of the row contains NUL" in told
     assert [json.loads(line)["row"] for line in rejects.read_text().splitlines()] == ids
 
 

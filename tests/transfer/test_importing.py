@@ -196,8 +196,8 @@ async def test_rows_that_are_no_good_are_told_of(db: Database, tmp_path: Path) -
         ("line 12", "embedding has to have whole nu"),
         ("line 13", "embedding has to be a list of "),
         ("other", "metadata has to be an object."),
-        ("nul", "document of row 0 (id 'nul') c"),
-        ("nan", "embedding of row 0 (id 'nan') "),
+        ("nul", "document of the row (id 'nul')"),
+        ("nan", "embedding of the row (id 'nan'"),
     ]
     assert (report.read, report.rejected, report.stored) == (15, 10, 5)
     assert report.faults == ["10 rows were no good, and are not here."]

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 _TOLD: Final = 20
 
 
+def _refuse_parquet(file: Path, instead: str) -> None:
+    if file.suffix == ".parquet":
+        fail(f"{file} is called as Parquet is, and these are lines of JSON: {instead}.", status=2)
+
+
 def ingest(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="JSON lines, .gz too; - is the standard input.")
@@ -51,10 +56,11 @@ def ingest(
     Rows of the same id are replaced. Lines that are no good are told of with their numbers and
     left out, and the exit status is 1 then; each batch stays once it is written.
     """
+    _refuse_parquet(file, "`qortex-db import parquet` reads it")
     chosen = choose(model, collection, metadata, namespace, embedder)
     aside = _Aside(rejects, batch_size)
     stored = run(_ingest(file, chosen, aside, batch_size, embedded=embedded))
-    note(f"{aside.lines:,} lines were read, {stored:,} rows stored, {aside.count:,} were no good.")
+    note(f"{aside.line:,} lines were read, {stored:,} rows stored, {aside.count:,} were no good.")
     if aside.count:
         raise typer.Exit(1)
 
@@ -62,7 +68,7 @@ def ingest(
 async def _ingest(
     file: Path, chosen: Chosen, aside: _Aside, batch_size: int, *, embedded: bool
 ) -> int:
-    from qortex_db import InvalidInputError
+    from qortex_db import InvalidInputError, QortexDbError
     from qortex_db.cli.vectors.json_rows import RowReader
     from qortex_db.cli.vectors.lines import lines_of
 
@@ -70,7 +76,7 @@ async def _ingest(
 
     async def records() -> AsyncIterator[dict[str, Any]]:
         async for number, line in lines_of(file):
-            aside.lines += 1
+            aside.line = number
             try:
                 row = reader.read(line)
             except InvalidInputError as error:
@@ -86,27 +92,28 @@ async def _ingest(
                 batch_size=batch_size,
                 on_error="skip",
                 rejects=aside.reject,
-                on_progress=_show,
+                on_progress=aside.show,
             )
+    except QortexDbError as error:
+        raise error.retold(aside.by_lines(str(error))) from None
+    except Exception as error:  # an embedder's own, with a note on whose documents
+        notes = getattr(error, "__notes__", [])
+        notes[:] = map(aside.by_lines, notes)
+        raise
     finally:
         aside.close()
-
-
-def _show(progress: IngestProgress) -> None:
-    if err().is_terminal:
-        note(f"{int(progress):,} rows read, {progress.rows_per_second:,.0f} a second")
 
 
 class _Aside:
     """The lines that are no good: told of with their numbers, the first of them on the terminal.
 
     Attributes:
-        lines: How many were read.
+        line: The number of the last one that was read; blank lines count, as in an editor.
         count: How many were no good.
     """
 
     def __init__(self, path: Path | None, batch_size: int) -> None:
-        self.lines = self.count = 0
+        self.line = self.count = 0
         self._rows = 0
         # Of one batch: its rejects are told of before the next is read.
         self._numbers: deque[int] = deque(maxlen=batch_size)
@@ -122,8 +129,27 @@ class _Aside:
 
     def reject(self, rejected: RejectedRecord) -> None:
         """A row is none after all."""
-        first = self._rows - len(self._numbers)
-        self.put(self._numbers[rejected.row - first], rejected.id, rejected.reason)
+        number = self._line_of(rejected.row)
+        self.put(number or self.line, rejected.id, self.by_lines(rejected.reason))
+
+    def by_lines(self, message: str) -> str:
+        """What is told of rows, told of the lines that they are."""
+        from qortex_db.messages import with_rows_called
+
+        def called(row: int) -> str:
+            number = self._line_of(row)
+            return f"row {row}" if number is None else f"line {number}"
+
+        return with_rows_called(message, called)
+
+    def _line_of(self, row: int) -> int | None:
+        place = row - (self._rows - len(self._numbers))
+        return self._numbers[place] if 0 <= place < len(self._numbers) else None
+
+    def show(self, progress: IngestProgress) -> None:
+        """A batch is written."""
+        if err().is_terminal:
+            note(f"line {self.line:,}, {progress.rows_per_second:,.0f} rows a second")
 
     def put(self, number: int, key: str | None, reason: str) -> None:
         """A line is no good."""
@@ -161,6 +187,7 @@ def export(
     Page by page, each as it is at its moment; `qortex-db export` has all tables at one moment, and
     Parquet. What is encrypted in the database is in clear here.
     """
+    _refuse_parquet(file, "`qortex-db export` writes whole tables as such")
     chosen = choose(model, collection, metadata, namespace)
     wanted = read_where(where)
     # A device or a pipe is written to as it is.

@@ -112,7 +112,7 @@ class NumpyFiles(FileSource):
                 try:
                     row = self._parts.row(given or {}, number)
                 except InvalidInputError as error:
-                    rejects.append(SourceReject(f"row {number}", str(error)))
+                    rejects.append(SourceReject(f"row {number + 1}", str(error)))
                 else:
                     rows.append(type(row)(row.id, {UNNAMED: vector}, row.payload))
             end = begin + size

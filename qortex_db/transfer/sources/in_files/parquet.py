@@ -107,12 +107,12 @@ class ParquetFiles(FileSource):
         """Rows, from one of a group of a file on."""
         rows: list[SourceRow] = []
         rejects: list[SourceReject] = []
-        for place, number, given in self._rows(*(after or (0, 0, 0))):
+        for place, number, of_file, given in self._rows(*(after or (0, 0, 0))):
             try:
                 rows.append(self._parts.row(given, number))
             except InvalidInputError as error:
                 rejects.append(
-                    SourceReject(f"{self._files[place[0]].name} row {place[2]}", str(error))
+                    SourceReject(f"{self._files[place[0]].name} row {of_file}", str(error))
                 )
             if len(rows) + len(rejects) == size:
                 yield Page(rows, list(place), rejects)
@@ -121,10 +121,14 @@ class ParquetFiles(FileSource):
 
     def _rows(
         self, start: int, group: int, done: int
-    ) -> Iterator[tuple[tuple[int, int, int], int, dict[str, Any]]]:
-        """Each row, after where it stands: the file, its group, how many of that are read."""
+    ) -> Iterator[tuple[tuple[int, int, int], int, int, dict[str, Any]]]:
+        """Each row, after where it stands: the file, its group, how many of that are read.
+
+        Then its number among all from 0 on, and among its file's from 1 on, as people count.
+        """
         before = sum(pq.read_metadata(file).num_rows for file in self._files[:start])
         for at in range(start, len(self._files)):
+            begun = before
             with pq.ParquetFile(self._files[at]) as file:
                 for each in range(file.num_row_groups):
                     count = file.metadata.row_group(each).num_rows
@@ -132,7 +136,8 @@ class ParquetFiles(FileSource):
                         skipped = done if (at, each) == (start, group) else 0
                         try:
                             for number, row in _of_group(file, each, skipped, self._kept):
-                                yield (at, each, number + 1), before + number, row
+                                place = before + number
+                                yield (at, each, number + 1), place, place - begun + 1, row
                         except (pa.ArrowException, OSError, OverflowError, ValueError) as error:
                             raise InvalidInputError(
                                 f"{self._files[at]}: its group {each} of rows is damaged, or has a "
