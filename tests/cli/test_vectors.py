@@ -72,6 +72,9 @@ class Line(Base):
 def embed(texts):
     return [[len(text), text.count("e"), 1.0] for text in texts]
 
+def failing(texts):
+    raise ValueError("away")
+
 def embed8(texts):
     return [[len(text), text.count("e"), *[1.0] * 6] for text in texts]
 """
@@ -134,6 +137,8 @@ def test_what_is_stored_is_found_read_and_counted(dsn: str, folder: Path) -> Non
         hits = do("search", "--embedding", query, "-n", "1", "--json")
         assert [(hit["id"], round(hit["score"], 5)) for hit in hits] == [("a", 1.0)]
         assert (hits[0]["payload"], hits[0]["document"]) == ({"lang": "en"}, "An [bold] text")
+    scored = do("search", "--embedding", numbers, "--min-score", "0.9", "--json")
+    assert [hit["id"] for hit in scored] == ["a", "b"]
     piped = fed(dsn, "vectors", "search", "--embedding", "-", "-n", "1", given=numbers.encode())
     assert "An [bold] text" in piped.out
     found = do("search", "eeee", "--embedder", "ourpages:embed8", "--json", "--where", "{}")
@@ -153,6 +158,10 @@ def test_what_is_stored_is_found_read_and_counted(dsn: str, folder: Path) -> Non
         (["search", "--embedding", "[1, 2"], 2, "no JSON array"),
         (["search", "--embedding", "nowhere.json"], 2, "can't be opened"),
         (["search", "--embedding", "[1, 2]"], 1, "2 dimensions"),
+        (["search", "--embedding", "/dev/zero"], 2, "has more than 4,194,304 bytes"),
+        (["search", "--embedding", "[1, 2]", "--min-score", "1.5"], 1, "from -1 to 1."),
+        (["search", "--embedding", "[1, 2]", "--min-score", "nan"], 1, "from -1 to 1."),
+        (["search", "--like", "a", "--min-score", "0"], 2, "goes with a text or --embedding"),
         (["count", "--where", "[]"], 2, "--where is no JSON object"),
         (["count", "--where", '{"a": {"$no": 1}}'], 1, "$no"),
         (["count", "--model", "ourpages:Page", "--collection", "pages"], 2, "Pass one of"),
@@ -162,6 +171,8 @@ def test_what_is_stored_is_found_read_and_counted(dsn: str, folder: Path) -> Non
         (["get", "a", "--model", "ourpages:Line"], 2, "JSON array"),
         (["ingest", "nowhere.jsonl"], 1, "can't be opened"),
         (["export", "nowhere/rows.jsonl"], 1, "can't be opened"),
+        (["export", "rows.parquet"], 2, "`qortex-db export` writes whole tables"),
+        (["ingest", "rows.parquet"], 2, "`qortex-db import parquet` reads it"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_a_line(
@@ -185,7 +196,7 @@ def test_bad_lines_are_told_with_their_numbers_and_the_others_are_stored(
     done = run("vectors", "ingest", str(file), "--batch-size", "2", "--rejects", "bad.jsonl",
                cwd=folder, PGVECTOR_DSN=dsn)  # fmt: skip
     assert done.code == 1
-    assert "10 lines were read, 5 rows stored, 5 were no good." in done.err
+    assert "11 lines were read, 5 rows stored, 5 were no good." in done.err
     bad = [json.loads(line) for line in (folder / "bad.jsonl").read_text().splitlines()]
     assert sorted((one["line"], one["id"]) for one in bad) == [
         (4, None),
@@ -196,6 +207,8 @@ def test_bad_lines_are_told_with_their_numbers_and_the_others_are_stored(
     ]
     for one in bad:
         assert f"line {one['line']}: {one['reason']}" in done.err
+        assert "row " not in one["reason"]
+    assert bad[2]["reason"].startswith("embedding of line 8 (id 'short') has 2 dimensions")
     assert run("vectors", "count", PGVECTOR_DSN=dsn).out == "5\n"
     many = fed(dsn, "vectors", "ingest", given=b"no\n" * 50)
     assert many.code == 1
@@ -278,6 +291,10 @@ def test_documents_are_embedded_on_the_way_in(dsn: str, folder: Path) -> None:
     assert stored.code == 0, stored.err
     found = json.loads(run("vectors", "get", "a", "--json", PGVECTOR_DSN=dsn).out)
     assert found[0]["embedding"] == [3.0, 2.0, *[1.0] * 6]
+    (folder / "rows.jsonl").write_bytes(b"\n{\n" + lines({"id": "my row 0", "document": "eel"}))
+    options = ("--embedder", "ourpages:failing")
+    failed = run("vectors", "ingest", "rows.jsonl", *options, cwd=folder, PGVECTOR_DSN=dsn)
+    assert "failed on documents of line 3 (id 'my row 0')" in failed.err
 
 
 def test_a_signal_ends_an_ingest_that_waits_for_its_input(dsn: str) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
-from qortex_db.errors import InvalidInputError
+from qortex_db.errors import InvalidInputError, LimitExceededError
 from qortex_db.transfer.sources.in_files.json_lines import numbered_lines
 
 if TYPE_CHECKING:
@@ -31,6 +31,30 @@ def opened(path: Path) -> IO[bytes]:
         # Of our own: Python would wait, on its way out, for a thread that reads its own one.
         return open(sys.stdin.fileno(), "rb", closefd=False)
     return _file(path, "rb")
+
+
+def read_whole(path: Path, most: int) -> bytes:
+    """What is in a file, or on the standard input.
+
+    Raises:
+        InvalidInputError: It can't be opened or read.
+        LimitExceededError: It is more than that many bytes.
+    """
+    with opened(path) as file:
+        try:
+            given = file.read(most + 1)
+        except (OSError, EOFError) as error:
+            raise InvalidInputError(f"{path} can't be read ({type(error).__name__}).") from error
+    if len(given) > most:
+        what = "The standard input" if str(path) == "-" else f"{path}"
+        raise LimitExceededError(
+            f"{what} has more than {most:,} bytes, the most of one embedding (MAX_EMBEDDING_BYTES)."
+            " Name a file with one JSON array.",
+            limit="MAX_EMBEDDING_BYTES",
+            allowed=most,
+            actual=len(given),
+        )
+    return given
 
 
 @contextmanager

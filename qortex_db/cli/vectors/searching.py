@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from qortex_db import SearchHit
 
+MAX_EMBEDDING_BYTES: Final = 4 * 2**20
+"""More than the JSON of 16,000 components takes, however they are written."""
 _LONGEST: Final = 200
 
 
@@ -43,6 +45,9 @@ def search(
     ] = None,
     where: Where = None,
     limit: Annotated[int, typer.Option("--limit", "-n", help="How many at most.")] = 10,
+    min_score: Annotated[
+        float | None, typer.Option(help="Leave out what scores less; by cosine -1 to 1.")
+    ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every row.")] = False,
     using: Annotated[str | None, typer.Option(help="Which vector, of several.")] = None,
     embedder: Embedder = None,
@@ -56,6 +61,8 @@ def search(
     """Print the rows that are most similar to a text, an embedding or another row."""
     if [text, embedding, like].count(None) != 2:  # noqa: PLR2004 - of three
         fail("Pass one of a text, --embedding and --like.", status=2)
+    if like is not None and min_score is not None:
+        fail("--min-score goes with a text or --embedding.", status=2)
     chosen = choose(model, collection, metadata, namespace, embedder)
     query = text if embedding is None else _embedding(embedding)
     options: dict[str, Any] = {
@@ -69,7 +76,7 @@ def search(
         async with vectors_of(chosen, embedded=embedded) as vectors:
             if like is not None:
                 return await vectors.recommend([_key(like, chosen.table)], **options)
-            return await vectors.search(query, **options)  # type: ignore[arg-type]
+            return await vectors.search(query, min_score=min_score, **options)  # type: ignore[arg-type]
 
     hits = run(find())
     if as_json:
@@ -83,12 +90,11 @@ def search(
 def _embedding(given: str) -> Any:
     from qortex_db import InvalidInputError
     from qortex_db.cli.vectors.json_rows import embedding_of
-    from qortex_db.cli.vectors.lines import opened
+    from qortex_db.cli.vectors.lines import read_whole
 
     try:
         if not given.lstrip().startswith(("[", "{")):
-            with opened(Path(given)) as file:
-                given = file.read().decode()
+            given = read_whole(Path(given), MAX_EMBEDDING_BYTES).decode()
         return embedding_of(json.loads(given))
     except InvalidInputError as error:
         fail(str(error), status=2)
