@@ -18,6 +18,7 @@ from qortex_db import (
     Settings,
     migrations,
 )
+from qortex_db.doctor import examine
 
 if TYPE_CHECKING:
     from qortex_db.migrations import By
@@ -100,6 +101,13 @@ async def test_tables_that_are_spread_already_are_upgraded(
     state = await migrations.upgrade(settings)
 
     assert state.current == state.head
+
+
+async def test_the_doctor_looks_at_the_coordinator(migrated: Settings) -> None:
+    await migrations.distribute(migrated, shards=4)
+    found = await examine(migrated)
+    assert [one for one in found if one.fails] == []
+    assert [one.check for one in found if one.level == "unknown"] == ["memory"]
 
 
 async def test_what_is_new_is_not_told_by_several_nodes(migrated: Settings) -> None:

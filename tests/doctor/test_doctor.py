@@ -57,6 +57,16 @@ async def test_a_database_as_it_should_be_is_good(dsn: str) -> None:
     assert "embedded" in said(found, "role")
     assert {"pgvector", "indexes", "maintenance_work_mem", "shared_buffers", "connections",
             "pooler", "clock", "search_path"} <= levels(found).keys()  # fmt: skip
+    # What the catalogue says where Citus is; a cluster's own answers are in tests/citus.
+    await execute(
+        dsn,
+        "INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable, "
+        "extversion) SELECT 99999, 'citus', extowner, extnamespace, false, '13.2-1' "
+        "FROM pg_extension WHERE extname = 'vector'",
+    )
+    found = await examine(Settings(dsn=dsn), is_embedded=True)
+    assert {one.check for one in found if one.level != "good"} == {"memory"}
+    assert "each node has its part" in said(found, "memory", "unknown")
 
 
 async def test_what_can_be_read_by_a_reader_is_judged(role: str, dsn: str) -> None:
