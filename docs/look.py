@@ -23,7 +23,7 @@ WIDTHS: Final = (390, 1280, 1600)
 """A telephone, a small screen, one that shows all three columns."""
 NARROW: Final = 390
 BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
-_FLAGS: Final = (
+FLAGS: Final = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
@@ -50,7 +50,7 @@ def faults(program: str, pages: Iterable[Path], pictures: Path | None = None) ->
     """
     files = list(pages)
     with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=program, args=list(_FLAGS))
+        opened = play.chromium.launch(executable_path=program, args=list(FLAGS))
         for width in WIDTHS:
             page = opened.new_page(viewport={"width": width, "height": 900})
             for file in files:
