@@ -170,10 +170,16 @@ class Standby:
 
 
 class Replica(NamedTuple):
-    """A server that reads by themselves go to; `where` as `Facts.where`."""
+    """A server that reads by themselves go to.
+
+    Attributes:
+        where: As `Facts.where`.
+        is_reached: Whether it answered at all.
+    """
 
     where: str
     standby: Standby | Unread
+    is_reached: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,9 +107,13 @@ async def _replicas(settings: Settings, primary: Position | Unread) -> tuple[Rep
     """All of them at once: one that is away holds up no other."""
 
     async def read_one(target: Target) -> Replica:
-        if isinstance(primary, Unread):
-            return Replica(target.display, primary)
         async with _lane(settings, target) as lane:
+            reached = await _read(lane.pid())
+            if isinstance(reached, Unread):
+                return Replica(target.display, reached, is_reached=False)
+            if isinstance(primary, Unread):
+                reason = f"where the primary is was not told: {primary.reason}"
+                return Replica(target.display, Unread(reason))
             return Replica(target.display, await _read(lane.standby(primary)))
 
     return tuple(await asyncio.gather(*map(read_one, settings.replicas())))
@@ -219,6 +223,10 @@ class _Lane:
         place = qualified(table.schema, name)
         rows = await self._rows(text(f"SELECT version_num FROM {place}"))  # noqa: S608 - quoted
         return tuple(row[0] for row in rows)
+
+    async def pid(self) -> int:
+        ((number,),) = await self._rows(statements.PID)
+        return int(number)
 
     async def position(self) -> Position:
         identity = tuple(await identity_of(self.executor))

@@ -24,11 +24,16 @@ def check_replica(
     Args:
         revisions: Of the primary.
     """
-    where, standby = replica
+    where, standby, is_reached = replica
     if isinstance(standby, Unread):
-        do = "Reads go to the others and to the primary meanwhile: look at the server, or take it "
-        do += "out of QORTEX_DB_REPLICA_DSNS."
-        yield Finding(name, "wrong", f"{where} was not read: {standby.reason}", standby.do or do)
+        if is_reached:
+            yield Finding(name, "unknown", f"{where} was not checked: {standby.reason}", standby.do)
+        else:
+            do = (
+                "Look at the server, or take it out of QORTEX_DB_REPLICA_DSNS: meanwhile its reads "
+            )
+            do += "go to the others and to the primary."
+            yield Finding(name, "wrong", f"{where} was not reached: {standby.reason}", do)
         return
     if standby.is_primary:
         do = "Name a standby in QORTEX_DB_REPLICA_DSNS, or unset it."

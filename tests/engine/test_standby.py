@@ -551,5 +551,5 @@ async def test_the_doctor_looks_at_a_standby_and_at_each_replica(
     assert told["replica 2"].startswith("warning: ")
     assert "replay is paused" in told["replica 2"]
     assert "is the primary itself" in told["replica 3"]
-    assert told["replica 4"].startswith("wrong: 127.0.0.1:1/db was not read")
+    assert told["replica 4"].startswith("wrong: 127.0.0.1:1/db was not reached")
     assert "s3cr3t" not in str(found)
