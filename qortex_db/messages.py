@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,12 @@ def shown(name: object, most: int = MAX_SHOWN) -> str:
         return escaped(repr(name), most)
     text = str.__str__(name)  # of whatever class
     return repr(text) if len(text) <= most else f"{text[:most]!r}…"
+
+
+def command(schema: str | None, *words: str) -> str:
+    """How to run one of our commands, for the tables of a schema where that is named."""
+    place = () if schema is None else (f"QORTEX_DB_SCHEMA={shlex.quote(schema)}",)
+    return f"`{' '.join((*place, 'qortex-db', *words))}`"
 
 
 def with_rows_called(message: str, called: Callable[[int], str]) -> str:

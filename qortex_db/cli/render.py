@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 
 from qortex_db.errors import UPGRADE_HINT
-from qortex_db.messages import visible
+from qortex_db.messages import command, visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -62,15 +62,16 @@ def schema(state: SchemaState) -> dict[str, Any]:
     return {"current": state.current, "head": state.head, "is_current": state.is_current}
 
 
-def not_current(state: SchemaState) -> str:
+def not_current(state: SchemaState, schema: str | None) -> str:
     """What is wrong with a schema, and what to do."""
     if state.is_filled:
         return (
-            "The tables are qortex's, and no revision made them: run `qortex-db adopt`. (Where a "
-            "host's Alembic did, name its version table by QORTEX_DB_VERSION_TABLE.)"
+            f"The tables are qortex's, and no revision made them: run {command(schema, 'adopt')}. "
+            "(Where a host's Alembic did, name its version table by QORTEX_DB_VERSION_TABLE.)"
         )
     where = "not there" if state.current is None else f"at revision {state.current}"
-    return f"The schema is {where}, this version needs {state.head}: {UPGRADE_HINT}."
+    hint = UPGRADE_HINT if schema is None else f"run {command(schema, 'upgrade')}"
+    return f"The schema is {where}, this version needs {state.head}: {hint}."
 
 
 def drift(one: Drift) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from qortex_db import messages
 from qortex_db.names import qualified
 
 if TYPE_CHECKING:
@@ -245,5 +245,4 @@ class Expected:
 
     def command(self, *words: str) -> str:
         """How to run one of ours on this schema."""
-        place = () if self.schema is None else (f"QORTEX_DB_SCHEMA={shlex.quote(self.schema)}",)
-        return f"`{' '.join((*place, 'qortex-db', *words))}`"
+        return messages.command(self.schema, *words)

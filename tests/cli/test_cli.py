@@ -18,9 +18,9 @@ pytestmark = pytest.mark.slow
 
 def test_upgrade_check_status_and_downgrade(empty_dsn: str) -> None:
     given = {"PGVECTOR_DSN": empty_dsn, "QORTEX_VEC_DIMENSIONS": "8"}
-    code, _, error = run("check", **given)
+    code, _, error = run("check", "--schema", "mem", **given)
     assert code == 1
-    assert "qortex-db upgrade" in error
+    assert "run `QORTEX_DB_SCHEMA=mem qortex-db upgrade`." in error
     code, _, error = run("status", **given)
     assert code == 1
     assert "qortex-db upgrade" in error

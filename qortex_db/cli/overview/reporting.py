@@ -37,7 +37,7 @@ async def page(
                     "The report tells of learners, factors and edges, whose tables are not there; "
                     "`qortex-db status` tells of yours."
                 )
-            fail(render.not_current(state))
+            fail(render.not_current(state, settings.db_schema))
         pending = await migrations.pending_indexes(given)
         async with Database.connect(given) as database:
             report = await reports.read(

@@ -21,7 +21,7 @@ async def state_of(settings: Settings, models: HostModels, *, embedded: bool) ->
     async with reached(settings, embedded=embedded) as given:
         state = await migrations.check(given)
         if not state.is_current and (state.current or state.is_filled or not models.tables):
-            fail(render.not_current(state))
+            fail(render.not_current(state, settings.db_schema))
         if models.tables:
             async with Database.connect(given) as db:
                 await check_there(db, given, models)
@@ -59,7 +59,7 @@ async def status(
         state = await migrations.check(given)
         alone = state.current is None and bool(models.tables) and not state.is_filled
         if state.current is None and not alone:
-            fail(render.not_current(state))
+            fail(render.not_current(state, settings.db_schema))
         async with Database.connect(given) as db:
             report: dict[str, Any] = {"tables": {}, "invalid_indexes": []}
             if not alone:
