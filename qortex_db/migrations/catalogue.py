@@ -35,7 +35,8 @@ FROM unnest(CAST(:names AS text[])) WITH ORDINALITY AS w (name, number) ORDER BY
 
 # An index of a constraint is told with its constraint. PostgreSQL 18 lists NOT NULL among the
 # constraints too, by names that an upgraded server made up: it is told with its column. Options are
-# sorted, since altering them changes their order.
+# sorted, since altering them changes their order; a column's of pg_ are the server's own: the
+# minor releases of November 2026 keep the version of a row's layout there.
 _CATALOGUE = text(r"""
 WITH t AS (
     SELECT w.number, c.*
@@ -115,7 +116,7 @@ objects (number, object, definition, class, oid, sub) AS (
                    WHEN 'l' THEN ' COMPRESSION lz4' ELSE '' END
            || CASE WHEN a.attstattarget >= 0 THEN ' STATISTICS ' || a.attstattarget ELSE '' END
            || coalesce((SELECT ' (' || string_agg(o, ', ' ORDER BY o) || ')'
-                        FROM unnest(a.attoptions) o), ''),
+                        FROM unnest(a.attoptions) o WHERE NOT starts_with(o, 'pg_')), ''),
            'pg_class'::regclass, t.oid, a.attnum
     FROM t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
     JOIN pg_type y ON y.oid = a.atttypid

@@ -609,6 +609,17 @@ async def test_tables_of_others_owners_and_grants_are_no_drift(dsn: str) -> None
     assert await migrations.drift(Settings(dsn=dsn)) == []
 
 
+async def test_what_a_minor_release_keeps_in_the_options_of_a_column_is_no_drift(dsn: str) -> None:
+    await execute(
+        dsn,
+        "SET allow_system_table_mods = on",
+        "UPDATE pg_attribute SET attoptions = '{n_distinct=5,pg_attver=26871928}' "
+        f"WHERE attrelid = '{VEC}'::regclass AND attname = 'id'",
+    )
+    [found] = await migrations.drift(Settings(dsn=dsn))
+    assert found.found == "text NOT NULL (n_distinct=5)"
+
+
 SNAPSHOT = "SELECT t::text FROM (SELECT c.xmin, c.ctid, c.* FROM {} c) t ORDER BY 1"
 CATALOGUES = ("pg_class", "pg_attribute", "pg_type", "pg_namespace", "pg_constraint", "pg_index")
 CATALOGUES += ("pg_attrdef", "pg_description", "pg_depend", "pg_enum", "pg_sequence", "pg_trigger")
