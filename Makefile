@@ -86,7 +86,7 @@ test: check peers ## Every check and every test, on a real server: minutes
 test-on: $(VENV)/.dev ## The tests of `quick` on a server that is there, by its socket, DSN=…
 	@case "$(DSN)" in "postgresql://postgres:@/postgres?host=/"*) ;; \
 		*) echo "Name a server: make test-on DSN='postgresql://postgres:@/postgres?host=/folder'"; exit 1;; esac
-	QORTEX_DB_TEST_DSN="$(DSN)" $(BIN)/pytest \
+	$(BIN)/pytest --qortex-db-dsn "$(DSN)" \
 		-m "not slow and not faults and not qortex and not citus and not million"
 
 test-faults: $(VENV)/.dev peers poolers ## Restarts, kills, cancellations, silent networks and floods: minutes

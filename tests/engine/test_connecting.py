@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -32,7 +31,7 @@ from qortex_db import (
 )
 from qortex_db import engine as engines
 from qortex_db.settings import parse_dsn
-from support.catalogue import execute
+from support.catalogue import execute, rows
 from support.commands import program
 from support.proxies import Proxy
 from support.severing import severed
@@ -246,12 +245,14 @@ def _ask_for_passwords(hba: str) -> None:
 @pytest.fixture
 async def rotating(dsn: str) -> str:
     """The database by a role that has to give a password."""
-    connection = await asyncpg.connect(dsn)
-    await asyncio.to_thread(_ask_for_passwords, await connection.fetchval("SHOW hba_file"))
-    await connection.execute("DROP ROLE IF EXISTS rotating")
-    await connection.execute("CREATE ROLE rotating SUPERUSER LOGIN PASSWORD 'first'")
-    await connection.execute("SELECT pg_reload_conf()")
-    await connection.close()
+    [hba] = await rows(dsn, "SHOW hba_file")
+    await asyncio.to_thread(_ask_for_passwords, hba)
+    await execute(
+        dsn,
+        "DROP ROLE IF EXISTS rotating",
+        "CREATE ROLE rotating SUPERUSER LOGIN PASSWORD 'first'",
+        "SELECT pg_reload_conf()",
+    )
     return dsn.replace("postgres:@", f"rotating:{SECRET}@")
 
 
