@@ -55,10 +55,9 @@ def _months(start: float, end: float, step: int) -> Iterator[float]:
 
 
 def _label(at: float, form: str) -> str:
-    moment = _moment(at)
     if form in {"%H:%M", "%H:%M:%S"} and not at % _DAY:
         form = "%d %b"  # another day begins
-    return f"{moment:{form}}"
+    return _in_form(_moment(at), form)
 
 
 def said(at: float, width: float) -> str:
@@ -66,14 +65,19 @@ def said(at: float, width: float) -> str:
     form = "%d %b %Y" if width >= _DAY else "%d %b %Y %H:%M"
     if width < _MINUTE:
         form = "%d %b %Y %H:%M:%S"
-    return f"{_moment(at):{form}}"
+    return _in_form(_moment(at), form)
 
 
 def when(start: float, end: float) -> str:
     """The days of a span, in words."""
-    first, last = (f"{_moment(at).day} {_moment(at):%B %Y}" for at in (start, end))
+    first, last = (_in_form(at, f"{at.day} %B %Y") for at in map(_moment, (start, end)))
     return first if first == last else f"{first} to {last}"
 
 
 def _moment(at: float) -> datetime:
     return datetime.fromtimestamp(min(max(at, _FIRST), _LAST), UTC)
+
+
+def _in_form(moment: datetime, form: str) -> str:
+    year = str(moment.year)  # %Y has four digits from Python 3.14 on
+    return moment.strftime(form.replace("%Y", year))

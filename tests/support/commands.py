@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -31,8 +32,8 @@ class Result(NamedTuple):
 @cache
 def _forkserver() -> str:
     """The socket of a process that forks Python programs; it ends with this one."""
-    folder = tempfile.TemporaryDirectory(prefix="qx-")
-    path = str(Path(folder.name) / "socket")
+    folder = tempfile.mkdtemp(prefix="qx-")  # no object, whose end in a fork would remove it
+    path = str(Path(folder) / "socket")
     process = subprocess.Popen(
         [sys.executable, Path(__file__).with_name("forkserver.py"), path],
         stdin=subprocess.PIPE,
@@ -43,7 +44,7 @@ def _forkserver() -> str:
 
     def stop() -> None:
         process.communicate()
-        folder.cleanup()
+        shutil.rmtree(folder)
 
     atexit.register(stop)
     return path

@@ -208,7 +208,7 @@ async def test_rows_that_are_no_good_are_told_of(db: Database, tmp_path: Path) -
 
 
 async def test_a_first_row_that_is_no_good_is_told_of_too(db: Database, tmp_path: Path) -> None:
-    deep = '{"id": "deep", "a": ' + "[" * 5_000 + "]" * 5_000 + "}"
+    deep = '{"id": "deep", "a": ' + "[" * 200_000 + "]" * 200_000 + "}"
     (good,) = passages(1)
     for first in (deep, json.dumps(good | {"id": "first", "embedding": 8})):
         path = tmp_path / "rows.jsonl"

@@ -161,7 +161,7 @@ async def test_damaged_and_odd_files_are_refused_in_the_package_own_words(
     lines = b'{"id": "a"}\n{"id": "b"}\n'
     beside = {
         "latin": b'{"id": "\xff"}\n',
-        "deep": b'{"a": ' + b"[" * 5_000 + b"]" * 5_000 + b"}\n",
+        "deep": b'{"a": ' + b"[" * 200_000 + b"]" * 200_000 + b"}\n",
         "gap": b'{"id": "a"}\n\n{"id": "b"}\n',
         "long": lines + b'{"id": "c"}\n',
     }
