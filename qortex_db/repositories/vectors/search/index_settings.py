@@ -100,9 +100,10 @@ async def approach(
         queries: How many there are.
     """
     checks.check_flag(exact, name="exact")
-    complete = knobs.complete or vectors.limits.complete
+    complete = vectors.limits.complete
     if knobs.complete is not None:
         checks.check_choice(knobs.complete, get_args(Complete), name="complete")
+        complete = knobs.complete
     reach = vectors.reach(candidates, knobs.oversampling)
     filtered = excluding or narrowed is not None or bool(vectors.scope.clauses)
     params: dict[str, Any] = {"candidates": candidates, "oversampled": reach, **values_of(narrowed)}
