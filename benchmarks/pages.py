@@ -1,4 +1,4 @@
-"""What a topic tells: tables with bars, curves, words; and the page of them."""
+"""What a topic tells: tables, curves, words; and the page of them, with its pictures."""
 
 from __future__ import annotations
 
@@ -9,20 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
-from matplotlib.ticker import FuncFormatter
+from pictures import Bar, Lines, draw_bars, draw_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from house import Entry
 
-OURS = "#2c7fb8"
-OTHERS = "#bdbdbd"
-COLOURS = ("#2c7fb8", "#d95f0e", "#41b6c4", "#756bb1", "#31a354", "#969696", "#e7298a", "#253494")
 _SCALES = {"µs": 1e6, "ms": 1e3, "s": 1.0, "MB": 1.0}
 
 
@@ -66,6 +59,14 @@ class Table:
             lines += ["", self.note]
         return "\n".join(lines)
 
+    def bars(self) -> list[Bar]:
+        """What its picture shows."""
+        base = self.entries[0].median
+        return [
+            Bar(entry.title.replace("**", ""), entry.median / base, entry.peer.startswith("ours"))
+            for entry in self.entries
+        ]
+
 
 @dataclass
 class Curve:
@@ -91,38 +92,22 @@ class Curve:
             for x, y, said in points:
                 rows.append(f"| {first} | {figure(x)} | {figure(y)} | {said} |")
                 first = ""
-        parts = [f"## {self.title}", "", f"![{self.title}]({picture})", "", *rows]
+        parts = [
+            f"## {self.title}",
+            "",
+            f"![{self.title}: {self.y} by {self.x}, as below]({picture})",
+            "",
+            *rows,
+        ]
         return "\n".join([*parts, "", self.note] if self.note else parts)
 
-    def draw(self, path: Path) -> None:
-        """The picture."""
-        drawn, axis = plt.subplots(figsize=(7, 4.4), layout="constrained")
-        for number, (name, points) in enumerate(self.lines.items()):
-            bold = "qortex-db" in name
-            axis.plot(
-                [point[0] for point in points],
-                [point[1] for point in points],
-                "o-" if len(points) > 1 else "o",
-                color=COLOURS[number % len(COLOURS)],
-                linewidth=2.4 if bold else 1.2,
-                markersize=5 if bold else 4,
-                label=name.replace("**", ""),
-            )
-        plain = FuncFormatter(lambda value, _: f"{value:,g}")
-        for letter, scaled in (("x", axis.xaxis), ("y", axis.yaxis)):
-            if letter in self.log:
-                getattr(axis, f"set_{letter}scale")("log")
-                scaled.set_major_formatter(plain)
-                scaled.set_minor_formatter(plain)
-        axis.set_xlabel(self.x, fontsize=8)
-        axis.set_ylabel(self.y, fontsize=8)
-        axis.set_title(self.title, loc="left", fontsize=10, fontweight="bold")
-        axis.grid(alpha=0.3)
-        axis.tick_params(which="both", labelsize=7)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(fontsize=7)
-        drawn.savefig(path, dpi=110)
-        plt.close(drawn)
+    def panel(self) -> Lines:
+        """What its picture shows."""
+        lines = {
+            name.replace("**", ""): [(x, y) for x, y, _ in points]
+            for name, points in self.lines.items()
+        }
+        return Lines(self.title, self.x, self.y, lines, self.log)
 
 
 @dataclass
@@ -162,16 +147,16 @@ def write(folder: Path, topic: str, title: str, lead: str, page: Page, where: st
     name = page.name or topic
     said = [f"# {title}", "", lead, ""] if page.is_whole else []
     if tables := [part for part in page.parts if isinstance(part, Table)]:
-        _bars(folder / f"{topic}.png", tables)
-        said += [f"![{title}]({topic}.png)", ""]
+        draw_bars(folder / f"{topic}.svg", {table.title: table.bars() for table in tables})
+        said += [f"![{title}: what the tables below say, as bars]({topic}.svg)", ""]
     if page.draw is not None:
-        page.draw(folder / f"{topic}.png")
+        page.draw(folder / f"{topic}.svg")
     curves = 0
     for part in page.parts:
         if isinstance(part, Curve):
             curves += 1
-            picture = f"{topic}_{curves}.png"
-            part.draw(folder / picture)
+            picture = f"{topic}_{curves}.svg"
+            draw_lines(folder / picture, [part.panel()])
             said += [part.markdown(picture), ""]
         else:
             said += [part if isinstance(part, str) else part.markdown(), ""]
@@ -179,35 +164,3 @@ def write(folder: Path, topic: str, title: str, lead: str, page: Page, where: st
     whole = "\n".join(said)
     (folder / f"{name}.md").write_text(whole)
     return whole
-
-
-def _bars(path: Path, tables: list[Table]) -> None:
-    """Bars of the ratios, shorter is faster."""
-    heights = [len(table.entries) for table in tables]
-    drawn, axes = plt.subplots(
-        len(tables),
-        1,
-        figsize=(8, 0.9 * len(tables) + 0.34 * sum(heights)),
-        height_ratios=heights,
-        squeeze=False,
-        layout="constrained",
-    )
-    for axis, table in zip(axes[:, 0], tables, strict=True):
-        base = table.entries[0].median
-        ratios = [entry.median / base for entry in table.entries]
-        names = [entry.title.replace("**", "") for entry in table.entries]
-        colours = [OURS if entry.peer.startswith("ours") else OTHERS for entry in table.entries]
-        axis.barh(range(len(names)), ratios, color=colours)
-        axis.set_yticks(range(len(names)), names)
-        axis.invert_yaxis()
-        axis.set_title(table.title, loc="left", fontsize=10, fontweight="bold")
-        if max(ratios) > 12:  # noqa: PLR2004 - bars of a length that says something
-            axis.set_xscale("log")
-            axis.set_xlim(left=min(0.5, min(ratios) / 2))
-        axis.bar_label(axis.containers[0], [f" {ratio:.2f}" for ratio in ratios], fontsize=8)
-        axis.tick_params(labelsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.margins(x=0.12)
-    axes[-1, 0].set_xlabel("× the first (shorter is better)", fontsize=8)
-    drawn.savefig(path, dpi=110)
-    plt.close(drawn)

@@ -2,7 +2,7 @@
 
 It takes Prometheus on the PATH, and matplotlib (extra `bench`). The service is a real one, on an
 embedded server; Prometheus reads it each second and answers the dashboard's own queries; only the
-drawing, docs/operations/observability*.svg, is not Grafana's.
+drawing, docs/operations/observability.svg, is not Grafana's.
 
     python docs/generate_dashboard_picture.py
 """
@@ -84,36 +84,28 @@ def asked(query: str, began: float) -> list[tuple[dict[str, str], list[tuple[flo
     ]
 
 
-def draw(panels: list[Any], answers: list[Any], *, dark: bool) -> None:
+def draw(panels: list[Any], answers: list[Any]) -> None:
     """All panels as the dashboard has them, two in a row."""
-    import matplotlib as mpl  # noqa: PLC0415 - an extra
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from pictures import save  # noqa: PLC0415 - an extra, and of the benchmarks
 
-    mpl.use("svg")
-    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "qortex-db", "font.size": 8})
-    from matplotlib import pyplot as plt  # noqa: PLC0415 - after its backend
+    from matplotlib import pyplot as plt  # noqa: PLC0415 - as its colours are set there
 
-    ink, paper, grid = (
-        ("#d0d4da", "#131416", "#33373d") if dark else ("#24292f", "#ffffff", "#dde1e6")
-    )
     rows = (len(panels) + 1) // 2
-    figure, axes = plt.subplots(rows, 2, figsize=(10, 2.1 * rows), facecolor=paper)
+    figure, axes = plt.subplots(rows, 2, figsize=(10, 2.1 * rows))
     for axis, panel, series in zip(axes.flat, panels, answers, strict=False):
-        axis.set_facecolor(paper)
-        axis.set_title(panel["title"], loc="left", color=ink, fontsize=9)
+        axis.set_title(panel["title"], fontsize=9, fontweight="normal")
         for number, (name, points) in enumerate(series[: len(COLOURS)]):
             axis.plot(*zip(*points, strict=True), color=COLOURS[number], label=name, linewidth=1.2)
         axis.set_ylim(bottom=0)
         axis.set_xlim(0, SECONDS + 10)
-        axis.grid(color=grid, linewidth=0.5)
-        axis.tick_params(colors=ink, length=0)
-        for side in axis.spines.values():
-            side.set_visible(False)
+        axis.grid(linewidth=0.5)
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
         if series:
-            axis.legend(fontsize=6, ncols=2, labelcolor=ink, frameon=False, loc="upper left")
+            axis.legend(fontsize=6, ncols=2, loc="upper left")
     figure.tight_layout()
-    name = f"observability{'_dark' if dark else ''}.svg"
-    figure.savefig(ROOT / "docs" / "operations" / name, facecolor=paper, metadata={"Date": None})
-    plt.close(figure)
+    save(figure, ROOT / "docs" / "operations" / "observability.svg")
 
 
 def _named(legend: str, labels: dict[str, str]) -> str:
@@ -155,8 +147,7 @@ def main() -> None:
         finally:
             reading.terminate()
             reading.wait(30)
-    for dark in (False, True):
-        draw(panels, answers, dark=dark)
+    draw(panels, answers)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from data import clustered, passages
-from matplotlib import pyplot as plt
-from matplotlib.ticker import FuncFormatter
 from pages import Page
+from pictures import Lines, draw_lines
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import DeclarativeBase
 
 from qortex_db import HNSW, Collection, Database, IVFFlat, VectorMixin, VectorSpec
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from house import House
     from numpy.typing import NDArray
 
@@ -38,7 +35,6 @@ KINDS: dict[str, tuple[VectorSpec, list[dict[str, Any]]]] = {
     ),
     "HNSW, m=32": (VectorSpec(384, index=HNSW(m=32, ef_construction=128)), EF),
 }
-COLOURS = ("#2c7fb8", "#41b6c4", "#7fcdbb", "#d95f0e", "#969696", "#253494")
 
 
 @dataclass
@@ -139,8 +135,12 @@ async def choosing(house: House) -> Page:
                 await _measure(db, kind, queries, truth, rounds)
                 results.setdefault(title, []).append(kind)
     parts = [_table(title, kinds) for title, kinds in results.items()]
+    panels = [_panel(title, kinds) for title, kinds in results.items()]
     return Page(
-        parts, name="choosing_measured", is_whole=False, draw=lambda path: _picture(path, results)
+        parts,
+        name="choosing_measured",
+        is_whole=False,
+        draw=lambda path: draw_lines(path, panels),
     )
 
 
@@ -161,34 +161,15 @@ def _table(title: str, kinds: list[Kind]) -> str:
     return "\n".join(lines)
 
 
-def _picture(path: Path, results: dict[str, list[Kind]]) -> None:
-    figure, axes = plt.subplots(
-        1, len(results), figsize=(5.2 * len(results), 4.4), squeeze=False, layout="constrained"
-    )
-    for axis, (title, kinds) in zip(axes[0], results.items(), strict=True):
-        for kind, colour in zip(kinds, COLOURS, strict=True):
-            points = [
-                point for key, point in kind.points.items() if key not in ("default", "exact=True")
-            ]
-            axis.plot(
-                [seconds * 1e3 for _, seconds in points],
-                [recall for recall, _ in points],
-                "o-",
-                color=colour,
-                markersize=4,
-                label=kind.name,
-            )
-        exact = kinds[0].points["exact=True"]
-        axis.plot([exact[1] * 1e3], [exact[0]], "k*", markersize=10, label="every row compared")
-        axis.set_xscale("log")
-        for ticks in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
-            ticks(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_xlabel("median latency, ms (log)", fontsize=8)
-        axis.set_ylabel("recall@10", fontsize=8)
-        axis.set_title(title, loc="left", fontsize=9, fontweight="bold")
-        axis.grid(alpha=0.3)
-        axis.tick_params(labelsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0][-1].legend(fontsize=8, loc="lower right")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+def _panel(title: str, kinds: list[Kind]) -> Lines:
+    lines = {
+        kind.name: [
+            (seconds * 1e3, recall)
+            for key, (recall, seconds) in kind.points.items()
+            if key not in {"default", "exact=True"}
+        ]
+        for kind in kinds
+    }
+    recall, seconds = kinds[0].points["exact=True"]
+    lines["every row compared"] = [(seconds * 1e3, recall)]
+    return Lines(title, "median latency, ms", "recall@10", lines, log="x")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,25 @@ def test_no_line_of_code_is_wider_than_its_block() -> None:
         if len(line) > WIDTH
     ]
     assert wide == []
+
+
+def test_every_picture_is_light_or_dark_as_its_page_is_and_says_what_it_shows() -> None:
+    images = [
+        (path.parent / name, said)
+        for path in sorted(DOCS.rglob("*.md"))
+        if "_build" not in path.parts
+        for said, name in re.findall(r"^!\[(.*?)\]\((.+?)\)$", path.read_text(), re.MULTILINE)
+    ]
+    assert len(images) > 20
+    for picture, said in images:
+        assert said, picture
+        if picture.name == "report.png":  # a screen, with a paper of its own
+            continue
+        assert picture.suffix == ".svg", picture
+        drawn = picture.read_text()
+        assert "@media (prefers-color-scheme:dark)" in drawn, picture
+        assert "<text" in drawn and "base64" not in drawn, picture  # no picture of letters, no font
+        assert len(drawn) < 250_000, picture
 
 
 @pytest.mark.parametrize(
