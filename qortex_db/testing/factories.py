@@ -119,11 +119,15 @@ class VectorFactory(Factory[T]):
 
 
 class QortexVectorFactory(VectorFactory[QortexVector]):
+    """Rows of the default table of vectors."""
+
     class Meta:
         model = QortexVector
 
 
 class VectorRecordFactory(VectorFactory[VectorRecord]):
+    """Records as `upsert` takes them."""
+
     class Meta:
         model = VectorRecord
 
@@ -140,6 +144,8 @@ class SearchHitFactory(Factory[SearchHit]):
 
 
 class CachedEmbeddingFactory(Factory[CachedEmbedding]):
+    """Rows of the cache of embeddings, by the `text` that is given."""
+
     class Meta:
         model = CachedEmbedding
 
@@ -154,6 +160,8 @@ class CachedEmbeddingFactory(Factory[CachedEmbedding]):
 
 
 class InteroceptionFactorFactory(Factory[InteroceptionFactor]):
+    """Rows of factors; `old` ones were changed long ago."""
+
     class Meta:
         model = InteroceptionFactor
 
@@ -165,6 +173,8 @@ class InteroceptionFactorFactory(Factory[InteroceptionFactor]):
 
 
 class InteroceptionEdgeFactory(Factory[InteroceptionEdge]):
+    """Rows of edges that were seen once; `ready` to be promoted, thrice."""
+
     class Meta:
         model = InteroceptionEdge
 
@@ -220,6 +230,8 @@ class _PosteriorFactory(Factory[T]):
 
 
 class LearningArmStateFactory(_PosteriorFactory[LearningArmState]):
+    """Rows of arms: the prior, or `pulled`."""
+
     class Meta:
         model = LearningArmState
 
@@ -232,6 +244,8 @@ class LearningArmStateFactory(_PosteriorFactory[LearningArmState]):
 
 
 class ArmStateFactory(_PosteriorFactory[ArmState]):
+    """States of arms: the prior, or `pulled`."""
+
     class Meta:
         model = ArmState
 
@@ -260,6 +274,8 @@ class LearningEventFactory(Factory[LearningEvent]):
 
 
 class LearningContextFactory(Factory[LearningContext]):
+    """Rows of contexts, with their hashes."""
+
     class Meta:
         model = LearningContext
 
@@ -268,6 +284,8 @@ class LearningContextFactory(Factory[LearningContext]):
 
 
 class IdempotencyKeyFactory(Factory[IdempotencyKey]):
+    """Rows of keys of calls that were made."""
+
     class Meta:
         model = IdempotencyKey
 
@@ -276,6 +294,8 @@ class IdempotencyKeyFactory(Factory[IdempotencyKey]):
 
 
 class WordFrequencyFactory(Factory[WordFrequency]):
+    """Rows of how many documents have a word."""
+
     class Meta:
         model = WordFrequency
 
@@ -285,6 +305,8 @@ class WordFrequencyFactory(Factory[WordFrequency]):
 
 
 class EmbeddingChangeoverFactory(Factory[EmbeddingChangeover]):
+    """Rows of tables on their way to another model."""
+
     class Meta:
         model = EmbeddingChangeover
 
@@ -297,6 +319,8 @@ class EmbeddingChangeoverFactory(Factory[EmbeddingChangeover]):
 
 
 class CheckpointFactory(Factory[Checkpoint]):
+    """Rows of how far long work is."""
+
     class Meta:
         model = Checkpoint
 
@@ -308,6 +332,8 @@ class CheckpointFactory(Factory[Checkpoint]):
 
 
 class IndexedDocumentFactory(Factory[IndexedDocument]):
+    """Rows of what an index of a framework last wrote."""
+
     class Meta:
         model = IndexedDocument
 
@@ -318,6 +344,8 @@ class IndexedDocumentFactory(Factory[IndexedDocument]):
 
 
 class ArmFactory(Factory[Arm]):
+    """Candidates of a selection."""
+
     class Meta:
         model = Arm
 

@@ -114,10 +114,10 @@ def test_every_public_name_is_on_a_page(entries: dict[str, Any], site: Site) -> 
 
 
 def test_every_factory_is_named() -> None:
-    named = (DOCS / "api/testing.md").read_text()
+    entries = (DOCS / "api/testing.md").read_text()
     made = [name for name in vars(factories) if re.fullmatch(r"[A-Z]\w+Factory", name)]
     assert len(made) > 15
-    assert [name for name in made if f"`{name}`" not in named] == []
+    assert [name for name in made if f".factories.{name}()\n" not in entries] == []
 
 
 def test_every_entry_has_an_example_and_every_example_an_entry(entries: dict[str, Any]) -> None:
@@ -128,6 +128,13 @@ def test_every_entry_has_an_example_and_every_example_an_entry(entries: dict[str
     assert sorted(shown.keys() - entries.keys()) == [
         *(f"qortex_db.sync.Database{method}" for method in ("", ".close", ".connect", ".open"))
     ]
+
+
+def test_an_example_is_of_one_entry_and_at_most_of_what_that_gives() -> None:
+    shared = [names for path in PAGES for names, _ in api_examples.examples(path)]
+    assert [names for names in shared if len(names) > 2] == []
+    methods = [[name for name in names if name.rpartition(".")[2].islower()] for names in shared]
+    assert [names for names in methods if len(names) > 1] == []
 
 
 def test_every_signature_says_what_it_returns(entries: dict[str, Any]) -> None:

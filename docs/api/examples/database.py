@@ -45,13 +45,18 @@ patient = db.options(timeout_seconds=30, lock_timeout_seconds=5)
 assert await patient.vectors.count() == 0
 
 # qortex_db.Database.with_settings
-# qortex_db.DatabaseView
-# qortex_db.DatabaseView.with_settings
 tenant = db.with_settings({"app.tenant": "acme"})  # which a policy of row-level security reads
 assert await tenant.factors.get(["node"])
 
+# qortex_db.DatabaseView
+quick, patient = (db.options(timeout_seconds=seconds) for seconds in (1, 30))  # over one pool
+assert await quick.factors.load() == await patient.factors.load()
+
+# qortex_db.DatabaseView.with_settings
+ours = tenant.with_settings({"app.user": "ada"})  # the tenant holds too
+assert await ours.factors.get(["node"])
+
 # qortex_db.Database.namespace
-# qortex_db.DatabaseView.namespace
 from qortex_db import migrations
 
 await migrations.upgrade(Settings(db_schema="acme"))  # a schema with tables of its own
@@ -59,14 +64,24 @@ mine = db.namespace("acme")
 await mine.factors.save({"node": 3.0})
 assert (await db.factors.get(["node"]))["node"] != 3.0
 
-# qortex_db.Database.token
+# qortex_db.DatabaseView.namespace
+theirs = tenant.namespace("acme")
+assert (await theirs.factors.get(["node"]))["node"] == 3.0
+
 # qortex_db.DatabaseView.token
 noting = db.options(consistency="session")
 await noting.factors.save({"node": 1.7})
 token = noting.token()  # for whoever reads next, where there are replicas
 
-# qortex_db.Database.reading_after
+# qortex_db.Database.token
+async with Database.connect(consistency="session") as writing:
+    await writing.factors.save({"node": 1.7})
+    token = writing.token()
+
 # qortex_db.DatabaseView.reading_after
+assert (await tenant.reading_after(token).factors.get(["node"]))["node"] == 1.7
+
+# qortex_db.Database.reading_after
 assert (await db.reading_after(token).factors.get(["node"]))["node"] == 1.7
 
 # qortex_db.DatabaseView.collection
@@ -122,17 +137,17 @@ assert await asyncio.to_thread(script)
 
 
 # qortex_db.sync.Database.connect
+def prepared():
+    return sync.Database.connect(Settings(statement_timeout_seconds=5))  # no I/O yet
+
+
+waiting = await asyncio.to_thread(prepared)
+
 # qortex_db.sync.Database.open
+await asyncio.to_thread(waiting.open)  # in a cell of a notebook: db.open()
+
 # qortex_db.sync.Database.close
-def notebook():
-    db = sync.Database.connect().open()
-    try:
-        return db.vectors.count()
-    finally:
-        db.close()
-
-
-assert await asyncio.to_thread(notebook) == 1
+await asyncio.to_thread(waiting.close)
 
 # qortex_db.Settings
 settings = Settings(statement_timeout_seconds=30)  # the rest by the environment

@@ -43,10 +43,17 @@ assert await db.factors.delete(["time", "unknown"]) == 1
 edge = await db.edges.record("mail", "files", score=0.8)
 
 # qortex_db.repositories.EdgeRepository.record
-# qortex_db.EdgeStats
-# qortex_db.EdgeStats.avg_score
 edge = await db.edges.record("files", "mail", score=0.9)  # a pair has no direction
-assert edge.hit_count == 2 and abs(edge.avg_score - 0.85) < 1e-9
+assert edge.hit_count == 2
+
+# qortex_db.EdgeStats
+from qortex_db import EdgeStats
+
+assert edge.scores == [0.8, 0.9] and edge.last_seen  # ISO 8601
+made = EdgeStats(hit_count=1, scores=[0.5])
+
+# qortex_db.EdgeStats.avg_score
+assert abs(edge.avg_score - 0.85) < 1e-9
 
 # qortex_db.repositories.EdgeRepository.record_many
 assert await db.edges.record_many([("mail", "files", 0.9), ("time", "files", 0.4)]) == 2
@@ -58,8 +65,6 @@ assert (await db.edges.get("mail", "unknown")).hit_count == 0
 assert ("files", "mail") in await db.edges.load()
 
 # qortex_db.repositories.EdgeRepository.save
-from qortex_db import EdgeStats
-
 await db.edges.save({("files", "zip"): EdgeStats(hit_count=4, scores=[0.9, 0.8, 0.9, 1.0])})
 
 # qortex_db.repositories.EdgeRepository.summary

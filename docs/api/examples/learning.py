@@ -9,13 +9,16 @@ rng = np.random.default_rng(7)
 chosen = await db.arms.select("prompts", ["v1", "v2"], context={"task": "sql"})
 await db.arms.observe("prompts", chosen.selected[0], reward=1.0, context={"task": "sql"})
 
-# qortex_db.repositories.ArmRepository.select
 # qortex_db.Arm
-# qortex_db.Selection
-arms = [Arm("short", token_cost=200), Arm("long", token_cost=900)]
+arms = [Arm("short", token_cost=200), Arm("long", token_cost=900, metadata={"style": "full"})]
+
+# qortex_db.repositories.ArmRepository.select
 chosen = await db.arms.select("prompts", arms, k=2, token_budget=1000, rng=rng)
-assert (len(chosen.selected), len(chosen.excluded)) == (1, 1)  # both would be too dear
-assert chosen.used_tokens <= 1000
+assert len(chosen.selected) == 1  # both would be too dear
+
+# qortex_db.Selection
+assert len(chosen.excluded) == 1 and chosen.used_tokens <= 1000
+print(chosen.scores, chosen.is_baseline)
 
 # qortex_db.repositories.ArmRepository.observe
 state = await db.arms.observe("prompts", "short", reward=1.0, idempotency_key="answer:1")
@@ -115,12 +118,13 @@ assert context_hash({"a": 1, "b": 2}) == context_hash({"b": 2, "a": 1})
 
 
 # qortex_db.Policy
-# qortex_db.Policy.scores
 class Greedy:  # any object with this method is one
     def scores(self, states, rng, rounds):
         return np.tile([state.mean for state in states], (rounds, 1))
 
 
+# qortex_db.Policy.scores
+assert Greedy().scores([ArmState(), ArmState(alpha=3.0)], rng, 2).shape == (2, 2)
 await db.arms.observe("prompts", "v2", reward=1.0)
 chosen = await db.arms.select("prompts", ["v1", "v2"], policy=Greedy(), baseline_rate=0)
 assert list(chosen.selected) == ["v2"]
@@ -140,8 +144,16 @@ from qortex_db import EpsilonGreedy
 
 await db.arms.select("prompts", ["v1", "v2"], policy=EpsilonGreedy(epsilon=0.05))
 
+
 # qortex_db.RewardModel
+class Seconds:  # any object with this method is one
+    def compute(self, outcome):
+        return 1.0 if float(outcome) < 2 else 0.0
+
+
 # qortex_db.RewardModel.compute
+assert Seconds().compute("1.2") == 1.0
+
 # qortex_db.TernaryReward
 from qortex_db import TernaryReward
 

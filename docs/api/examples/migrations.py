@@ -30,10 +30,13 @@ for difference in await migrations.drift(settings):
     print(difference.table, difference.object, difference.expected, difference.found)
 
 # qortex_db.migrations.adopt
-# qortex_db.migrations.Adoption
-# qortex_db.migrations.AdoptedTable
 adoption = await migrations.adopt(settings, dry_run=True)
 assert not adoption.steps  # it is ours already
+
+# qortex_db.migrations.Adoption
+print(adoption.schema, *adoption.steps, *adoption.warnings, sep="\n")
+
+# qortex_db.migrations.AdoptedTable
 for table in adoption.tables:
     print(table.name, table.form, table.rows)
 

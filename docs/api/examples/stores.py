@@ -89,11 +89,14 @@ assert await store.delete(["v2"], {"task": "sql"}) == 1
 # qortex_db.PostgresLearningStore.close
 await store.close()
 
-# qortex_db.Learner
 # qortex_db.LearnerConfig
-from qortex_db import Learner, LearnerConfig
+from qortex_db import LearnerConfig
 
 config = LearnerConfig(name="prompts", seed_arms=["v1", "v2"], baseline_rate=0.0)
+
+# qortex_db.Learner
+from qortex_db import Learner
+
 learner = Learner(config, store=db)
 
 # qortex_db.Learner.create
@@ -106,11 +109,13 @@ from qortex_db import Arm
 chosen = await learner.select([Arm("v1"), Arm("v2")], {"task": "sql"}, k=1)
 assert len(chosen.selected) == 1
 
-# qortex_db.Learner.observe
 # qortex_db.ArmOutcome
 from qortex_db import ArmOutcome
 
-state = await learner.observe(ArmOutcome("v1", outcome="accepted"), {"task": "sql"})
+outcome = ArmOutcome("v1", outcome="accepted")
+
+# qortex_db.Learner.observe
+state = await learner.observe(outcome, {"task": "sql"})
 assert state.pulls == 1
 
 # qortex_db.Learner.batch_observe

@@ -5,11 +5,14 @@ row = {"id": 7, "embedding": [0.5] * 384, "text": "gzip compresses files", "year
 Path("notes.jsonl").write_text(json.dumps(row) + "\n")
 
 # qortex_db.transfer.open_source
-# qortex_db.transfer.Source
-# qortex_db.transfer.SOURCES
 from qortex_db.transfer import open_source
 
-source = await open_source("jsonl", "notes.jsonl")  # a kind among SOURCES
+source = await open_source("jsonl", "notes.jsonl")
+
+# qortex_db.transfer.SOURCES
+from qortex_db.transfer import SOURCES
+
+assert {"jsonl", "qdrant", "chroma"} <= SOURCES.keys()
 
 # qortex_db.transfer.plan_import
 # qortex_db.transfer.ImportPlan
@@ -37,16 +40,51 @@ assert not report.faults
 assert report.is_good and (report.read, report.written) == (1, 1)
 
 # qortex_db.transfer.Difference
-# qortex_db.transfer.Overlap
 for difference in report.differences:  # among the rows that were compared
     print(difference.id, difference.fields)
+
+# qortex_db.transfer.Overlap
 for overlap in report.overlaps:  # of searches there and here
     print(overlap.vector, overlap.share)
 
+# qortex_db.transfer.Source
+from qortex_db.transfer import Page, SourceDescription, SourceRow, SourceVector
+
+
+class Numbers:  # any object with these methods is one
+    label = "numbers, of this program"
+
+    async def describe(self):
+        return SourceDescription(9, [SourceVector("vec", 384, "cosine")])
+
+    async def pages(self, after, size):
+        for first in range((after or 0) + 1, 10, size):
+            last = min(first + size, 10)
+            rows = [SourceRow(n, {"vec": [float(n)] * 384}) for n in range(first, last)]
+            yield Page(rows, last - 1 if last < 10 else None)
+
+    async def get(self, ids):
+        return [SourceRow(n, {"vec": [float(n)] * 384}) for n in ids if n in range(1, 10)]
+
+    async def nearest(self, vector, query, limit):
+        return None  # it searches nothing
+
+    async def close(self):
+        pass
+
+
+assert (await plan_import(Numbers())).source.rows == 9
+
 # qortex_db.transfer.Source.describe
-# qortex_db.transfer.SourceDescription
-# qortex_db.transfer.SourceVector
 described = await source.describe()
+assert described.rows == 1
+
+# qortex_db.transfer.SourceDescription
+from qortex_db.transfer import SourceDescription
+
+print(described.ids, *described.left_out, *described.notes)
+
+# qortex_db.transfer.SourceVector
 assert [one.dimensions for one in described.vectors] == [384]
 
 # qortex_db.transfer.SourceIndex
@@ -54,11 +92,20 @@ for index in described.indexes:
     print(index.path, index.kind)
 
 # qortex_db.transfer.Source.pages
-# qortex_db.transfer.Page
-# qortex_db.transfer.SourceRow
 async for page in source.pages(None, 100):
-    for found in page.rows:
-        print(found.id, found.payload, found.document)
+    print(len(page.rows))
+
+# qortex_db.transfer.Page
+from qortex_db.transfer import Page
+
+empty = Page(rows=[], position=None)  # the last one
+
+# qortex_db.transfer.SourceRow
+from qortex_db.transfer import SourceRow
+
+for found in page.rows:
+    print(found.id, found.payload, found.document)
+made = SourceRow("a", {"vec": [0.5] * 384}, {"year": 1997}, "a text")
 
 # qortex_db.transfer.SourceReject
 async for page in source.pages(None, 100):

@@ -37,9 +37,12 @@ similar = await db.vectors.range_search(gzip, min_score=0.4)
 assert all(hit.score >= 0.4 for hit in similar)
 
 # qortex_db.repositories.VectorRepository.search_groups
-# qortex_db.SearchGroups
-# qortex_db.SearchGroup
 groups = await db.vectors.search_groups(gzip, "module", limit=3, group_size=2)
+
+# qortex_db.SearchGroups
+assert len(groups) == groups.requested == 3 and groups.complete
+
+# qortex_db.SearchGroup
 for group in groups:
     print(group.value, [hit.id for hit in group.hits])
 
@@ -122,12 +125,20 @@ changed = await db.vectors.update_many([{"id": "new", "document": "A letter, ans
 assert changed == 1
 
 # qortex_db.repositories.VectorRepository.ingest
-# qortex_db.IngestProgress
-# qortex_db.RejectedRecord
 rows = ({"id": f"row{n}", "embedding": gzip * n + mail if n else [1.0]} for n in range(1000))
 bad = []
 read = await db.vectors.ingest(rows, batch_size=250, on_error="skip", rejects=bad.append)
-assert (read, bad[0].row, bad[0].id) == (999, 0, "row0")
+assert read == 999
+
+# qortex_db.RejectedRecord
+assert (bad[0].row, bad[0].id) == (0, "row0")
+print(bad[0].reason)
+
+# qortex_db.IngestProgress
+rows = ({"id": f"row{n}", "embedding": gzip * n + mail} for n in range(1, 1000))
+told = []
+await db.vectors.ingest(rows, batch_size=500, on_progress=told.append)
+assert told == [500, 999] and told[-1].rejected == 0 and told[-1].rows_per_second > 0
 
 # qortex_db.repositories.VectorRepository.delete
 assert await db.vectors.delete(["row1", "row2", "missing"]) == 2
