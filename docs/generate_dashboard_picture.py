@@ -87,9 +87,8 @@ def asked(query: str, began: float) -> list[tuple[dict[str, str], list[tuple[flo
 def draw(panels: list[Any], answers: list[Any]) -> None:
     """All panels as the dashboard has them, two in a row."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
+    from matplotlib import pyplot as plt  # noqa: PLC0415 - an extra
     from pictures import save  # noqa: PLC0415 - an extra, and of the benchmarks
-
-    from matplotlib import pyplot as plt  # noqa: PLC0415 - as its colours are set there
 
     rows = (len(panels) + 1) // 2
     figure, axes = plt.subplots(rows, 2, figsize=(10, 2.1 * rows))
