@@ -167,6 +167,9 @@ class Database(Lanes):
                 0 to 60, before the primary answers.
             metrics_seconds: How often, once it is opened, the gauges are read that take a query,
                 .1 to 86,400. None: never.
+
+        Raises:
+            InvalidInputError: The engine is no asyncpg engine, or an argument was refused.
         """
         if metrics_seconds is not None:
             check_number(metrics_seconds, name="metrics_seconds", low=0.1, high=86_400)
@@ -256,6 +259,7 @@ class Database(Lanes):
         """Connect, and check what can be: idempotent, and fine on a database not yet migrated.
 
         Raises:
+            InvalidInputError: `password_provider` gave no text.
             UnavailableError: No server answers.
             DimensionMismatchError: `QORTEX_VEC_DIMENSIONS` is not what the column holds.
             WrongLoopError: It is open, in another process or event loop.
@@ -326,6 +330,7 @@ class Database(Lanes):
             grace_seconds: How long calls and units of work that are in flight may take, 0 to 3600.
 
         Raises:
+            InvalidInputError: The time was refused.
             WrongLoopError: Its connections are those of another process or event loop.
         """
         check_number(grace_seconds, name="grace_seconds", low=0, high=3_600)
@@ -397,6 +402,7 @@ class Database(Lanes):
                 (`OutcomeUnknownError` if COMMIT was on its way). None: as long as it likes.
 
         Raises:
+            InvalidInputError: The isolation level or the time was refused.
             DatabaseClosedError: The database is not open.
         """
         return self._begin(self._options, isolation_level, timeout_seconds)
@@ -457,6 +463,7 @@ class Database(Lanes):
                 the planner takes them to have.
 
         Raises:
+            InvalidInputError: `exact` is neither True nor False.
             SchemaVersionError: The database is not migrated.
         """
         check_flag(exact, name="exact")

@@ -58,7 +58,11 @@ class Embedder:
 
     @classmethod
     def of(cls, given: object, *, name: str | None = None, revision: str = "") -> Embedder:
-        """An embedder, made of a model unless it is one."""
+        """An embedder, made of a model unless it is one.
+
+        Raises:
+            InvalidInputError: It is none, or has no name.
+        """
         if not isinstance(given, cls):
             return cls(given, name=name, revision=revision)
         if name is not None or revision:

@@ -40,6 +40,9 @@ class Limits:
         max_probed_rows: Up to so many rows that a filter's own index finds are compared each, in
             the place of the vectors' index; 0 for none.
         slow_call_seconds: A call that takes longer is logged, by its method; None for none.
+
+    Raises:
+        InvalidInputError: A limit is no whole number in its range.
     """
 
     max_payload_bytes: int = 4 * 2**20

@@ -267,7 +267,7 @@ async def unit_of_work(
     are those of `UnitOfWork`.
     """
     plain = session() if isinstance(session, async_scoped_session) else session
-    async with savepoint(plain, schema, bind_arguments or {}):
+    async with savepoint(plain, schema, {} if bind_arguments is None else bind_arguments):
         yield UnitOfWork(
             plain,
             schema=schema,

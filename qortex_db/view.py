@@ -112,6 +112,7 @@ class Lanes(Repositories):
             What the function returned; None where a run before had the key.
 
         Raises:
+            InvalidInputError: An argument was refused; the function was not called.
             SerializationConflictError: The last attempt failed too.
             OutcomeUnknownError: The connection broke during COMMIT.
             IdempotencyKeyReusedError: The key was used for a method's call.

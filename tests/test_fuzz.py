@@ -1,4 +1,4 @@
-"""Whatever a public method is given, what it raises is documented.
+"""Whatever a public method is given, what it raises its docstring names, or docs/errors.md for all.
 
 Methods are found by introspection: a new one is tried as soon as it is there. Other seeds:
 `FUZZ_SEED=7 FUZZ_EXAMPLES=500 pytest tests/test_fuzz.py`.
@@ -10,8 +10,9 @@ import asyncio
 import enum
 import inspect
 import os
+import re
 import reprlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Container, Iterator
 from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, example, given, seed, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -39,6 +40,7 @@ from qortex_db import (
     PostgresLearningStore,
     QortexDbError,
     SearchHits,
+    Settings,
     UnitOfWork,
     VectorMixin,
     VectorSpec,
@@ -47,7 +49,8 @@ from qortex_db import (
 )
 from qortex_db.testing.factories import SearchHitFactory
 from support import arbitrary
-from support.arbitrary import BY_NAME, GOOD, Colour, anything
+from support.arbitrary import BEYOND, BY_NAME, GOOD, Colour, anything
+from support.commands import ROOT
 from support.servers import copied
 
 if TYPE_CHECKING:
@@ -96,6 +99,21 @@ class Stranger(VectorMixin, Base):
     levels: Mapped[Any | None] = mapped_column(ARRAY(sa.Integer))
     colour: Mapped[Any | None] = mapped_column(sa.Enum(Colour))
 
+
+ANY_CALL = frozenset(
+    re.findall(
+        r"`(\w+Error)`",
+        (ROOT / "docs/errors.md").read_text().partition("\n## What any call may raise\n")[2],
+    )
+)
+"""What is told once for all methods."""
+
+SMALL = {
+    **dict.fromkeys(("max_items", "max_filter_values"), 1),
+    **dict.fromkeys(("max_payload_bytes", "max_document_bytes", "max_context_bytes"), 8),
+    "max_search_many_hits": 10,
+}
+"""Limits that most of what is tried is beyond."""
 
 CALLED = {"model", "on_progress", "rejects", "scorer"}
 """What is called with arguments of ours, and may raise what it likes."""
@@ -183,17 +201,18 @@ def runner() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture(scope="module")
 def lanes(server: Server, template: str, runner: asyncio.Runner) -> Iterator[dict[str, Database]]:
-    """A database, and one whose statements someone listens to."""
+    """A database, one whose statements someone listens to, and one that takes little."""
 
     async def opened(dsn: str) -> dict[str, Database]:
         plain, watched = [await Database.connect(dsn).open() for _ in range(2)]
+        limited = await Database.connect(Settings(dsn=dsn, **SMALL)).open()
         sa.event.listen(watched.engine.sync_engine, "before_cursor_execute", lambda *_: None)
         async with plain.engine.begin() as connection:
             await connection.run_sync(Base.metadata.create_all)
         for of in (plain.vectors, plain.collection(Stranger, namespace="t")):
             rows = [{"id": f"v{n:05}", "embedding": np.arange(8) + n} for n in range(5)]
             await of.upsert([row | {"payload": {"a": n}} for n, row in enumerate(rows)])
-        return {"plain": plain, "watched": watched}
+        return {"by itself": plain, "watched": watched, "limited": limited}
 
     async def closed(made: dict[str, Database]) -> None:
         for database in made.values():
@@ -244,6 +263,16 @@ def cases(draw: st.DrawFn, method: Any, kinds: list[str]) -> Case:
     return Case(draw(st.sampled_from(kinds)), given)
 
 
+def beyond(method: Any) -> Iterator[Case]:
+    """Good arguments but for one, of which there is too much, or too little."""
+    parameters = _parameters(method)
+    needed = [one for one in parameters if one.default is inspect.Parameter.empty]
+    good = {parameter.name: _good(method, parameter) for parameter in needed}
+    for parameter in parameters:
+        for value in BEYOND.get(parameter.name, ()):
+            yield Case("limited", {**good, parameter.name: value})
+
+
 def _good(method: Any, parameter: inspect.Parameter) -> Any:
     name = parameter.name
     if name in CALLED and "collection" not in method.__qualname__:
@@ -266,6 +295,18 @@ async def called(method: Any, arguments_: dict[str, Any]) -> None:
         await outcome
 
 
+def named(made: Any) -> set[str]:
+    """The errors that a docstring says may be raised."""
+    told = (inspect.getdoc(made) or "").partition("\nRaises:\n")[2]
+    return set(re.findall(r"^    (\w+): ", told, re.MULTILINE))
+
+
+def check_named(error: QortexDbError, made: Any, besides: Container[str]) -> None:
+    kind = type(error).__name__
+    if kind not in named(made) and kind not in besides:
+        raise AssertionError(f"{kind} is missing in Raises: of {made.__qualname__}") from error
+
+
 async def tried(of: Any, target: Target, name: str, arguments_: dict[str, Any]) -> None:
     try:
         await called(getattr(target.make(of), name), arguments_)
@@ -275,13 +316,16 @@ async def tried(of: Any, target: Target, name: str, arguments_: dict[str, Any]) 
     except QortexDbError as error:
         # "The driver failed" is no answer to an argument; of an expression that is no condition the
         # server says so.
-        if type(error) is QortexDbError and error.sqlstate != "42804":
-            raise
+        if type(error) is QortexDbError:
+            if error.sqlstate != "42804":
+                raise
+        else:
+            check_named(error, getattr(target.owner, name), ANY_CALL)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("which", list(methods()))
-def test_a_method_raises_documented_errors_only(
+def test_a_method_raises_only_what_its_docstring_names(
     lanes: dict[str, Database],
     runner: asyncio.Runner,
     which: str,
@@ -292,11 +336,11 @@ def test_a_method_raises_documented_errors_only(
     key, _, name = which.partition(".")
     target = TARGETS[key]
     method = getattr(target.owner, name)
-    kinds = ["by itself", "watched", "in a unit of work"] if target.lanes else ["by itself"]
+    kinds = ["by itself", "limited", *(("watched", "in a unit of work") if target.lanes else ())]
 
     async def in_a_unit_of_work(given_: dict[str, Any]) -> None:
         with suppress(_RollBack):
-            async with lanes["plain"].unit_of_work() as uow:
+            async with lanes["by itself"].unit_of_work() as uow:
                 await tried(uow, target, name, given_)
                 raise _RollBack
 
@@ -308,14 +352,15 @@ def test_a_method_raises_documented_errors_only(
         if lane == "in a unit of work":
             runner.run(in_a_unit_of_work(given_))
         else:
-            of = lanes["watched" if lane == "watched" else "plain"]
-            runner.run(tried(of, target, name, given_))
+            runner.run(tried(lanes[lane], target, name, given_))
 
+    for case in beyond(method):
+        check = example(case)(check)
     check()
 
 
-COME_OUT = {"Database", "SearchGroups", "SearchHits"}
-"""What the package makes itself."""
+COME_OUT = {"Database", "FairPool", "SearchGroups", "SearchHits"}
+"""What the package makes itself, or SQLAlchemy does."""
 
 
 def made() -> list[str]:
@@ -358,7 +403,7 @@ NEEDED: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", made())
-def test_what_a_program_makes_is_made_or_refused(name: str) -> None:
+def test_what_a_program_makes_is_made_or_refused_as_its_docstring_says(name: str) -> None:
     owner = getattr(qortex_db, name)
     parameters = [
         parameter
@@ -377,7 +422,11 @@ def test_what_a_program_makes_is_made_or_refused(name: str) -> None:
             for parameter in parameters
             if parameter.default is parameter.empty
         }
-        with suppress(QortexDbError, ValidationError):
+        try:
             owner(**{**given_, bad.name: value})
+        except ValidationError:
+            pass
+        except QortexDbError as error:
+            check_named(error, owner, set())
 
     check()

@@ -81,7 +81,7 @@ class SessionExecutor:
         self._options = translate_map(schema)
         self._schema = schema
         self._schemas: Mapping[str | None, str | None] = {}
-        self._bind_arguments = bind_arguments or {}
+        self._bind_arguments = {} if bind_arguments is None else bind_arguments
         # Of which transaction's connection it is.
         self._known: tuple[SessionTransaction | None, dict[object, Any] | None] = (None, None)
 

@@ -43,6 +43,9 @@ def payload_index(
         path: As in a filter; "" for the kinds containment (one index for every path) and document.
         language: Of the kinds text and document; a filter has to name the same.
         name: Made from table, path and kind unless given.
+
+    Raises:
+        InvalidInputError: The path, the kind or the language was refused.
     """
     if not isinstance(table, FromClause):
         raise InvalidInputError(f"table is a {type(table).__name__}; pass a Table.")

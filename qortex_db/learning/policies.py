@@ -60,6 +60,9 @@ class UCB1:
     Args:
         exploration: The bonus is the root of this times ln(all pulls) / pulls.
 
+    Raises:
+        InvalidInputError: `exploration` is no number, or negative.
+
     Source:
         Auer, Cesa-Bianchi and Fischer (2002), "Finite-time analysis of the multiarmed bandit
         problem"; with the posterior mean for the empirical one, so that seeds and decay count.
@@ -89,6 +92,9 @@ class EpsilonGreedy:
 
     Args:
         epsilon: That share, 0 to 1; `baseline_rate` comes on top of it.
+
+    Raises:
+        InvalidInputError: `epsilon` is not between 0 and 1.
 
     Source:
         Sutton and Barto (2018), "Reinforcement learning: an introduction", 2.2.

@@ -73,6 +73,9 @@ class Collection:
         updated_at: The column of the time of the last change, if there is one for us to write.
         vectors: By their names, the default one as "vec". Filled in by the model.
         attributes: The host's own columns. Filled in by the model.
+
+    Raises:
+        InvalidInputError: An argument was refused, or two contradict one another.
     """
 
     vector: VectorSpec
@@ -169,6 +172,9 @@ def vector_column(spec: VectorSpec, name: str | None = None) -> MappedColumn[Any
     Args:
         spec: Its dimensions, metric, storage and index.
         name: Of the column, unless the attribute's.
+
+    Raises:
+        InvalidInputError: The spec is none, or the name is.
     """
     if not isinstance(spec, VectorSpec):
         raise InvalidInputError(f"spec is a {type(spec).__name__}; pass a VectorSpec.")
@@ -208,6 +214,9 @@ def vector_index(
         index: By default as the model's. One with `where`, for a large tenant, keeps the searches
             of this tenant apart from everybody else's rows.
         name: Made of the table and the column unless given; give one to a second index.
+
+    Raises:
+        InvalidInputError: The table has no such vector, or an argument was refused.
     """
     if not isinstance(table, Table):
         raise InvalidInputError("table must be a Table, as Note.__table__ is.")

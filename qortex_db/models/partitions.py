@@ -35,6 +35,9 @@ class Partitions:
         values: By list: what each partition is called, after its table's name, and the namespaces
             whose rows are in it.
         default: What the partition of all other namespaces is called; without one they are refused.
+
+    Raises:
+        InvalidInputError: The modulus, or a partition's name or values, were refused.
     """
 
     modulus: int | None = None

@@ -66,6 +66,9 @@ class HNSW:
         m: Neighbours of a row, 2 to 100.
         ef_construction: Candidates while building, 4 to 1,000, at least twice m.
         where: The rows that it holds, as SQL; searches of these only can use it.
+
+    Raises:
+        InvalidInputError: A number is out of its range, or `where` is no text.
     """
 
     method: ClassVar[str] = "hnsw"
@@ -95,6 +98,9 @@ class IVFFlat:
     Args:
         lists: How many, 1 to 32,768; about rows / 1,000.
         where: The rows that it holds, as SQL; searches of these only can use it.
+
+    Raises:
+        InvalidInputError: A number is out of its range, or `where` is no text.
     """
 
     method: ClassVar[str] = "ivfflat"

@@ -154,6 +154,7 @@ class IdempotencyRepository:
             Whether the key is new.
 
         Raises:
+            InvalidInputError: The key is no text, or too long.
             IdempotencyKeyReusedError: A method's call has it.
         """
         claim = check_claim(key, ["claim"])
@@ -169,6 +170,9 @@ class IdempotencyRepository:
 
         Returns:
             How many there were.
+
+        Raises:
+            InvalidInputError: `older_than` is no time, or not positive.
         """
         seconds = validation.check_seconds(older_than, name="older_than")
         params = {"older_than": timedelta(seconds=min(seconds, _LONGEST_SECONDS))}

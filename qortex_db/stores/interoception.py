@@ -24,6 +24,9 @@ class PostgresInteroceptionStore:
 
     Args:
         pool: A `Database`, or the DSN of one.
+
+    Raises:
+        InvalidInputError: The pool is neither a `Database` nor a DSN.
     """
 
     def __init__(self, pool: Database | DatabaseView | str) -> None:
@@ -36,13 +39,22 @@ class PostgresInteroceptionStore:
 
     @traced("interoception.pg.save_factor")
     async def save_factor(self, node_id: str, weight: float) -> None:
-        """Store one weight."""
+        """Store one weight.
+
+        Raises:
+            InvalidInputError: The id or the weight was refused.
+        """
         node_id = validation.check_id(node_id, name="node_id")
         await (await self._handle.open()).factors.save({node_id: weight})
 
     @traced("interoception.pg.save_factors")
     async def save_factors(self, factors: Mapping[str, float]) -> None:
-        """Store weights; what is absent stays."""
+        """Store weights; what is absent stays.
+
+        Raises:
+            InvalidInputError: An id or a weight was refused; nothing was stored.
+            LimitExceededError: There are more weights than a limit allows.
+        """
         if weights := checks.as_dict(factors, name="factors"):
             await (await self._handle.open()).factors.save(weights)
 
@@ -53,7 +65,12 @@ class PostgresInteroceptionStore:
 
     @traced("interoception.pg.save_edges")
     async def save_edges(self, buffer: Mapping[tuple[str, str], EdgeStatsLike]) -> None:
-        """Store edges, stamped now whatever their `last_seen` says; what is absent stays."""
+        """Store edges, stamped now whatever their `last_seen` says; what is absent stays.
+
+        Raises:
+            InvalidInputError: A key or an edge was refused; nothing was stored.
+            LimitExceededError: There are more edges than a limit allows.
+        """
         if not (edges := checks.as_dict(buffer, name="buffer")):
             return
         stamped = {key: _stamped_now(edge) for key, edge in edges.items()}
@@ -61,7 +78,12 @@ class PostgresInteroceptionStore:
 
     @traced("interoception.pg.remove_edges")
     async def remove_edges(self, keys: Sequence[tuple[str, str]]) -> None:
-        """Forget edges; unknown ones are ignored."""
+        """Forget edges; unknown ones are ignored.
+
+        Raises:
+            InvalidInputError: A key is no pair of ids.
+            LimitExceededError: There are more keys than a limit allows.
+        """
         if pairs := validation.check_list(keys, name="keys", of="list of pairs"):
             await (await self._handle.open()).edges.remove(pairs)
 

@@ -53,6 +53,9 @@ class Learner:
         reward_model: What an outcome without a reward is worth, by default `TernaryReward`.
         store: A `PostgresLearningStore`, a `Database`, or a DSN; None reads the environment.
         rng: A seeded generator makes the same choices again.
+
+    Raises:
+        InvalidInputError: The configuration or the store was refused.
     """
 
     def __init__(
@@ -96,7 +99,11 @@ class Learner:
         *,
         rng: np.random.Generator | None = None,
     ) -> Self:
-        """A learner whose seed arms are seeded: those of the default context not stored yet."""
+        """A learner whose seed arms are seeded: those of the default context not stored yet.
+
+        Raises:
+            InvalidInputError: The configuration or the store was refused.
+        """
         learner = cls(config, strategy, reward_model, store, rng=rng)
         if config.seed_arms:
             try:
@@ -123,7 +130,9 @@ class Learner:
             token_budget: What the chosen may cost together; 0 means no budget.
 
         Raises:
+            InvalidInputError: A candidate or a number was refused.
             InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: There are more arms, or a larger context, than a limit allows.
         """
         given, arms = as_arms(candidates)
         chosen = await (await self._arms()).select(
@@ -169,7 +178,9 @@ class Learner:
             The new state.
 
         Raises:
+            InvalidInputError: The outcome was refused; nothing was counted.
             InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: The context is larger than a limit allows.
         """
         arm_id, reward, context = read_outcome(outcome, self.reward_model, context)
         counted_in = qortex_context(context)
@@ -188,7 +199,9 @@ class Learner:
             The new states by arm; of an arm in several contexts that of its last outcome.
 
         Raises:
+            InvalidInputError: An outcome was refused; nothing was counted.
             InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: There are more outcomes, or a larger context, than a limit allows.
         """
         batches: dict[str, tuple[QortexContext | None, list[tuple[str, float]]]] = {}
         counted: list[tuple[OutcomeLike, float, str]] = []
@@ -239,7 +252,9 @@ class Learner:
             The new states of these arms.
 
         Raises:
+            InvalidInputError: An arm or a delta was refused; nothing was added.
             InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: There are more arms, or a larger context, than a limit allows.
         """
         arms = await self._arms()
         states = await arms.apply_deltas(
@@ -265,9 +280,10 @@ class Learner:
             The new state.
 
         Raises:
-            InvalidContextError: The context is nothing that JSON can say.
             InvalidInputError: The id or the factor was refused; every arm is decayed by
                 `arms.decay(learner)` alone.
+            InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: The context is larger than a limit allows.
         """
         arms = await self._arms()
         where = qortex_context(context)
@@ -284,7 +300,9 @@ class Learner:
         """Forget arms, by the rule of the store's `delete`; return how many states were there.
 
         Raises:
+            InvalidInputError: An id was refused; nothing was forgotten.
             InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: There are more arms, or a larger context, than a limit allows.
         """
         return await self.store.delete(arm_ids, context)
 
@@ -294,7 +312,9 @@ class Learner:
         """The arms of the highest posterior mean, highest first; ties by id.
 
         Raises:
+            InvalidInputError: `k` was refused.
             InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: The context is larger than a limit allows.
         """
         return await (await self._arms()).top(self._name, k=k, context=qortex_context(context))
 
@@ -304,7 +324,9 @@ class Learner:
         """The stored arms, or these of them: the attributes of each state and its `mean`.
 
         Raises:
+            InvalidInputError: An id was refused.
             InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: There are more arms, or a larger context, than a limit allows.
         """
         arms = await self._arms()
         states = await arms.get_all(self._name, arm_ids, context=qortex_context(context))
@@ -340,6 +362,9 @@ class Learner:
         """End a session, and say when it was; `{"error": …}` for an unknown one.
 
         Its arms and outcomes are empty: selections belong to no session, as in qortex.
+
+        Raises:
+            InvalidInputError: The id is no text.
         """
         checks.check_text(session_id, name="session_id")
         session = self._sessions.pop(session_id, None)

@@ -27,6 +27,9 @@ class PostgresLearningStore:
     Args:
         learner_name: The learner.
         pool: A `Database`, or the DSN of one.
+
+    Raises:
+        InvalidInputError: The name was refused, or the pool is neither a `Database` nor a DSN.
     """
 
     def __init__(self, learner_name: str, pool: Database | DatabaseView | str) -> None:
@@ -38,7 +41,9 @@ class PostgresLearningStore:
         """One arm's state, the prior if it is not stored.
 
         Raises:
+            InvalidInputError: The id was refused.
             InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: The context is larger than a limit allows.
         """
         return await (await self.handle.open()).arms.get(
             self.learner_name, arm_id, context=qortex_context(context)
@@ -50,6 +55,7 @@ class PostgresLearningStore:
 
         Raises:
             InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: The context is larger than a limit allows.
         """
         return await (await self.handle.open()).arms.get_all(
             self.learner_name, context=qortex_context(context)
@@ -62,7 +68,9 @@ class PostgresLearningStore:
         """Overwrite one arm's state; "" as `last_updated` means now.
 
         Raises:
+            InvalidInputError: The id or the state was refused; nothing was stored.
             InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: The context is larger than a limit allows.
         """
         await (await self.handle.open()).arms.put(
             self.learner_name, arm_id, state, context=qortex_context(context)
@@ -85,7 +93,9 @@ class PostgresLearningStore:
         """Forget arms, by qortex's rule: without both arguments, those of every context.
 
         Raises:
+            InvalidInputError: An id was refused; nothing was forgotten.
             InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: There are more arms, or a larger context, than a limit allows.
         """
         ids = None if arm_ids is None else validation.check_ids(arm_ids, name="arm_ids")
         if ids is not None and not ids:

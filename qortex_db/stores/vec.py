@@ -53,6 +53,9 @@ class PgVectorIndex:
         table_name: Any table with `id text` as its key and `vec vector(dimensions)`.
         pool_size: Connections at most, where the index has a database of its own.
         pool: A `Database` to share, in the place of qortex's pool.
+
+    Raises:
+        InvalidInputError: An argument was refused.
     """
 
     def __init__(
@@ -151,6 +154,7 @@ class PgVectorIndex:
         """The most similar ids with their similarities, best first, at or above the threshold.
 
         Raises:
+            InvalidInputError: The embedding or a number was refused.
             DimensionMismatchError: An embedding has another length than the column.
         """
         validation.check_limit(top_k, MAX_LIMIT, name="top_k")
@@ -177,7 +181,11 @@ class PgVectorIndex:
 
     @traced("vec.remove")
     async def remove(self, ids: Sequence[str]) -> None:
-        """Remove vectors; unknown ids are ignored."""
+        """Remove vectors; unknown ids are ignored.
+
+        Raises:
+            InvalidInputError: An id was refused.
+        """
         await (await self._vectors()).delete(ids)
 
     async def size(self) -> int:
@@ -190,7 +198,11 @@ class PgVectorIndex:
     async def iter_all(
         self, batch_size: int = 500
     ) -> AsyncIterator[tuple[list[str], list[list[float]]]]:
-        """All vectors in batches of ids and lists of floats, in the order of the ids."""
+        """All vectors in batches of ids and lists of floats, in the order of the ids.
+
+        Raises:
+            InvalidInputError: `batch_size` was refused.
+        """
         ids: list[str] = []
         embeddings: list[list[float]] = []
         async for record in (await self._vectors()).stream(batch_size=batch_size):

@@ -36,6 +36,9 @@ class HalfEmbedding(UserDefinedType[Any]):
 
     Args:
         dimensions: What the column declares; None leaves it open.
+
+    Raises:
+        InvalidInputError: pgvector has no such column.
     """
 
     cache_ok = True

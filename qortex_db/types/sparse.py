@@ -51,6 +51,9 @@ class SparseEmbedding(UserDefinedType[Any]):
     Args:
         dimensions: What the column declares; None leaves it open.
         max_nonzeros: How many components may be non-zero; an index takes 1,000.
+
+    Raises:
+        InvalidInputError: pgvector has no such column.
     """
 
     cache_ok = True

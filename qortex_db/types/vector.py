@@ -286,6 +286,9 @@ class Embedding(UserDefinedType[Any]):
 
     Args:
         dimensions: What the column declares; None leaves it to the migration.
+
+    Raises:
+        InvalidInputError: pgvector has no such column.
     """
 
     cache_ok = True

@@ -147,17 +147,15 @@ def test_every_signature_says_what_it_returns(entries: dict[str, Any]) -> None:
     assert mute == []
 
 
-def test_what_takes_a_context_or_an_embedding_says_what_it_raises() -> None:
+def test_what_takes_a_context_an_embedding_or_a_key_says_what_it_raises() -> None:
     silent = []
     for kind in WHOLE:
         for name, method in inspect.getmembers(kind, inspect.isfunction):
             taken = set() if name.startswith("_") else {*inspect.signature(method).parameters}
             expected = {"InvalidContextError"} if "context" in taken else set()
-            if taken & {"embedding", "embeddings", "query_embedding"} and name not in {
-                "distance",
-                "score",
-            }:
+            if taken & {"embedding", "embeddings", "query_embedding"}:
                 expected |= {"DimensionMismatchError"}
+            expected |= {"IdempotencyKeyReusedError"} if "idempotency_key" in taken else set()
             said = (method.__doc__ or "").partition("Raises:")[2]
             silent += [f"{kind.__name__}.{name}: {one}" for one in expected if one not in said]
     assert silent == []

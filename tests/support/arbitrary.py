@@ -246,7 +246,7 @@ def nearly(*good: Any) -> st.SearchStrategy[Any]:
 
 
 VECTOR: Final = [0.5] * 8
-a_vector = nearly(VECTOR, np.array(VECTOR), tuple(VECTOR))
+a_vector = nearly(VECTOR, np.array(VECTOR), tuple(VECTOR), [0.5] * 3)
 an_id = nearly("a", "v00001", 7)
 a_number = nearly(1, 0.5, np.float32(0.25))
 a_payload = nearly({"a": 1}) | st.dictionaries(st.sampled_from(["a", "b"]), anything, max_size=2)
@@ -434,3 +434,39 @@ GOOD: Final[dict[str, Any]] = {
     "work": _count,
 }
 """What a method takes for a parameter of this name that it has to be given."""
+
+_SHORT: Final = [0.5] * 3
+_LONG: Final = "more than eight bytes"
+BEYOND: Final[dict[str, list[Any]]] = {
+    "arm_ids": [["a", "b"]],
+    "buffer": [{("a", "b"): EdgeStats(), ("a", "c"): EdgeStats()}],
+    "candidates": [["a", "b"]],
+    "context": [{"task": _LONG}],
+    "deltas": [{"a": (1.0, 0.0), "b": (1.0, 0.0)}],
+    "document": [_LONG],
+    "edges": [{("a", "b"): EdgeStats(), ("a", "c"): EdgeStats()}],
+    "embedding": [_SHORT],
+    "embeddings": [[VECTOR] * 3, [_SHORT]],
+    "factors": [{"a": 1.0, "b": 1.0}],
+    "ids": [["a", "b"]],
+    "keys": [[("a", "b"), ("a", "c")]],
+    "node_ids": [["a", "b"]],
+    "observations": [[("a", 0.5), ("b", 0.5)], [("a", "b", 0.5), ("a", "c", 0.5)]],
+    "outcomes": [{"a": "accepted", "b": "accepted"}, [ArmOutcome("a", 1.0), ArmOutcome("b", 1.0)]],
+    "payload": [{"a": _LONG}],
+    "positive": [[_SHORT], ["unknown"]],
+    "query_embedding": [_SHORT],
+    "records": [
+        [{"id": name, "embedding": VECTOR} for name in "ab"],
+        [{"id": "a", "embedding": _SHORT}],
+        [{"id": "a", "embedding": VECTOR, "payload": {"a": _LONG}}],
+    ],
+    "seed_ids": [["a", "b"]],
+    "texts": [["a", "b"], [_LONG]],
+    "values": [{"a": _LONG}],
+    "vectors": [{"thumb": _SHORT}],
+    "weights": [{"a": 1.0, "b": 1.0}],
+    "where": [{"a": {"$in": [1, 2, 3]}}],
+    "where_document": [{"$or": [{"$contains": "red"}, {"$contains": "green"}]}],
+}
+"""What is right but for its length, or is more than the smallest limits allow."""

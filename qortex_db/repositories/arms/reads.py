@@ -61,7 +61,9 @@ class ArmReads:
         """One arm's state; the prior, and nothing stored, if it was never observed.
 
         Raises:
+            InvalidInputError: The learner's name or the id was refused.
             InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: The context is larger than a limit allows.
         """
         key = validation.check_id(arm_id, name="arm_id")
         found = await self._states(read_statements.get_one(), learner, context, arm_id=key)
@@ -77,7 +79,9 @@ class ArmReads:
         """Every stored arm of one context, or these of them.
 
         Raises:
+            InvalidInputError: The learner's name or an id was refused.
             InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: There are more arms, or a larger context, than a limit allows.
         """
         if arm_ids is None:
             return await self._states(read_statements.get_all(), learner, context)
@@ -86,7 +90,11 @@ class ArmReads:
         return await self._states(read_statements.get(), learner, context, ids=ids)
 
     async def get_all_states(self, learner: str) -> dict[str, dict[str, ArmState]]:
-        """Every stored arm of a learner by context hash and arm."""
+        """Every stored arm of a learner by context hash and arm.
+
+        Raises:
+            InvalidInputError: The learner's name was refused.
+        """
         params = {"learner": check_learner(learner)}
         return by_context((await self._executor.run(read_statements.get_all_states(), params)).rows)
 
@@ -96,7 +104,9 @@ class ArmReads:
         """The arms of the highest posterior mean, highest first; ties by id.
 
         Raises:
+            InvalidInputError: The learner's name or `k` was refused.
             InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: The context is larger than a limit allows.
         """
         count = validation.check_limit(k, MAX_LIMIT, name="k")
         return list((await self._states(read_statements.top(), learner, context, k=count)).items())
@@ -115,8 +125,9 @@ class ArmReads:
             level: The probability, between 0 and 1, that an interval holds the true mean reward.
 
         Raises:
-            InvalidContextError: The context is nothing that JSON can say.
             InvalidInputError: The level is not between 0 and 1.
+            InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: There are more arms, or a larger context, than a limit allows.
         """
         checks.check_number(level, name="level", low=1e-9, high=1 - 1e-9)
         states = await self.get_all(learner, arm_ids, context=context)
@@ -125,14 +136,22 @@ class ArmReads:
         return dict(sorted(zip(states, found, strict=True)))
 
     async def metrics(self, learner: str) -> LearnerMetrics:
-        """Counts and sums over all contexts."""
+        """Counts and sums over all contexts.
+
+        Raises:
+            InvalidInputError: The learner's name was refused.
+        """
         params = {"learner": check_learner(learner)}
         row = (await self._executor.run(read_statements.metrics(), params)).rows[0]
         arms, contexts, pulls, reward = row
         return LearnerMetrics(learner, arms, contexts, int(pulls), reward)
 
     async def contexts(self, learner: str) -> list[str]:
-        """The hashes of the contexts in which a learner has arms."""
+        """The hashes of the contexts in which a learner has arms.
+
+        Raises:
+            InvalidInputError: The learner's name was refused.
+        """
         params = {"learner": check_learner(learner)}
         return [
             row[0]
@@ -144,6 +163,9 @@ class ArmReads:
 
         Returns:
             What each hash stands for; None where it was not seen with the history on.
+
+        Raises:
+            InvalidInputError: The learner's name was refused.
         """
         params = {"learner": check_learner(learner)}
         rows = (await self._executor.run(read_statements.read_contexts(), params)).rows

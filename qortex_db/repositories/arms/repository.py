@@ -71,8 +71,9 @@ class ArmRepository(ArmReads):
             state: alpha and beta above 0, up to 1e100; "" as `last_updated` means now.
 
         Raises:
-            InvalidContextError: The context is nothing that JSON can say.
             InvalidInputError: A value was refused; nothing was stored.
+            InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: The context is larger than a limit allows.
         """
         key = validation.check_id(arm_id, name="arm_id")
         values = {"ids": [key], **check_state(state, key)}
@@ -98,8 +99,9 @@ class ArmRepository(ArmReads):
             The new state; of a repeated call the state as it is.
 
         Raises:
-            InvalidContextError: The context is nothing that JSON can say.
             InvalidInputError: An id or the reward was refused; nothing was counted.
+            InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: The context is larger than a limit allows.
             CounterOverflowError: The arm has no room for another pull; nothing was counted.
             IdempotencyKeyReusedError: The key was used for another call; nothing was counted.
         """
@@ -125,8 +127,10 @@ class ArmRepository(ArmReads):
             The new states of the arms observed; of a repeated call the states as they are.
 
         Raises:
-            InvalidContextError: The context is nothing that JSON can say.
             InvalidInputError: An id or a reward was refused; nothing was counted.
+            InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: There are more arms, or a larger context, than a limit allows.
+            IdempotencyKeyReusedError: The key was used for another call; nothing was counted.
             CounterOverflowError: An arm has no room for so many pulls; nothing was counted.
         """
         sums = sum_rewards(observations, self._limits)
@@ -175,8 +179,10 @@ class ArmRepository(ArmReads):
             The new states of these arms, in key order; of a repeated call the states as they are.
 
         Raises:
-            InvalidContextError: The context is nothing that JSON can say.
             InvalidInputError: An id or a number was refused; nothing was changed.
+            InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: There are more arms, or a larger context, than a limit allows.
+            IdempotencyKeyReusedError: The key was used for another call; nothing was counted.
             CounterOverflowError: An arm has no room for another pull; nothing was changed.
         """
         pairs = check_deltas(deltas, self._limits)
@@ -286,7 +292,9 @@ class ArmRepository(ArmReads):
             many arms faded, by earlier calls of the same work too.
 
         Raises:
+            InvalidInputError: An argument was refused, or batches are asked for in a unit of work.
             InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: The context is larger than a limit allows.
             ConflictError: `resume` was begun with other arguments, or another process goes on with
                 it at the same time.
         """
@@ -346,8 +354,9 @@ class ArmRepository(ArmReads):
             The states of all of these arms, in key order.
 
         Raises:
-            InvalidContextError: The context is nothing that JSON can say.
             InvalidInputError: The boost is out of its range.
+            InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: There are more arms, or a larger context, than a limit allows.
         """
         ids = validation.check_ids(arm_ids, name="arm_ids", limits=self._limits)
         params = {"boost": check_evidence(boost, name="boost")}
@@ -372,7 +381,9 @@ class ArmRepository(ArmReads):
             How many states were there.
 
         Raises:
+            InvalidInputError: The learner's name or an id was refused; nothing was changed.
             InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: There are more arms, or a larger context, than a limit allows.
         """
         return await self._remove(change_statements.reset, learner, arm_ids, context)
 
@@ -389,7 +400,9 @@ class ArmRepository(ArmReads):
             How many states were there.
 
         Raises:
+            InvalidInputError: The learner's name or an id was refused; nothing was forgotten.
             InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: There are more arms, or a larger context, than a limit allows.
         """
         return await self._remove(change_statements.remove, learner, arm_ids, context)
 
@@ -420,9 +433,10 @@ class ArmRepository(ArmReads):
             rng: A seeded generator gives the same choice again.
 
         Raises:
-            InvalidContextError: The context is nothing that JSON can say.
             InvalidInputError: An id comes twice, an option is out of its range, or the policy gives
                 no scores.
+            InvalidContextError: The context is nothing that JSON can say.
+            LimitExceededError: There are more arms, or a larger context, than a limit allows.
         """
         arms, ids = check_candidates(candidates, self._limits)
         rules = check_rules(k, token_budget, baseline_rate, min_pulls) | {"policy": policy}

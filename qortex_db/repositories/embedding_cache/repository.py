@@ -99,6 +99,7 @@ class EmbeddingRepository:
         Raises:
             InvalidInputError: An argument was refused, or what the model returned.
             DimensionMismatchError: The model returned, or the cache holds, other lengths.
+            LimitExceededError: A text is longer, or there are more, than a limit allows.
         """
         order, text_of = _by_hash(texts, self._limits)
         if not callable(model):
@@ -136,6 +137,9 @@ class EmbeddingRepository:
 
         Returns:
             How many there were.
+
+        Raises:
+            InvalidInputError: The name was refused.
         """
         statement, params = statements.clear(of_model=name is not None), {}
         if name is not None:

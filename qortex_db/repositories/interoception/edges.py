@@ -64,7 +64,11 @@ class EdgeRepository:
         }
 
     async def get(self, src: str, tgt: str) -> EdgeStats:
-        """One edge, in either direction; zeros if it was never observed."""
+        """One edge, in either direction; zeros if it was never observed.
+
+        Raises:
+            InvalidInputError: An id was refused.
+        """
         first, second = edge_key(src, tgt)
         rows = (await self._executor.run(edge_statements.get(), {"src": first, "tgt": second})).rows
         return edge_stats(rows[0]) if rows else EdgeStats()
@@ -80,6 +84,7 @@ class EdgeRepository:
 
         Raises:
             InvalidInputError: A key, count, score or time was refused; nothing was stored.
+            LimitExceededError: There are more edges than a limit allows.
         """
         of = "mapping of pairs to EdgeStats"
         given = validation.check_dict(edges, name="edges", of=of, limits=self._limits)
@@ -121,6 +126,7 @@ class EdgeRepository:
             The edge as it is now.
 
         Raises:
+            InvalidInputError: An id, the score or `max_scores` was refused; nothing was counted.
             CounterOverflowError: The edge has no room for another hit.
             IdempotencyKeyReusedError: The key was used for another call; nothing was counted.
         """
@@ -147,6 +153,9 @@ class EdgeRepository:
             How many edges were touched, by this call or by the one that it repeats.
 
         Raises:
+            InvalidInputError: An observation was refused; nothing was counted.
+            LimitExceededError: There are more observations than a limit allows.
+            IdempotencyKeyReusedError: The key was used for another call; nothing was counted.
             CounterOverflowError: An edge has no room for so many hits; nothing was counted.
         """
         most = _max_scores(max_scores)
@@ -165,6 +174,10 @@ class EdgeRepository:
 
         Returns:
             How many were there; unknown ones are ignored.
+
+        Raises:
+            InvalidInputError: A key is no pair of ids.
+            LimitExceededError: There are more keys than a limit allows.
         """
         pairs = edge_keys(keys, self._limits)
         if not pairs:
@@ -193,6 +206,9 @@ class EdgeRepository:
 
         Returns:
             Most hits first, then the highest mean, then by key; `limit` cuts in this order.
+
+        Raises:
+            InvalidInputError: A threshold or the limit was refused.
         """
         params = _thresholds(min_hits, min_avg_score) | {
             "limit": None
@@ -208,7 +224,11 @@ class EdgeRepository:
     async def summary(
         self, *, min_hits: int = MIN_HITS, min_avg_score: float = MIN_AVG_SCORE
     ) -> EdgeSummary:
-        """Counts over the buffer, by one statement; the thresholds are those of `promote`."""
+        """Counts over the buffer, by one statement; the thresholds are those of `promote`.
+
+        Raises:
+            InvalidInputError: A threshold was refused.
+        """
         params = _thresholds(min_hits, min_avg_score)
         row = (await self._executor.run(edge_statements.summary(), params)).rows[0]
         count, total, mean, most, ready = row

@@ -81,7 +81,12 @@ class FactorRepository:
         return {row[0]: row[1] for row in rows}
 
     async def get(self, node_ids: Iterable[str]) -> dict[str, float]:
-        """The weights of these nodes, in the order given; 1.0 where none is stored."""
+        """The weights of these nodes, in the order given; 1.0 where none is stored.
+
+        Raises:
+            InvalidInputError: An id was refused.
+            LimitExceededError: There are more ids than a limit allows.
+        """
         given = validation.check_list(
             node_ids, name="node_ids", of="list of ids", limits=self._limits
         )
@@ -97,6 +102,7 @@ class FactorRepository:
 
         Raises:
             InvalidInputError: An id or a weight was refused; nothing was stored.
+            LimitExceededError: There are more weights than a limit allows.
         """
         of = "mapping of node ids to numbers"
         weights = validation.check_dict(weights, name="weights", of=of, limits=self._limits)
@@ -135,6 +141,7 @@ class FactorRepository:
 
         Raises:
             InvalidInputError: An id or an outcome is unknown; nothing was changed.
+            LimitExceededError: There are more outcomes than a limit allows.
             IdempotencyKeyReusedError: The key was used for another call; nothing was changed.
         """
         of = "mapping of node ids to outcomes"
@@ -205,6 +212,7 @@ class FactorRepository:
         Raises:
             InvalidInputError: The half-life is not positive, or node_ids and batch_size are both
                 given.
+            LimitExceededError: There are more ids than a limit allows.
         """
         seconds = validation.check_seconds(half_life, name="half_life")
         params: dict[str, object] = {"half_lives_per_second": 1.0 / seconds}
@@ -274,7 +282,12 @@ class FactorRepository:
             )
 
     async def weight_seeds(self, seed_ids: Iterable[str]) -> dict[str, float]:
-        """The seeds' shares by their weights, summing to 1; equal shares where all weigh 0."""
+        """The seeds' shares by their weights, summing to 1; equal shares where all weigh 0.
+
+        Raises:
+            InvalidInputError: An id was refused.
+            LimitExceededError: There are more ids than a limit allows.
+        """
         weights = await self.get(seed_ids)
         total = sum(weights.values())
         if total == 0:
@@ -286,6 +299,10 @@ class FactorRepository:
 
         Returns:
             How many were stored.
+
+        Raises:
+            InvalidInputError: An id was refused.
+            LimitExceededError: There are more ids than a limit allows.
         """
         keys = validation.check_ids(node_ids, limits=self._limits)
         if not keys:

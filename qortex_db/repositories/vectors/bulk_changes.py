@@ -92,6 +92,8 @@ class VectorBulkChanges(VectorWrites[IdT]):
             resumed those of earlier calls too.
 
         Raises:
+            InvalidInputError: An argument was refused; nothing was changed.
+            LimitExceededError: The filter, the ids or the values are more than a limit allows.
             ConflictError: `resume` was begun with other arguments, or another process goes on with
                 it at the same time.
         """
@@ -150,6 +152,7 @@ class VectorBulkChanges(VectorWrites[IdT]):
         Raises:
             InvalidInputError: The filter is true of every row by its form, as `{}` is;
                 :meth:`delete_all` says so by its name.
+            LimitExceededError: The filter has more than a limit allows.
         """
         chunks = Chunks.of(self._vectors.executor, batch_size, on_progress, resume)
         narrowed = await self._narrow_changes(

@@ -55,6 +55,8 @@ class VectorChanges(VectorWrites[IdT]):
 
         Raises:
             InvalidInputError: A record was refused, named by row and id; nothing was written.
+            DimensionMismatchError: An embedding has another length than the column.
+            LimitExceededError: A record is larger, or there are more, than a limit allows.
             ConflictError: An id is in another namespace, or one that was made is there already.
         """
         vectors = self._vectors
@@ -87,6 +89,8 @@ class VectorChanges(VectorWrites[IdT]):
 
         Raises:
             InvalidInputError: A record was refused, named by row and id; nothing was written.
+            DimensionMismatchError: An embedding has another length than the column.
+            LimitExceededError: A record is larger, or there are more, than a limit allows.
         """
         return len((await self._by_batch(records, update_each, changes_only=True))[1])
 

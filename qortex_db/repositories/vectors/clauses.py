@@ -39,6 +39,7 @@ class VectorClauses(TableBound[IdT]):
 
         Raises:
             InvalidInputError: The filter cannot be read.
+            LimitExceededError: The filter has more than a limit allows.
         """
         vectors = self._vectors
         conditions = [with_values(each, vectors.scope_params) for each in vectors.scope.clauses]
@@ -61,6 +62,7 @@ class VectorClauses(TableBound[IdT]):
                 single bits it is how many differ. Without quantization it is the same.
 
         Raises:
+            DimensionMismatchError: An embedding has another length than the column.
             InvalidInputError: The embedding was refused.
         """
         checks.check_flag(approximate, name="approximate")
@@ -84,6 +86,7 @@ class VectorClauses(TableBound[IdT]):
         What is not described here is as of :meth:`search` and :meth:`distance`.
 
         Raises:
+            DimensionMismatchError: An embedding has another length than the column.
             InvalidInputError: approximate is asked of an index of single bits, which give no score.
         """
         distance = self.distance(embedding, using=using, approximate=approximate)

@@ -99,8 +99,9 @@ class VectorIngest(VectorWrites[IdT]):
             How many distinct ids were stored, or left as they were where nothing changed.
 
         Raises:
-            DimensionMismatchError: An embedding has another length than the column.
             InvalidInputError: A record was refused, named by batch and row; earlier batches stay.
+            DimensionMismatchError: An embedding has another length than the column.
+            LimitExceededError: A record is larger than a limit allows.
         """
         self._vectors.check_takes_rows()
         size = validation.check_limit(batch_size, MAX_BATCH_SIZE, name="batch_size")
@@ -168,6 +169,9 @@ class VectorIngest(VectorWrites[IdT]):
 
         Returns:
             How many rows were changed; none where the server itself keeps the words.
+
+        Raises:
+            InvalidInputError: An argument was refused.
         """
         size = validation.check_limit(batch_size, MAX_BATCH_SIZE, name="batch_size")
         if on_progress is not None:

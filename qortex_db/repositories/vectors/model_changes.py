@@ -173,6 +173,7 @@ class VectorModelChanges(VectorWrites[IdT]):
                 the old version, which may bring in rows faster than they are filled.
 
         Raises:
+            InvalidInputError: The table has no embeddings of this name, or `closing` is no bool.
             ConflictError: Rows lack them, or not every process can know of them yet; nothing was
                 switched.
             LockTimeoutError: A writer took too long; try again.

@@ -46,6 +46,10 @@ class VectorReads(TableBound[IdT]):
         Args:
             ids: Where keys are texts, an int or a UUID is `str(id)`, and comes back as that.
             with_payload: As of :meth:`search`.
+
+        Raises:
+            InvalidInputError: An id was refused.
+            LimitExceededError: There are more ids than a limit allows.
         """
         keys = validation.check_keys(ids, self._vectors.key, limits=self._vectors.limits)
         if not keys:
@@ -80,6 +84,10 @@ class VectorReads(TableBound[IdT]):
                 in a payload each element counts, once for each row.
             where: Count only these rows.
             limit: The most values, 1 to `MAX_LIMIT`.
+
+        Raises:
+            InvalidInputError: The path, the filter or the limit was refused.
+            LimitExceededError: The filter has more than a limit allows.
         """
         vectors = self._vectors
         count = validation.check_limit(limit, MAX_LIMIT)
@@ -98,6 +106,10 @@ class VectorReads(TableBound[IdT]):
         """How many rows there are, those without an embedding too: a scan, not for every request.
 
         What is not described here is as of :meth:`search`.
+
+        Raises:
+            InvalidInputError: The filter was refused.
+            LimitExceededError: The filter has more than a limit allows.
         """
         narrowed = await self._vectors.narrow(where, where_document)
         statement = self._vectors.by_filter.count(narrowed)
@@ -130,6 +142,7 @@ class VectorReads(TableBound[IdT]):
 
         Raises:
             InvalidInputError: after is no `next` of a page in this order.
+            LimitExceededError: The filter has more than a limit allows.
         """
         vectors = self._vectors
         count = validation.check_limit(limit, MAX_LIMIT)
@@ -168,6 +181,10 @@ class VectorReads(TableBound[IdT]):
         Args:
             batch_size: Rows of a page, and of memory.
             with_embedding: Return embeddings too; without, they are empty.
+
+        Raises:
+            InvalidInputError: An argument was refused.
+            LimitExceededError: The filter has more than a limit allows.
         """
         size = validation.check_limit(batch_size, MAX_PAGE_SIZE, name="batch_size")
         narrowed = await self._vectors.narrow(where, where_document)
@@ -202,6 +219,7 @@ class VectorReads(TableBound[IdT]):
 
         Raises:
             InvalidInputError: The vectors are sparse, or a batch has several lengths.
+            LimitExceededError: The filter has more than a limit allows.
         """
         vectors = self._vectors.using(using)
         size = validation.check_limit(batch_size, MAX_PAGE_SIZE, name="batch_size")

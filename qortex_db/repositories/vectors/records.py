@@ -333,6 +333,9 @@ class SearchHits(_Answer[SearchHit[IdT]]):
 
         Returns:
             Not `complete` where groups or hits may be missing: search for more of them.
+
+        Raises:
+            InvalidInputError: The path, or a number, was refused.
         """
         count = validation.check_limit(limit, 1_000)
         size = validation.check_limit(group_size, 100, name="group_size")

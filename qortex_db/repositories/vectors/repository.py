@@ -113,6 +113,9 @@ class VectorRepository(
             limit: How many neighbours of each, 1 to 1,000.
             max_seconds: How long it looks for true neighbours, .001 to 86,400: after that it takes
                 the vectors that it has them of, which the answer's `sample` counts, at least one.
+
+        Raises:
+            InvalidInputError: A number was refused.
         """
         if ef_search is not None:
             ef_search = validation.check_limit(ef_search, MAX_EF_SEARCH, name="ef_search")
@@ -141,6 +144,7 @@ class VectorRepository(
             max_seconds: As of :meth:`recall_probe`.
 
         Raises:
+            InvalidInputError: A number was refused.
             NotFoundError: None reaches it.
         """
         target = checks.check_number(target_recall, name="target_recall", low=0, high=1)
@@ -155,6 +159,9 @@ class VectorRepository(
         Args:
             rows: How many there will be; by default the planner's own estimate.
             memory_bytes: What the index may take; by default half of `effective_cache_size`.
+
+        Raises:
+            InvalidInputError: A number was refused.
         """
         if rows is not None:
             rows = checks.check_count(rows, name="rows")

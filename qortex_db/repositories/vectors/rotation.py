@@ -54,6 +54,7 @@ class VectorRotation(TableBound[IdT]):
             How many rows were changed; none where the collection has nothing encrypted.
 
         Raises:
+            InvalidInputError: An argument was refused.
             EncryptionError: A row is of none of the keys; the batches before stay done.
             ConflictError: Others change the same rows without end.
         """

@@ -61,6 +61,8 @@ class VectorWrites(TableBound[IdT]):
 
         Raises:
             InvalidInputError: A record was refused, named by row and id; nothing was written.
+            DimensionMismatchError: An embedding has another length than the column.
+            LimitExceededError: A record is larger, or there are more, than a limit allows.
         """
         return await self._upsert(records)
 
@@ -70,6 +72,7 @@ class VectorWrites(TableBound[IdT]):
         Raises:
             InvalidInputError: A row was refused; none is stored.
             DimensionMismatchError: An embedding has another length than the column.
+            LimitExceededError: A record is larger, or there are more, than a limit allows.
         """
         return await self._upsert(records, allow_zero=True)
 
@@ -201,6 +204,7 @@ class VectorWrites(TableBound[IdT]):
         Raises:
             InvalidInputError: Nothing is given to be changed, or a value was refused.
             DimensionMismatchError: An embedding has another length than the column.
+            LimitExceededError: The payload or the document is larger than a limit allows.
         """
         by_key, written = self._vectors.by_key, self._vectors.written
         key = self._vectors.key.check(id)
@@ -247,6 +251,10 @@ class VectorWrites(TableBound[IdT]):
 
         Returns:
             How many were there.
+
+        Raises:
+            InvalidInputError: An id was refused.
+            LimitExceededError: There are more ids than a limit allows.
         """
         keys = validation.check_keys(ids, self._vectors.key, limits=self._vectors.limits)
         if not keys:

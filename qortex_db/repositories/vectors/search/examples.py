@@ -76,8 +76,10 @@ class ExampleSearches(TableBound[IdT]):
                 example, or as many as the limit if that is larger.
 
         Raises:
-            NotFoundError: An id is not there, or its row has no such vector.
             InvalidInputError: An argument was refused.
+            DimensionMismatchError: An embedding has another length than the column.
+            LimitExceededError: The filter has more than a limit allows.
+            NotFoundError: An id is not there, or its row has no such vector.
 
         Source:
             Qdrant's recommendation strategies `average_vector` and `best_score`.

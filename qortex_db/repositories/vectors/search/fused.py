@@ -72,6 +72,7 @@ class FusedSearches(TableBound[IdT]):
         Raises:
             InvalidInputError: An argument was refused.
             DimensionMismatchError: An embedding has another length than the column.
+            LimitExceededError: The filter has more than a limit allows.
             EmbeddingModelError: The table is searched by another model's embeddings.
         """
         vectors = self._vectors.using(using)
@@ -137,6 +138,7 @@ class FusedSearches(TableBound[IdT]):
         Raises:
             InvalidInputError: An argument was refused.
             DimensionMismatchError: An embedding has another length than the column.
+            LimitExceededError: A filter, or the number of hits, is more than a limit allows.
             EmbeddingModelError: The table is searched by another model's embeddings.
         """
         vectors = self._vectors.using(using)

@@ -127,8 +127,9 @@ class HybridSearches(TableBound[IdT]):
             `complete` is not "always".
 
         Raises:
-            DimensionMismatchError: An embedding has another length than the column.
             InvalidInputError: An argument was refused, or the table lacks what a branch looks at.
+            DimensionMismatchError: An embedding has another length than the column.
+            LimitExceededError: The filter has more than a limit allows.
         """
         count = validation.check_limit(limit, MAX_LIMIT)
         skipped = check_offset(offset, count)

@@ -119,6 +119,7 @@ class VectorSearches(
         Raises:
             InvalidInputError: An argument was refused.
             DimensionMismatchError: An embedding has another length than the column.
+            LimitExceededError: The filter has more than a limit allows.
             EmbeddingModelError: The table is searched by another model's embeddings.
         """
         if (
@@ -267,6 +268,7 @@ class VectorSearches(
         Raises:
             InvalidInputError: An argument was refused.
             DimensionMismatchError: An embedding has another length than the column.
+            LimitExceededError: The filter has more than a limit allows.
             EmbeddingModelError: The table is searched by another model's embeddings.
         """
         vectors = self._vectors.using(using)
@@ -306,6 +308,7 @@ class VectorSearches(
         Raises:
             InvalidInputError: An argument was refused.
             DimensionMismatchError: An embedding has another length than the column.
+            LimitExceededError: The filter has more than a limit allows.
             EmbeddingModelError: The table is searched by another model's embeddings.
         """
         vectors = self._vectors.using(using)
@@ -365,6 +368,7 @@ class VectorSearches(
         Raises:
             InvalidInputError: An argument was refused.
             DimensionMismatchError: An embedding has another length than the column.
+            LimitExceededError: The filter has more than a limit allows.
             EmbeddingModelError: The table is searched by another model's embeddings.
         """
         fetch = validation.check_limit(fetch_limit, MAX_LIMIT, name="fetch_limit")
@@ -431,6 +435,7 @@ class VectorSearches(
         Raises:
             InvalidInputError: An argument was refused.
             DimensionMismatchError: An embedding has another length than the column.
+            LimitExceededError: The filter has more than a limit allows.
             EmbeddingModelError: The table is searched by another model's embeddings.
         """
         vectors = self._vectors.using(using)

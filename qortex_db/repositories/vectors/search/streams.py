@@ -50,6 +50,7 @@ class SearchStreams(TableBound[IdT]):
         Raises:
             InvalidInputError: An argument was refused.
             DimensionMismatchError: An embedding has another length than the column.
+            LimitExceededError: The filter has more than a limit allows.
             EmbeddingModelError: The table is searched by another model's embeddings.
         """
         vectors = self._vectors.using(using)

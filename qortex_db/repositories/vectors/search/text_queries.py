@@ -38,6 +38,9 @@ class BM25:
         k1: How much it says that a document has a word often: 0, nothing, to 100.
         b: How much it says that a document is long: 0, nothing, to 1.
 
+    Raises:
+        InvalidInputError: A number is out of its range.
+
     Source:
         Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009).
     """
