@@ -1,7 +1,7 @@
 """Pictures of figures, as SVG that is light or dark as the page that shows it is.
 
-By the `color-scheme` of the page around it, or of the reader's system: one file for the site and for
-GitHub, legible wherever the two differ, as it brings its paper.
+By the `color-scheme` of the page around it, or of the reader's system: one file for the site and
+for GitHub, legible wherever the two differ, as it brings its paper.
 """
 
 from __future__ import annotations
