@@ -72,7 +72,7 @@ class Stub:
         base = BASES.get(kind.__name__) or GENERIC.get(kind.__name__, "")
         if "Generic" in base:
             self._import("typing", "Generic")
-            self._import("qortex_db.repositories.vectors.records", "IdT")
+            self._import("qortex_db.repositories.vectors.rows.records", "IdT")
         lines = [f"class {kind.__name__}({base}):" if base else f"class {kind.__name__}:"]
         lines += ATTRIBUTES.get(kind.__name__, [])
         seen = set(LEFT_OUT)

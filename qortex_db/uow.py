@@ -44,7 +44,7 @@ from qortex_db.repositories import (
     IdempotencyRepository,
     VectorRepository,
 )
-from qortex_db.repositories.vectors.texts import TextEmbedder, TextEmbedders
+from qortex_db.repositories.vectors.rows.texts import TextEmbedder, TextEmbedders
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from qortex_db.encryption import EncryptionKeys
     from qortex_db.engine import Executor, Operations, OwnWrites
     from qortex_db.models import Collection
-    from qortex_db.repositories.vectors.records import IdT
+    from qortex_db.repositories.vectors.rows.records import IdT
 
 AnySession = TypeVar("AnySession", bound="AsyncSession")
 

@@ -22,8 +22,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from qortex_db import Collection, Database, InvalidInputError, VectorMixin, VectorSpec
-from qortex_db.jsonable import to_canonical_json, to_json
 from qortex_db.testing.factories import VectorRecordFactory
+from qortex_db.values.jsonable import to_canonical_json, to_json
 
 BERLIN = timezone(timedelta(hours=1))
 EVERY_DIGIT = Decimal("0.1000000000000000055511151231257827")

@@ -26,10 +26,10 @@ from qortex_db import (
     Settings,
     unit_of_work,
 )
-from qortex_db.jsonable import to_json, writer_of
 from qortex_db.limits import DEFAULT_LIMITS
-from qortex_db.plain_json import is_larger, plain_json
 from qortex_db.repositories.arms.arguments import QortexContext
+from qortex_db.values.jsonable import to_json, writer_of
+from qortex_db.values.plain_json import is_larger, plain_json
 
 if TYPE_CHECKING:
     from qortex_db.uow import Repositories

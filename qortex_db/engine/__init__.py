@@ -4,28 +4,24 @@ A repository call by itself is its own transaction, in one round trip; in a unit
 that session's transaction. Repositories see an `Executor` and don't know which.
 """
 
-from qortex_db.engine.autocommit import AutocommitExecutor
-from qortex_db.engine.cleanup import Cleanup, finished, task_of
-from qortex_db.engine.connecting import Connector
-from qortex_db.engine.connections import (
+from qortex_db.engine.connections.cleanup import Cleanup, finished, task_of
+from qortex_db.engine.connections.connecting import Connector
+from qortex_db.engine.connections.engines import (
     RETRY_SECONDS,
     adopt,
     create_engine,
     notice_silence,
     tell_of_rotation,
 )
+from qortex_db.engine.connections.loops import OneAtATime, forks
+from qortex_db.engine.connections.operations import Operations, dispose
+from qortex_db.engine.connections.pool import FairPool, capacity_of
+from qortex_db.engine.connections.search_path import CLOSED, open_schemas, path_of, pin_search_path
 from qortex_db.engine.consistency import CONSISTENCIES, Consistency, OwnWrites
 from qortex_db.engine.executor import COMPILED, SEARCH_PATH, Executor, Fetched, translate_map
-from qortex_db.engine.loops import OneAtATime, forks
-from qortex_db.engine.operations import Operations, dispose
-from qortex_db.engine.options import NO_OPTIONS, CallOptions, SettingValue
-from qortex_db.engine.outcomes import OwnSession, wrote
-from qortex_db.engine.pool import FairPool, capacity_of
-from qortex_db.engine.replicas import Replicas
-from qortex_db.engine.search_path import CLOSED, open_schemas, path_of, pin_search_path
-from qortex_db.engine.session import RETRY, SessionExecutor
-from qortex_db.engine.telling import on_primary
-from qortex_db.engine.transactions import (
+from qortex_db.engine.lanes.autocommit import AutocommitExecutor
+from qortex_db.engine.lanes.session import RETRY, SessionExecutor
+from qortex_db.engine.lanes.transactions import (
     close,
     commit,
     committed,
@@ -33,7 +29,11 @@ from qortex_db.engine.transactions import (
     savepoint,
     set_meanwhile,
 )
-from qortex_db.engine.view import ViewExecutor
+from qortex_db.engine.lanes.view import ViewExecutor
+from qortex_db.engine.options import NO_OPTIONS, CallOptions, SettingValue
+from qortex_db.engine.outcomes import OwnSession, wrote
+from qortex_db.engine.replicas import Replicas
+from qortex_db.engine.telling import on_primary
 
 __all__ = [
     "CLOSED",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
 
-from qortex_db.engine.cleanup import task_of
+from qortex_db.engine.connections.cleanup import task_of
 from qortex_db.engine.options import NO_OPTIONS
 from qortex_db.engine.telling import AFTER, guarded, parted
 from qortex_db.errors import (
@@ -30,8 +30,8 @@ from qortex_db.observability import log
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from qortex_db.engine.autocommit import AutocommitExecutor
     from qortex_db.engine.executor import Fetched
+    from qortex_db.engine.lanes.autocommit import AutocommitExecutor
     from qortex_db.engine.options import CallOptions
 
 LEAST_LOST_SECONDS: Final = 0.5

@@ -7,7 +7,7 @@ import itertools
 import time
 from typing import TYPE_CHECKING, Any
 
-from qortex_db.engine.cleanup import task_of
+from qortex_db.engine.connections.cleanup import task_of
 from qortex_db.engine.executor import written_tables
 from qortex_db.engine.replica import BEHIND_SECONDS, Replica, identity_of, open_from
 from qortex_db.engine.telling import is_for_replicas, parted, seeing, telling, told
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Executable
 
-    from qortex_db.engine.autocommit import AutocommitExecutor
     from qortex_db.engine.executor import Fetched
+    from qortex_db.engine.lanes.autocommit import AutocommitExecutor
     from qortex_db.engine.options import CallOptions
 
 

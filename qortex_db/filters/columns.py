@@ -33,7 +33,6 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from qortex_db.column_values import compared_value
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import column_indexes, conditions
 from qortex_db.filters.conditions import HASHED_FROM, Bind, Shape
@@ -44,6 +43,7 @@ from qortex_db.filters.regex import read_regex
 from qortex_db.filters.values import as_string, check_list, check_pattern, successor
 from qortex_db.messages import shown
 from qortex_db.sql import Text, as_text, func, is_decorated, stored_type
+from qortex_db.values.column_values import compared_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

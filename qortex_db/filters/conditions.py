@@ -32,8 +32,8 @@ from sqlalchemy.dialects.postgresql import JSONB, array
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.full_text import document_words, is_found, web_tsquery, words
 from qortex_db.filters.instants import instant
-from qortex_db.keys import key_type
 from qortex_db.sql import Text, double, func
+from qortex_db.values.keys import key_type
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Table

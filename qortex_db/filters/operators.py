@@ -40,7 +40,7 @@ from qortex_db.filters.values import (
     kinds_in,
     plain,
 )
-from qortex_db.keys import TextKey, key_type
+from qortex_db.values.keys import TextKey, key_type
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ import numpy as np
 
 from qortex_db.checks import check_text
 from qortex_db.errors import InvalidInputError
-from qortex_db.jsonable import FaultError, JsonWriter, simplified, to_json
+from qortex_db.values.jsonable import FaultError, JsonWriter, simplified, to_json
 
 MAX_LIST: Final = 10_000
 """The longest list of values."""

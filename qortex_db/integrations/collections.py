@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
 from qortex_db.errors import InvalidInputError, SchemaVersionError
-from qortex_db.keys import IntegerKey, UuidKey, key_type
 from qortex_db.models import QortexVector
 from qortex_db.models.collection import collection_of
 from qortex_db.models.mapping import collection_table, model_named
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
+from qortex_db.values.keys import IntegerKey, UuidKey, key_type
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, MetaData, Table
 
-from qortex_db.composite_keys import CompositeColumn
 from qortex_db.errors import InvalidInputError
 from qortex_db.mirrors import ORIGINAL, original_of
 from qortex_db.models.collection import COLLECTION, MAX_TABLES, collection_of, is_part, resolved
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, Metric, Quantization, Storage, VectorSpec
+from qortex_db.values.composite_keys import CompositeColumn
 
 if TYPE_CHECKING:
     from qortex_db.models.collection import Collection

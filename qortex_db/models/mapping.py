@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import JSON, MetaData, Table, UniqueConstraint, inspect
 from sqlalchemy.exc import CompileError
 
-from qortex_db.composite_keys import CompositeColumn
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters.full_text import TEXT_CONFIGURATION
-from qortex_db.keys import key_type
 from qortex_db.messages import shown
 from qortex_db.mirrors import ORIGINAL, original_of
 from qortex_db.models.collection import (
@@ -34,6 +32,8 @@ from qortex_db.models.mixin import VectorMixin
 from qortex_db.models.vector import QortexVector
 from qortex_db.models.vector_spec import DEFAULT_VECTOR, VectorSpec
 from qortex_db.sql import DIALECT, is_text, stored_type
+from qortex_db.values.composite_keys import CompositeColumn
+from qortex_db.values.keys import key_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

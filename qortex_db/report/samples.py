@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, cast, column, literal_column, null, select
 
-from qortex_db.repositories.vectors.row_shape import sent_embedding
+from qortex_db.repositories.vectors.rows.row_shape import sent_embedding
 from qortex_db.sql import Text, func
 
 if TYPE_CHECKING:

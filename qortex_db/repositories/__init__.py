@@ -21,7 +21,8 @@ from qortex_db.repositories.vectors.aggregates import Aggregate
 from qortex_db.repositories.vectors.changes import Inserted
 from qortex_db.repositories.vectors.index_advice import IndexAdvice, RecallProbe, Tuning
 from qortex_db.repositories.vectors.model_changes import ModelChange
-from qortex_db.repositories.vectors.records import (
+from qortex_db.repositories.vectors.repository import VectorRepository
+from qortex_db.repositories.vectors.rows.records import (
     BranchHit,
     EmbeddingBatch,
     FacetCount,
@@ -33,7 +34,6 @@ from qortex_db.repositories.vectors.records import (
     SearchHits,
     VectorRecord,
 )
-from qortex_db.repositories.vectors.repository import VectorRepository
 from qortex_db.repositories.vectors.search.boosts import (
     Factor,
     FieldBoost,

@@ -10,11 +10,11 @@ from typing import Any, Final, cast
 
 from qortex_db.checks import as_dict, as_whole, check_number, check_whole
 from qortex_db.errors import InvalidInputError
-from qortex_db.jsonable import to_json
-from qortex_db.keys import KeyType
-from qortex_db.keys import all_plain as all_plain  # noqa: PLC0414 - it is what all share
-from qortex_db.keys import check_id as check_id  # noqa: PLC0414
 from qortex_db.limits import DEFAULT_LIMITS, Limits
+from qortex_db.values.jsonable import to_json
+from qortex_db.values.keys import KeyType
+from qortex_db.values.keys import all_plain as all_plain  # noqa: PLC0414 - it is what all share
+from qortex_db.values.keys import check_id as check_id  # noqa: PLC0414
 
 MAX_LIMIT: Final = 10_000
 """The most of what one call returns or takes in a list, unless its own limit is named."""

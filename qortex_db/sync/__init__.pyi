@@ -30,15 +30,14 @@ from qortex_db.repositories.interoception.edge_records import (
 )
 from qortex_db.repositories.interoception.factors import FactorChanges, FactorSummary
 from qortex_db.repositories.progress import IngestProgress
-from qortex_db.repositories.vectors.aggregate_statements import AggregateName
 from qortex_db.repositories.vectors.aggregates import Aggregate
 from qortex_db.repositories.vectors.changes import Inserted
-from qortex_db.repositories.vectors.frames import Frame
 from qortex_db.repositories.vectors.index_advice import IndexAdvice, RecallProbe, Tuning
 from qortex_db.repositories.vectors.ingest import OnError, Rejects
 from qortex_db.repositories.vectors.model_changes import ModelChange
-from qortex_db.repositories.vectors.payload_parts import WithPayload
-from qortex_db.repositories.vectors.records import (
+from qortex_db.repositories.vectors.rows.frames import Frame
+from qortex_db.repositories.vectors.rows.payload_parts import WithPayload
+from qortex_db.repositories.vectors.rows.records import (
     EmbeddingBatch,
     FacetCount,
     IdInput,
@@ -59,6 +58,7 @@ from qortex_db.repositories.vectors.search.hybrid import SparseInput
 from qortex_db.repositories.vectors.search.hybrid_statements import FusedBy
 from qortex_db.repositories.vectors.search.index_settings import IterativeScan
 from qortex_db.repositories.vectors.search.text_queries import BM25, TextMatch, TextRank
+from qortex_db.repositories.vectors.statements.aggregate_statements import AggregateName
 from qortex_db.repositories.vectors.word_counts import WordStatistics
 from qortex_db.settings import Settings
 from qortex_db.status import Status

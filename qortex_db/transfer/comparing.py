@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db.checks import as_key
-from qortex_db.jsonable import to_json
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.transfer.source import plain_id
 from qortex_db.transfer.translating import is_same_vector
+from qortex_db.values.jsonable import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qortex_db.repositories import VectorRepository
-    from qortex_db.repositories.vectors.records import VectorRecord
+    from qortex_db.repositories.vectors.rows.records import VectorRecord
     from qortex_db.transfer.route import Route
     from qortex_db.transfer.source import SourceId, SourceRow
 

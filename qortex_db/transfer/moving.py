@@ -13,7 +13,7 @@ from qortex_db.messages import shown, with_rows_called
 from qortex_db.repositories.checkpoints import CheckpointRepository, Progress
 from qortex_db.repositories.halving import by_halves
 from qortex_db.repositories.progress import Pace, tell
-from qortex_db.repositories.vectors.records import VectorRecord
+from qortex_db.repositories.vectors.rows.records import VectorRecord
 from qortex_db.transfer.rejects import RejectsFile
 from qortex_db.transfer.source import SourceReject, plain_id
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
-from qortex_db.repositories.vectors.records import VectorRecord
+from qortex_db.repositories.vectors.rows.records import VectorRecord
 from qortex_db.transfer.source import SparseComponents
 from qortex_db.types import SparseVector, fold_sparse
 

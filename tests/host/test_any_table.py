@@ -34,9 +34,9 @@ from qortex_db import (
     VectorSpec,
     unit_of_work,
 )
-from qortex_db.keys import key_columns
 from qortex_db.mirrors import original_of
 from qortex_db.repositories import VectorRepository
+from qortex_db.values.keys import key_columns
 from support.catalogue import execute
 
 with warnings.catch_warnings(action="ignore"):  # it is behind SQLAlchemy 2.1

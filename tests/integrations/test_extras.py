@@ -20,7 +20,7 @@ sys.meta_path.insert(0, Blocked())
 """
 FRAMEWORKS = ("langchain_core", "llama_index", "haystack", "pandas", "pyarrow", "polars")
 FRAME = (
-    "from qortex_db.repositories.vectors.records import SearchHits; "
+    "from qortex_db.repositories.vectors.rows.records import SearchHits; "
     "SearchHits([], requested=1, complete=True)"
 )
 

@@ -16,9 +16,9 @@ from pydantic_core import to_json
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.models import collection_of
-from qortex_db.pydantic_types import SPARSE_KEYS, in_json, sparse_of
-from qortex_db.repositories.vectors.records import ReadAttributes
+from qortex_db.repositories.vectors.rows.records import ReadAttributes
 from qortex_db.transfer.sources.in_files.json_lines import MAX_LINE_BYTES
+from qortex_db.types.pydantic_types import SPARSE_KEYS, in_json, sparse_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

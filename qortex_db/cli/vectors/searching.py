@@ -104,7 +104,7 @@ def _embedding(given: str) -> Any:
 
 def _key(given: str, table: Table) -> Any:
     """An id as the key's column has it: a number, several in JSON, or the text itself."""
-    from qortex_db.keys import IntegerKey, key_type
+    from qortex_db.values.keys import IntegerKey, key_type
 
     kind = key_type(table)
     try:

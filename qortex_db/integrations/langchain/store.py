@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from qortex_db.database import Database
     from qortex_db.models import Collection
-    from qortex_db.repositories.vectors.records import SearchHit
+    from qortex_db.repositories.vectors.rows.records import SearchHit
     from qortex_db.settings import Settings
 
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from qortex_db import checks, learning, messages
 from qortex_db.errors import InvalidContextError, InvalidInputError
-from qortex_db.jsonable import to_canonical_json, to_json
 from qortex_db.learning import Arm
 from qortex_db.limits import DEFAULT_LIMITS, Limits
-from qortex_db.plain_json import is_larger
 from qortex_db.repositories import validation
+from qortex_db.values.jsonable import to_canonical_json, to_json
+from qortex_db.values.plain_json import is_larger
 
 SMALLEST: Final = 1e-300
 """A posterior's parameters are positive."""

@@ -25,10 +25,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from qortex_db.checks import MAX_INT4
-from qortex_db.composite_keys import CompositeKey, packed
 from qortex_db.engine.citus import on_citus as on_citus_form
 from qortex_db.engine.citus import or_on_citus
-from qortex_db.keys import key_kind
 from qortex_db.repositories.arms.history_statements import events_of, kept, recorded
 from qortex_db.repositories.arms.read_statements import (
     CONTEXT,
@@ -44,6 +42,8 @@ from qortex_db.repositories.chunks import Chunk
 from qortex_db.repositories.idempotency import claimed
 from qortex_db.repositories.locking import locked_in_key_order
 from qortex_db.sql import Text, double, func, json_parameter
+from qortex_db.values.composite_keys import CompositeKey, packed
+from qortex_db.values.keys import key_kind
 
 if TYPE_CHECKING:
     from qortex_db.repositories.chunks import Step

@@ -13,12 +13,12 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
-from qortex_db.repositories.vectors.aggregate_statements import (
+from qortex_db.repositories.vectors.rows.records import IdT, PathInput
+from qortex_db.repositories.vectors.statements.aggregate_statements import (
     AggregateName,
     Wanted,
     aggregates,
 )
-from qortex_db.repositories.vectors.records import IdT, PathInput
 from qortex_db.repositories.vectors.table import TableBound
 
 if TYPE_CHECKING:

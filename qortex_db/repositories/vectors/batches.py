@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qortex_db.errors import InvalidInputError
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
-from qortex_db.plain_json import is_large
-from qortex_db.repositories.vectors.record_columns import (
+from qortex_db.repositories.vectors.rows.record_columns import (
     RecordColumns,
     Told,
     is_missing,
     row_name,
 )
-from qortex_db.repositories.vectors.written_columns import MISSING
+from qortex_db.repositories.vectors.rows.written_columns import MISSING
+from qortex_db.values.plain_json import is_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from qortex_db.keys import KeyType
-    from qortex_db.repositories.vectors.embedding_parts import EmbeddingColumn
-    from qortex_db.repositories.vectors.key_statements import GivenColumns
-    from qortex_db.repositories.vectors.records import RecordInput
-    from qortex_db.repositories.vectors.written_columns import WrittenColumn
+    from qortex_db.repositories.vectors.rows.embedding_parts import EmbeddingColumn
+    from qortex_db.repositories.vectors.rows.records import RecordInput
+    from qortex_db.repositories.vectors.rows.written_columns import WrittenColumn
+    from qortex_db.repositories.vectors.statements.key_statements import GivenColumns
+    from qortex_db.values.keys import KeyType
 
 PART_BYTES: Final = 2**16
 """The vectors of one statement: several fit into a socket's buffer, so that the next are made

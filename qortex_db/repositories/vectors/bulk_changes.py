@@ -12,13 +12,13 @@ from qortex_db import observability
 from qortex_db.errors import InvalidInputError, QortexDbError
 from qortex_db.filters import values_of
 from qortex_db.mirrors import original_of
-from qortex_db.plain_json import is_large
 from qortex_db.repositories import validation
 from qortex_db.repositories.chunks import Chunks, Work
-from qortex_db.repositories.vectors.key_statements import IDS
-from qortex_db.repositories.vectors.payload_changes import PayloadChange
-from qortex_db.repositories.vectors.records import IdT
+from qortex_db.repositories.vectors.rows.payload_changes import PayloadChange
+from qortex_db.repositories.vectors.rows.records import IdT
+from qortex_db.repositories.vectors.statements.key_statements import IDS
 from qortex_db.repositories.vectors.writes import VectorWrites
+from qortex_db.values.plain_json import is_large
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from qortex_db.filters import Filter, Where
     from qortex_db.repositories.chunks import Step
     from qortex_db.repositories.progress import IngestProgress
-    from qortex_db.repositories.vectors.records import IdInput
+    from qortex_db.repositories.vectors.rows.records import IdInput
     from qortex_db.repositories.vectors.table import VectorTable
 
 LARGE_DELETE: Final = 10_000

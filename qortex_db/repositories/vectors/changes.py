@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any, Generic
 from qortex_db.errors import InvalidInputError
 from qortex_db.mirrors import original_of
 from qortex_db.repositories import validation
-from qortex_db.repositories.vectors.batch_statements import (
+from qortex_db.repositories.vectors.rows.records import IdT, VectorRecord
+from qortex_db.repositories.vectors.rows.written_columns import generated
+from qortex_db.repositories.vectors.statements.batch_statements import (
     insert_new,
     insert_unkeyed,
     update_each,
 )
-from qortex_db.repositories.vectors.records import IdT, VectorRecord
 from qortex_db.repositories.vectors.writes import VectorWrites
-from qortex_db.repositories.vectors.written_columns import generated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Table
 
-    from qortex_db.repositories.vectors.records import RecordInput
+    from qortex_db.repositories.vectors.rows.records import RecordInput
 
 
 @dataclass(frozen=True, slots=True)

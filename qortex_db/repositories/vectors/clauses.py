@@ -12,7 +12,7 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.filters import read_filter, with_document
 from qortex_db.filters.parameters import with_values
 from qortex_db.mirrors import moved, original_of
-from qortex_db.repositories.vectors.records import IdT
+from qortex_db.repositories.vectors.rows.records import IdT
 from qortex_db.repositories.vectors.table import TableBound
 
 if TYPE_CHECKING:

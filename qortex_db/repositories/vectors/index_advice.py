@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from sqlalchemy import Integer, bindparam, select, text
 
 from qortex_db.errors import NotFoundError
-from qortex_db.keys import key_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.statement_cache import MAX_TABLES
-from qortex_db.repositories.vectors.row_shape import sent_embedding
+from qortex_db.repositories.vectors.rows.row_shape import sent_embedding
 from qortex_db.sql import func
+from qortex_db.values.keys import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Select, Table
 
-    from qortex_db.repositories.vectors.namespaces import Scope
+    from qortex_db.repositories.vectors.rows.namespaces import Scope
     from qortex_db.repositories.vectors.search.searches import VectorSearches
 
 MAX_SAMPLE: Final = 1_000

@@ -20,9 +20,9 @@ from qortex_db.observability import log, outside
 from qortex_db.repositories import validation
 from qortex_db.repositories.halving import by_halves
 from qortex_db.repositories.progress import IngestProgress, Pace, tell
-from qortex_db.repositories.vectors.distinct_ids import DistinctIds
-from qortex_db.repositories.vectors.frames import Frame, records_of
-from qortex_db.repositories.vectors.records import (
+from qortex_db.repositories.vectors.rows.distinct_ids import DistinctIds
+from qortex_db.repositories.vectors.rows.frames import Frame, records_of
+from qortex_db.repositories.vectors.rows.records import (
     IdT,
     RecordInput,
     RejectedRecord,

@@ -23,16 +23,16 @@ from qortex_db.repositories import validation
 from qortex_db.repositories.chunks import refuse_in_transaction
 from qortex_db.repositories.progress import Pace, tell
 from qortex_db.repositories.vectors import table_facts
-from qortex_db.repositories.vectors.changeover_rows import (
+from qortex_db.repositories.vectors.rows.records import IdT, VectorRecord
+from qortex_db.repositories.vectors.rows.texts import TextEmbedder
+from qortex_db.repositories.vectors.statements.changeover_rows import (
     CHANGEOVERS,
     close,
     fill_statements,
     name_model,
     switch,
 )
-from qortex_db.repositories.vectors.key_statements import IDS, VECS
-from qortex_db.repositories.vectors.records import IdT, VectorRecord
-from qortex_db.repositories.vectors.texts import TextEmbedder
+from qortex_db.repositories.vectors.statements.key_statements import IDS, VECS
 from qortex_db.repositories.vectors.writes import VectorWrites
 from qortex_db.types import checked
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from qortex_db.filters import Filter, Where
     from qortex_db.models.changing import Changeover
     from qortex_db.repositories.progress import IngestProgress
-    from qortex_db.repositories.vectors.changeover_rows import FillStatements
+    from qortex_db.repositories.vectors.statements.changeover_rows import FillStatements
     from qortex_db.repositories.vectors.table import VectorTable
 
 MAX_REEMBEDDED: Final = 10_000

@@ -11,25 +11,25 @@ from qortex_db.filters import values_of
 from qortex_db.filters.columns import ColumnKey
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
-from qortex_db.repositories.vectors.filter_statements import Page
-from qortex_db.repositories.vectors.key_statements import ID, IDS
-from qortex_db.repositories.vectors.records import (
+from qortex_db.repositories.vectors.rows.records import (
     EmbeddingBatch,
     FacetCount,
     IdT,
     ScrollPage,
     VectorRecord,
 )
+from qortex_db.repositories.vectors.statements.filter_statements import Page
+from qortex_db.repositories.vectors.statements.key_statements import ID, IDS
 from qortex_db.repositories.vectors.table import TableBound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from qortex_db.filters import Where
-    from qortex_db.keys import KeyType
-    from qortex_db.repositories.vectors.filter_statements import Place
-    from qortex_db.repositories.vectors.payload_parts import Body, WithPayload
-    from qortex_db.repositories.vectors.records import IdInput, PathInput
+    from qortex_db.repositories.vectors.rows.payload_parts import Body, WithPayload
+    from qortex_db.repositories.vectors.rows.records import IdInput, PathInput
+    from qortex_db.repositories.vectors.statements.filter_statements import Place
+    from qortex_db.values.keys import KeyType
 
 MAX_PAGE_SIZE: Final = 100_000
 """The most rows of one page of `stream`."""

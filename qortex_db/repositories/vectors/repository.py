@@ -27,8 +27,8 @@ from qortex_db.repositories.vectors.index_advice import (
 from qortex_db.repositories.vectors.ingest import VectorIngest
 from qortex_db.repositories.vectors.model_changes import VectorModelChanges
 from qortex_db.repositories.vectors.reads import VectorReads
-from qortex_db.repositories.vectors.records import IdT
 from qortex_db.repositories.vectors.rotation import VectorRotation
+from qortex_db.repositories.vectors.rows.records import IdT
 from qortex_db.repositories.vectors.search.index_settings import MAX_EF_SEARCH
 from qortex_db.repositories.vectors.search.searches import VectorSearches
 from qortex_db.repositories.vectors.word_counts import WordCounts

@@ -13,22 +13,22 @@ from sqlalchemy.dialects.postgresql import JSONB
 from qortex_db.encryption import Cipher, is_token, named
 from qortex_db.engine import on_primary
 from qortex_db.errors import ConflictError, EncryptionError
-from qortex_db.keys import key_columns, key_of, key_type
 from qortex_db.repositories import validation
 from qortex_db.repositories.locking import in_key_order
 from qortex_db.repositories.progress import tell
 from qortex_db.repositories.statement_cache import MAX_TABLES
-from qortex_db.repositories.vectors.records import IdT
+from qortex_db.repositories.vectors.rows.records import IdT
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.sql import Text, as_jsonb, as_text, func
+from qortex_db.values.keys import key_columns, key_of, key_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sqlalchemy import Select, Table, Update
 
-    from qortex_db.repositories.vectors.encrypted_columns import EncryptedColumns
-    from qortex_db.repositories.vectors.namespaces import Scope
+    from qortex_db.repositories.vectors.rows.encrypted_columns import EncryptedColumns
+    from qortex_db.repositories.vectors.rows.namespaces import Scope
 
 MAX_ROTATED: Final = 10_000
 """The most rows of one batch of `rotate_keys`."""

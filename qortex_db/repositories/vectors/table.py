@@ -21,7 +21,6 @@ from qortex_db.errors import (
 from qortex_db.filters import Filter, Where, check_readable, read_filter, read_path, with_document
 from qortex_db.filters.columns import no_column, value_column
 from qortex_db.filters.fields import ENCRYPTED
-from qortex_db.keys import key_columns, key_type
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.markers import ALL_NAMESPACES
 from qortex_db.mirrors import moved, original_of
@@ -30,20 +29,21 @@ from qortex_db.models.collection import collection_of
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
 from qortex_db.names import qualified
 from qortex_db.observability import Subject
-from qortex_db.plain_json import is_large
 from qortex_db.repositories.vectors import table_facts
-from qortex_db.repositories.vectors.encrypted_columns import EncryptedColumns
-from qortex_db.repositories.vectors.filter_statements import by_filter
 from qortex_db.repositories.vectors.following import follow
-from qortex_db.repositories.vectors.key_statements import by_key
-from qortex_db.repositories.vectors.namespaces import scope_of
-from qortex_db.repositories.vectors.payload_parts import Body, read_body
-from qortex_db.repositories.vectors.records import IdT
-from qortex_db.repositories.vectors.row_shape import row_shape
+from qortex_db.repositories.vectors.rows.encrypted_columns import EncryptedColumns
+from qortex_db.repositories.vectors.rows.namespaces import scope_of
+from qortex_db.repositories.vectors.rows.payload_parts import Body, read_body
+from qortex_db.repositories.vectors.rows.records import IdT
+from qortex_db.repositories.vectors.rows.row_shape import row_shape
+from qortex_db.repositories.vectors.rows.written_columns import written_columns
+from qortex_db.repositories.vectors.statements.filter_statements import by_filter
+from qortex_db.repositories.vectors.statements.key_statements import by_key
 from qortex_db.repositories.vectors.table_facts import TableFacts, look_up
 from qortex_db.repositories.vectors.two_models import Known, TwoModels, as_embeddings
-from qortex_db.repositories.vectors.written_columns import written_columns
 from qortex_db.sql import DIALECT
+from qortex_db.values.keys import key_columns, key_type
+from qortex_db.values.plain_json import is_large
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -54,9 +54,13 @@ if TYPE_CHECKING:
 
     from qortex_db.encryption import EncryptionKeys
     from qortex_db.engine import Executor, Fetched
-    from qortex_db.repositories.vectors.filter_statements import Place
-    from qortex_db.repositories.vectors.records import RecordInput, SearchHit
-    from qortex_db.repositories.vectors.texts import EmbeddingCache, TextEmbedder, TextEmbedders
+    from qortex_db.repositories.vectors.rows.records import RecordInput, SearchHit
+    from qortex_db.repositories.vectors.rows.texts import (
+        EmbeddingCache,
+        TextEmbedder,
+        TextEmbedders,
+    )
+    from qortex_db.repositories.vectors.statements.filter_statements import Place
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from qortex_db.engine import on_primary
 from qortex_db.errors import UPGRADE_HINT, SchemaVersionError
 from qortex_db.models.changing import Changeover
 from qortex_db.names import own_tables, qualified
-from qortex_db.repositories.vectors.changeover_rows import CHANGEOVERS, changeover_of
 from qortex_db.repositories.vectors.following import NO_COLUMN
+from qortex_db.repositories.vectors.statements.changeover_rows import CHANGEOVERS, changeover_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Table

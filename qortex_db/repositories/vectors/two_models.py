@@ -10,8 +10,8 @@ from qortex_db.errors import EmbeddingModelError, InvalidInputError
 from qortex_db.markers import CLEAR
 from qortex_db.messages import shown
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
-from qortex_db.repositories.vectors.record_columns import row_name
-from qortex_db.repositories.vectors.records import VectorRecord
+from qortex_db.repositories.vectors.rows.record_columns import row_name
+from qortex_db.repositories.vectors.rows.records import VectorRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from qortex_db.limits import Limits
     from qortex_db.models.changing import Changeover
-    from qortex_db.repositories.vectors.records import RecordInput
-    from qortex_db.repositories.vectors.texts import TextEmbedder, TextEmbedders
+    from qortex_db.repositories.vectors.rows.records import RecordInput
+    from qortex_db.repositories.vectors.rows.texts import TextEmbedder, TextEmbedders
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from qortex_db.filters.full_text import stored_words, text_configuration, words
 from qortex_db.models import WordFrequency
 from qortex_db.names import qualified
 from qortex_db.repositories.statement_cache import MAX_TABLES
-from qortex_db.repositories.vectors.records import IdT
+from qortex_db.repositories.vectors.rows.records import IdT
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.sql import Text, func
 

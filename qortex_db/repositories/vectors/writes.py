@@ -11,12 +11,13 @@ from typing import cast as cast_type
 from qortex_db.errors import ConflictError, DimensionMismatchError, InvalidInputError
 from qortex_db.markers import CLEAR
 from qortex_db.observability import calls, metrics
-from qortex_db.plain_json import is_large
 from qortex_db.repositories import validation
-from qortex_db.repositories.vectors.batch_statements import insert_new, update_each
 from qortex_db.repositories.vectors.batches import Batch, Part
-from qortex_db.repositories.vectors.embedding_parts import EmbeddingColumn
-from qortex_db.repositories.vectors.key_statements import (
+from qortex_db.repositories.vectors.rows.embedding_parts import EmbeddingColumn
+from qortex_db.repositories.vectors.rows.records import IdT, VectorRecord
+from qortex_db.repositories.vectors.rows.written_columns import named_values
+from qortex_db.repositories.vectors.statements.batch_statements import insert_new, update_each
+from qortex_db.repositories.vectors.statements.key_statements import (
     GIVEN,
     ID,
     IDS,
@@ -24,11 +25,10 @@ from qortex_db.repositories.vectors.key_statements import (
     GivenColumns,
     KeyStatements,
 )
-from qortex_db.repositories.vectors.records import IdT, VectorRecord
 from qortex_db.repositories.vectors.table import TableBound
 from qortex_db.repositories.vectors.two_models import Known
-from qortex_db.repositories.vectors.written_columns import named_values
 from qortex_db.translation import NOT_NULL_VIOLATION
+from qortex_db.values.plain_json import is_large
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Executable
 
     from qortex_db.markers import Clear
-    from qortex_db.repositories.vectors.records import IdInput, RecordInput
+    from qortex_db.repositories.vectors.rows.records import IdInput, RecordInput
+    from qortex_db.repositories.vectors.rows.written_columns import RecordPart
     from qortex_db.repositories.vectors.table import VectorTable
     from qortex_db.repositories.vectors.table_facts import TableFacts
-    from qortex_db.repositories.vectors.written_columns import RecordPart
     from qortex_db.types import EmbeddingInput
 
 Build: TypeAlias = "Callable[[KeyStatements, GivenColumns], Executable]"

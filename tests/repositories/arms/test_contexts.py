@@ -21,13 +21,13 @@ from qortex_db import (
     QortexDbError,
     context_hash,
 )
-from qortex_db.jsonable import to_canonical_json
 from qortex_db.testing.factories import (
     ArmFactory,
     ArmOutcomeFactory,
     ArmStateFactory,
     LearnerConfigFactory,
 )
+from qortex_db.values.jsonable import to_canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

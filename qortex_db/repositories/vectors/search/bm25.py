@@ -33,11 +33,11 @@ from qortex_db.filters.full_text import (
     text_configuration,
     words,
 )
-from qortex_db.keys import key_of
 from qortex_db.repositories.vectors.search.text_statements import FOUND_ROWS, PARSED_DOCUMENTS
 from qortex_db.repositories.vectors.search.word_statements import asked_words, rows_of_words
 from qortex_db.repositories.vectors.word_counts import ALL_DOCUMENTS, FREQUENCIES, counted_table
 from qortex_db.sql import Text, double, func
+from qortex_db.values.keys import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

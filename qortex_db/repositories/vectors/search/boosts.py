@@ -34,10 +34,10 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.filters.columns import ColumnKey
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field
-from qortex_db.keys import key_of
 from qortex_db.models import InteroceptionFactor
 from qortex_db.repositories.validation import MAX_MEASURE, check_dict, check_list
 from qortex_db.sql import Text, double, func, json_parameter, stored_type
+from qortex_db.values.keys import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, FromClause, Table
     from sqlalchemy.sql.selectable import ScalarSelect
 
-    from qortex_db.repositories.vectors.filter_statements import Place
+    from qortex_db.repositories.vectors.statements.filter_statements import Place
     from qortex_db.repositories.vectors.table import VectorTable
 
 MAX_BOOSTS: Final = 16

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import ARRAY, Integer, bindparam, case, cast, or_, select, true, union_all
 
 from qortex_db.filters.expressions import Constant
-from qortex_db.keys import key_of, key_type
 from qortex_db.repositories.statement_cache import built_once
 from qortex_db.repositories.vectors.search.found import found
 from qortex_db.repositories.vectors.search.nearest import Branch, sent_embeddings
 from qortex_db.sql import func, of_pgvector
 from qortex_db.types import Embedding
+from qortex_db.values.keys import key_of, key_type
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select, SelectBase, Subquery

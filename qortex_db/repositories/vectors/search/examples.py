@@ -11,7 +11,7 @@ from qortex_db.embedders import ExampleText
 from qortex_db.errors import InvalidInputError, NotFoundError
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
-from qortex_db.repositories.vectors.records import IdT, SearchHits
+from qortex_db.repositories.vectors.rows.records import IdT, SearchHits
 from qortex_db.repositories.vectors.search.example_statements import best_scores, nearest_to_mean
 from qortex_db.repositories.vectors.search.index_settings import (
     BRANCH_LIMIT,
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
-    from qortex_db.repositories.vectors.payload_parts import WithPayload
-    from qortex_db.repositories.vectors.records import IdInput
+    from qortex_db.repositories.vectors.rows.payload_parts import WithPayload
+    from qortex_db.repositories.vectors.rows.records import IdInput
     from qortex_db.repositories.vectors.table import VectorTable
     from qortex_db.repositories.vectors.table_facts import TableFacts
     from qortex_db.types import EmbeddingInput

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, case, exists, false, null, select, true, union_all
 
 from qortex_db.filters.expressions import Constant
-from qortex_db.keys import key_of
 from qortex_db.repositories.vectors.search.found_apart import found_apart
 from qortex_db.repositories.vectors.search.local_settings import restored, settings_of
 from qortex_db.repositories.vectors.search.nearest import count_of
 from qortex_db.repositories.vectors.search.probing import PLACE, has_few_rows, probed
 from qortex_db.sql import func
+from qortex_db.values.keys import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ from qortex_db import checks
 from qortex_db.errors import InvalidInputError
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
-from qortex_db.repositories.vectors.records import IdT, SearchHits
+from qortex_db.repositories.vectors.rows.records import IdT, SearchHits
 from qortex_db.repositories.vectors.search.fused_statements import (
     many,
     many_filtered,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
-    from qortex_db.repositories.vectors.payload_parts import WithPayload
+    from qortex_db.repositories.vectors.rows.payload_parts import WithPayload
     from qortex_db.repositories.vectors.table import VectorTable
     from qortex_db.types import EmbeddingInput
 

@@ -15,7 +15,7 @@ from qortex_db.filters.full_text import text_configuration
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
-from qortex_db.repositories.vectors.records import BranchHit, IdT, SearchHit, SearchHits
+from qortex_db.repositories.vectors.rows.records import BranchHit, IdT, SearchHit, SearchHits
 from qortex_db.repositories.vectors.search.hybrid_statements import (
     FusedBy,
     Fusion,
@@ -45,7 +45,7 @@ from qortex_db.types import EmbeddingInput, SparseVector
 if TYPE_CHECKING:
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
-    from qortex_db.repositories.vectors.payload_parts import Body, WithPayload
+    from qortex_db.repositories.vectors.rows.payload_parts import Body, WithPayload
     from qortex_db.repositories.vectors.table import VectorTable
     from qortex_db.repositories.vectors.table_facts import TableFacts
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from qortex_db.filters import Filter
-    from qortex_db.repositories.vectors.payload_parts import WithPayload
+    from qortex_db.repositories.vectors.rows.payload_parts import WithPayload
     from qortex_db.repositories.vectors.table import VectorTable
 
 MAX_EF_SEARCH: Final = 1_000

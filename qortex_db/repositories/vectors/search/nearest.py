@@ -16,10 +16,10 @@ from sqlalchemy import (
 
 from qortex_db.checks import check_flag
 from qortex_db.filters.expressions import Constant
-from qortex_db.keys import key_of
-from qortex_db.repositories.vectors.row_shape import row_shape
+from qortex_db.repositories.vectors.rows.row_shape import row_shape
 from qortex_db.sql import Text, double, func
 from qortex_db.types import EncodedEmbeddings
+from qortex_db.values.keys import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from sqlalchemy.types import TypeEngine
 
     from qortex_db.models import VectorSpec
-    from qortex_db.repositories.vectors.namespaces import Scope
-    from qortex_db.repositories.vectors.payload_parts import Body
+    from qortex_db.repositories.vectors.rows.namespaces import Scope
+    from qortex_db.repositories.vectors.rows.payload_parts import Body
 
 
 @dataclass(frozen=True, slots=True)

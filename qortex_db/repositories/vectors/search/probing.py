@@ -27,9 +27,9 @@ from sqlalchemy import (
 from sqlalchemy.types import NullType
 
 from qortex_db.filters.expressions import Constant
-from qortex_db.keys import key_of
 from qortex_db.repositories.vectors.search.nearest import count_of
 from qortex_db.sql import func
+from qortex_db.values.keys import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

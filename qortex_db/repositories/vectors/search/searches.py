@@ -12,8 +12,8 @@ from qortex_db.errors import InvalidInputError
 from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
-from qortex_db.repositories.vectors.diversity import most_diverse
-from qortex_db.repositories.vectors.records import (
+from qortex_db.repositories.vectors.rows.diversity import most_diverse
+from qortex_db.repositories.vectors.rows.records import (
     IdT,
     SearchGroup,
     SearchGroups,
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
     from qortex_db.filters import Where
     from qortex_db.limits import Complete
-    from qortex_db.repositories.vectors.payload_parts import WithPayload
-    from qortex_db.repositories.vectors.records import PathInput, SearchHit
+    from qortex_db.repositories.vectors.rows.payload_parts import WithPayload
+    from qortex_db.repositories.vectors.rows.records import PathInput, SearchHit
     from qortex_db.repositories.vectors.search.boosts import Boost, BoostTerm
     from qortex_db.repositories.vectors.search.index_settings import Approach
     from qortex_db.repositories.vectors.table import VectorTable

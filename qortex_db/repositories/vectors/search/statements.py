@@ -22,10 +22,8 @@ from sqlalchemy import (
 from qortex_db.filters.columns import ColumnKey
 from qortex_db.filters.expressions import Constant
 from qortex_db.filters.fields import Field
-from qortex_db.keys import key_of, key_type
 from qortex_db.models.collection import collection_of
 from qortex_db.repositories.statement_cache import MAX_TABLES, built_once
-from qortex_db.repositories.vectors.filter_statements import value_at
 from qortex_db.repositories.vectors.search.boosts import BoostedRows, boosted
 from qortex_db.repositories.vectors.search.found import found
 from qortex_db.repositories.vectors.search.nearest import (
@@ -34,17 +32,19 @@ from qortex_db.repositories.vectors.search.nearest import (
     SearchForm,
     in_order,
 )
+from qortex_db.repositories.vectors.statements.filter_statements import value_at
 from qortex_db.sql import Text, double, func
 from qortex_db.types import JsonText
+from qortex_db.values.keys import key_of, key_type
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, FromClause, Select, Table
 
     from qortex_db.filters import Filter
     from qortex_db.models import VectorSpec
-    from qortex_db.repositories.vectors.filter_statements import Place
-    from qortex_db.repositories.vectors.namespaces import Scope
+    from qortex_db.repositories.vectors.rows.namespaces import Scope
     from qortex_db.repositories.vectors.search.boosts import BoostTerm
+    from qortex_db.repositories.vectors.statements.filter_statements import Place
     from qortex_db.repositories.vectors.table import VectorTable
 
 _HITS = bindparam("hits", type_=Integer)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qortex_db.filters import values_of
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
-from qortex_db.repositories.vectors.records import IdT
+from qortex_db.repositories.vectors.rows.records import IdT
 from qortex_db.repositories.vectors.search.index_settings import walk_of
 from qortex_db.repositories.vectors.search.nearest import SearchForm
 from qortex_db.repositories.vectors.search.statements import search_statements
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from qortex_db.filters import Where
-    from qortex_db.repositories.vectors.payload_parts import WithPayload
-    from qortex_db.repositories.vectors.records import SearchHit
+    from qortex_db.repositories.vectors.rows.payload_parts import WithPayload
+    from qortex_db.repositories.vectors.rows.records import SearchHit
     from qortex_db.types import EmbeddingInput
 
 

@@ -20,8 +20,8 @@ from qortex_db.filters.full_text import (
     web_tsquery,
     words,
 )
-from qortex_db.keys import key_of
 from qortex_db.sql import Text, func
+from qortex_db.values.keys import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

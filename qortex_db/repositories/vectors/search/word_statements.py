@@ -34,10 +34,10 @@ from qortex_db.filters.full_text import (
     text_configuration,
     words,
 )
-from qortex_db.keys import key_of
 from qortex_db.repositories.vectors.search.text_queries import MAX_WORDS
 from qortex_db.repositories.vectors.search.text_statements import FOUND_ROWS, PARSED_DOCUMENTS
 from qortex_db.sql import Text, double, func
+from qortex_db.values.keys import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from qortex_db.models.vector_spec import IndexSpec, Metric, Storage
     from qortex_db.repositories import VectorRepository
-    from qortex_db.repositories.vectors.records import VectorRecord
+    from qortex_db.repositories.vectors.rows.records import VectorRecord
     from qortex_db.settings import Settings
     from qortex_db.transfer.source import Position, SourceId
 

@@ -15,7 +15,7 @@ from qortex_db import Database, InvalidInputError, Limits, QortexVector, Setting
 from qortex_db.engine.compiled import Compiled
 from qortex_db.filters import read_filter
 from qortex_db.models.collection import collection_of
-from qortex_db.repositories.vectors.namespaces import scope_of
+from qortex_db.repositories.vectors.rows.namespaces import scope_of
 from qortex_db.repositories.vectors.search.fused_statements import many, multi
 from qortex_db.repositories.vectors.search.nearest import SearchForm
 from qortex_db.repositories.vectors.search.statements import SearchStatements

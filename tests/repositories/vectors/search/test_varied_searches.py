@@ -11,7 +11,7 @@ from sqlalchemy import insert
 from sqlalchemy.orm import DeclarativeBase, Mapped
 
 from qortex_db import Collection, Database, VectorMixin, VectorSpec, vector_column
-from qortex_db.repositories.vectors.diversity import most_diverse
+from qortex_db.repositories.vectors.rows.diversity import most_diverse
 from qortex_db.types import SparseVector
 from support.catalogue import execute
 from support.loading import indexed_at_the_end

@@ -1,0 +1,1 @@
+"""Connections: made, pooled, lent, cleaned up."""

@@ -1,0 +1,1 @@
+"""The rows of a table of vectors: records, their columns, what is in them."""

@@ -1,0 +1,1 @@
+"""Statements on a table of vectors, built once."""

@@ -1,0 +1,1 @@
+"""What values of Python's are in keys, columns and JSON."""
