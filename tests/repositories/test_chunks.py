@@ -223,19 +223,22 @@ async def test_each_arm_fades_once(dsn: str, history: bool, everywhere: bool) ->
 
 
 async def test_half_lives_and_floors_are_those_of_one_statement(dsn: str) -> None:
-    aged = "UPDATE learning_arm_states SET last_updated = now() - pulls * interval '1 hour'"
-    states = (
-        "SELECT concat_ws(' ', arm_id, round(alpha::numeric, 3), round(beta::numeric, 3)) "
-        "FROM learning_arm_states ORDER BY 1"
+    [start] = await rows(dsn, "SELECT now()::text")
+    before = f"'{start}'::timestamptz - pulls * interval '2 hours'"
+    aged = f"UPDATE learning_arm_states SET last_updated = {before}"
+    left = f"0.5 ^ (extract(epoch FROM last_updated - ({before})) / 36000)::float8"
+    halved = (
+        "SELECT pulls FROM learning_arm_states WHERE "
+        f"abs(alpha - greatest((1 + pulls) * {left}, 0.01)) < 1e-12 AND "
+        f"abs(beta - greatest((2 + pulls) * {left}, 0.01)) < 1e-12"
     )
-    found = []
+    floors = "SELECT count(*) FROM learning_arm_states WHERE alpha = 0.01"
     async with Database.connect(dsn) as db:
         for options in ({}, {"batch_size": 11, "resume": "a"}):
             await execute(dsn, "DELETE FROM learning_arm_states", ARMS.format(count=90), aged)
             await db.arms.decay("bandit", half_life=36_000, context=ALL_CONTEXTS, **options)
-            found.append(await rows(dsn, states))
-    assert found[0] == found[1]
-    assert len(set(found[0])) == 90
+            assert sorted(await rows(dsn, halved)) == [*range(1, 91)]
+            assert 10 < (await rows(dsn, floors))[0] < 80
 
 
 async def test_another_expression_is_another_call(dsn_filled: str) -> None:
