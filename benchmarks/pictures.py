@@ -94,16 +94,18 @@ class Lines:
 def draw_bars(path: Path, tables: Mapping[str, Sequence[Bar]]) -> None:
     """Each table's bars, shorter is better, with their names on them."""
     heights = [len(bars) for bars in tables.values()]
+    titles = [textwrap.fill(title, 50) for title in tables]
+    lines = sum(title.count("\n") + 1 for title in titles)
     figure, axes = plt.subplots(
         len(tables),
         1,
-        figsize=(WIDTH, 0.42 * len(tables) + 0.235 * sum(heights) + 0.2),
+        figsize=(WIDTH, 0.26 * len(tables) + 0.16 * lines + 0.235 * sum(heights) + 0.2),
         height_ratios=heights,
         squeeze=False,
         layout="constrained",
     )
     figure.get_layout_engine().set(h_pad=0.08)
-    for axis, (title, bars) in zip(axes[:, 0], tables.items(), strict=True):
+    for axis, title, bars in zip(axes[:, 0], titles, tables.values(), strict=True):
         _bars(axis, bars)
         axis.set_title(title)
     figure.supxlabel("× the first, shorter is better", x=0.01, ha="left", fontsize=8)

@@ -96,7 +96,7 @@ def draw(panels: list[Any], answers: list[Any]) -> None:
         axis.set_title(panel["title"], fontsize=9, fontweight="normal")
         for number, (name, points) in enumerate(series[: len(COLOURS)]):
             axis.plot(*zip(*points, strict=True), color=COLOURS[number], label=name, linewidth=1.2)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, axis.get_ylim()[1] * (1 + 0.12 * ((len(series) + 1) // 2)))  # for names
         axis.set_xlim(0, SECONDS + 10)
         axis.grid(linewidth=0.5)
         axis.tick_params(length=0)
