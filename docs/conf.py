@@ -11,6 +11,7 @@ from qortex_db import __version__
 sys.path.insert(0, str(Path(__file__).parent))
 
 from api_examples import by_name
+from docutils.nodes import Text, literal_block
 
 if TYPE_CHECKING:
     from docutils import nodes
@@ -100,7 +101,16 @@ def find_by_last_name(
     return domain.resolve_xref(env, node["refdoc"], _app.builder, "obj", named[0], node, text)
 
 
+def end_blocks_with_code(_app: Sphinx, page: nodes.document) -> None:
+    """Leave out the empty lines at the end of a part of a file that a page shows."""
+    for block in page.findall(literal_block):
+        if block.rawsource == block.astext():
+            block.rawsource = block.rawsource.rstrip()
+            block.children = [Text(block.rawsource)]
+
+
 def setup(app: Sphinx) -> None:
     """Connect what is above."""
+    app.connect("doctree-read", end_blocks_with_code)
     app.connect("autodoc-process-docstring", add_example, priority=900)
     app.connect("missing-reference", find_by_last_name)

@@ -39,11 +39,11 @@ server.execute("CREATE TABLE mine (id int)", "DROP TABLE mine")
 
 
 # qortex_db.testing.Server.template
+from qortex_db import Settings, migrations
+
+
 def migrate(dsn):  # once; a copy of it takes some milliseconds
     asyncio.run(migrations.upgrade(Settings(dsn=dsn)))
-
-
-from qortex_db import Settings, migrations
 
 
 def a_migrated_database():
