@@ -260,8 +260,8 @@ class Database(Lanes):
 
         Raises:
             InvalidInputError: `password_provider` gave no text.
-            UnavailableError: No server answers.
             DimensionMismatchError: `QORTEX_VEC_DIMENSIONS` is not what the column holds.
+            UnavailableError: No server answers.
             WrongLoopError: It is open, in another process or event loop.
             SchemaVersionError: The role does not see the schema that pgvector is in.
         """

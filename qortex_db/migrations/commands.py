@@ -133,8 +133,10 @@ async def upgrade(
         extension_schema: Where the extension goes, or is.
 
     Raises:
-        UnavailableError: No server is given, or it can't be reached.
+        InvalidInputError: The dimensions are more than an index holds, or rows of qortex's are
+            refused.
         DimensionMismatchError: The settings name another dimension than the column holds.
+        UnavailableError: No server is given, or it can't be reached.
         SchemaVersionError: A newer package migrated the database, or there is no such revision.
         LockTimeoutError: Another process has been migrating for too long, or a table was busy.
     """
@@ -145,7 +147,11 @@ async def upgrade(
 async def downgrade(
     settings: Settings | None = None, revision: str = "-1", *, embedded: bool = False
 ) -> SchemaState:
-    """Take a database back to a revision; "base" removes the tables with all that is in them."""
+    """Take a database back to a revision; "base" removes the tables with all that is in them.
+
+    Raises:
+        SchemaVersionError: The revision is none that can be gone to, or a newer package's.
+    """
     return await _migrate(command.downgrade, settings, revision, embedded=embedded, options={})
 
 
@@ -153,6 +159,7 @@ async def check(settings: Settings | None = None, *, embedded: bool = False) -> 
     """Where a database stands; it changes nothing.
 
     Raises:
+        InvalidInputError: `password_provider` gave no text.
         UnavailableError: No server is given, or it can't be reached.
         SchemaVersionError: A newer package migrated the database.
         PermissionDeniedError: The tables are in a schema that the role may not use.

@@ -36,8 +36,8 @@ def check_dimensions(connection: Connection, settings: Settings) -> None:
     """Refuse a setting that is not what the column holds, before anything is migrated.
 
     Raises:
-        DimensionMismatchError: The column holds another.
         InvalidInputError: A new column could not hold it.
+        DimensionMismatchError: The column holds another.
     """
     held = held_dimensions(connection, settings.db_schema)
     wanted = settings.dimensions

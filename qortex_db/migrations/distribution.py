@@ -141,6 +141,9 @@ def distribution_sql(
         by: As of :func:`distribute`.
         shards: As of :func:`distribute`.
         collections: As of :func:`distribute`.
+
+    Raises:
+        InvalidInputError: The tables can't be distributed in this way.
     """
     settings = settings or Settings()
     wanted = _wanted(settings, by, shards, list(collections))

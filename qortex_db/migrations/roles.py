@@ -98,6 +98,9 @@ def roles_sql(
         writer: As of :func:`grant_roles`.
         reader: As of :func:`grant_roles`.
         extension_schema: Of pgvector, if not public.
+
+    Raises:
+        InvalidInputError: No role is named, or a name is none of a role's.
     """
     settings = settings or Settings()
     schemas = [settings.db_schema or DEFAULT_SCHEMA]
@@ -135,6 +138,7 @@ async def grant_roles(
         The statements that were run, as one transaction.
 
     Raises:
+        InvalidInputError: No role is named.
         NotFoundError: There is no such role.
         UnavailableError: No server is given, or it can't be reached.
     """

@@ -145,6 +145,7 @@ async def read(
             map, the key of payloads that parts its rows most evenly.
 
     Raises:
+        InvalidInputError: `learners` is no list of ids, or a path of a map can't be read.
         QueryTimeoutError: It took longer than `REPORT_SECONDS`.
     """
     names = None if learners is None else validation.check_ids(learners, name="learners")

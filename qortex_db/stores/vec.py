@@ -118,8 +118,8 @@ class PgVectorIndex:
         """Insert or overwrite vectors; payloads and documents stay as they are.
 
         Raises:
-            DimensionMismatchError: An embedding has another length than the column.
             InvalidInputError: The lengths differ, or a row was refused; nothing was stored.
+            DimensionMismatchError: An embedding has another length than the column.
         """
         keys = validation.check_list(ids, name="ids", of="list of ids")
         rows = validation.check_list(embeddings, name="embeddings", of="list of embeddings")

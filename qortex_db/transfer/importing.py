@@ -140,6 +140,7 @@ async def import_collection(
 
     Raises:
         InvalidInputError: The source has a vector that the collection has no place for.
+        DimensionMismatchError: The source's vectors have another length than the column.
         SchemaVersionError: A table is not there.
         ConflictError: Another process does the same at the same time.
     """

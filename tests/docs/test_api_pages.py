@@ -147,7 +147,7 @@ def test_every_signature_says_what_it_returns(entries: dict[str, Any]) -> None:
     assert mute == []
 
 
-def test_what_takes_a_context_an_embedding_or_a_key_says_what_it_raises() -> None:
+def test_what_takes_a_context_an_embedding_a_key_or_a_payload_says_what_it_raises() -> None:
     silent = []
     for kind in WHOLE:
         for name, method in inspect.getmembers(kind, inspect.isfunction):
@@ -156,6 +156,11 @@ def test_what_takes_a_context_an_embedding_or_a_key_says_what_it_raises() -> Non
             if taken & {"embedding", "embeddings", "query_embedding"}:
                 expected |= {"DimensionMismatchError"}
             expected |= {"IdempotencyKeyReusedError"} if "idempotency_key" in taken else set()
+            if kind is repositories.VectorRepository:  # another model's, or none of the keys
+                if taken & {"embedding", "embeddings", "positive", "records"}:
+                    expected |= {"EmbeddingModelError"}
+                if taken & {"payload", "records", "values", "with_payload"}:
+                    expected |= {"EncryptionError"}
             said = (method.__doc__ or "").partition("Raises:")[2]
             silent += [f"{kind.__name__}.{name}: {one}" for one in expected if one not in said]
     assert silent == []

@@ -151,8 +151,9 @@ class QortexDocumentStore:
             How many were written; of OVERWRITE how many were given.
 
         Raises:
-            DuplicateDocumentError: An id is there, and the policy is FAIL.
             InvalidInputError: A document was refused; nothing was written.
+            DimensionMismatchError: An embedding has another length than the column.
+            DuplicateDocumentError: An id is there, and the policy is FAIL.
         """
         given = [record_of(document, self._of) for document in listed(documents)]
         if policy is DuplicatePolicy.OVERWRITE:
@@ -180,7 +181,11 @@ class QortexDocumentStore:
         return self._homes.wait(lambda: self.write_documents_async(documents, policy))
 
     async def delete_documents_async(self, document_ids: list[str]) -> None:
-        """Remove documents by their ids; those that are not there are none to remove."""
+        """Remove documents by their ids; those that are not there are none to remove.
+
+        Raises:
+            InvalidInputError: An id was refused.
+        """
         keys = [self._of.key(each) for each in document_ids]
         await self._of.told((await self._vectors()).delete(keys))
 
@@ -197,7 +202,12 @@ class QortexDocumentStore:
         self._homes.wait(self.delete_all_documents_async)
 
     async def delete_by_filter_async(self, filters: dict[str, Any]) -> int:
-        """Remove what a filter matches, and say how many; an empty filter is refused."""
+        """Remove what a filter matches, and say how many; an empty filter is refused.
+
+        Raises:
+            FilterError: The filter is none.
+            InvalidInputError: The filter is true of every document.
+        """
         where = where_of(filters, self._of) or {}
         return await self._of.told((await self._vectors()).delete_where(where))
 
@@ -210,6 +220,10 @@ class QortexDocumentStore:
 
         Returns:
             How many documents changed: those that have the values already do not.
+
+        Raises:
+            FilterError: The filter is none.
+            InvalidInputError: The filter is true of every document, or the meta was refused.
         """
         check_meta(meta)
         values = {path_of(key): value for key, value in meta.items()}
@@ -266,6 +280,7 @@ class QortexDocumentStore:
 
         Raises:
             InvalidInputError: Neither a query nor an embedding was given.
+            DimensionMismatchError: An embedding has another length than the column.
         """
         vectors: Any = await self._vectors()
         given = {"limit": top_k, "where": where_of(filters, self._of)} | options

@@ -96,7 +96,11 @@ class QortexRecordManager(RecordManager):
         )
 
     async def aexists(self, keys: Sequence[str]) -> list[bool]:
-        """Whether each key is recorded, in their order."""
+        """Whether each key is recorded, in their order.
+
+        Raises:
+            InvalidInputError: A key was refused.
+        """
         return await (await self._documents()).exist(keys)
 
     def exists(self, keys: Sequence[str]) -> list[bool]:
@@ -117,6 +121,9 @@ class QortexRecordManager(RecordManager):
             before: Those written before this time of the server's clock.
             after: Those written after it.
             group_ids: Those of these sources; of none, where the list is empty.
+
+        Raises:
+            InvalidInputError: A time, a limit or a group was refused.
         """
         documents = await self._documents()
         return await documents.keys(before=before, after=after, groups=group_ids, limit=limit)
@@ -135,7 +142,11 @@ class QortexRecordManager(RecordManager):
         )
 
     async def adelete_keys(self, keys: Sequence[str]) -> None:
-        """Forget documents; keys that are not there are none to forget."""
+        """Forget documents; keys that are not there are none to forget.
+
+        Raises:
+            InvalidInputError: A key was refused.
+        """
         await (await self._documents()).forget(keys)
 
     def delete_keys(self, keys: Sequence[str]) -> None:

@@ -119,6 +119,7 @@ class QortexVectorStore(VectorStore):
 
         Raises:
             InvalidInputError: There are not as many metadatas, or ids, as texts.
+            DimensionMismatchError: An embedding has another length than the column.
         """
         refuse_others(kwargs)
         documents = list(texts)
@@ -162,7 +163,11 @@ class QortexVectorStore(VectorStore):
         )
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """The documents of ids that are there, in their order."""
+        """The documents of ids that are there, in their order.
+
+        Raises:
+            InvalidInputError: An id was refused.
+        """
         vectors = self._of(await self._homes.here())
         found = await self._of.told(vectors.get([self._of.key(id_) for id_ in ids]))
         return [_document(record) for record in found.values()]
@@ -181,6 +186,9 @@ class QortexVectorStore(VectorStore):
         """Remove documents by their ids, or those that a filter matches; by neither, all of them.
 
         Ids that are not there are none to remove.
+
+        Raises:
+            InvalidInputError: An id was refused.
         """
         refuse_others(kwargs)
         vectors = self._of(await self._homes.here())
@@ -219,7 +227,12 @@ class QortexVectorStore(VectorStore):
     async def asimilarity_search_with_score(
         self, query: str, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
-        """The same, by a text."""
+        """The same, by a text.
+
+        Raises:
+            InvalidInputError: A filter or a number was refused.
+            DimensionMismatchError: An embedding has another length than the column.
+        """
         embedding = await self._query(query)
         return await self.asimilarity_search_with_score_by_vector(embedding, k, **kwargs)
 
@@ -321,7 +334,12 @@ class QortexVectorStore(VectorStore):
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - LangChain's name
         **kwargs: Any,
     ) -> list[tuple[Document, float]]:
-        """The best by meaning and by words together; options are `hybrid_search`'s."""
+        """The best by meaning and by words together; options are `hybrid_search`'s.
+
+        Raises:
+            InvalidInputError: A filter or a number was refused, or the table has no words.
+            DimensionMismatchError: An embedding has another length than the column.
+        """
         vectors = self._of(await self._homes.here())
         embedding = await self._query(query)
         hits = await self._of.told(

@@ -84,6 +84,10 @@ class QortexVectorStore(BasePydanticVectorStore):
 
         Returns:
             Their ids.
+
+        Raises:
+            InvalidInputError: A node or an option was refused; nothing was written.
+            DimensionMismatchError: An embedding has another length than the column.
         """
         refuse_others(kwargs)
         records = [
@@ -119,7 +123,11 @@ class QortexVectorStore(BasePydanticVectorStore):
         filters: MetadataFilters | None = None,
         **delete_kwargs: Any,
     ) -> None:
-        """Remove nodes by their ids, a filter, or both together; by neither, none."""
+        """Remove nodes by their ids, a filter, or both together; by neither, none.
+
+        Raises:
+            InvalidInputError: A filter or an id was refused.
+        """
         refuse_others(delete_kwargs)
         where = self._where(filters, node_ids=node_ids)
         if where is not None:
@@ -147,7 +155,11 @@ class QortexVectorStore(BasePydanticVectorStore):
     async def aget_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
-        """The nodes of ids, a filter, or both together; by neither, all of them."""
+        """The nodes of ids, a filter, or both together; by neither, all of them.
+
+        Raises:
+            InvalidInputError: A filter or an id was refused.
+        """
         vectors = self._of(await self._homes.here())
         where = self._where(filters, node_ids=node_ids)
         found: list[BaseNode] = []
@@ -170,6 +182,7 @@ class QortexVectorStore(BasePydanticVectorStore):
 
         Raises:
             InvalidInputError: The mode is none of those above, or lacks its embedding or text.
+            DimensionMismatchError: An embedding has another length than the column.
         """
         vectors: Any = self._of(await self._homes.here())
         # LlamaIndex says with an empty list that it asks for none in particular.

@@ -85,9 +85,9 @@ async def adopt(
         embedded: Use the embedded server, which is never started unasked.
 
     Raises:
+        DimensionMismatchError: The settings name another dimension than the column holds.
         NotFoundError: There is no table of qortex's.
         AdoptionRefusedError: A table is not what it should be; `differences` says all of it.
-        DimensionMismatchError: The settings name another dimension than the column holds.
         SchemaVersionError: A newer package migrated the database.
         LockTimeoutError: A table is in use, or another process migrates.
         QortexDbError: The checksums differ; nothing was changed.

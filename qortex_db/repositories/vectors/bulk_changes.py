@@ -96,6 +96,7 @@ class VectorBulkChanges(VectorWrites[IdT]):
             LimitExceededError: The filter, the ids or the values are more than a limit allows.
             ConflictError: `resume` was begun with other arguments, or another process goes on with
                 it at the same time.
+            EncryptionError: A value can't be encrypted; nothing was changed.
         """
         vectors = self._vectors
         if "payload" not in vectors.table.c:
@@ -153,6 +154,7 @@ class VectorBulkChanges(VectorWrites[IdT]):
             InvalidInputError: The filter is true of every row by its form, as `{}` is;
                 :meth:`delete_all` says so by its name.
             LimitExceededError: The filter has more than a limit allows.
+            ConflictError: What `resume` names was begun with other arguments.
         """
         chunks = Chunks.of(self._vectors.executor, batch_size, on_progress, resume)
         narrowed = await self._narrow_changes(

@@ -58,6 +58,9 @@ class VectorChanges(VectorWrites[IdT]):
             DimensionMismatchError: An embedding has another length than the column.
             LimitExceededError: A record is larger, or there are more, than a limit allows.
             ConflictError: An id is in another namespace, or one that was made is there already.
+            EmbeddingModelError: The table is searched by another model's embeddings; nothing was
+                written.
+            EncryptionError: A value can't be encrypted; nothing was written.
         """
         vectors = self._vectors
         vectors.check_takes_rows()
@@ -91,6 +94,9 @@ class VectorChanges(VectorWrites[IdT]):
             InvalidInputError: A record was refused, named by row and id; nothing was written.
             DimensionMismatchError: An embedding has another length than the column.
             LimitExceededError: A record is larger, or there are more, than a limit allows.
+            EmbeddingModelError: The table is searched by another model's embeddings; nothing was
+                written.
+            EncryptionError: A value can't be encrypted; nothing was written.
         """
         return len((await self._by_batch(records, update_each, changes_only=True))[1])
 

@@ -62,8 +62,9 @@ class VectorClauses(TableBound[IdT]):
                 single bits it is how many differ. Without quantization it is the same.
 
         Raises:
-            DimensionMismatchError: An embedding has another length than the column.
             InvalidInputError: The embedding was refused.
+            DimensionMismatchError: An embedding has another length than the column.
+            EmbeddingModelError: The table is searched by another model's embeddings.
         """
         checks.check_flag(approximate, name="approximate")
         vectors = self._vectors.using(using)
@@ -86,8 +87,9 @@ class VectorClauses(TableBound[IdT]):
         What is not described here is as of :meth:`search` and :meth:`distance`.
 
         Raises:
-            DimensionMismatchError: An embedding has another length than the column.
             InvalidInputError: approximate is asked of an index of single bits, which give no score.
+            DimensionMismatchError: An embedding has another length than the column.
+            EmbeddingModelError: The table is searched by another model's embeddings.
         """
         distance = self.distance(embedding, using=using, approximate=approximate)
         vectors = self._vectors.using(using)

@@ -102,6 +102,8 @@ class VectorIngest(VectorWrites[IdT]):
             InvalidInputError: A record was refused, named by batch and row; earlier batches stay.
             DimensionMismatchError: An embedding has another length than the column.
             LimitExceededError: A record is larger than a limit allows.
+            EmbeddingModelError: The table is searched by another model's embeddings.
+            EncryptionError: A value can't be encrypted.
         """
         self._vectors.check_takes_rows()
         size = validation.check_limit(batch_size, MAX_BATCH_SIZE, name="batch_size")

@@ -128,8 +128,8 @@ class VectorModelChanges(VectorWrites[IdT]):
 
         Raises:
             InvalidInputError: The table has no embeddings of this name.
-            EmbeddingModelError: What is there was made by another model.
             ConflictError: Others change the same rows without end.
+            EmbeddingModelError: What is there was made by another model.
         """
         size = EMBEDDED_AT_ONCE
         if batch_size is not None:

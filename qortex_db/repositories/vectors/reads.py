@@ -50,6 +50,7 @@ class VectorReads(TableBound[IdT]):
         Raises:
             InvalidInputError: An id was refused.
             LimitExceededError: There are more ids than a limit allows.
+            EncryptionError: What is stored encrypted can't be decrypted.
         """
         keys = validation.check_keys(ids, self._vectors.key, limits=self._vectors.limits)
         if not keys:
@@ -143,6 +144,7 @@ class VectorReads(TableBound[IdT]):
         Raises:
             InvalidInputError: after is no `next` of a page in this order.
             LimitExceededError: The filter has more than a limit allows.
+            EncryptionError: What is stored encrypted can't be decrypted.
         """
         vectors = self._vectors
         count = validation.check_limit(limit, MAX_LIMIT)
@@ -185,6 +187,7 @@ class VectorReads(TableBound[IdT]):
         Raises:
             InvalidInputError: An argument was refused.
             LimitExceededError: The filter has more than a limit allows.
+            EncryptionError: What is stored encrypted can't be decrypted.
         """
         size = validation.check_limit(batch_size, MAX_PAGE_SIZE, name="batch_size")
         narrowed = await self._vectors.narrow(where, where_document)

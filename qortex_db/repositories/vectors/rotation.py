@@ -55,8 +55,8 @@ class VectorRotation(TableBound[IdT]):
 
         Raises:
             InvalidInputError: An argument was refused.
-            EncryptionError: A row is of none of the keys; the batches before stay done.
             ConflictError: Others change the same rows without end.
+            EncryptionError: A row is of none of the keys; the batches before stay done.
         """
         size = validation.check_limit(batch_size, MAX_ROTATED, name="batch_size")
         if on_progress is not None:

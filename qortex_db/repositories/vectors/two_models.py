@@ -105,8 +105,8 @@ class TwoModels:
         """Records with the embeddings of both models, as far as they or the embedders give them.
 
         Raises:
-            EmbeddingModelError: A record has the embedding of the other model alone.
             InvalidInputError: It names a model that is not there.
+            EmbeddingModelError: A record has the embedding of the other model alone.
         """
         made = [self._told(record, row) for row, record in enumerate(records, first_row)]
         changeover = self.changeover

@@ -63,6 +63,9 @@ class VectorWrites(TableBound[IdT]):
             InvalidInputError: A record was refused, named by row and id; nothing was written.
             DimensionMismatchError: An embedding has another length than the column.
             LimitExceededError: A record is larger, or there are more, than a limit allows.
+            EmbeddingModelError: The table is searched by another model's embeddings; nothing was
+                written.
+            EncryptionError: A value can't be encrypted; nothing was written.
         """
         return await self._upsert(records)
 
@@ -73,6 +76,9 @@ class VectorWrites(TableBound[IdT]):
             InvalidInputError: A row was refused; none is stored.
             DimensionMismatchError: An embedding has another length than the column.
             LimitExceededError: A record is larger, or there are more, than a limit allows.
+            EmbeddingModelError: The table is searched by another model's embeddings; nothing was
+                written.
+            EncryptionError: A value can't be encrypted; nothing was written.
         """
         return await self._upsert(records, allow_zero=True)
 
@@ -205,6 +211,9 @@ class VectorWrites(TableBound[IdT]):
             InvalidInputError: Nothing is given to be changed, or a value was refused.
             DimensionMismatchError: An embedding has another length than the column.
             LimitExceededError: The payload or the document is larger than a limit allows.
+            EmbeddingModelError: The table is searched by another model's embeddings; nothing was
+                written.
+            EncryptionError: A value can't be encrypted; nothing was written.
         """
         by_key, written = self._vectors.by_key, self._vectors.written
         key = self._vectors.key.check(id)

@@ -51,9 +51,9 @@ async def fitted(
     """What is to be loaded, in an order that foreign keys bear, and where its checkpoints are.
 
     Raises:
-        SchemaVersionError: The tables are not there, or at another revision.
         InvalidInputError: A column is missing or another, or a table is not empty.
         DimensionMismatchError: A column of vectors has another dimension.
+        SchemaVersionError: The tables are not there, or at another revision.
     """
     schema_of = database.executor.schema_of
     checkpoints = qualified(schema_of(None), _CHECKPOINTS)

@@ -83,8 +83,8 @@ async def restore(
     Raises:
         InvalidInputError: A file is damaged or missing, or the export does not fit; nothing was
             changed.
-        SchemaVersionError: The tables are not there, or are at another revision.
         DimensionMismatchError: A column of vectors has another dimension.
+        SchemaVersionError: The tables are not there, or are at another revision.
         ConflictError: A row was refused, or the rows of a table are not those of the export.
     """
     place = Path(folder)

@@ -80,6 +80,8 @@ class ExampleSearches(TableBound[IdT]):
             DimensionMismatchError: An embedding has another length than the column.
             LimitExceededError: The filter has more than a limit allows.
             NotFoundError: An id is not there, or its row has no such vector.
+            EmbeddingModelError: The table is searched by another model's embeddings.
+            EncryptionError: What is stored encrypted can't be decrypted.
 
         Source:
             Qdrant's recommendation strategies `average_vector` and `best_score`.

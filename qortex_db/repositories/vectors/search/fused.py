@@ -73,6 +73,7 @@ class FusedSearches(TableBound[IdT]):
             InvalidInputError: An argument was refused.
             DimensionMismatchError: An embedding has another length than the column.
             LimitExceededError: The filter has more than a limit allows.
+            EncryptionError: What is stored encrypted can't be decrypted.
             EmbeddingModelError: The table is searched by another model's embeddings.
         """
         vectors = self._vectors.using(using)
@@ -139,6 +140,7 @@ class FusedSearches(TableBound[IdT]):
             InvalidInputError: An argument was refused.
             DimensionMismatchError: An embedding has another length than the column.
             LimitExceededError: A filter, or the number of hits, is more than a limit allows.
+            EncryptionError: What is stored encrypted can't be decrypted.
             EmbeddingModelError: The table is searched by another model's embeddings.
         """
         vectors = self._vectors.using(using)

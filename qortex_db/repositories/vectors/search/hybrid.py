@@ -130,6 +130,8 @@ class HybridSearches(TableBound[IdT]):
             InvalidInputError: An argument was refused, or the table lacks what a branch looks at.
             DimensionMismatchError: An embedding has another length than the column.
             LimitExceededError: The filter has more than a limit allows.
+            EmbeddingModelError: The table is searched by another model's embeddings.
+            EncryptionError: What is stored encrypted can't be decrypted.
         """
         count = validation.check_limit(limit, MAX_LIMIT)
         skipped = check_offset(offset, count)

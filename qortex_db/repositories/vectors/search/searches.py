@@ -120,6 +120,7 @@ class VectorSearches(
             InvalidInputError: An argument was refused.
             DimensionMismatchError: An embedding has another length than the column.
             LimitExceededError: The filter has more than a limit allows.
+            EncryptionError: What is stored encrypted can't be decrypted.
             EmbeddingModelError: The table is searched by another model's embeddings.
         """
         if (
@@ -309,6 +310,7 @@ class VectorSearches(
             InvalidInputError: An argument was refused.
             DimensionMismatchError: An embedding has another length than the column.
             LimitExceededError: The filter has more than a limit allows.
+            EncryptionError: What is stored encrypted can't be decrypted.
             EmbeddingModelError: The table is searched by another model's embeddings.
         """
         vectors = self._vectors.using(using)
@@ -369,6 +371,7 @@ class VectorSearches(
             InvalidInputError: An argument was refused.
             DimensionMismatchError: An embedding has another length than the column.
             LimitExceededError: The filter has more than a limit allows.
+            EncryptionError: What is stored encrypted can't be decrypted.
             EmbeddingModelError: The table is searched by another model's embeddings.
         """
         fetch = validation.check_limit(fetch_limit, MAX_LIMIT, name="fetch_limit")
@@ -436,6 +439,7 @@ class VectorSearches(
             InvalidInputError: An argument was refused.
             DimensionMismatchError: An embedding has another length than the column.
             LimitExceededError: The filter has more than a limit allows.
+            EncryptionError: What is stored encrypted can't be decrypted.
             EmbeddingModelError: The table is searched by another model's embeddings.
         """
         vectors = self._vectors.using(using)

@@ -51,6 +51,7 @@ class SearchStreams(TableBound[IdT]):
             InvalidInputError: An argument was refused.
             DimensionMismatchError: An embedding has another length than the column.
             LimitExceededError: The filter has more than a limit allows.
+            EncryptionError: What is stored encrypted can't be decrypted.
             EmbeddingModelError: The table is searched by another model's embeddings.
         """
         vectors = self._vectors.using(using)
