@@ -174,7 +174,7 @@ class _Method:
                         if item is None:
                             break
                         with apart():
-                            rows += _read(item)
+                            rows += 1 if hasattr(item, "id") else _read(item)  # or a batch
                         yield item
             except (Exception, CancelledError) as error:
                 failed = True

@@ -30,7 +30,7 @@ import api_examples
 
 sys.path.remove(str(DOCS))
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # with the building of the site
 
 PAGES = sorted(api_examples.FOLDER.glob("*.py"))
 ROOMS = (

@@ -17,7 +17,7 @@ from support.commands import ROOT
 from support.site import DOCS, Site, contents, fences, headings, is_local, reached, slug
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 GROUPS = ["Start", "Guides", "Operate", "Reference", "Coming from"]
 WIDTH = 100
@@ -87,12 +87,17 @@ def test_no_link_beside_the_documentation_is_dead(name: str) -> None:
 # ---- what is built of them -----------------------------------------------------------------------
 
 
-@pytest.mark.slow
+def built(test: Callable[..., None]) -> Callable[..., None]:
+    """The first of them waits for the site."""
+    return pytest.mark.slow(pytest.mark.timeout(400)(test))
+
+
+@built
 def test_the_documentation_builds_without_a_warning(site: Site) -> None:
     assert site.error == ""
 
 
-@pytest.mark.slow
+@built
 def test_every_page_has_a_file_of_its_own(site: Site) -> None:
     wrong = {}
     for source in sites.sources():
@@ -103,7 +108,7 @@ def test_every_page_has_a_file_of_its_own(site: Site) -> None:
     assert wrong == {}
 
 
-@pytest.mark.slow
+@built
 def test_no_link_of_the_documentation_is_dead(site: Site) -> None:
     dead = [
         f"{path.relative_to(site.folder)}: {link}"
@@ -114,7 +119,7 @@ def test_no_link_of_the_documentation_is_dead(site: Site) -> None:
     assert dead == []
 
 
-@pytest.mark.slow
+@built
 def test_what_methods_share_with_search_is_described_there_and_linked(site: Site) -> None:
     shared = inspect.signature(VectorRepository.search).parameters.keys() - {"self"}
     leading = []
@@ -144,6 +149,6 @@ def look() -> Iterator[object]:
     return look
 
 
-@pytest.mark.slow
+@built
 def test_no_page_is_wider_than_its_window(site: Site, look: object) -> None:
     assert list(look.faults(look.browser(), sorted(site.folder.rglob("*.html")))) == []
