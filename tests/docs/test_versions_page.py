@@ -54,4 +54,4 @@ async def test_the_servers_of_the_tests_are_of_these_versions(
     await connection.close()
     tested = dict(re.findall(r"^\| (PostgreSQL|pgvector) \| (.+?) \|", MATRIX, re.MULTILINE))
     assert re.search(rf"\b{major}\b", tested["PostgreSQL"])
-    assert tested["pgvector"] == vector
+    assert vector in tested["pgvector"].replace(";", " ").split()
