@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
-from sqlalchemy import FromClause, Index
+from sqlalchemy import Index, Table
 from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.visitors import cloned_traverse
 
@@ -17,7 +17,7 @@ from qortex_db.mirrors import original_of
 from qortex_db.names import MAX_NAME_BYTES, index_name, is_plain
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Table
+    from sqlalchemy import ColumnElement
 
 Kind: TypeAlias = Literal[
     "keyword", "integer", "float", "datetime", "instant", "bool", "text", "containment", "document"
@@ -45,15 +45,14 @@ def payload_index(
         name: Made from table, path and kind unless given.
 
     Raises:
-        InvalidInputError: The path, the kind or the language was refused.
+        InvalidInputError: The table, the path, the kind or the language was refused.
     """
-    if not isinstance(table, FromClause):
-        raise InvalidInputError(f"table is a {type(table).__name__}; pass a Table.")
     check_text(path, name="path")
     if not isinstance(kind, str) or kind not in get_args(Kind):
         raise InvalidInputError(
             f"kind is no kind of index; pass one of {', '.join(get_args(Kind))}."
         )
+    _check_table(table, "document" if kind == "document" else "payload")
     check_configuration(language, "language")
     if name is not None:
         check_text(name, name="name")
@@ -106,6 +105,13 @@ _COLUMNS = {
     "float": "number",
     "bool": "boolean",
 }
+
+
+def _check_table(table: object, column: str) -> None:
+    if not isinstance(table, Table):
+        raise InvalidInputError(f"table is a {type(table).__name__}; pass a Table.")
+    if column not in table.c:
+        raise InvalidInputError(f"The table has no column {column}, which such an index is on.")
 
 
 def is_declared(table: Table, path: Path, column: str) -> bool:

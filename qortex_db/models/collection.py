@@ -132,7 +132,8 @@ class Collection:
         for name in ("payload", "document", "updated_at"):
             if getattr(self, name) is not None:
                 check_text(getattr(self, name), name=name)
-        for part in self.id if isinstance(self.id, tuple) else (self.id or "id",):
+        parts = self.id if isinstance(self.id, tuple) else (self.id,)
+        for part in () if self.id is None else parts:
             check_text(part, name="id")
         if isinstance(self.id, tuple) and len(set(self.id)) < max(2, len(self.id)):
             raise InvalidInputError("id has to be a column, or a tuple of several.")

@@ -868,6 +868,17 @@ def test_an_index_that_makes_no_sense_is_refused(path: str, kind: Any, says: str
         payload_index(notes(), path, kind)
 
 
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [(func.now(), "pass a Table"), (Table("t", MetaData(), Column("id", Text)), "no column")],
+    ids=["a function", "no payload"],
+)
+def test_an_index_is_on_a_table_that_has_its_column(table: Any, says: str) -> None:
+    for path, kind in (("a", "keyword"), ("", "document")):
+        with pytest.raises(InvalidInputError, match=says):
+            payload_index(table, path, kind)  # type: ignore[arg-type]
+
+
 def test_a_repr_shows_no_values() -> None:
     assert SECRET not in repr(read_filter({"a": SECRET}, notes()))
 

@@ -307,6 +307,7 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda: Collection(VectorSpec(3, storage="sparse")), "vector_column"),
     (lambda: Collection(VectorSpec(3), namespace="payload"), "payload"),
     (lambda: Collection(VectorSpec(3), namespace_in_key=True), "needs namespace"),
+    (lambda: Collection(VectorSpec(3), id=np.zeros(0)), "id is a ndarray"),  # type: ignore[arg-type]
     (lambda: declared(Collection(VectorSpec(None))), "declares no dimensions"),
     (lambda: vector_index(Note.__table__, "sound"), "no vector 'sound'"),
 ]
