@@ -15,6 +15,7 @@ from qortex_db.checks import check_choice, check_flag, check_number
 from qortex_db.errors import DatabaseClosedError, InvalidInputError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.observability import exporting, log, statement_spans
+from qortex_db.observability.apart import apart
 from qortex_db.repositories.validation import check_list
 from qortex_db.settings import Settings, read_settings
 from qortex_db.status import TABLES, Status, read_status
@@ -306,7 +307,8 @@ class Database(Lanes):
         except BaseException:
             await self._close(0)
             raise
-        exporting.export(self._settings)
+        with apart():  # its SDK may refuse what the environment says to it
+            exporting.export(self._settings)
         self._begin_telling(target.display, self._settings.metrics_seconds)
         for name, reason in target.ignored.items():
             log.warning("dsn_parameter_ignored", name=name, reason=reason)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.metrics import Observation
@@ -51,7 +53,9 @@ class Gauges:
         self._schema = schema
         self._seconds = seconds
         self._fails = False
-        self._task = asyncio.create_task(self._run(), name="qortex_db_gauges")
+        # Of no call's context: it goes on long after whatever span the Database was opened in.
+        context = contextvars.Context()
+        self._task = asyncio.create_task(self._run(), name="qortex_db_gauges", context=context)
 
     async def stop(self) -> None:
         """End it; what it found is shown no more."""
@@ -71,6 +75,7 @@ class Gauges:
             shown.tell(self, await self._read())
             self._fails = False
         except Exception as error:  # noqa: BLE001 - a host's own engine and models may raise anything
+            shown.forget(self)  # a series that ends can be alerted on, one that stands still can't
             if not self._fails:
                 log.warning("gauges_not_read", error=type(error).__name__)
             self._fails = True
@@ -82,12 +87,14 @@ class Gauges:
         there = [table for table in tables if table.fullname not in missing]
         sizes, _ = await read_tables(executor, [*there, _EDGES], self._schema)
         rows = {name: size["rows"] for name, size in sizes.items()}
+        collections: Counter[str] = Counter()  # tables of one name, or beyond the first hundred
+        for table in there:
+            collections[label("collection", table.name)["collection"]] += rows[table.fullname]
         factors = await self._repositories.factors.summary()
         arms = (await executor.run(_means(), {})).rows
         return {
             "qortex_vec_index_size": [
-                Observation(rows[table.fullname], label("collection", table.name))
-                for table in there
+                Observation(count, {"collection": name}) for name, count in collections.items()
             ],
             "qortex_buffer_edges": [Observation(rows[_EDGES.fullname])],
             "qortex_factor_mean": [Observation(factors.mean)],

@@ -40,7 +40,8 @@ def check_indexes(
         do = f"Run {expected.command('index rebuild')}, as the owner."
         yield Finding("indexes", "wrong", said, do)
     for table in expected.indexes.keys() & tables.keys():  # others are told of as a whole
-        of_table = [one for one in indexes if one.table == tables[table].relation]
+        place = tables[table].schema, tables[table].relation
+        of_table = [one for one in indexes if (one.schema, one.table) == place]
         for name in _missing(of_table, expected.indexes[table], pending):
             wrong = True
             rows = max((one.rows for one in of_table), default=0)

@@ -99,12 +99,14 @@ async def read(settings: Settings, target: Target, tables: Iterable[Table]) -> F
             sessions=await _read(lane.sessions()),
             open_schemas=tuple(map(str, engines.path_of(lane.engine.sync_engine).open)),
             closed_schemas=closed,
-            replicas=await _replicas(settings, await _read(lane.position())),
+            replicas=await _replicas(settings, lane),
         )
 
 
-async def _replicas(settings: Settings, primary: Position | Unread) -> tuple[Replica, ...]:
+async def _replicas(settings: Settings, of_primary: _Lane) -> tuple[Replica, ...]:
     """All of them at once: one that is away holds up no other."""
+    targets = settings.replicas()
+    primary = await _read(of_primary.position()) if targets else Unread("nobody asked")
 
     async def read_one(target: Target) -> Replica:
         async with _lane(settings, target) as lane:
@@ -116,7 +118,7 @@ async def _replicas(settings: Settings, primary: Position | Unread) -> tuple[Rep
                 return Replica(target.display, Unread(reason))
             return Replica(target.display, await _read(lane.standby(primary)))
 
-    return tuple(await asyncio.gather(*map(read_one, settings.replicas())))
+    return tuple(await asyncio.gather(*map(read_one, targets)))
 
 
 async def _read(asked: Awaitable[T]) -> T | Unread:

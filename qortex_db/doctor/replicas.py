@@ -89,7 +89,8 @@ def _revision(
 def _conflicts(name: str, where: str, standby: Standby, expected: Expected) -> Iterator[Finding]:
     delay, most = standby.delay_seconds, expected.timeout_seconds
     if standby.conflicts:
-        said = f"{where} cancelled {standby.conflicts:,} statements that were in its replay's way"
+        said = f"{where} cancelled {standby.conflicts:,} statements that were in its replay's way, "
+        said += "since its statistics began (SELECT pg_stat_reset() there begins them anew)"
         do = "A longer max_standby_streaming_delay there makes that rarer."
         if not standby.has_feedback:
             do = f"{_FEEDBACK} makes that rare; the primary keeps dead rows longer then."

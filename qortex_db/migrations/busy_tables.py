@@ -120,6 +120,14 @@ def migrate_patiently(
 
 
 def _lift_limits(connection: Connection) -> None:
+    off = "SET statement_timeout = 0"
+    try:
+        connection.exec_driver_sql(off)
+    except DBAPIError as error:
+        if sqlstate_of(error) not in _BUSY:
+            raise
+        connection.rollback()  # the server stalled for as long as the limit that this lifts
+        connection.exec_driver_sql(off)
     connection.execute(NO_TIMEOUTS)
     connection.commit()
 

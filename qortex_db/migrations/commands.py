@@ -168,7 +168,7 @@ async def check(settings: Settings | None = None, *, embedded: bool = False) -> 
 
     def look(connection: Connection) -> SchemaState:
         state = schema_state(connection, isolated(connection, settings)[0])
-        if state.current is None and not state.is_filled:
+        if state.current is None and not state.is_filled and settings.db_schema is None:
             _refuse_closed(connection, settings)
         return state
 

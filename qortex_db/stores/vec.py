@@ -15,6 +15,7 @@ from qortex_db.errors import DimensionMismatchError, InvalidInputError, SchemaVe
 from qortex_db.markers import Clear
 from qortex_db.models import QortexVector
 from qortex_db.observability import traced
+from qortex_db.observability.apart import apart
 from qortex_db.repositories import MAX_LIMIT, VectorRecord, VectorRepository, validation
 from qortex_db.repositories.statement_cache import MAX_TABLES
 from qortex_db.status import read_tables
@@ -132,7 +133,9 @@ class PgVectorIndex:
         vectors = await self._vectors()
         records = [VectorRecord(key, row) for key, row in zip(keys, rows, strict=True)]
         await vectors.upsert_with_zeros(records)
-        if events.are_heard():
+        if not events.are_heard():
+            return
+        with apart():
             events.tell(
                 "VecIndexUpdated",
                 count_added=len(records),
@@ -143,8 +146,8 @@ class PgVectorIndex:
 
     async def _rows(self) -> int:
         """How many there are; of a large table about how many."""
-        database, table = await self._handle.open(), _table(self._table_name)
-        sizes, _ = await read_tables(database.executor, [table], None)
+        executor, table = (await self._handle.open()).executor, _table(self._table_name)
+        sizes, _ = await read_tables(executor, [table], executor.schema_of(None))
         return sizes[table.fullname]["rows"]
 
     @traced("vec.search")

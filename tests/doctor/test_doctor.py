@@ -108,6 +108,9 @@ async def test_what_is_in_a_schema_that_is_closed_to_the_role_is_not_told_to_be_
             assert f'GRANT USAGE ON SCHEMA "public" TO "{ROLE}"' in told
     with pytest.raises(PermissionDeniedError, match="lacks USAGE on the schema public, where the"):
         await migrations.check(Settings(dsn=role))
+    await execute(dsn, "CREATE SCHEMA own", f'GRANT USAGE ON SCHEMA own TO "{ROLE}"')
+    state = await migrations.check(Settings(dsn=role, db_schema="own"))  # it is not there
+    assert (state.current, state.is_filled) == (None, False)
     with pytest.raises(PermissionDeniedError, match="the role seen-by-the-doctor lacks USAGE"):
         async with Database.connect(role):
             pass

@@ -61,6 +61,11 @@ EXPECTED = Expected(
 )
 
 
+def test_an_index_of_a_table_of_that_name_in_another_schema_is_no_index_of_this_one() -> None:
+    found = diagnose(replace(FACTS, indexes=(replace(INDEX, schema="other"),)), EXPECTED)
+    assert "ix, which the models declare, is not on t" in said(found, "indexes", "warning")
+
+
 def test_what_to_do_names_the_schema_and_the_role() -> None:
     expected = replace(EXPECTED, schema="m$m")
     found = diagnose(replace(FACTS, tables={"t": replace(TABLE, has_usage=False)}), expected)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
@@ -195,17 +195,26 @@ async def test_timeouts_of_a_role_or_database_do_not_end_an_upgrade(filled_dsn: 
     assert (await waiting).is_current
 
 
-async def test_limits_of_a_revision_are_for_its_own_statements(empty_dsn: str) -> None:
+async def test_limits_of_a_revision_are_for_its_own_statements(
+    empty_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings, tries = Settings(dsn=empty_dsn), 0
+    limits, holders = [], busy_tables._holders
+
+    def asked(connection: Connection, settings: Settings) -> list[Any]:
+        limits.append(connection.scalar(text("SHOW statement_timeout")))
+        return holders(connection, settings)
+
+    monkeypatch.setattr(busy_tables, "_holders", asked)
 
     def migrate_on(connection: Connection) -> str | None:
         def migrate() -> None:
             nonlocal tries
             tries += 1
-            connection.execute(text("SET statement_timeout = '1ms'"))
+            connection.execute(text("SET statement_timeout = '500ms'"))
             connection.commit()
-            if tries == 1:  # too long; who is in the way takes more than a millisecond to ask
-                connection.execute(text("SELECT pg_sleep(1)"))
+            if tries == 1:
+                connection.execute(text("SELECT pg_sleep(5)"))
 
         busy_tables.migrate_patiently(connection, settings, migrate)
         return connection.scalar(text("SHOW statement_timeout"))
@@ -216,6 +225,7 @@ async def test_limits_of_a_revision_are_for_its_own_statements(empty_dsn: str) -
     ):
         assert await connection.run_sync(migrate_on) == "0"
     assert tries == 2
+    assert limits == ["0"] * 3  # before each try, and after the one that failed
 
 
 async def test_an_autovacuum_gives_way_to_an_upgrade_and_nobody_waits_for_it(

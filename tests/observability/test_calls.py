@@ -34,7 +34,7 @@ from qortex_db import (
     repositories,
     unit_of_work,
 )
-from qortex_db.observability import calls, metrics
+from qortex_db.observability import calls, exporting, metrics
 from qortex_db.testing.factories import embedding
 from support.measured import Measured
 
@@ -350,15 +350,20 @@ async def test_waits_for_the_pool_are_measured_and_its_exhaustion_is_told_once(
 async def test_gauges_are_read_by_a_task_that_ends_with_the_database(
     dsn: str, telemetry: Telemetry
 ) -> None:
-    _, reader = telemetry
+    spans, reader = telemetry
     engine = create_async_engine(dsn.replace("postgresql://", "postgresql+asyncpg://"))
     for db in (
         Database.connect(Settings(dsn=dsn, metrics_seconds=0.1)),
         Database.from_engine(engine, metrics_seconds=0.1),
     ):
+        spans.clear()
+        with trace.get_tracer("a host's").start_as_current_span("a request"):
+            await db.open()
         async with db:
             await db.vectors.upsert(ROWS)
             await asyncio.sleep(0.5)
+            read = [span for span in spans.get_finished_spans() if "summary" in span.name]
+            assert {span.parent for span in read} == {None}
             assert (
                 Measured(reader).value("qortex_vec_index_size", collection="qortex_vectors") == 20
             )
@@ -395,12 +400,17 @@ async def test_gauges_outlive_whatever_a_host_s_engine_raises(
     with structlog.testing.capture_logs() as told:
         async with Database.from_engine(engine, metrics_seconds=0.1) as db:
             await asyncio.sleep(0.2)
+            assert "qortex_buffer_edges" not in Measured(reader).names()
             event.remove(engine.sync_engine, "before_cursor_execute", refuse)
             await db.edges.record("a", "b", score=1.0)
             await asyncio.sleep(0.3)
             assert Measured(reader).value("qortex_buffer_edges") == 1
+            event.listen(engine.sync_engine, "before_cursor_execute", refuse)
+            await asyncio.sleep(0.3)  # what no longer is read is shown no longer
+            assert "qortex_buffer_edges" not in Measured(reader).names()
+            event.remove(engine.sync_engine, "before_cursor_execute", refuse)
     failed = [each for each in told if each["event"] == "gauges_not_read"]
-    assert [each["error"] for each in failed] == ["RuntimeError"]
+    assert [each["error"] for each in failed] == ["RuntimeError"] * 2
     await engine.dispose()
 
 
@@ -426,6 +436,16 @@ async def test_a_pool_is_counted_once_however_many_databases_have_it(
         gc.collect()
         assert Measured(reader).value("qortex_pool_size") == before + 7
     assert Measured(reader).value("qortex_pool_size") == before
+
+
+async def test_what_can_not_be_exported_fails_no_opening(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "export", _broken)  # as an SDK that refuses its environment
+    with structlog.testing.capture_logs() as told:
+        async with Database.connect(dsn) as db:
+            assert await db.vectors.count() == 0
+    assert "database_opened" in [each["event"] for each in told]
 
 
 @pytest.mark.parametrize("lane", ["alone", "together"])

@@ -16,9 +16,14 @@ from qortex_db import (
     PgVectorIndex,
     PostgresInteroceptionStore,
     PostgresLearningStore,
+    QueryTimeoutError,
     SchemaVersionError,
+    Settings,
+    status,
 )
+from qortex_db.stores import events, vec
 from qortex_db.testing.factories import ArmStateFactory, VectorRecordFactory, embedding
+from support.catalogue import execute
 
 
 @dataclass
@@ -52,6 +57,34 @@ async def test_the_index_adds_searches_and_removes(index: PgVectorIndex) -> None
     await index.remove(["a", "nobody"])
     assert await index.size() == 2
     await index.persist()
+
+
+async def test_what_a_running_qortex_is_told_fails_no_writing_and_is_of_the_own_table(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(events, "are_heard", lambda: True)
+    monkeypatch.setattr(events, "tell", lambda _, **fields: told.append(fields))
+    await execute(
+        dsn,
+        "CREATE SCHEMA mem",
+        "CREATE TABLE mem.qortex_vectors (LIKE public.qortex_vectors INCLUDING ALL)",
+        "INSERT INTO public.qortex_vectors (id) SELECT n::text FROM generate_series(1, 9) n",
+        "ANALYZE public.qortex_vectors",
+    )
+    monkeypatch.setattr(status, "ESTIMATED_ROWS", 5)  # of more the planner is asked
+    async with Database.connect(Settings(dsn=dsn, db_schema="mem")) as db:
+        index = PgVectorIndex(db, dimensions=8)
+        await index.add(["a", "b"], [embedding(0, 8), embedding(1, 8)])
+        assert [event["total_size"] for event in told] == [2]
+        monkeypatch.setattr(vec, "read_tables", _late)
+        await index.add(["c"], [embedding(2, 8)])
+        assert await index.size() == 3
+    assert len(told) == 1
+
+
+async def _late(*_: object) -> None:
+    raise QueryTimeoutError("counting took too long")
 
 
 async def test_the_threshold_is_included(index: PgVectorIndex) -> None:
