@@ -326,7 +326,8 @@ async def test_what_batches_are_asked_for_is_checked(db: Database) -> None:
 
 async def test_of_two_that_go_on_with_the_same_work_one_is_told(dsn_filled: str) -> None:
     async with Database.connect(dsn_filled) as db:
-        call = "SELECT 1 FROM qortex_vectors WHERE id = 'r000101' FOR UPDATE"
+        # Both have read how far it is before either has a batch.
+        call = "LOCK TABLE qortex_vectors IN ACCESS EXCLUSIVE MODE"
 
         async def merge() -> int:
             return await db.vectors.merge_payload(
