@@ -13,7 +13,7 @@ from sqlalchemy import text
 from qortex_db import Database, InvalidInputError, QortexVector
 from qortex_db.testing.factories import VectorRecordFactory, sample
 from support.roundtrips import counted
-from support.servers import copied, execute, new_name
+from support.servers import copied
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -32,8 +32,7 @@ FILE = {"$contains": "file"}
 @pytest.fixture(scope="module")
 def filled(server: Server, template384: str) -> str:
     """The sample, to be copied."""
-    name = new_name("sample")
-    execute(server, f"CREATE DATABASE {name} TEMPLATE {template384}")
+    name = server.create(template384)
 
     async def fill() -> None:
         async with Database.connect(server.dsn(name)) as database:
