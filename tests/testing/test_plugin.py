@@ -38,7 +38,9 @@ HEAVY = ("qortex_db", "sqlalchemy", "alembic", "numpy", "factory", "pydantic", "
 
 
 async def run_pytest(folder: Path, *arguments: str, **environment: str) -> Result:
-    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments)
+    # What LangChain brings for pytest is deprecated on Python 3.14, and no business of the page's.
+    without = ("-p", "no:cacheprovider", "-p", "no:langsmith_plugin")
+    command = (sys.executable, "-m", "pytest", "-q", *without, *arguments)
     # Not forked: a process that has everything imported could not show what a plugin imports.
     return await program(*command, cwd=folder, PYTHONDONTWRITEBYTECODE="1", **environment)
 

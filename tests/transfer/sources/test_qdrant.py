@@ -42,7 +42,11 @@ if TYPE_CHECKING:
 
     from support.sources.http import Served
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # From Python 3.13 on: the client's own, as it makes a collection in a folder.
+    pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning"),
+]
 
 ROWS = 10_000
 TEXT = unit_vectors(ROWS, 384)
