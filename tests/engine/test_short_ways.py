@@ -23,7 +23,7 @@ from qortex_db import (
     UnitOfWork,
     unit_of_work,
 )
-from qortex_db.engine.connections.engines import lease
+from qortex_db.engine.connections import lease
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

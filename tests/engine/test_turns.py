@@ -11,8 +11,8 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from qortex_db import Database, PoolTimeoutError, Settings
+from qortex_db.engine.connections import turns
 from qortex_db.engine.connections.cleanup import Cleanup
-from qortex_db.engine.connections.engines import turns
 from qortex_db.engine.connections.lease import Lease
 from qortex_db.engine.connections.turns import turns_on
 from qortex_db.engine.executor import catalog_of
