@@ -106,7 +106,9 @@ async def read(settings: Settings, target: Target, tables: Iterable[Table]) -> F
 async def _replicas(settings: Settings, of_primary: _Lane) -> tuple[Replica, ...]:
     """All of them at once: one that is away holds up no other."""
     targets = settings.replicas()
-    primary = await _read(of_primary.position()) if targets else Unread("nobody asked")
+    if not targets:
+        return ()
+    primary = await _read(of_primary.position())
 
     async def read_one(target: Target) -> Replica:
         async with _lane(settings, target) as lane:

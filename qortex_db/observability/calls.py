@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import time
-from asyncio import CancelledError
 from collections.abc import Mapping, Sequence, Sized
 from contextlib import aclosing, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -62,6 +62,14 @@ def outside() -> Iterator[None]:
         yield
     finally:
         _within.set(outer)
+
+
+async def call_theirs(function: Callable[..., Any], *args: Any) -> Any:
+    """What a caller's function gives, or is awaited to give; in a thread, since it may block."""
+    with outside():
+        # An async function only makes its coroutine there.
+        given = await asyncio.to_thread(function, *args)
+        return await given if inspect.isawaitable(given) else given
 
 
 def observed(
@@ -138,7 +146,7 @@ class _Method:
                         asked = (*args, *options.values())
                         rows = _written(given, asked) if writes else _read(given)
                         self._tell(self_._subject, seconds, rows, span, given)  # noqa: SLF001
-            except (Exception, CancelledError) as error:
+            except (Exception, asyncio.CancelledError) as error:
                 with apart():
                     seconds = time.perf_counter() - start
                     self._tell_of(self_._subject, seconds, error)  # noqa: SLF001
@@ -176,7 +184,7 @@ class _Method:
                         with apart():
                             rows += 1 if hasattr(item, "id") else _read(item)  # or a batch
                         yield item
-            except (Exception, CancelledError) as error:
+            except (Exception, asyncio.CancelledError) as error:
                 failed = True
                 if outer is None:
                     with apart():
@@ -235,7 +243,7 @@ class _Method:
 
     def _tell_of(self, subject: Subject, seconds: float, error: BaseException) -> None:
         labels = _labels(subject, self._name)
-        is_known = isinstance(error, (QortexDbError, CancelledError))
+        is_known = isinstance(error, (QortexDbError, asyncio.CancelledError))
         kind = type(error).__name__ if is_known else metrics.OTHER
         metrics.call_duration.record(seconds, labels)
         metrics.errors_total.add(1, {**labels, "error": kind})
@@ -264,16 +272,15 @@ def _written(given: Any, asked: Iterable[Any]) -> int:
 def _read(given: Any) -> int:
     """How many rows an answer has."""
     if isinstance(given, Mapping) or (isinstance(given, Sequence) and not isinstance(given, str)):
-        parts = given.values() if isinstance(given, Mapping) else given
+        all_of_it = given.values() if isinstance(given, Mapping) else given
         # Arms by context, the hits of several queries, or groups of hits; what a context stands for
         # may be None.
-        nested = [
-            part.hits if hasattr(part, "hits") else part
+        parts: list[Any] = [getattr(part, "hits", part) for part in all_of_it]
+        is_nested = all(
+            isinstance(part, (Mapping, Sequence)) and not isinstance(part, (str, tuple))
             for part in parts
-            if hasattr(part, "hits")
-            or (isinstance(part, (Mapping, Sequence)) and not isinstance(part, (str, tuple)))
-        ]
-        return sum(map(len, nested)) if len(nested) == len(parts) else len(given)
+        )
+        return sum(map(len, parts)) if is_nested else len(given)
     for name in _PARTS:
         if isinstance(part := getattr(given, name, None), Sized):
             return len(part)

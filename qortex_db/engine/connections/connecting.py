@@ -6,7 +6,6 @@ What fails names host, port or socket, database and cause, and no password.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import re
 import socket
@@ -27,7 +26,7 @@ from qortex_db.errors import (
     UnavailableError,
 )
 from qortex_db.messages import causes, escaped, said_by_driver, said_by_server, scrubbed, shown
-from qortex_db.observability import outside
+from qortex_db.observability import call_theirs
 from qortex_db.observability.logs import log
 from qortex_db.observability.metrics import retries_total
 from qortex_db.poolers import advice, said_by_pooler
@@ -126,9 +125,7 @@ def _end_unwanted(task: asyncio.Future[Any]) -> None:
 async def _asked(provider: PasswordProvider) -> str:
     """What a provider gives; in a thread, since a plain function may ask a network."""
     try:
-        with outside():
-            given = await asyncio.to_thread(provider)
-            password = await given if inspect.isawaitable(given) else given
+        password = await call_theirs(provider)
     except Exception as error:
         raise UnavailableError(
             f"password_provider raised {type(error).__name__}, so nothing was connected."

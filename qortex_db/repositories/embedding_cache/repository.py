@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import inspect
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from qortex_db import checks, types
 from qortex_db.errors import DimensionMismatchError, InvalidInputError
 from qortex_db.limits import DEFAULT_LIMITS, Limits
 from qortex_db.models import CachedEmbedding
-from qortex_db.observability import Subject, metrics, observed, outside
+from qortex_db.observability import Subject, call_theirs, metrics, observed
 from qortex_db.repositories import validation
 from qortex_db.repositories.embedding_cache import statements
 from qortex_db.repositories.validation import MAX_LIMIT
@@ -123,7 +121,7 @@ class EmbeddingRepository:
         metrics.embedding_cache_misses_total.add(len(missing), labels)
         for start in range(0, len(missing), size):
             batch = missing[start : start + size]
-            returned = await _call(model, [text_of[text_hash] for text_hash in batch])
+            returned = await call_theirs(model, [text_of[text_hash] for text_hash in batch])
             computed = dict(zip(batch, _checked(returned, len(batch), expected), strict=True))
             await self._executor.run(statements.store(), key | _rows(computed, bound))
             vectors |= computed
@@ -196,13 +194,6 @@ def _name_of(model: object) -> str:
     if "<" in name or "." in name:
         raise InvalidInputError("This model has no name of its own to be cached by; pass name.")
     return f"{getattr(model, '__module__', '')}.{name}"
-
-
-async def _call(model: EmbeddingModel, texts: list[str]) -> object:
-    # An async function called in a thread only makes its coroutine there.
-    with outside():
-        returned = await asyncio.to_thread(model, texts)
-        return await returned if inspect.isawaitable(returned) else returned
 
 
 def _checked(returned: Any, count: int, expected: int | None) -> list[NDArray[np.float32]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -31,6 +30,7 @@ from qortex_db.checks import check_choice, check_number, check_text
 from qortex_db.errors import InvalidInputError
 from qortex_db.filters import read_path
 from qortex_db.models.vector_spec import Metric
+from qortex_db.observability import call_theirs
 from qortex_db.repositories import validation
 from qortex_db.repositories.validation import MAX_LIMIT
 from qortex_db.repositories.vectors.rows import frames
@@ -286,8 +286,7 @@ class SearchHits(_Answer[SearchHit[IdT]]):
         if inspect.iscoroutinefunction(scorer):
             given = await scorer(query, self)
         else:
-            given = await asyncio.to_thread(scorer, query, self)
-            given = await given if inspect.isawaitable(given) else given
+            given = await call_theirs(scorer, query, self)
         scores = _checked_scores(given, len(self))
         order = sorted(range(len(self)), key=lambda i: -scores[i])[:count]
         hits = [replace(self._items[i], score=scores[i]) for i in order]

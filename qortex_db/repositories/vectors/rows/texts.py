@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from qortex_db.checks import text_fault
 from qortex_db.errors import InvalidInputError, QortexDbError
 from qortex_db.markers import CLEAR
 from qortex_db.models.vector_spec import DEFAULT_VECTOR
-from qortex_db.observability import outside
+from qortex_db.observability import call_theirs
 from qortex_db.repositories.vectors.rows.record_columns import RowNumber, row_name
 from qortex_db.repositories.vectors.rows.records import VectorRecord
 
@@ -206,9 +204,7 @@ def _with(record: RecordInput, embedding: Any, vector: str) -> RecordInput:
 async def _asked(model: Any, texts: list[str], which: str) -> list[Any]:
     """What a model makes, in a thread where it is not async."""
     try:
-        with outside():
-            made = await asyncio.to_thread(model, texts)
-            made = await made if isawaitable(made) else made
+        made = await call_theirs(model, texts)
     except Exception as error:
         error.add_note(which)
         raise
